@@ -1,0 +1,257 @@
+//! What a device must be able to do for a decoder: the operators, each on flat buffers of rows.
+//!
+//! The layer loop in `models` is written once over this trait; a backend says how. Buffers are allocated when the
+//! model is loaded; no operator allocates. Each operator's truth is its namesake in [`crate::reference`].
+
+use crate::metadata::{AttentionShape, StepInput};
+
+/// The element type of stored weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE 754 single precision.
+    F32,
+    /// The upper half of a single-precision number.
+    Bf16,
+    /// IEEE 754 half precision.
+    F16,
+}
+
+impl DType {
+    /// Returns the size of one element.
+    ///
+    /// # Units
+    /// bytes
+    pub fn num_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// Rows of a weight matrix as they lie in a file: row-major `[rows, cols]`, little-endian, not necessarily aligned.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixData<'a> {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Element type of `bytes`.
+    pub dtype: DType,
+    /// `rows * cols` elements.
+    pub bytes: &'a [u8],
+}
+
+/// A failure of the device, never of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// A buffer of this size could not be had.
+    #[error("cannot allocate {num_bytes} bytes on {device}")]
+    OutOfMemory {
+        /// What was asked for.
+        num_bytes: usize,
+        /// Where.
+        device: &'static str,
+    },
+    /// A buffer or an argument does not have the shape that the operator needs.
+    #[error("{operator}: {what}")]
+    Shape {
+        /// The operator that refused.
+        operator: &'static str,
+        /// The rule and the value that broke it.
+        what: String,
+    },
+}
+
+/// A device that runs a decoder's operators in the order of the calls.
+///
+/// `num_rows` is the number of leading rows of a buffer that take part; buffers may be longer.
+pub trait Backend: Send + 'static {
+    /// A flat buffer of activations.
+    type Buffer: Send + std::fmt::Debug;
+    /// A weight matrix `[rows, cols]`, in the layout that the device likes best.
+    type Matrix: Send + std::fmt::Debug;
+    /// A norm's weight or a bias, f32.
+    type Vector: Send + std::fmt::Debug;
+    /// The keys and values of one layer: `[num_blocks, block_size]` slots of `num_kv_heads * head_dim`, twice.
+    type LayerCache: Send + std::fmt::Debug;
+    /// Cosines and sines: `[num_positions, head_dim / 2]`.
+    type RopeTable: Send + std::fmt::Debug;
+    /// The device's copy of a [`StepInput`].
+    type Step: Send + std::fmt::Debug;
+
+    /// Returns a name for messages, such as `cpu (avx2, 2 threads)`.
+    fn name(&self) -> String;
+
+    // Memory: called while loading, never in a step.
+
+    /// Allocates a zeroed buffer of `len` activations.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError>;
+
+    /// Stores the parts, stacked by rows, as one matrix; fused projections are several parts.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] where the parts differ in `cols` or a byte count is off; [`BackendError::OutOfMemory`].
+    fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<Self::Matrix, BackendError>;
+
+    /// Stores a vector.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn vector(&self, values: &[f32]) -> Result<Self::Vector, BackendError>;
+
+    /// Allocates the cache of one layer.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn layer_cache(
+        &self,
+        shape: &AttentionShape,
+        num_blocks: usize,
+    ) -> Result<Self::LayerCache, BackendError>;
+
+    /// Computes the rotation of every position, in f32: `angle = position * inv_freq`, times `amplitude` on both.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn rope_table(
+        &self,
+        inv_freq: &[f32],
+        num_positions: usize,
+        amplitude: f32,
+    ) -> Result<Self::RopeTable, BackendError>;
+
+    /// Allocates room for the metadata of the largest step.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn step(
+        &self,
+        max_num_tokens: usize,
+        max_num_seqs: usize,
+        max_blocks_per_seq: usize,
+    ) -> Result<Self::Step, BackendError>;
+
+    // The step. Order of a layer: rms_norm, linear (QKV), rope_and_cache_write, attention, linear_add (O),
+    // rms_norm, linear (gate-up), silu_mul, linear_add (down).
+
+    /// Brings a step's metadata to the device.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] where the arrays disagree with each other or pass the room of `step`.
+    fn load_step(
+        &mut self,
+        input: &StepInput<'_>,
+        step: &mut Self::Step,
+    ) -> Result<(), BackendError>;
+
+    /// Writes the rows of `table` that the step's token ids name: `out` `[num_tokens, cols]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] where an id is not a row of `table`.
+    fn embed(
+        &mut self,
+        step: &Self::Step,
+        table: &Self::Matrix,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// `out = x / rms(x) * weight`, a row each; `x`, `out` `[num_rows, weight.len()]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn rms_norm(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// `out = x Wᵀ + bias`; `x` `[num_rows, cols]`, `out` `[num_rows, rows]`. Accumulates in f32.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn linear(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        matrix: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// `residual += x Wᵀ`; `x` `[num_rows, cols]`, `residual` `[num_rows, rows]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn linear_add(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        matrix: &Self::Matrix,
+        residual: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// Rotates queries in place and writes rotated keys and plain values into their slots.
+    /// `qkv` `[num_tokens, qkv_width]`, halves rotated against each other (`rotate_half`, as in Qwen and Llama).
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn rope_and_cache_write(
+        &mut self,
+        step: &Self::Step,
+        shape: &AttentionShape,
+        rope: &Self::RopeTable,
+        qkv: &mut Self::Buffer,
+        cache: &mut Self::LayerCache,
+    ) -> Result<(), BackendError>;
+
+    /// Causal attention of the step's queries over their sequences' blocks: `out` `[num_tokens, num_heads * head_dim]`.
+    /// Scores, softmax and sums in f32.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn attention(
+        &mut self,
+        step: &Self::Step,
+        shape: &AttentionShape,
+        qkv: &Self::Buffer,
+        cache: &Self::LayerCache,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// `out = silu(gate) * up`; `gate_up` `[num_rows, 2 * width]` with the gate first, `out` `[num_rows, width]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn silu_mul(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        gate_up: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// Copies the rows of `x` whose logits are wanted: `x` `[num_tokens, width]`, `out` `[num_logit_rows, width]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn gather_logit_rows(
+        &mut self,
+        step: &Self::Step,
+        width: usize,
+        x: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// Brings the first `out.len()` activations of `x` to the host, after all that was asked before.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] where `x` is shorter.
+    fn read(&mut self, x: &Self::Buffer, out: &mut [f32]) -> Result<(), BackendError>;
+}

@@ -1,0 +1,67 @@
+//! The geometry of one step: which tokens of which sequences are computed, and where their keys and values live.
+
+/// The flat arrays that describe one step over a ragged batch, borrowed from the caller.
+///
+/// A sequence contributes `cu_seqlens_q[i + 1] - cu_seqlens_q[i]` new tokens and attends over
+/// `context_lens[i]` tokens, the new ones included. Prefill, a chunk of a prefill and decode differ in these
+/// numbers only.
+///
+/// # Shapes
+/// `token_ids`, `positions`, `slot_mapping`: `[num_tokens]`; `cu_seqlens_q`: `[num_seqs + 1]`, from 0 to `num_tokens`;
+/// `context_lens`: `[num_seqs]`; `block_tables`: `[num_seqs, max_blocks_per_seq]`, entries behind a sequence's
+/// last block unread; `logit_rows`: `[num_logit_rows]`.
+#[derive(Clone, Copy, Debug)]
+pub struct StepInput<'a> {
+    /// The tokens whose hidden states are computed.
+    pub token_ids: &'a [u32],
+    /// The position of each token in its sequence, from 0.
+    pub positions: &'a [u32],
+    /// Where each token's key and value go: `block_id * block_size + offset`.
+    pub slot_mapping: &'a [u32],
+    /// Running count of new tokens, a sequence each.
+    pub cu_seqlens_q: &'a [u32],
+    /// Tokens in the cache of each sequence once this step's were written.
+    pub context_lens: &'a [u32],
+    /// Block ids of each sequence, padded to the same width.
+    pub block_tables: &'a [u32],
+    /// The width of `block_tables`.
+    pub max_blocks_per_seq: usize,
+    /// The rows of `token_ids` whose logits are wanted, ascending.
+    pub logit_rows: &'a [u32],
+}
+
+impl StepInput<'_> {
+    /// Returns the number of tokens computed in this step.
+    pub fn num_tokens(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Returns the number of sequences in this step.
+    pub fn num_seqs(&self) -> usize {
+        self.context_lens.len()
+    }
+}
+
+/// The shape of one attention layer and its paged cache.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+    /// Tokens of one cache block.
+    pub block_size: usize,
+    /// Factor on the scores, as a rule `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Number of last positions that a token sees, itself included; `None` sees all.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// Returns the width of a fused row `[q heads | k heads | v heads]`.
+    pub fn qkv_width(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+    }
+}

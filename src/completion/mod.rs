@@ -1,0 +1,9 @@
+//! The vocabulary of a completion: what is asked, what comes back. No dialect, no token id, no clock.
+
+pub mod language;
+pub mod request;
+pub mod response;
+
+pub use language::Language;
+pub use request::{CompletionRequest, ContextItem, Input, SamplingParams};
+pub use response::{Choice, Completion, CompletionChunk, FinishReason, TokenLogprob, Usage};

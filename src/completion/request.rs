@@ -1,0 +1,102 @@
+//! What a client asks for, whatever dialect it spoke.
+
+use crate::completion::language::Language;
+
+/// One completion, free of any dialect.
+#[derive(Clone, Debug)]
+pub struct CompletionRequest {
+    /// What is to be completed.
+    pub input: Input,
+    /// Path of the file being edited, as the client sent it.
+    pub file_name: Option<String>,
+    /// Language of the file, as far as it could be told.
+    pub language: Option<Language>,
+    /// Other text that helps: open files, snippets; the most useful first.
+    pub context: Vec<ContextItem>,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Most tokens of a choice; `None` takes the server's default.
+    pub max_tokens: Option<u32>,
+    /// Texts that end a choice and are not part of it; `None` takes the model family's own.
+    pub stop: Option<Vec<String>>,
+    /// Token ids that end a choice, besides the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Number of choices, at least 1.
+    pub num_choices: u32,
+    /// Number of alternatives to report at each token; `Some(0)` reports the chosen token alone.
+    pub logprobs: Option<u32>,
+    /// Model asked for; `None` takes the one that is served.
+    pub model: Option<String>,
+}
+
+/// The text or the tokens to complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The gap between two texts.
+    Fim {
+        /// Text before the cursor.
+        prefix: String,
+        /// Text after the cursor; may be empty.
+        suffix: String,
+    },
+    /// Plain continuation of a text, without sentinels.
+    Text(String),
+    /// Plain continuation of token ids; the one place where a client may name control tokens.
+    Tokens(Vec<u32>),
+}
+
+/// A piece of another file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextItem {
+    /// Path or symbol that it comes from; may be empty.
+    pub name: String,
+    /// Its text.
+    pub content: String,
+}
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Number of likeliest tokens kept; 0 keeps all.
+    pub top_k: u32,
+    /// Probability mass kept, in (0, 1].
+    pub top_p: f32,
+    /// Least probability kept, as a share of the likeliest token's, in [0, 1].
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 is none.
+    pub repetition_penalty: f32,
+    /// Taken from the logit of each token in the output, once.
+    pub presence_penalty: f32,
+    /// Taken from the logit of each token in the output, for each time.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Makes sampling repeatable; `None` draws one.
+    pub seed: Option<u64>,
+}
+
+impl SamplingParams {
+    /// Returns the parameters that always take the likeliest token.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+
+    /// Returns whether earlier tokens change the logits.
+    pub fn has_penalties(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+    }
+}

@@ -1,0 +1,148 @@
+//! The settings in force: resolved, validated once, and never again downstream.
+
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Listening and HTTP.
+    pub server: ServerConfig,
+    /// What is loaded.
+    pub model: ModelConfig,
+    /// The continuous batch.
+    pub engine: EngineConfig,
+    /// Rules of a completion.
+    pub completion: CompletionConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// Listening and HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 lets the system choose.
+    pub port: u16,
+    /// Origins that browsers may call from; `["*"]` is any, empty is none.
+    pub cors_allowed_origins: Vec<String>,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Requests in work at once, over all endpoints that complete.
+    pub concurrent_requests_max: usize,
+    /// Longest time from SIGTERM to the end.
+    pub drain_timeout: Duration,
+    /// Longest time for a client to send a request's head and body.
+    pub read_timeout: Duration,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The model embedded in this binary.
+    Demo,
+    /// A folder with `config.json`, `tokenizer.json` and safetensors.
+    Directory(PathBuf),
+    /// A name on the Hugging Face hub, looked up in the local cache.
+    Hub {
+        /// `org/name`.
+        repository: String,
+        /// Branch, tag or commit.
+        revision: String,
+    },
+}
+
+/// A device to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best that this build and machine have.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by ordinal.
+    Cuda(usize),
+}
+
+/// Element type of the weights in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// As in the file, bf16 as a rule.
+    Bf16,
+    /// Widened when loaded: twice the memory, for comparisons.
+    F32,
+}
+
+/// What is loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Where the weights come from.
+    pub source: ModelSource,
+    /// Name that clients see; by default `demo`, the folder's or the repository's name.
+    pub served_name: String,
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Element type of the weights in memory.
+    pub dtype: DtypeChoice,
+    /// Name of the FIM family; `None` recognises it by the tokenizer's sentinels.
+    pub family: Option<String>,
+    /// Cuts the model's own context; `None` keeps it.
+    pub context_tokens_max: Option<NonZeroU32>,
+}
+
+/// The continuous batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineConfig {
+    /// Sequences computed together.
+    pub num_seqs_max: usize,
+    /// Tokens of one step.
+    pub num_batched_tokens_max: usize,
+    /// Tokens of a cache block.
+    pub block_size: usize,
+    /// Memory for keys and values; `None` sizes it for the model and the machine.
+    pub kv_cache_bytes: Option<u64>,
+    /// Sequences that wait; one more is refused with 429.
+    pub num_queued_max: usize,
+    /// Whether blocks are shared between prompts that begin alike.
+    pub has_prefix_cache: bool,
+    /// Compute threads; `None` takes the machine's cores.
+    pub num_threads: Option<usize>,
+}
+
+/// Rules of a completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompletionConfig {
+    /// Tokens of a choice where the request says nothing.
+    pub max_tokens_default: u32,
+    /// Most tokens of a choice.
+    pub max_tokens_limit: u32,
+    /// Most choices of a request.
+    pub num_choices_limit: u32,
+    /// Most stop texts of a request.
+    pub num_stops_limit: usize,
+    /// Share of the prompt's tokens kept for the text after the cursor, in [0, 1).
+    pub suffix_share: f64,
+    /// Largest share of the prompt's tokens given to other files, in [0, 1).
+    pub context_share: f64,
+    /// Whether the typed part of the cursor's line follows the middle sentinel; `None` as the family prefers.
+    pub line_start_layout: Option<bool>,
+    /// Longest time of a request.
+    pub timeout: Duration,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Form of log lines.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a list of `module=level`.
+    pub filter: String,
+}

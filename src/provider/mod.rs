@@ -1,0 +1,172 @@
+//! Everything that completes is a [`Provider`]: the engine on this machine today, hosted services later.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _, future::BoxFuture};
+
+use crate::completion::{
+    Choice, Completion, CompletionChunk, CompletionRequest, FinishReason, Usage,
+};
+
+pub mod local;
+
+/// Something that completes code.
+pub trait Provider: Send + Sync + 'static {
+    /// Returns what is served, for answers and for `GET /v1/models`.
+    fn model(&self) -> Arc<ModelInfo>;
+
+    /// Returns whether a request would be taken now.
+    fn is_ready(&self) -> bool;
+
+    /// Starts a completion. Dropping the future or the stream cancels the work.
+    fn complete(
+        &self,
+        request: CompletionRequest,
+    ) -> BoxFuture<'_, Result<CompletionStream, ProviderError>>;
+}
+
+/// What a provider serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Name that clients use.
+    pub name: String,
+    /// What runs it: `lacuna` for the engine on this machine.
+    pub engine: String,
+    /// Most tokens of prompt and answer together.
+    pub max_context_tokens: u32,
+    /// Whether it fills gaps.
+    pub has_fim: bool,
+    /// Whether it was trained on several files in one prompt.
+    pub has_repo_fim: bool,
+    /// Number of token ids that a client may name.
+    pub vocab_size: u32,
+}
+
+/// One step of a running completion.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CompletionEvent {
+    /// More of a choice.
+    Chunk(CompletionChunk),
+    /// All choices ended; always the last event.
+    Done(Usage),
+}
+
+/// A completion under way.
+pub struct CompletionStream {
+    events: Pin<Box<dyn Stream<Item = Result<CompletionEvent, ProviderError>> + Send>>,
+}
+
+impl std::fmt::Debug for CompletionStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompletionStream").finish_non_exhaustive()
+    }
+}
+
+impl CompletionStream {
+    /// Wraps the events of a provider.
+    pub fn new(
+        events: impl Stream<Item = Result<CompletionEvent, ProviderError>> + Send + 'static,
+    ) -> Self {
+        Self { events: Box::pin(events) }
+    }
+
+    /// Returns the next event; `None` after [`CompletionEvent::Done`] or an error.
+    pub async fn next(&mut self) -> Option<Result<CompletionEvent, ProviderError>> {
+        self.events.next().await
+    }
+
+    /// Waits for the whole completion.
+    ///
+    /// # Errors
+    /// The first error of the stream; [`ProviderErrorKind::Internal`] where it ends without `Done`.
+    pub async fn collect(mut self) -> Result<Completion, ProviderError> {
+        let mut choices: Vec<Choice> = Vec::new();
+        while let Some(event) = self.next().await {
+            match event? {
+                CompletionEvent::Chunk(chunk) => append(&mut choices, chunk),
+                CompletionEvent::Done(usage) => return Ok(Completion { choices, usage }),
+            }
+        }
+        Err(ProviderError::new(ProviderErrorKind::Internal, "the completion ended early"))
+    }
+}
+
+fn append(choices: &mut Vec<Choice>, chunk: CompletionChunk) {
+    let index = chunk.choice_index as usize;
+    while choices.len() <= index {
+        choices.push(Choice {
+            index: choices.len() as u32,
+            text: String::new(),
+            logprobs: Vec::new(),
+            finish_reason: FinishReason::Aborted,
+        });
+    }
+    let choice = &mut choices[index];
+    choice.text.push_str(&chunk.text);
+    choice.logprobs.extend(chunk.logprobs);
+    if let Some(reason) = chunk.finish_reason {
+        choice.finish_reason = reason;
+    }
+}
+
+/// What went wrong, as a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProviderErrorKind {
+    /// A value of the request breaks a rule; the message names the field.
+    InvalidRequest,
+    /// The prompt does not fit into the model's context.
+    PromptTooLong,
+    /// The queue is full.
+    Overloaded,
+    /// The provider is starting, stopping or dead.
+    Unavailable,
+    /// The time allowed for the request ran out.
+    DeadlineExceeded,
+    /// A fault of ours.
+    Internal,
+}
+
+impl ProviderErrorKind {
+    /// Returns the label for logs and metrics.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::PromptTooLong => "prompt_too_long",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A failed completion. Its message never holds source text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ProviderError {
+    /// What went wrong.
+    pub kind: ProviderErrorKind,
+    /// The request's field at fault, by the name in [`CompletionRequest`]; dialects translate it.
+    pub field: Option<&'static str>,
+    /// One sentence, lower case, for the client.
+    pub message: String,
+    /// When another try makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl ProviderError {
+    /// Makes an error without a field.
+    pub fn new(kind: ProviderErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, field: None, message: message.into(), retry_after: None }
+    }
+
+    /// Makes an error about a field of the request.
+    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind: ProviderErrorKind::InvalidRequest,
+            field: Some(field),
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+}
