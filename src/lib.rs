@@ -5,5 +5,7 @@
 
 pub mod completion;
 pub mod config;
+pub mod prompt;
 pub mod provider;
 pub mod service;
+pub mod tokenizer;

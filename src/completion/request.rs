@@ -9,6 +9,8 @@ pub struct CompletionRequest {
     pub input: Input,
     /// Path of the file being edited, as the client sent it.
     pub file_name: Option<String>,
+    /// Name or path of the repository or project, where the client tells it.
+    pub repository: Option<String>,
     /// Language of the file, as far as it could be told.
     pub language: Option<Language>,
     /// Other text that helps: open files, snippets; the most useful first.
