@@ -5,5 +5,6 @@
 
 pub mod completion;
 pub mod config;
+pub mod engine;
 pub mod provider;
 pub mod service;
