@@ -5,6 +5,7 @@
 
 pub mod completion;
 pub mod config;
+pub mod engine;
 pub mod prompt;
 pub mod provider;
 pub mod service;

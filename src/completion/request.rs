@@ -1,5 +1,7 @@
 //! What a client asks for, whatever dialect it spoke.
 
+use std::time::Instant;
+
 use crate::completion::language::Language;
 
 /// One completion, free of any dialect.
@@ -27,6 +29,8 @@ pub struct CompletionRequest {
     pub num_choices: u32,
     /// Number of alternatives to report at each token; `Some(0)` reports the chosen token alone.
     pub logprobs: Option<u32>,
+    /// When the answer must be there: what is written by then is the answer.
+    pub deadline: Option<Instant>,
     /// Model asked for; `None` takes the one that is served.
     pub model: Option<String>,
 }

@@ -1,0 +1,128 @@
+//! A step as flat arrays on the host: what the device computes, and how each wanted token is chosen.
+//!
+//! The arrays are those of one varlen paged attention call. They are filled anew in each step and keep their memory.
+
+use std::sync::Arc;
+
+use crate::completion::SamplingParams;
+use crate::engine::scheduler::{Scheduler, SchedulerOutput};
+use crate::engine::sequence::{Sequence, SequenceId};
+
+/// The flat arrays of one step.
+///
+/// # Shapes
+/// `token_ids`, `positions`, `slot_mapping`: `[num_tokens]`; `cu_seqlens_q`: `[num_seqs + 1]`; `context_lens`:
+/// `[num_seqs]`; `block_tables`: `[num_seqs, max_blocks_per_seq]`; `logit_rows`, `sampling_rows`: `[num_logit_rows]`.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The tokens to compute, one sequence after the other.
+    pub token_ids: Vec<u32>,
+    /// The position of each token in its sequence, from 0.
+    pub positions: Vec<u32>,
+    /// Where each token's key and value go: `block_id * block_size + offset`.
+    pub slot_mapping: Vec<u32>,
+    /// Running count of tokens, from 0, a sequence each.
+    pub cu_seqlens_q: Vec<u32>,
+    /// Tokens of each sequence in the cache once this step's were written.
+    pub context_lens: Vec<u32>,
+    /// Block ids of each sequence, padded with 0 to the same width.
+    pub block_tables: Vec<u32>,
+    /// The width of `block_tables`.
+    pub max_blocks_per_seq: usize,
+    /// The rows of `token_ids` whose logits are wanted, ascending: the last of each sequence that catches up.
+    pub logit_rows: Vec<u32>,
+    /// How the token of each logit row is chosen.
+    pub sampling_rows: Vec<SamplingRow>,
+    /// Memory of histories that are not in use.
+    spare_histories: Vec<Vec<u32>>,
+}
+
+/// How one token is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingRow {
+    /// Whose token it is.
+    pub sequence_id: SequenceId,
+    /// How tokens are chosen; its seed has been resolved into `seed`.
+    pub params: Arc<SamplingParams>,
+    /// Chooses the random numbers.
+    pub seed: u64,
+    /// Position of the token in the output, from 0: the counter of the random numbers.
+    pub num_generated: u32,
+    /// Prompt and output so far; empty where no penalty asks for it.
+    pub history: Vec<u32>,
+    /// Leading tokens of `history` that are the prompt's.
+    pub num_prompt_tokens: usize,
+    /// Number of alternatives to report; `None` reports nothing.
+    pub logprobs: Option<u32>,
+}
+
+impl Batch {
+    /// Returns the number of tokens to compute.
+    pub fn num_tokens(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Returns the number of sequences.
+    pub fn num_seqs(&self) -> usize {
+        self.context_lens.len()
+    }
+
+    /// Replaces the content by the step that `scheduler` has planned.
+    pub fn fill(&mut self, output: &SchedulerOutput, scheduler: &Scheduler) {
+        self.clear();
+        let sequences = scheduler.running();
+        let num_blocks = sequences.iter().map(|sequence| sequence.block_table().len());
+        self.max_blocks_per_seq = num_blocks.max().unwrap_or(0);
+        self.cu_seqlens_q.push(0);
+        for (sequence, num_tokens) in sequences.iter().zip(&output.num_scheduled_tokens) {
+            self.push_tokens(sequence, *num_tokens, scheduler.kv_cache().block_size());
+            if *num_tokens == sequence.num_uncomputed_tokens() {
+                self.push_sampling_row(sequence);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.token_ids.clear();
+        self.positions.clear();
+        self.slot_mapping.clear();
+        self.cu_seqlens_q.clear();
+        self.context_lens.clear();
+        self.block_tables.clear();
+        self.logit_rows.clear();
+        let histories = self.sampling_rows.drain(..).map(|row| row.history);
+        self.spare_histories.extend(histories.filter(|history| history.capacity() > 0));
+    }
+
+    fn push_tokens(&mut self, sequence: &Sequence, num_tokens: usize, block_size: usize) {
+        let start = sequence.num_computed_tokens();
+        let end = start + num_tokens;
+        let table = sequence.block_table();
+        self.token_ids.extend_from_slice(&sequence.tokens()[start..end]);
+        self.positions.extend(start as u32..end as u32);
+        self.slot_mapping.extend((start..end).map(|position| table.slot(position, block_size)));
+        self.cu_seqlens_q.push(self.token_ids.len() as u32);
+        self.context_lens.push(end as u32);
+        self.block_tables.extend(table.blocks().iter().map(|block| block.0));
+        self.block_tables.resize(self.context_lens.len() * self.max_blocks_per_seq, 0);
+    }
+
+    fn push_sampling_row(&mut self, sequence: &Sequence) {
+        let mut history = Vec::new();
+        if sequence.sampling().has_penalties() {
+            history = self.spare_histories.pop().unwrap_or_default();
+            history.clear();
+            history.extend_from_slice(sequence.tokens());
+        }
+        self.logit_rows.push(self.token_ids.len() as u32 - 1);
+        self.sampling_rows.push(SamplingRow {
+            sequence_id: sequence.id(),
+            params: Arc::clone(sequence.sampling()),
+            seed: sequence.seed(),
+            num_generated: sequence.num_generated_tokens() as u32,
+            history,
+            num_prompt_tokens: sequence.num_prompt_tokens(),
+            logprobs: sequence.logprobs(),
+        });
+    }
+}

@@ -1,0 +1,285 @@
+//! The thread that owns the device: takes commands, runs steps, tells each sequence what became of it.
+//!
+//! Commands come in over one bounded channel; outputs leave over one channel a sequence. A closed output channel means
+//! that the client went away, and is looked for before each step. With nothing to do the thread waits for a command.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::AtomicU64,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use crate::engine::EngineLimits;
+use crate::engine::batch::Batch;
+use crate::engine::executor::{Executor, ExecutorError};
+use crate::engine::handle::{EngineFailure, EngineHandle, SequenceOutput};
+use crate::engine::scheduler::{Scheduler, SchedulerOutput};
+use crate::engine::sequence::{Sequence, SequenceId, SequenceUpdate};
+use crate::engine::stats::{EngineState, FinishRate, QueuePlace, SharedStats};
+
+/// Starts the engine's thread.
+///
+/// # Errors
+/// The system has no thread left.
+///
+/// # Panics
+/// Where the limits break a rule of [`EngineLimits::assert_valid`].
+pub fn start(
+    executor: Box<dyn Executor>,
+    limits: EngineLimits,
+) -> std::io::Result<(Engine, EngineHandle)> {
+    let scheduler = Scheduler::new(&limits);
+    // Each submission in the channel holds a place in the queue, the owner gives at most two commands.
+    let (sender, commands) = mpsc::sync_channel(limits.num_queued_max + 2);
+    let stats = Arc::new(SharedStats::new(limits.num_queued_max, limits.num_blocks));
+    let engine_loop = EngineLoop {
+        commands,
+        scheduler,
+        batch: Batch::default(),
+        executor,
+        clients: BTreeMap::new(),
+        deadline: None,
+        rate: FinishRate::default(),
+        stats: Arc::clone(&stats),
+    };
+    let (ended_sender, ended) = oneshot::channel::<()>();
+    let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || {
+        // Dropped after all else: whoever waits for it finds the device released.
+        let _ended = ended_sender;
+        engine_loop.run_to_end();
+    })?;
+    let next_id = Arc::new(AtomicU64::new(0));
+    let handle =
+        EngineHandle { commands: sender.clone(), stats: Arc::clone(&stats), limits, next_id };
+    Ok((Engine { commands: sender, stats, ended: Some(ended), thread: Some(thread) }, handle))
+}
+
+/// The owner of the engine's thread. Dropping it aborts what runs and waits for the end of the step in work.
+#[derive(Debug)]
+pub struct Engine {
+    commands: SyncSender<Command>,
+    stats: Arc<SharedStats>,
+    ended: Option<oneshot::Receiver<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Takes no more sequences, finishes those that it has, and ends. What is not finished after `timeout` is aborted
+    /// at the end of the step in work.
+    pub async fn drain(mut self, timeout: Duration) {
+        self.stop_taking(timeout);
+        if let Some(ended) = self.ended.take() {
+            // The sender is never used: its drop is the message.
+            let _ = ended.await;
+        }
+    }
+
+    fn stop_taking(&self, timeout: Duration) {
+        self.stats.enter(EngineState::Draining);
+        let deadline = Instant::now() + timeout;
+        // Fails only where the thread has ended; the channel has room for the owner's commands.
+        let _ = self.commands.send(Command::Drain { deadline });
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.stop_taking(Duration::ZERO);
+        // A panic of the thread was reported to the sequences.
+        let _ = thread.join();
+    }
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Take these sequences, all submitted together.
+    Submit(Vec<Submission>),
+    /// End when there is nothing to do, at the latest at the deadline.
+    Drain { deadline: Instant },
+}
+
+/// A sequence and who waits for it.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) sequence: Sequence,
+    pub(super) client: Client,
+}
+
+/// Who waits for a sequence.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) outputs: UnboundedSender<Result<SequenceOutput, EngineFailure>>,
+    /// Held until the sequence is first admitted.
+    pub(super) place: Option<QueuePlace>,
+}
+
+impl Client {
+    /// A client that went away is no error: its sequence is dropped before the next step.
+    fn send(&self, output: Result<SequenceOutput, EngineFailure>) {
+        let _ = self.outputs.send(output);
+    }
+}
+
+/// The state of the engine's thread.
+struct EngineLoop {
+    commands: Receiver<Command>,
+    scheduler: Scheduler,
+    batch: Batch,
+    executor: Box<dyn Executor>,
+    clients: BTreeMap<SequenceId, Client>,
+    /// Set once the engine is stopping.
+    deadline: Option<Instant>,
+    rate: FinishRate,
+    stats: Arc<SharedStats>,
+}
+
+impl EngineLoop {
+    /// Runs until the owner wants an end or the device fails, and leaves no sequence without an answer.
+    fn run_to_end(mut self) {
+        // A panic leaves the scheduler in an unknown state; only the clients are looked at after it.
+        let failure = match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            Ok(Ok(())) => return self.abort_all(),
+            Ok(Err(error)) => EngineFailure::Device(Arc::new(error)),
+            Err(_) => EngineFailure::Panicked,
+        };
+        tracing::error!(error = &failure as &dyn std::error::Error, "engine failed");
+        self.stats.enter(EngineState::Dead);
+        self.stats.clear();
+        self.take_waiting_commands();
+        for client in self.clients.into_values() {
+            client.send(Err(failure.clone()));
+        }
+    }
+
+    fn run(&mut self) -> Result<(), ExecutorError> {
+        while self.take_commands() {
+            self.drop_abandoned();
+            if !self.scheduler.is_empty() {
+                self.step()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), ExecutorError> {
+        let output = self.scheduler.schedule(); // pure: who computes how many tokens
+        self.account(&output);
+        self.batch.fill(&output, &self.scheduler); // pure: flat host arrays
+        let tokens = self.executor.execute(&self.batch)?; // the only line that touches the device
+        check_count(&self.batch, tokens.len())?;
+        let updates = self.scheduler.update(&output, tokens); // pure: counters, finished, blocks freed
+        self.emit(updates);
+        Ok(())
+    }
+
+    /// Takes what was commanded, waiting for it where there is nothing to do; returns whether to go on.
+    fn take_commands(&mut self) -> bool {
+        if self.scheduler.is_empty() && self.deadline.is_none() {
+            let Ok(command) = self.commands.recv() else { return false };
+            self.rate.resume(Instant::now());
+            self.take(command);
+        }
+        self.take_waiting_commands();
+        self.deadline.is_none_or(|deadline| !self.scheduler.is_empty() && Instant::now() < deadline)
+    }
+
+    fn take_waiting_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.take(command);
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Submit(submissions) => {
+                for Submission { sequence, client } in submissions {
+                    self.clients.insert(sequence.id(), client);
+                    self.scheduler.add(sequence);
+                }
+            }
+            Command::Drain { deadline } => self.deadline = Some(deadline),
+        }
+    }
+
+    /// Drops the sequences whose clients went away.
+    fn drop_abandoned(&mut self) {
+        self.clients.retain(|id, client| {
+            let is_abandoned = client.outputs.is_closed();
+            if is_abandoned {
+                self.scheduler.abort(*id);
+            }
+            !is_abandoned
+        });
+        self.stats.show(&self.scheduler);
+    }
+
+    /// Shows the step that is about to run, and gives back the places in the queue of those that begin.
+    fn account(&mut self, output: &SchedulerOutput) {
+        let running = self.scheduler.running();
+        for sequence in &running[running.len() - output.num_admitted..] {
+            let client = self.clients.get_mut(&sequence.id());
+            if client.is_some_and(|client| client.place.take().is_some()) {
+                self.stats
+                    .record_prompt(sequence.num_prompt_tokens(), sequence.num_computed_tokens());
+            }
+        }
+        self.stats.record_step(output);
+        self.stats.show(&self.scheduler);
+    }
+
+    fn emit(&mut self, updates: Vec<SequenceUpdate>) {
+        // Shown before it is told: who reads its last output finds its blocks freed.
+        self.stats.show(&self.scheduler);
+        let mut num_finished = 0;
+        for update in updates {
+            self.stats.record_generated(update.token.iter().len());
+            num_finished += u32::from(update.finish.is_some());
+            self.send(update);
+        }
+        if num_finished > 0 {
+            self.rate.record(Instant::now(), num_finished);
+            self.stats.record_rate(&self.rate);
+        }
+    }
+
+    fn send(&mut self, update: SequenceUpdate) {
+        let SequenceUpdate { id, token, num_cached_tokens, finish } = update;
+        let output =
+            SequenceOutput { tokens: token.into_iter().collect(), num_cached_tokens, finish };
+        let client = match finish {
+            Some(_) => self.clients.remove(&id),
+            None => None,
+        };
+        if let Some(client) = client.as_ref().or_else(|| self.clients.get(&id)) {
+            client.send(Ok(output));
+        }
+    }
+
+    /// Ends what is left when the engine stops.
+    fn abort_all(&mut self) {
+        self.take_waiting_commands();
+        let ids: Vec<SequenceId> = self.clients.keys().copied().collect();
+        let updates: Vec<SequenceUpdate> =
+            ids.into_iter().filter_map(|id| self.scheduler.abort(id)).collect();
+        self.emit(updates);
+    }
+}
+
+fn check_count(batch: &Batch, num_tokens: usize) -> Result<(), ExecutorError> {
+    let num_rows = batch.logit_rows.len();
+    if num_tokens == num_rows {
+        Ok(())
+    } else {
+        Err(ExecutorError::TokenCount { num_rows, num_tokens })
+    }
+}

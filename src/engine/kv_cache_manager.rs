@@ -1,0 +1,107 @@
+//! Gives sequences their slots in the KV cache: all that a step needs, or none.
+//!
+//! Joins the pool (who may use a block) with the prefix cache (what a block holds) and hides both from the scheduler.
+//! A block becomes findable when the step that fills it is planned, not when it is done: the executor writes before it
+//! reads, so sequences that begin alike share blocks within one step.
+
+use crate::engine::block_pool::{BlockId, BlockPool, Reuse};
+use crate::engine::prefix_cache::PrefixCache;
+use crate::engine::sequence::Sequence;
+
+/// The KV cache's bookkeeping.
+#[derive(Debug)]
+pub struct KvCacheManager {
+    block_size: usize,
+    pool: BlockPool,
+    prefix_cache: Option<PrefixCache>,
+}
+
+impl KvCacheManager {
+    /// Makes an empty cache.
+    pub fn new(num_blocks: usize, block_size: usize, has_prefix_cache: bool) -> Self {
+        Self {
+            block_size,
+            pool: BlockPool::new(num_blocks),
+            prefix_cache: has_prefix_cache.then(|| PrefixCache::new(num_blocks, block_size)),
+        }
+    }
+
+    /// Returns the number of tokens of a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Returns the blocks' reference counts.
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Returns what is known about the blocks' content, where prompts share blocks.
+    pub fn prefix_cache(&self) -> Option<&PrefixCache> {
+        self.prefix_cache.as_ref()
+    }
+
+    /// Gives a sequence without blocks those that already hold its beginning, and returns true; or changes nothing and
+    /// returns false where the blocks for all its other tokens are not free now.
+    ///
+    /// That is more than its next step may need, but a long prompt is never begun that must be given up half-way. The
+    /// last token is always left to compute: its logits are wanted.
+    pub fn take_prefix(&mut self, sequence: &mut Sequence) -> bool {
+        let found = self.find_prefix(sequence);
+        let num_new = sequence.num_tokens().div_ceil(self.block_size) - found.len();
+        let num_idle = found.iter().filter(|block| self.pool.num_references(**block) == 0).count();
+        if num_new + num_idle > self.pool.num_free() {
+            return false;
+        }
+        for block in found {
+            self.pool.acquire(block);
+            sequence.block_table.push(block);
+        }
+        sequence.num_computed_tokens = sequence.block_table.len() * self.block_size;
+        true
+    }
+
+    /// Gives a sequence the slots for its next `num_tokens` tokens and returns true, or changes nothing and returns
+    /// false where too few blocks are free.
+    pub fn allocate_slots(&mut self, sequence: &mut Sequence, num_tokens: usize) -> bool {
+        let num_tokens = sequence.num_computed_tokens + num_tokens;
+        let num_blocks = num_tokens.div_ceil(self.block_size);
+        if num_blocks.saturating_sub(sequence.block_table.len()) > self.pool.num_free() {
+            return false;
+        }
+        while sequence.block_table.len() < num_blocks {
+            let block = self.pool.allocate();
+            if let Some(cache) = &mut self.prefix_cache {
+                cache.remove(block);
+            }
+            sequence.block_table.push(block);
+        }
+        self.publish_full_blocks(sequence, num_tokens);
+        true
+    }
+
+    /// Takes all of a sequence's blocks back; it has then computed nothing.
+    pub fn free(&mut self, sequence: &mut Sequence) {
+        for block in sequence.block_table.drain_last_first() {
+            let is_findable = self.prefix_cache.as_ref().is_some_and(|cache| cache.contains(block));
+            self.pool.release(block, if is_findable { Reuse::Last } else { Reuse::First });
+        }
+        sequence.num_computed_tokens = 0;
+    }
+
+    fn find_prefix(&self, sequence: &mut Sequence) -> Vec<BlockId> {
+        let Some(cache) = &self.prefix_cache else { return Vec::new() };
+        let num_tokens = sequence.num_tokens() - 1;
+        sequence.name_blocks(cache, num_tokens);
+        cache.find(&sequence.block_hashes()[..num_tokens / self.block_size]).collect()
+    }
+
+    /// Makes the blocks findable that are full once `num_tokens` tokens are computed.
+    fn publish_full_blocks(&mut self, sequence: &mut Sequence, num_tokens: usize) {
+        let Some(cache) = &mut self.prefix_cache else { return };
+        sequence.name_blocks(cache, num_tokens);
+        for index in sequence.num_computed_tokens / self.block_size..num_tokens / self.block_size {
+            cache.insert(sequence.block_hashes()[index], sequence.block_table.blocks()[index]);
+        }
+    }
+}

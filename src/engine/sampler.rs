@@ -1,0 +1,281 @@
+//! From a row of logits to a token.
+//!
+//! The order of work is vLLM's (`v1/sample/sampler.py`): log-probabilities of the raw logits; logit bias; penalties;
+//! temperature; min-p; top-k; top-p, over what the filters before it left; draw. Log-probabilities are thus the model's
+//! own, whatever the request's settings do to its choice, as OpenAI's have been since bias no longer shows in them.
+//!
+//! - **The same seed and logits give the same token**, whatever the batch. Random numbers are not drawn in turn but
+//!   looked up: the seed chooses a stream of `ChaCha8`, the token's place in the output the number. The draw goes through
+//!   the tokens left in the order of their ids.
+//! - **No sort of the vocabulary.** Top-k and the nucleus of top-p are found by partition.
+//! - **Any logits will do.** NaN counts as impossible, and where nothing is possible the lowest id is taken.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng as _, SeedableRng as _},
+};
+
+use crate::completion::SamplingParams;
+use crate::engine::batch::SamplingRow;
+use crate::engine::executor::{SampledToken, TokenLogprobs};
+
+/// The least log-probability that is reported: OpenAI's word for "never", and JSON has no infinity.
+const LOGPROB_MIN: f32 = -9999.0;
+
+/// Tokens of the nucleus's border that are sorted rather than partitioned again.
+const NUM_SORTED_MAX: usize = 64;
+
+/// Chooses tokens; holds nothing between two of them but memory.
+#[derive(Debug)]
+pub struct Sampler {
+    /// `[vocab_size]`: 0 for a token not seen, else 1 and the times that it stands in the output.
+    num_seen: Vec<u32>,
+    /// Logits before they were changed, the first change of a token first.
+    raw: Vec<(u32, f32)>,
+    candidates: Vec<Candidate>,
+    ranking: Vec<Candidate>,
+}
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+    /// Its probability as a share of the likeliest token's.
+    weight: f32,
+}
+
+impl Candidate {
+    /// Orders the likelier first, equals by their id.
+    fn by_rank(&self, other: &Self) -> std::cmp::Ordering {
+        other.logit.total_cmp(&self.logit).then(self.id.cmp(&other.id))
+    }
+}
+
+impl Sampler {
+    /// Makes a sampler for rows of `vocab_size` logits.
+    pub fn new(vocab_size: usize) -> Self {
+        Self {
+            num_seen: vec![0; vocab_size],
+            raw: Vec::new(),
+            candidates: Vec::new(),
+            ranking: Vec::new(),
+        }
+    }
+
+    /// Chooses a token. Bias and penalties are written into `logits`.
+    ///
+    /// # Shapes
+    /// `logits`: `[vocab_size]`
+    ///
+    /// # Panics
+    /// Where `logits` is empty or longer than the vocabulary.
+    pub fn sample(&mut self, logits: &mut [f32], row: &SamplingRow) -> SampledToken {
+        assert!(!logits.is_empty(), "a row has logits");
+        assert!(logits.len() <= self.num_seen.len(), "a row is at most the vocabulary");
+        let model = row.logprobs.map(|num_top| ModelLogprobs::new(logits, num_top as usize));
+        self.raw.clear();
+        self.add_bias(logits, &row.params);
+        self.penalise(logits, row);
+        let id = if row.params.temperature > 0.0 { self.draw(logits, row) } else { argmax(logits) };
+        let raw = self.raw.iter().find(|(changed, _)| *changed == id);
+        let logit = raw.map_or(logits[id as usize], |(_, logit)| *logit);
+        SampledToken { id, logprob: model.map(|model| model.of(logit)) }
+    }
+
+    fn add_bias(&mut self, logits: &mut [f32], params: &SamplingParams) {
+        for (id, bias) in &params.logit_bias {
+            if let Some(logit) = logits.get_mut(*id as usize) {
+                self.raw.push((*id, *logit));
+                *logit += bias;
+            }
+        }
+    }
+
+    /// Applies the repetition penalty (Keskar et al. 2019, "CTRL") to the tokens of prompt and output, then OpenAI's
+    /// frequency and presence penalties to those of the output.
+    fn penalise(&mut self, logits: &mut [f32], row: &SamplingRow) {
+        let params = &row.params;
+        for (index, id) in row.history.iter().enumerate() {
+            if let Some(num_seen) = self.num_seen.get_mut(*id as usize) {
+                *num_seen = (*num_seen).max(1) + u32::from(index >= row.num_prompt_tokens);
+            }
+        }
+        for id in &row.history {
+            let Some(num_seen @ 1..) = self.num_seen.get_mut(*id as usize) else { continue };
+            // Back to 0, so that a token is penalised once and the memory is clean for the next row.
+            let num_output = std::mem::take(num_seen) - 1;
+            let Some(logit) = logits.get_mut(*id as usize) else { continue };
+            self.raw.push((*id, *logit));
+            *logit = if *logit > 0.0 {
+                *logit / params.repetition_penalty
+            } else {
+                *logit * params.repetition_penalty
+            };
+            if num_output > 0 {
+                *logit -= params.presence_penalty + params.frequency_penalty * num_output as f32;
+            }
+        }
+    }
+
+    fn draw(&mut self, logits: &[f32], row: &SamplingRow) -> u32 {
+        self.filter(logits, &row.params);
+        let total = mass(&self.candidates);
+        let point = uniform(row.seed, row.num_generated) * total;
+        let mut sum = 0.0;
+        let drawn = self.candidates.iter().find(|candidate| {
+            sum += f64::from(candidate.weight);
+            sum > point
+        });
+        drawn.map_or_else(|| argmax(logits), |candidate| candidate.id)
+    }
+
+    /// Leaves in `candidates` what may be drawn, in the order of ids.
+    fn filter(&mut self, logits: &[f32], params: &SamplingParams) {
+        let max = max(logits);
+        // Min-p is a share of the likeliest token's probability, hence a distance of logits: no exponential needed. Its
+        // floor is what a random number of 53 bits cannot tell from nothing, for all the vocabulary together.
+        let floor = -(f64::from(f64::MANTISSA_DIGITS).exp2() * logits.len() as f64).ln();
+        let log_share = f64::from(params.min_p).ln().max(floor) * f64::from(params.temperature);
+        let threshold = max + log_share as f32;
+        self.candidates.clear();
+        for (id, logit) in (0..).zip(logits) {
+            // False for NaN, and for all where the likeliest is impossible.
+            if *logit >= threshold && *logit > f32::NEG_INFINITY {
+                let weight = (distance(*logit, max) / params.temperature).exp();
+                self.candidates.push(Candidate { id, logit: *logit, weight });
+            }
+        }
+        let num_top = params.top_k as usize;
+        if num_top > 0 && num_top < self.candidates.len() {
+            self.keep_best(|ranking| {
+                ranking.select_nth_unstable_by(num_top - 1, Candidate::by_rank);
+                num_top
+            });
+        }
+        if params.top_p < 1.0 {
+            let target = f64::from(params.top_p) * mass(&self.candidates);
+            self.keep_best(|ranking| nucleus(ranking, target));
+        }
+    }
+
+    /// Keeps the candidates that `partition` brings to the front, as many as it returns, the last of them last.
+    fn keep_best(&mut self, partition: impl FnOnce(&mut [Candidate]) -> usize) {
+        self.ranking.clone_from(&self.candidates);
+        let num_kept = partition(&mut self.ranking);
+        if let Some(last) = self.ranking[..num_kept].last() {
+            self.candidates.retain(|candidate| candidate.by_rank(last).is_le());
+        }
+    }
+}
+
+/// Brings the fewest likeliest candidates whose weights reach `target` to the front, the least likely of them last, and
+/// returns their number, at least 1 where there is a candidate.
+///
+/// Halves the range in which the border lies: all before `start` belongs to the nucleus, nothing from `end` does.
+fn nucleus(ranking: &mut [Candidate], target: f64) -> usize {
+    let (mut start, mut end, mut sum) = (0, ranking.len(), 0.0);
+    while end - start > NUM_SORTED_MAX {
+        let middle = start.midpoint(end);
+        ranking[start..end].select_nth_unstable_by(middle - start, Candidate::by_rank);
+        let half = mass(&ranking[start..middle]);
+        if sum + half >= target {
+            end = middle;
+        } else {
+            sum += half;
+            start = middle;
+        }
+    }
+    ranking[start..end].sort_unstable_by(Candidate::by_rank);
+    let reaches = ranking[start..end].iter().position(|candidate| {
+        sum += f64::from(candidate.weight);
+        sum >= target
+    });
+    reaches.map_or(end, |index| start + index + 1)
+}
+
+/// The model's own distribution over a row.
+struct ModelLogprobs {
+    max: f32,
+    log_total: f64,
+    top: Vec<(u32, f32)>,
+}
+
+impl ModelLogprobs {
+    fn new(logits: &[f32], num_top: usize) -> Self {
+        let max = max(logits);
+        let weights = logits.iter().map(|logit| f64::from(distance(*logit, max).exp()));
+        let weights = weights.filter(|weight| !weight.is_nan());
+        let log_total = weights.sum::<f64>().ln();
+        let mut model = Self { max, log_total, top: Vec::new() };
+        model.top = top(logits, num_top);
+        for index in 0..model.top.len() {
+            model.top[index].1 = model.logprob(model.top[index].1);
+        }
+        model
+    }
+
+    fn logprob(&self, logit: f32) -> f32 {
+        let logprob = f64::from(distance(logit, self.max)) - self.log_total;
+        // `max` also takes the place of NaN.
+        (logprob as f32).max(LOGPROB_MIN)
+    }
+
+    fn of(self, logit: f32) -> TokenLogprobs {
+        TokenLogprobs { logprob: self.logprob(logit), top: self.top }
+    }
+}
+
+/// Returns the `num` largest logits with their ids, falling, equals by id.
+fn top(logits: &[f32], num: usize) -> Vec<(u32, f32)> {
+    let mut top: Vec<(u32, f32)> = Vec::with_capacity(num + 1);
+    if num == 0 {
+        return top;
+    }
+    for (id, logit) in (0..).zip(logits) {
+        let is_full = top.len() == num;
+        if logit.is_nan() || (is_full && *logit <= top[num - 1].1) {
+            continue;
+        }
+        let place = top.partition_point(|(_, other)| other >= logit);
+        top.insert(place, (id, *logit));
+        top.truncate(num);
+    }
+    top
+}
+
+fn mass(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
+}
+
+/// Returns the largest logit; NaN counts for nothing.
+fn max(logits: &[f32]) -> f32 {
+    // Lanes that do not wait for each other become vector instructions.
+    const NUM_LANES: usize = 16;
+    let mut lanes = [f32::NEG_INFINITY; NUM_LANES];
+    let (chunks, rest) = logits.as_chunks::<NUM_LANES>();
+    for chunk in chunks {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.max(*logit);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Returns how far a logit lies below the largest: at most 0, and 0 for the largest itself even where it is infinite.
+fn distance(logit: f32, max: f32) -> f32 {
+    if logit >= max { 0.0 } else { logit - max }
+}
+
+/// Returns the lowest id with the largest logit.
+fn argmax(logits: &[f32]) -> u32 {
+    let max = max(logits);
+    logits.iter().position(|logit| *logit >= max).unwrap_or(0) as u32
+}
+
+/// Returns the number in [0, 1) that a seed gives to a place in the output, with 53 random bits.
+fn uniform(seed: u64, place: u32) -> f64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(u64::from(place));
+    (rng.next_u64() >> 11) as f64 * (-53.0_f64).exp2()
+}

@@ -1,0 +1,274 @@
+//! One prompt and what was generated for it: tokens, counters, blocks. No text, no stream.
+//!
+//! A sequence is Waiting → Running ⇄ Preempted → Finished. There is no phase of prefill or decode: a sequence has
+//! computed some of its tokens, and each step lets it catch up. Only when it has caught up is a token sampled.
+
+use std::sync::Arc;
+
+use crate::completion::{FinishReason, SamplingParams};
+use crate::engine::block_table::BlockTable;
+use crate::engine::executor::SampledToken;
+use crate::engine::prefix_cache::{BlockHash, PrefixCache};
+
+/// What the engine is asked to do.
+#[derive(Clone, Debug)]
+pub struct SequenceRequest {
+    /// The prompt, not empty.
+    pub prompt_token_ids: Vec<u32>,
+    /// Most tokens to generate, at least 1; cut to what the context allows.
+    pub max_tokens: u32,
+    /// How tokens are chosen; without a seed one is drawn.
+    pub sampling: SamplingParams,
+    /// Tokens that end the sequence and are not part of it.
+    pub stop_token_ids: Arc<[u32]>,
+    /// Number of alternatives to report at each token; `Some(0)` reports the chosen token alone.
+    pub logprobs: Option<u32>,
+    /// Lower runs first; equals run in the order of their arrival.
+    pub priority: i32,
+}
+
+/// A sequence's number, in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(pub u64);
+
+/// A sequence's place in the order of service: by priority, then by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueKey {
+    /// Lower runs first.
+    pub priority: i32,
+    /// Earlier runs first.
+    pub id: SequenceId,
+}
+
+/// Where a sequence stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceStatus {
+    /// Not yet begun.
+    Waiting,
+    /// Part of the batch.
+    Running,
+    /// Lost its blocks to a sequence before it, and waits to compute its tokens again.
+    Preempted,
+    /// Ended.
+    Finished(FinishReason),
+}
+
+/// What a step did to a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SequenceUpdate {
+    /// Which sequence.
+    pub id: SequenceId,
+    /// The new token; `None` where it was a stop token, or there was none.
+    pub token: Option<SampledToken>,
+    /// Tokens of the prompt that the prefix cache held when the sequence was first admitted.
+    pub num_cached_tokens: u32,
+    /// Set where this was the last.
+    pub finish: Option<FinishReason>,
+}
+
+/// One prompt and what was generated for it.
+#[derive(Debug)]
+pub struct Sequence {
+    id: SequenceId,
+    priority: i32,
+    max_tokens: usize,
+    sampling: Arc<SamplingParams>,
+    seed: u64,
+    stop_token_ids: Arc<[u32]>,
+    logprobs: Option<u32>,
+    /// Prompt, then output.
+    tokens: Vec<u32>,
+    num_prompt_tokens: usize,
+    pub(super) status: SequenceStatus,
+    /// Leading tokens whose keys and values are in the blocks.
+    pub(super) num_computed_tokens: usize,
+    pub(super) num_cached_tokens: u32,
+    pub(super) block_table: BlockTable,
+    block_hashes: Vec<BlockHash>,
+}
+
+impl Sequence {
+    /// Makes a sequence that waits. `seed` stands in for the request's own.
+    ///
+    /// # Panics
+    /// Where the prompt is empty or no token may be generated.
+    pub fn new(id: SequenceId, request: SequenceRequest, seed: u64) -> Self {
+        assert!(!request.prompt_token_ids.is_empty(), "a prompt has at least one token");
+        assert!(request.max_tokens > 0, "a sequence generates at least one token");
+        Self {
+            id,
+            priority: request.priority,
+            max_tokens: request.max_tokens as usize,
+            sampling: Arc::new(request.sampling),
+            seed,
+            stop_token_ids: request.stop_token_ids,
+            logprobs: request.logprobs,
+            num_prompt_tokens: request.prompt_token_ids.len(),
+            tokens: request.prompt_token_ids,
+            status: SequenceStatus::Waiting,
+            num_computed_tokens: 0,
+            num_cached_tokens: 0,
+            block_table: BlockTable::default(),
+            block_hashes: Vec::new(),
+        }
+    }
+
+    /// Returns the sequence's number.
+    pub fn id(&self) -> SequenceId {
+        self.id
+    }
+
+    /// Returns the place in the order of service.
+    pub fn queue_key(&self) -> QueueKey {
+        QueueKey { priority: self.priority, id: self.id }
+    }
+
+    /// Returns where the sequence stands.
+    pub fn status(&self) -> SequenceStatus {
+        self.status
+    }
+
+    /// Returns the prompt and the output so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Returns the length of prompt and output so far.
+    pub fn num_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Returns the length of the prompt.
+    pub fn num_prompt_tokens(&self) -> usize {
+        self.num_prompt_tokens
+    }
+
+    /// Returns the length of the output so far.
+    pub fn num_generated_tokens(&self) -> usize {
+        self.tokens.len() - self.num_prompt_tokens
+    }
+
+    /// Returns the most tokens that must ever be computed: all but the last, from which nothing follows.
+    pub fn num_computed_tokens_max(&self) -> usize {
+        self.num_prompt_tokens + self.max_tokens - 1
+    }
+
+    /// Returns the number of leading tokens whose keys and values are in the blocks.
+    pub fn num_computed_tokens(&self) -> usize {
+        self.num_computed_tokens
+    }
+
+    /// Returns the number of tokens to catch up with; at least 1 between steps.
+    pub fn num_uncomputed_tokens(&self) -> usize {
+        self.tokens.len() - self.num_computed_tokens
+    }
+
+    /// Returns the sequence's blocks.
+    pub fn block_table(&self) -> &BlockTable {
+        &self.block_table
+    }
+
+    /// Returns the names of the leading full blocks, as far as they were given.
+    pub fn block_hashes(&self) -> &[BlockHash] {
+        &self.block_hashes
+    }
+
+    /// Returns how tokens are chosen, but for the seed.
+    pub fn sampling(&self) -> &Arc<SamplingParams> {
+        &self.sampling
+    }
+
+    /// Returns the seed in force.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns the number of alternatives to report at each token.
+    pub fn logprobs(&self) -> Option<u32> {
+        self.logprobs
+    }
+
+    /// Names the full blocks of the first `num_tokens` tokens, where that has not been done.
+    pub(super) fn name_blocks(&mut self, cache: &PrefixCache, num_tokens: usize) {
+        cache.extend_hashes(&mut self.block_hashes, &self.tokens[..num_tokens]);
+    }
+
+    /// Takes the token sampled after all others were computed.
+    pub(super) fn append(&mut self, token: SampledToken) -> SequenceUpdate {
+        let is_stop = self.stop_token_ids.contains(&token.id);
+        self.tokens.push(token.id);
+        let finish = if is_stop {
+            Some(FinishReason::Stop)
+        } else if self.num_generated_tokens() >= self.max_tokens {
+            Some(FinishReason::Length)
+        } else {
+            None
+        };
+        self.end_step((!is_stop).then_some(token), finish)
+    }
+
+    /// Ends without another token.
+    pub(super) fn finish(&mut self, reason: FinishReason) -> SequenceUpdate {
+        self.end_step(None, Some(reason))
+    }
+
+    fn end_step(
+        &mut self,
+        token: Option<SampledToken>,
+        finish: Option<FinishReason>,
+    ) -> SequenceUpdate {
+        if let Some(reason) = finish {
+            self.status = SequenceStatus::Finished(reason);
+        }
+        SequenceUpdate { id: self.id, token, num_cached_tokens: self.num_cached_tokens, finish }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(max_tokens: u32) -> Sequence {
+        let request = SequenceRequest {
+            prompt_token_ids: vec![5, 6],
+            max_tokens,
+            sampling: SamplingParams::greedy(),
+            stop_token_ids: Arc::new([0]),
+            logprobs: None,
+            priority: 0,
+        };
+        Sequence::new(SequenceId(1), request, 0)
+    }
+
+    #[test]
+    fn ends_by_stop_token_or_length_and_hides_the_stop_token() {
+        let length = Some(FinishReason::Length);
+        let stop = Some(FinishReason::Stop);
+        // (most tokens, sampled, delivered, reason)
+        let rows = [
+            (2, vec![7], vec![7], None),
+            (2, vec![7, 8], vec![7, 8], length),
+            (2, vec![7, 0], vec![7], stop),
+            (1, vec![0], vec![], stop),
+        ];
+        for (max_tokens, sampled, delivered, reason) in rows {
+            let mut sequence = sequence(max_tokens);
+            let updates: Vec<_> = sampled
+                .iter()
+                .map(|id| sequence.append(SampledToken { id: *id, logprob: None }))
+                .collect();
+            let ids: Vec<u32> =
+                updates.iter().filter_map(|update| Some(update.token.as_ref()?.id)).collect();
+            assert_eq!(ids, delivered);
+            assert_eq!(updates.last().unwrap().finish, reason);
+        }
+    }
+
+    #[test]
+    fn lower_priorities_come_first_then_earlier_arrivals() {
+        let key = |priority, id| QueueKey { priority, id: SequenceId(id) };
+        let mut keys = [key(0, 3), key(1, 1), key(-1, 4), key(0, 2)];
+        keys.sort();
+        assert_eq!(keys, [key(-1, 4), key(0, 2), key(0, 3), key(1, 1)]);
+    }
+}
