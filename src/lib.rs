@@ -9,4 +9,5 @@ pub mod engine;
 pub mod prompt;
 pub mod provider;
 pub mod service;
+pub mod telemetry;
 pub mod tokenizer;

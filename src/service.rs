@@ -1,12 +1,23 @@
-//! The one path of every completion: check, admit, complete, account.
+//! The one path of every completion: check, complete within the time, account for it once.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::stream;
 
 use crate::{
-    completion::CompletionRequest,
+    completion::{CompletionRequest, Input, Usage},
     config::CompletionConfig,
-    provider::{CompletionStream, ModelInfo, Provider, ProviderError},
+    provider::{
+        CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
+    },
+    telemetry::{RequestRecord, record_request},
 };
+
+/// What a provider may take beyond the request's time to hand on what it has, before the service gives up on it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Serves completions of every dialect.
 #[derive(Clone)]
@@ -43,6 +54,11 @@ impl CompletionService {
         self.provider.model()
     }
 
+    /// Returns the rules of a completion.
+    pub fn limits(&self) -> &CompletionConfig {
+        &self.limits
+    }
+
     /// Returns whether a request would be taken now.
     pub fn is_ready(&self) -> bool {
         self.provider.is_ready()
@@ -51,13 +67,220 @@ impl CompletionService {
     /// Starts a completion. Its outcome is recorded once, when the stream ends or is dropped.
     ///
     /// # Errors
-    /// A broken rule of the request, a full queue, or the provider's failure.
+    /// A broken rule of the request, a full queue, the time's end, or the provider's failure.
     pub async fn complete(
         &self,
-        request: CompletionRequest,
+        mut request: CompletionRequest,
         context: RequestContext,
     ) -> Result<CompletionStream, ProviderError> {
-        let _ = context;
-        self.provider.complete(request).await
+        let began = Instant::now();
+        let mut account = Account::open(&request, context, self.model(), began);
+        let deadline = began + self.limits.timeout;
+        let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
+        request.deadline = Some(deadline);
+        let give_up = tokio::time::Instant::from_std(deadline + GRACE);
+        let started = match check(&request, &self.limits, account.model.vocab_size) {
+            Ok(()) => {
+                let complete = self.provider.complete(request);
+                tokio::time::timeout_at(give_up, complete)
+                    .await
+                    .unwrap_or_else(|_| Err(out_of_time()))
+            }
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(events) => {
+                let accounted = Accounted { events, account, give_up };
+                Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
+            }
+            Err(error) => {
+                account.outcome = error.kind.as_label();
+                Err(error)
+            }
+        }
     }
+}
+
+/// A completion whose events are counted on their way.
+struct Accounted {
+    events: CompletionStream,
+    account: Account,
+    give_up: tokio::time::Instant,
+}
+
+impl Accounted {
+    async fn next(mut self) -> Option<(Result<CompletionEvent, ProviderError>, Self)> {
+        let event = tokio::time::timeout_at(self.give_up, self.events.next()).await;
+        let event = event.unwrap_or_else(|_| Some(Err(out_of_time())))?;
+        self.account.take(&event);
+        if event.is_err() {
+            self.events = CompletionStream::new(stream::empty());
+        }
+        Some((event, self))
+    }
+}
+
+fn out_of_time() -> ProviderError {
+    let kind = ProviderErrorKind::DeadlineExceeded;
+    ProviderError::new(kind, "the time allowed for the request ran out")
+}
+
+/// What is known of a request. Written as one line when it is dropped, whichever way it ended.
+struct Account {
+    context: RequestContext,
+    model: Arc<ModelInfo>,
+    language: Option<&'static str>,
+    prefix_chars: usize,
+    suffix_chars: usize,
+    num_context_items: usize,
+    began: Instant,
+    time_to_first_token: Option<Duration>,
+    usage: Usage,
+    finish_reason: Option<&'static str>,
+    outcome: &'static str,
+}
+
+impl Account {
+    fn open(
+        request: &CompletionRequest,
+        context: RequestContext,
+        model: Arc<ModelInfo>,
+        began: Instant,
+    ) -> Self {
+        let (prefix_chars, suffix_chars) = match &request.input {
+            Input::Fim { prefix, suffix } => (prefix.chars().count(), suffix.chars().count()),
+            Input::Text(text) => (text.chars().count(), 0),
+            Input::Tokens(_) => (0, 0),
+        };
+        Self {
+            context,
+            model,
+            language: request.language.map(crate::completion::Language::name),
+            prefix_chars,
+            suffix_chars,
+            num_context_items: request.context.len(),
+            began,
+            time_to_first_token: None,
+            usage: Usage::default(),
+            finish_reason: None,
+            outcome: "cancelled",
+        }
+    }
+
+    fn take(&mut self, event: &Result<CompletionEvent, ProviderError>) {
+        match event {
+            Ok(CompletionEvent::Chunk(chunk)) => {
+                self.time_to_first_token.get_or_insert_with(|| self.began.elapsed());
+                if let Some(reason) = chunk.finish_reason {
+                    self.finish_reason.get_or_insert(reason.as_label());
+                }
+            }
+            Ok(CompletionEvent::Done(usage)) => {
+                self.usage = *usage;
+                self.outcome = "ok";
+            }
+            Err(error) => self.outcome = error.kind.as_label(),
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        record_request(&RequestRecord {
+            request_id: &self.context.request_id,
+            endpoint: self.context.endpoint,
+            model: &self.model.name,
+            language: self.language,
+            outcome: self.outcome,
+            prefix_chars: self.prefix_chars,
+            suffix_chars: self.suffix_chars,
+            num_context_items: self.num_context_items,
+            prompt_tokens: self.usage.num_prompt_tokens,
+            cached_tokens: self.usage.num_cached_tokens,
+            completion_tokens: self.usage.num_completion_tokens,
+            time_to_first_token: self.time_to_first_token,
+            total_time: self.began.elapsed(),
+            finish_reason: self.finish_reason,
+            is_streaming: self.context.is_streaming,
+        });
+    }
+}
+
+/// Checks what holds for every dialect; messages name the field and the rule.
+fn check(
+    request: &CompletionRequest,
+    limits: &CompletionConfig,
+    vocab_size: u32,
+) -> Result<(), ProviderError> {
+    let at_most = |field: &'static str, limit: u64, value: u64| {
+        let broken = || {
+            ProviderError::invalid(
+                field,
+                format!("`{field}` must be from 1 to {limit}, got {value}"),
+            )
+        };
+        if (1..=limit).contains(&value) { Ok(()) } else { Err(broken()) }
+    };
+    at_most("max_tokens", limits.max_tokens_limit.into(), request.max_tokens.unwrap_or(1).into())?;
+    at_most("num_choices", limits.num_choices_limit.into(), request.num_choices.into())?;
+    let num_stops = request.stop.as_ref().map_or(0, Vec::len);
+    if num_stops > limits.num_stops_limit {
+        let limit = limits.num_stops_limit;
+        return Err(ProviderError::invalid(
+            "stop",
+            format!("`stop` must have at most {limit} texts, got {num_stops}"),
+        ));
+    }
+    let sampling = &request.sampling;
+    // The comparisons are written so that NaN fails them.
+    let rules = [
+        (
+            "temperature",
+            sampling.temperature,
+            sampling.temperature >= 0.0 && sampling.temperature <= 100.0,
+            "from 0 to 100",
+        ),
+        (
+            "top_p",
+            sampling.top_p,
+            sampling.top_p > 0.0 && sampling.top_p <= 1.0,
+            "above 0 and at most 1",
+        ),
+        ("min_p", sampling.min_p, sampling.min_p >= 0.0 && sampling.min_p <= 1.0, "from 0 to 1"),
+        (
+            "repetition_penalty",
+            sampling.repetition_penalty,
+            sampling.repetition_penalty > 0.0 && sampling.repetition_penalty <= 10.0,
+            "above 0 and at most 10",
+        ),
+        (
+            "presence_penalty",
+            sampling.presence_penalty,
+            sampling.presence_penalty.abs() <= 2.0,
+            "from -2 to 2",
+        ),
+        (
+            "frequency_penalty",
+            sampling.frequency_penalty,
+            sampling.frequency_penalty.abs() <= 2.0,
+            "from -2 to 2",
+        ),
+    ];
+    for (field, value, holds, rule) in rules {
+        if !holds {
+            return Err(ProviderError::invalid(
+                field,
+                format!("`{field}` must be {rule}, got {value}"),
+            ));
+        }
+    }
+    for (id, bias) in &sampling.logit_bias {
+        if *id >= vocab_size || bias.is_nan() || bias.abs() > 100.0 {
+            let message = format!(
+                "`logit_bias` takes token ids below {vocab_size} and values from -100 to 100, got {id}: {bias}"
+            );
+            return Err(ProviderError::invalid("logit_bias", message));
+        }
+    }
+    Ok(())
 }

@@ -42,7 +42,8 @@ pub trait LanguageModel: Send {
     /// Returns the number of tokens of a cache block.
     fn block_size(&self) -> usize;
 
-    /// Computes one step and returns its logits, valid until the next.
+    /// Computes one step and returns its logits, valid until the next. They are the caller's to change: penalties and
+    /// bias are written into them, and a copy of a vocabulary a row would cost more than the sampling.
     ///
     /// # Shapes
     /// `[num_logit_rows, vocab_size]`, in the order of `input.logit_rows`.
@@ -50,5 +51,5 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// [`ModelError::LogitRows`]; [`ModelError::Backend`] where the device failed or refused arrays that disagree,
     /// after which the cache's contents mean nothing.
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<&[f32], ModelError>;
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError>;
 }

@@ -53,7 +53,11 @@ pub struct CacheDemand {
 ///
 /// # Errors
 /// [`MemoryError::ContextDoesNotFit`].
-pub fn plan_num_blocks(spec: &DecoderSpec, demand: &CacheDemand, free_bytes: u64) -> Result<usize, MemoryError> {
+pub fn plan_num_blocks(
+    spec: &DecoderSpec,
+    demand: &CacheDemand,
+    free_bytes: u64,
+) -> Result<usize, MemoryError> {
     let block_bytes = kv_bytes_per_block(spec, demand.block_size);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;

@@ -15,7 +15,9 @@ pub struct ModelRunner {
 
 impl std::fmt::Debug for ModelRunner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ModelRunner").field("backend", &self.model.backend_name()).finish_non_exhaustive()
+        f.debug_struct("ModelRunner")
+            .field("backend", &self.model.backend_name())
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,6 +44,8 @@ impl Executor for ModelRunner {
         };
         let logits = self.model.forward(&input).map_err(ExecutorError::device)?;
         let rows = logits.chunks_exact_mut(self.vocab_size).zip(&batch.sampling_rows);
-        Ok(rows.map(|(logits, row)| self.sampler.sample(&mut logits[..self.num_token_ids], row)).collect())
+        Ok(rows
+            .map(|(logits, row)| self.sampler.sample(&mut logits[..self.num_token_ids], row))
+            .collect())
     }
 }

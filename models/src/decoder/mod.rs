@@ -103,7 +103,10 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Turns the hidden states whose logits are wanted into logits on the host.
-    fn compute_logits(&mut self, num_logit_rows: usize) -> Result<&[f32], ModelError> {
+    fn compute_logits(
+        &mut self,
+        num_logit_rows: usize,
+    ) -> Result<&mut [f32], ModelError> {
         let Self { backend, activations: x, spec, .. } = self;
         // Gathered before the norm and the head, the widest product of all: a prefill needs one row of many.
         // hidden [num_tokens, hidden_size] -> gathered [num_logit_rows, hidden_size]
@@ -136,7 +139,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         self.limits.block_size
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<&[f32], ModelError> {
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError> {
         let (rows, max) = (input.logit_rows.len(), self.limits.max_num_logit_rows);
         if rows > max {
             return Err(ModelError::LogitRows { rows, max });
@@ -155,7 +158,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             layer.forward(backend, &pass, activations)?;
         }
         if rows == 0 {
-            return Ok(&[]);
+            return Ok(&mut []);
         }
         self.compute_logits(rows)
     }

@@ -124,7 +124,11 @@ mod tests {
     }
 
     /// Feeds the tokens of `text` one by one and returns what was shown and how it ended.
-    fn play(text: &str, stops: &[&str], finish: FinishReason) -> (String, Option<FinishReason>, Vec<TokenLogprob>) {
+    fn play(
+        text: &str,
+        stops: &[&str],
+        finish: FinishReason,
+    ) -> (String, Option<FinishReason>, Vec<TokenLogprob>) {
         let tokenizer = tokenizer();
         let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
         let mut choice = ChoiceText::new(Arc::clone(&tokenizer), 0, &stops);
@@ -135,7 +139,10 @@ mod tests {
             let logprob = Some(TokenLogprobs { logprob: -1.0, top: vec![(id, -1.0)] });
             let tokens = vec![SampledToken { id, logprob }];
             let finish = (index == last).then_some(finish);
-            let Some(chunk) = choice.push(SequenceOutput { tokens, num_cached_tokens: 0, finish }) else { continue };
+            let Some(chunk) = choice.push(SequenceOutput { tokens, num_cached_tokens: 0, finish })
+            else {
+                continue;
+            };
             shown.push_str(&chunk.text);
             logprobs.extend(chunk.logprobs);
             if chunk.finish_reason.is_some() {
@@ -156,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_stop_text_ends_it_and_takes_its_tokens_along() {
-        let (shown, reason, logprobs) = play("return a;\n}\n\nfn next() {}", &["\n\n"], FinishReason::Length);
+        let (shown, reason, logprobs) =
+            play("return a;\n}\n\nfn next() {}", &["\n\n"], FinishReason::Length);
         assert_eq!((shown.as_str(), reason), ("return a;\n}", Some(FinishReason::Stop)));
         let told: String = logprobs.iter().map(|logprob| logprob.token.as_str()).collect();
         assert!("return a;\n}".starts_with(&told), "{told:?}");

@@ -10,7 +10,9 @@ use futures_util::{
 
 use crate::{
     completion::{CompletionChunk, CompletionRequest, FinishReason, Input, Usage},
-    engine::{EngineHandle, EngineState, SequenceOutput, SequenceRequest, SequenceStream, SubmitError},
+    engine::{
+        EngineHandle, EngineState, SequenceOutput, SequenceRequest, SequenceStream, SubmitError,
+    },
     prompt::{FimTemplate, Gap, Prompt, PromptBuilder, PromptError, budget::Shares},
     provider::{
         CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
@@ -65,7 +67,8 @@ struct Asking {
 impl LocalProvider {
     /// Puts the parts together.
     pub fn new(parts: LocalParts) -> Self {
-        let of_template = parts.template.iter().flat_map(|template| template.stop_token_ids().iter().copied());
+        let of_template =
+            parts.template.iter().flat_map(|template| template.stop_token_ids().iter().copied());
         let stop_token_ids = parts.eos_token_ids.iter().copied().chain(of_template).collect();
         let asking = Asking {
             tokenizer: Arc::new(parts.tokenizer),
@@ -91,21 +94,27 @@ impl LocalProvider {
         let num_choices = request.num_choices;
         let sequence = self.asking.sequence(request, prompt);
         let streams = self.engine.submit_group(sequence, num_choices).map_err(from_submit)?;
-        let choice_text = |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, &stops);
+        let choice_text =
+            |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, &stops);
         let choices = (0..num_choices).map(choice_text).collect();
-        let running = Running { outputs: select(streams), choices, usage, deadline, phase: Phase::Running };
+        let running =
+            Running { outputs: select(streams), choices, usage, deadline, phase: Phase::Running };
         Ok(CompletionStream::new(stream::unfold(running, Running::next)))
     }
 
     /// Builds the prompt, off the async workers where the text is long.
-    async fn prompt(&self, request: CompletionRequest) -> Result<(CompletionRequest, Prompt), ProviderError> {
+    async fn prompt(
+        &self,
+        request: CompletionRequest,
+    ) -> Result<(CompletionRequest, Prompt), ProviderError> {
         if num_bytes(&request) <= INLINE_BYTES_MAX {
             let prompt = self.asking.prompt(&request)?;
             return Ok((request, prompt));
         }
         let asking = Arc::clone(&self.asking);
         let build = move || asking.prompt(&request).map(|prompt| (request, prompt));
-        let failed = |_| ProviderError::new(ProviderErrorKind::Internal, "the prompt could not be built");
+        let failed =
+            |_| ProviderError::new(ProviderErrorKind::Internal, "the prompt could not be built");
         tokio::task::spawn_blocking(build).await.map_err(failed)?
     }
 }
@@ -119,7 +128,10 @@ impl Provider for LocalProvider {
         self.engine.stats().state == EngineState::Running
     }
 
-    fn complete(&self, request: CompletionRequest) -> BoxFuture<'_, Result<CompletionStream, ProviderError>> {
+    fn complete(
+        &self,
+        request: CompletionRequest,
+    ) -> BoxFuture<'_, Result<CompletionStream, ProviderError>> {
         self.start(request).boxed()
     }
 }
@@ -231,7 +243,9 @@ impl Running {
         let output = match self.deadline {
             None => self.outputs.next().await,
             Some(deadline) => {
-                let Ok(output) = tokio::time::timeout_at(deadline.into(), self.outputs.next()).await else {
+                let Ok(output) =
+                    tokio::time::timeout_at(deadline.into(), self.outputs.next()).await
+                else {
                     return self.run_out_of_time();
                 };
                 output
@@ -300,7 +314,9 @@ fn from_prompt(error: PromptError) -> ProviderError {
             field: Some("prompt"),
             ..ProviderError::new(ProviderErrorKind::PromptTooLong, error.to_string())
         },
-        PromptError::Tokenizer(_) => ProviderError::new(ProviderErrorKind::Internal, error.to_string()),
+        PromptError::Tokenizer(_) => {
+            ProviderError::new(ProviderErrorKind::Internal, error.to_string())
+        }
     }
 }
 
@@ -315,7 +331,11 @@ fn from_submit(error: SubmitError) -> ProviderError {
             field: Some("prompt"),
             ..ProviderError::new(ProviderErrorKind::PromptTooLong, message)
         },
-        SubmitError::EmptyPrompt | SubmitError::InvalidToken { .. } => ProviderError::invalid("prompt", message),
-        SubmitError::Draining | SubmitError::Dead => ProviderError::new(ProviderErrorKind::Unavailable, message),
+        SubmitError::EmptyPrompt | SubmitError::InvalidToken { .. } => {
+            ProviderError::invalid("prompt", message)
+        }
+        SubmitError::Draining | SubmitError::Dead => {
+            ProviderError::new(ProviderErrorKind::Unavailable, message)
+        }
     }
 }
