@@ -126,3 +126,81 @@ impl Batch {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineLimits;
+    use crate::engine::executor::SampledToken;
+
+    fn scheduler() -> Scheduler {
+        Scheduler::new(&EngineLimits {
+            num_seqs_max: 2,
+            num_batched_tokens_max: 5,
+            block_size: 2,
+            num_blocks: 8,
+            context_tokens_max: 64,
+            num_queued_max: 1,
+            has_prefix_cache: false,
+            vocab_size: 100,
+        })
+    }
+
+    #[test]
+    fn a_decode_and_a_chunk_lie_flat_behind_each_other() {
+        let mut scheduler = scheduler();
+        let mut batch = Batch::default();
+        scheduler.add(Sequence::sample(0, vec![10, 11, 12], 9));
+        let output = scheduler.schedule();
+        batch.fill(&output, &scheduler);
+        assert_eq!((&batch.token_ids[..], &batch.logit_rows[..]), (&[10, 11, 12][..], &[2][..]));
+        scheduler.update(&output, vec![SampledToken { id: 50, logprob: None }]);
+
+        scheduler.add(Sequence::sample(1, vec![20, 21, 22, 23, 24], 9));
+        let output = scheduler.schedule();
+        batch.fill(&output, &scheduler);
+        assert_eq!(batch.token_ids, [50, 20, 21, 22, 23]);
+        assert_eq!(batch.positions, [3, 0, 1, 2, 3]);
+        assert_eq!(batch.slot_mapping, [3, 4, 5, 6, 7]);
+        assert_eq!(batch.cu_seqlens_q, [0, 1, 5]);
+        assert_eq!(batch.context_lens, [4, 4]);
+        assert_eq!((&batch.block_tables[..], batch.max_blocks_per_seq), (&[0, 1, 2, 3][..], 2));
+        assert_eq!(batch.logit_rows, [0], "a prompt cut short has no next token");
+        assert_eq!(batch.sampling_rows[0].num_generated, 1);
+        scheduler.update(&output, vec![SampledToken { id: 51, logprob: None }]);
+
+        let output = scheduler.schedule();
+        batch.fill(&output, &scheduler);
+        assert_eq!(batch.token_ids, [51, 24]);
+        assert_eq!(batch.block_tables, [0, 1, 4, 2, 3, 5]);
+        assert_eq!(batch.logit_rows, [0, 1]);
+    }
+
+    #[test]
+    fn a_warm_batch_keeps_its_memory() {
+        let mut scheduler = scheduler();
+        let request = crate::engine::SequenceRequest {
+            prompt_token_ids: vec![10, 11, 12],
+            max_tokens: 9,
+            sampling: SamplingParams { presence_penalty: 1.0, ..SamplingParams::greedy() },
+            stop_token_ids: Arc::new([]),
+            logprobs: None,
+            priority: 0,
+        };
+        scheduler.add(Sequence::new(SequenceId(0), request, 0));
+        let mut batch = Batch::default();
+        let output = scheduler.schedule();
+        batch.fill(&output, &scheduler);
+        let memory = |batch: &Batch| {
+            (
+                batch.token_ids.as_ptr(),
+                batch.sampling_rows.as_ptr(),
+                batch.sampling_rows[0].history.as_ptr(),
+            )
+        };
+        let before = memory(&batch);
+        batch.fill(&output, &scheduler);
+        assert_eq!(memory(&batch), before);
+        assert_eq!(batch.sampling_rows[0].history, [10, 11, 12]);
+    }
+}

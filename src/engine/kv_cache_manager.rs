@@ -105,3 +105,69 @@ impl KvCacheManager {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computes all of a sequence's tokens, from nothing.
+    fn compute(kv_cache: &mut KvCacheManager, sequence: &mut Sequence) {
+        assert!(kv_cache.take_prefix(sequence));
+        let num_tokens = sequence.num_uncomputed_tokens();
+        assert!(kv_cache.allocate_slots(sequence, num_tokens));
+        sequence.num_computed_tokens += num_tokens;
+    }
+
+    #[test]
+    fn gives_all_blocks_or_none() {
+        let mut kv_cache = KvCacheManager::new(3, 2, false);
+        let mut sequence = Sequence::sample(0, vec![1; 9], 1);
+        // (tokens of the step, whether it fits, blocks held after it)
+        for (num_tokens, fits, num_blocks) in
+            [(7, false, 0), (3, true, 2), (9, false, 2), (6, true, 3)]
+        {
+            assert_eq!(kv_cache.allocate_slots(&mut sequence, num_tokens), fits);
+            assert_eq!(sequence.block_table().len(), num_blocks);
+            assert_eq!(kv_cache.pool().num_used(), num_blocks);
+        }
+    }
+
+    #[test]
+    fn the_last_token_is_computed_though_its_block_is_known() {
+        let mut kv_cache = KvCacheManager::new(8, 2, true);
+        compute(&mut kv_cache, &mut Sequence::sample(0, vec![1, 2, 3, 4], 1));
+        // (prompt, tokens found)
+        for (prompt, num_found) in
+            [(vec![1, 2, 3, 4], 2), (vec![1, 2, 3, 4, 5], 4), (vec![1, 2], 0), (vec![1, 2, 9], 2)]
+        {
+            let mut sequence = Sequence::sample(1, prompt, 1);
+            assert!(kv_cache.take_prefix(&mut sequence));
+            assert_eq!(sequence.num_computed_tokens(), num_found);
+            kv_cache.free(&mut sequence);
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_chain_is_kept_longest() {
+        let mut kv_cache = KvCacheManager::new(4, 1, true);
+        let mut first = Sequence::sample(0, vec![1, 2, 3], 1);
+        compute(&mut kv_cache, &mut first);
+        kv_cache.free(&mut first);
+        let mut other = Sequence::sample(1, vec![8, 9], 1);
+        compute(&mut kv_cache, &mut other);
+        let mut again = Sequence::sample(2, vec![1, 2, 3], 1);
+        assert!(kv_cache.take_prefix(&mut again));
+        assert_eq!(again.num_computed_tokens(), 2, "one block was unused, one was evicted");
+    }
+
+    #[test]
+    fn found_blocks_do_not_count_as_room() {
+        let mut kv_cache = KvCacheManager::new(3, 1, true);
+        let mut first = Sequence::sample(0, vec![1, 2], 1);
+        compute(&mut kv_cache, &mut first);
+        kv_cache.free(&mut first);
+        let mut long = Sequence::sample(1, vec![1, 2, 3, 4], 1);
+        assert!(!kv_cache.take_prefix(&mut long), "two found, two missing, three free in all");
+        assert_eq!((long.block_table().len(), kv_cache.pool().num_used()), (0, 0));
+    }
+}

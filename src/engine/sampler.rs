@@ -279,3 +279,96 @@ fn uniform(seed: u64, place: u32) -> f64 {
     rng.set_stream(u64::from(place));
     (rng.next_u64() >> 11) as f64 * (-53.0_f64).exp2()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::sequence::SequenceId;
+
+    const NAN: f32 = f32::NAN;
+    const INF: f32 = f32::INFINITY;
+
+    fn row(params: SamplingParams) -> SamplingRow {
+        SamplingRow {
+            sequence_id: SequenceId(0),
+            params: Arc::new(params),
+            seed: 1,
+            num_generated: 0,
+            history: Vec::new(),
+            num_prompt_tokens: 0,
+            logprobs: None,
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_likeliest_and_of_equals_the_lowest_id() {
+        let rows: &[(&[f32], u32)] = &[
+            (&[1.0, 3.0, 2.0], 1),
+            (&[1.0, 3.0, 3.0], 1),
+            (&[NAN, -3.0, NAN], 1),
+            (&[0.0, INF, INF], 1),
+            (&[-INF, -INF, -9.0], 2),
+            (&[-INF, -INF], 0),
+            (&[NAN, -INF], 1),
+            (&[NAN, NAN], 0),
+        ];
+        for (logits, id) in rows {
+            let token =
+                Sampler::new(3).sample(&mut logits.to_vec(), &row(SamplingParams::greedy()));
+            assert_eq!(token.id, *id, "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn bias_and_penalties_change_the_logits_of_the_tokens_they_name() {
+        let greedy = SamplingParams::greedy;
+        // Prompt 0 1, output 1 2 2; logits 2, -2, 2, 2.
+        let rows = [
+            (greedy(), [2.0, -2.0, 2.0, 2.0]),
+            (SamplingParams { repetition_penalty: 2.0, ..greedy() }, [1.0, -4.0, 1.0, 2.0]),
+            (SamplingParams { presence_penalty: 0.5, ..greedy() }, [2.0, -2.5, 1.5, 2.0]),
+            (SamplingParams { frequency_penalty: 0.5, ..greedy() }, [2.0, -2.5, 1.0, 2.0]),
+            (
+                SamplingParams { logit_bias: vec![(3, 1.0), (3, 1.0), (99, 5.0)], ..greedy() },
+                [2.0, -2.0, 2.0, 4.0],
+            ),
+            (
+                SamplingParams { logit_bias: vec![(1, 8.0)], repetition_penalty: 2.0, ..greedy() },
+                [1.0, 3.0, 1.0, 2.0],
+            ),
+        ];
+        let mut sampler = Sampler::new(4);
+        for (params, expected) in rows {
+            let mut logits = [2.0, -2.0, 2.0, 2.0];
+            let history = vec![0, 1, 1, 2, 2, 99];
+            sampler
+                .sample(&mut logits, &SamplingRow { history, num_prompt_tokens: 2, ..row(params) });
+            assert_eq!(logits, expected);
+        }
+    }
+
+    #[test]
+    fn the_place_in_the_output_chooses_the_random_number() {
+        let numbers: Vec<f64> = (0..4).map(|place| uniform(9, place)).collect();
+        assert_eq!(numbers[2], uniform(9, 2));
+        assert!(numbers.iter().all(|number| (0.0..1.0).contains(number)));
+        assert!((1..4).all(|place| numbers[place] != numbers[place - 1]));
+        assert!(uniform(10, 0) != numbers[0]);
+    }
+
+    #[test]
+    fn a_nucleus_is_the_fewest_that_reach_the_mass() {
+        let candidates = |num: u32| -> Vec<Candidate> {
+            (0..num).map(|id| Candidate { id, logit: (id * 7 % num) as f32, weight: 1.0 }).collect()
+        };
+        for (num, target, expected) in [(5, 0.0, 1), (5, 2.0, 2), (5, 2.1, 3), (999, 500.0, 500)] {
+            let mut ranking = candidates(num);
+            assert_eq!(nucleus(&mut ranking, target), expected);
+            let least = ranking[..expected].iter().map(|kept| kept.logit as usize).min();
+            assert_eq!(least, Some(num as usize - expected));
+            assert_eq!(ranking[expected - 1].logit as usize, num as usize - expected);
+        }
+    }
+}

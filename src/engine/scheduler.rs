@@ -194,3 +194,94 @@ impl Scheduler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheduler(num_batched_tokens_max: usize, num_blocks: usize) -> Scheduler {
+        Scheduler::new(&EngineLimits {
+            num_seqs_max: 3,
+            num_batched_tokens_max,
+            block_size: 2,
+            num_blocks,
+            context_tokens_max: 64,
+            num_queued_max: 1,
+            has_prefix_cache: false,
+            vocab_size: 10,
+        })
+    }
+
+    /// Runs a step that samples a 7 wherever it may, and returns who computed how many tokens.
+    fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
+        let output = scheduler.schedule();
+        let running = scheduler.running().iter().zip(output.num_scheduled_tokens.clone());
+        let counts: Vec<_> =
+            running.clone().map(|(sequence, num)| (sequence.id().0, num)).collect();
+        let caught_up = running.filter(|(sequence, num)| sequence.num_uncomputed_tokens() == *num);
+        let tokens = caught_up.map(|_| SampledToken { id: 7, logprob: None }).collect();
+        scheduler.update(&output, tokens);
+        counts
+    }
+
+    #[test]
+    fn a_long_prompt_comes_in_chunks() {
+        let mut scheduler = scheduler(8, 32);
+        scheduler.add(Sequence::sample(0, vec![1; 20], 2));
+        for expected in [8, 8, 4, 1] {
+            assert_eq!(step(&mut scheduler), [(0, expected)]);
+        }
+        assert!(scheduler.is_empty());
+    }
+
+    #[test]
+    fn a_decode_never_waits_for_a_prompt() {
+        let mut scheduler = scheduler(4, 32);
+        scheduler.add(Sequence::sample(5, vec![1], 9));
+        assert_eq!(step(&mut scheduler), [(5, 1)]);
+        // Before it in the order of service, and longer than the budget.
+        scheduler.add(Sequence::sample(4, vec![1; 8], 9));
+        assert_eq!(step(&mut scheduler), [(5, 1), (4, 3)]);
+        assert_eq!(step(&mut scheduler), [(4, 3), (5, 1)]);
+        assert_eq!(step(&mut scheduler), [(4, 2), (5, 1)]);
+    }
+
+    #[test]
+    fn the_last_gives_its_blocks_to_the_first_and_comes_back() {
+        let mut scheduler = scheduler(16, 4);
+        scheduler.add(Sequence::sample(0, vec![1; 4], 4));
+        scheduler.add(Sequence::sample(1, vec![1; 4], 2));
+        let steps = [vec![(0, 4), (1, 4)], vec![(0, 1)], vec![(0, 1)], vec![(0, 1)], vec![(1, 5)]];
+        for expected in steps {
+            assert_eq!(step(&mut scheduler), expected);
+        }
+        assert!(scheduler.is_empty());
+        assert_eq!(scheduler.kv_cache().pool().num_used(), 0);
+    }
+
+    #[test]
+    fn nobody_overtakes_who_waits_for_room() {
+        let mut scheduler = scheduler(16, 4);
+        scheduler.add(Sequence::sample(0, vec![1; 4], 2));
+        assert_eq!(step(&mut scheduler), [(0, 4)]);
+        scheduler.add(Sequence::sample(1, vec![1; 6], 1));
+        scheduler.add(Sequence::sample(2, vec![1], 1));
+        assert_eq!(step(&mut scheduler), [(0, 1)]);
+        assert_eq!(step(&mut scheduler), [(1, 6), (2, 1)]);
+    }
+
+    #[test]
+    fn an_abort_frees_blocks_wherever_the_sequence_stands() {
+        let mut scheduler = scheduler(16, 4);
+        scheduler.add(Sequence::sample(0, vec![1; 4], 2));
+        step(&mut scheduler);
+        scheduler.add(Sequence::sample(1, vec![1; 6], 1));
+        for id in [1, 0] {
+            let update = scheduler.abort(SequenceId(id)).unwrap();
+            assert_eq!((update.token, update.finish), (None, Some(FinishReason::Aborted)));
+        }
+        assert_eq!(scheduler.abort(SequenceId(0)), None);
+        assert!(scheduler.is_empty());
+        assert_eq!(scheduler.kv_cache().pool().num_used(), 0);
+    }
+}

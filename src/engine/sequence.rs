@@ -228,16 +228,19 @@ impl Sequence {
 mod tests {
     use super::*;
 
-    fn sequence(max_tokens: u32) -> Sequence {
-        let request = SequenceRequest {
-            prompt_token_ids: vec![5, 6],
-            max_tokens,
-            sampling: SamplingParams::greedy(),
-            stop_token_ids: Arc::new([0]),
-            logprobs: None,
-            priority: 0,
-        };
-        Sequence::new(SequenceId(1), request, 0)
+    impl Sequence {
+        /// A greedy sequence for the tests of the engine's files; token 0 ends it.
+        pub(in crate::engine) fn sample(id: u64, prompt: Vec<u32>, max_tokens: u32) -> Self {
+            let request = SequenceRequest {
+                prompt_token_ids: prompt,
+                max_tokens,
+                sampling: SamplingParams::greedy(),
+                stop_token_ids: Arc::new([0]),
+                logprobs: None,
+                priority: 0,
+            };
+            Self::new(SequenceId(id), request, 0)
+        }
     }
 
     #[test]
@@ -252,7 +255,7 @@ mod tests {
             (1, vec![0], vec![], stop),
         ];
         for (max_tokens, sampled, delivered, reason) in rows {
-            let mut sequence = sequence(max_tokens);
+            let mut sequence = Sequence::sample(1, vec![5, 6], max_tokens);
             let updates: Vec<_> = sampled
                 .iter()
                 .map(|id| sequence.append(SampledToken { id: *id, logprob: None }))
