@@ -3,7 +3,10 @@
 //! Read in this order: [`completion`] (the vocabulary), [`service`] (the one path of a completion), [`provider`]
 //! (who completes), [`prompt`] (how a gap becomes tokens), [`engine`] (how tokens are decoded), [`api`] (the dialects).
 
+pub mod cli;
 pub mod completion;
 pub mod config;
+pub mod hub;
 pub mod provider;
 pub mod service;
+pub mod telemetry;
