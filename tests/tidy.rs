@@ -37,7 +37,7 @@ const FENCED: &[(&str, &[&str])] = &[
             "src/engine/model_runner",
             "src/engine/memory",
             "src/server",
-            "src/cli/serve.rs",
+            "src/cli/compose.rs",
         ],
     ),
     ("reqwest::", &["src/provider/", "src/auth/", "src/hub/"]),
@@ -297,7 +297,7 @@ mod tests {
         gives("src/service.rs", "use crate::Thing;", Some("names no module"));
         gives("src/service.rs", "// crate::api is above.", None);
         gives("src/service.rs", "use crate::api::router;", up);
-        gives("src/cli/serve.rs", "use crate::server::serve;", None);
+        gives("src/cli/compose.rs", "use crate::server::serve;", None);
         gives("src/server.rs", "use crate::cli::serve;", up);
         gives("src/thing.rs", "", Some("`thing` has no layer"));
     }
@@ -311,7 +311,7 @@ mod tests {
             ("src/config/raw.rs", "src/telemetry/logs.rs", "use clap::Args;"),
             ("src/config/environment.rs", "src/hub/mod.rs", "let a = std::env::var(\"A\");"),
             ("src/config/environment.rs", "src/hub/mod.rs", "for a in env::vars_os() {}"),
-            ("src/cli/client.rs", "src/cli/serve.rs", "use hyper::Request;"),
+            ("src/cli/client.rs", "src/cli/compose.rs", "use hyper::Request;"),
             (
                 "models/src/decoder.rs",
                 "src/engine/model_runner.rs",

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use crate::{
-    cli::{CliError, client::Server, place, print, runtime, serve, start_logs},
+    cli::{CliError, client::Server, compose::compose, place, print, runtime, start_logs},
     completion::{CompletionRequest, Input, Language, SamplingParams},
     config::{
         Config, Environment, RawConfig,
@@ -88,8 +88,8 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
         print(&runtime.block_on(ask(&server, &gap, remote_model.as_deref(), &config))?)?;
     } else {
         let _entered = runtime.enter();
-        let service = serve::build(&config)?;
-        runtime.block_on(complete(&service, &gap))?;
+        let composed = compose(&config)?;
+        runtime.block_on(complete(&composed.service, &gap))?;
     }
     // A shell's prompt should begin on its own line; a script gets the completion to the byte.
     if io::stdout().is_terminal() { print("\n") } else { Ok(()) }
@@ -142,6 +142,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
     let file_name = gap.file.to_string_lossy();
     let request = CompletionRequest {
         input: Input::Fim { prefix: gap.prefix.to_owned(), suffix: gap.suffix.to_owned() },
+        repository: None,
         language: Language::detect(&file_name, None),
         file_name: Some(file_name.into_owned()),
         context: Vec::new(),
@@ -151,6 +152,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         stop_token_ids: Vec::new(),
         num_choices: 1,
         logprobs: None,
+        deadline: None,
         model: None,
     };
     let context = RequestContext {

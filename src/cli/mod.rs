@@ -17,6 +17,7 @@ use crate::{
 
 pub mod client;
 pub mod complete;
+pub mod compose;
 pub mod greeting;
 pub mod place;
 pub mod progress;

@@ -1,46 +1,59 @@
-//! `lacuna serve`: the composition root. Here the parts meet, and nowhere else.
+//! `lacuna serve`: listens, loads, serves, drains.
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, bail};
-use tokio::net::TcpListener;
-use tracing::info;
+use anyhow::Context as _;
+use tracing::{info, warn};
 
 use crate::{
-    cli::{CliError, greeting::greeting, print, runtime, start_logs},
+    api::{ApiState, DrainFlag, router},
+    cli::{
+        CliError,
+        compose::{Composed, compose},
+        greeting::greeting,
+        print, runtime, start_logs,
+    },
     config::Config,
-    service::CompletionService,
+    server::{ServeOptions, bind, serve, shutdown_signal},
 };
 
 /// Serves until a signal comes.
 ///
 /// # Errors
-/// A port that is taken, a model that does not load, a listener that breaks.
+/// A port that is taken, a model that does not load, a system without signals.
 pub(super) fn run(config: &Config) -> Result<(), CliError> {
     start_logs(&config.log)?;
-    runtime(config.server.num_worker_threads)?.block_on(serve(config))
+    runtime(config.server.num_worker_threads)?.block_on(serve_until_signal(config))
 }
 
-async fn serve(config: &Config) -> Result<(), CliError> {
+async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
     // First the port, which fails at once; then the model, which takes time.
     let address = SocketAddr::new(config.server.host, config.server.port);
-    let listener = TcpListener::bind(address).await.with_context(|| {
+    let listener = bind(address).await.with_context(|| {
         format!("cannot listen on {address}; another --port, or 0 for any that is free, may help")
     })?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    let service = build(config)?;
+    let Composed { engine, service } = tokio::task::block_in_place(|| compose(config))?;
     let model = service.model();
-    info!(%address, model = model.name, engine = model.engine, "serving");
-    print(&greeting(address, &model.name))
-}
+    info!(%address, model = model.name, "serving");
+    print(&greeting(address, &model.name))?;
 
-/// Puts the parts together: weights, engine, provider, service.
-///
-/// # Errors
-/// The first part that cannot be made, with what would mend it.
-pub(super) fn build(config: &Config) -> anyhow::Result<CompletionService> {
-    bail!(
-        "the engine is not composed into this build, so `{}` cannot be loaded",
-        config.model.served_name
-    )
+    let drain = DrainFlag::default();
+    let router = router(ApiState::new(service, &config.server, drain.clone()), &config.server);
+    let options = ServeOptions {
+        read_timeout: config.server.read_timeout,
+        drain_timeout: config.server.drain_timeout,
+        drain,
+    };
+    let shutdown = async {
+        if let Err(error) = shutdown_signal().await {
+            warn!(%error, "signals cannot be watched, so only a kill ends this process");
+            std::future::pending::<()>().await;
+        }
+    };
+    let drained = serve(listener, router, options, shutdown).await;
+    // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
+    engine.drain(std::time::Duration::ZERO).await;
+    info!(num_cut = drained.num_cut, "stopped");
+    Ok(())
 }

@@ -20,7 +20,7 @@ pub enum MemoryError {
     /// Not one sequence of the model's context would fit.
     #[error(
         "a KV cache of {kv_cache_bytes} bytes holds {num_tokens} tokens, and the context has {context_tokens}; \
-         raise `engine.kv_cache_bytes` to {needed_bytes} or lower `model.context_tokens_max`"
+         raise `engine.kv_cache_memory` to {needed_bytes} or lower `model.max_context_tokens`"
     )]
     ContextDoesNotFit {
         /// What there is.

@@ -103,10 +103,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Turns the hidden states whose logits are wanted into logits on the host.
-    fn compute_logits(
-        &mut self,
-        num_logit_rows: usize,
-    ) -> Result<&mut [f32], ModelError> {
+    fn compute_logits(&mut self, num_logit_rows: usize) -> Result<&mut [f32], ModelError> {
         let Self { backend, activations: x, spec, .. } = self;
         // Gathered before the norm and the head, the widest product of all: a prefill needs one row of many.
         // hidden [num_tokens, hidden_size] -> gathered [num_logit_rows, hidden_size]
