@@ -83,6 +83,7 @@ struct World {
     device: FakeDevice,
     arrivals: Vec<Arrival>,
     outputs: BTreeMap<usize, (Vec<SampledToken>, Option<FinishReason>)>,
+    num_cached_tokens: BTreeMap<SequenceId, u32>,
     step: u64,
     num_steps_max: u64,
     seen: Seen,
@@ -125,6 +126,7 @@ impl World {
             // The first in the order of service gains a token a step. An arrival of higher priority may undo others' work.
             num_steps_max: last_arrival + 2 * arrivals.iter().map(num_tokens).sum::<u64>(),
             outputs: (0..arrivals.len()).map(|id| (id, (Vec::new(), None))).collect(),
+            num_cached_tokens: BTreeMap::new(),
             arrivals,
             step: 0,
             seen: Seen::default(),
@@ -184,6 +186,9 @@ impl World {
         for update in self.scheduler.update(&output, tokens) {
             let (tokens, finish) = self.outputs.get_mut(&(update.id.0 as usize)).unwrap();
             assert_eq!(*finish, None, "spoke after its end");
+            let cached =
+                self.num_cached_tokens.entry(update.id).or_insert(update.num_cached_tokens);
+            assert_eq!(update.num_cached_tokens, *cached, "the report of the prefix changed");
             tokens.extend(update.token);
             *finish = update.finish;
             let num_prompt_tokens =
@@ -287,7 +292,7 @@ impl Dice {
     fn arrivals(&mut self) -> Vec<Arrival> {
         let files: Vec<Vec<u32>> = (0..3).map(|_| self.tokens(40)).collect();
         let mut arrivals = Vec::new();
-        for _ in 0..1 + self.below(16) {
+        for _ in 0..=self.below(16) {
             let file = &files[self.below(files.len())];
             let mut prompt = file[..self.below(file.len())].to_vec();
             let num_own = 1 + self.below(6);
