@@ -153,6 +153,7 @@ mod tests {
         let mut first = Sequence::sample(0, vec![1, 2, 3], 1);
         compute(&mut kv_cache, &mut first);
         kv_cache.free(&mut first);
+        assert_eq!((first.num_computed_tokens(), first.block_table().len()), (0, 0));
         let mut other = Sequence::sample(1, vec![8, 9], 1);
         compute(&mut kv_cache, &mut other);
         kv_cache.free(&mut other);
