@@ -84,7 +84,8 @@ impl Engine {
 
     fn stop_taking(&self, timeout: Duration) {
         self.stats.enter(EngineState::Draining);
-        let deadline = Instant::now() + timeout;
+        // A year is for ever, and can be added to any instant.
+        let deadline = Instant::now() + timeout.min(Duration::from_hours(24 * 365));
         // Fails only where the thread has ended; the channel has room for the owner's commands.
         let _ = self.commands.send(Command::Drain { deadline });
     }
@@ -128,6 +129,12 @@ impl Client {
     fn send(&self, output: Result<SequenceOutput, EngineFailure>) {
         let _ = self.outputs.send(output);
     }
+
+    /// Says the last word. A place still held is given back first: who reads it may submit again.
+    fn end(mut self, output: Result<SequenceOutput, EngineFailure>) {
+        self.place = None;
+        self.send(output);
+    }
 }
 
 /// The state of the engine's thread.
@@ -157,7 +164,7 @@ impl EngineLoop {
         self.stats.clear();
         self.take_waiting_commands();
         for client in self.clients.into_values() {
-            client.send(Err(failure.clone()));
+            client.end(Err(failure.clone()));
         }
     }
 
@@ -256,11 +263,11 @@ impl EngineLoop {
         let SequenceUpdate { id, token, num_cached_tokens, finish } = update;
         let output =
             SequenceOutput { tokens: token.into_iter().collect(), num_cached_tokens, finish };
-        let client = match finish {
-            Some(_) => self.clients.remove(&id),
-            None => None,
-        };
-        if let Some(client) = client.as_ref().or_else(|| self.clients.get(&id)) {
+        if finish.is_some() {
+            if let Some(client) = self.clients.remove(&id) {
+                client.end(Ok(output));
+            }
+        } else if let Some(client) = self.clients.get(&id) {
             client.send(Ok(output));
         }
     }

@@ -224,3 +224,23 @@ impl EngineHandle {
 fn draw_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_nobody_ended_has_failed() {
+        let (sender, outputs) = mpsc::unbounded_channel();
+        let mut stream = SequenceStream { outputs, has_ended: false };
+        let output = SequenceOutput { tokens: Vec::new(), num_cached_tokens: 0, finish: None };
+        sender.send(Ok(output)).unwrap();
+        drop(sender);
+        let mut next = || stream.next().now_or_never().unwrap();
+        assert!(matches!(next(), Some(Ok(_))));
+        assert!(matches!(next(), Some(Err(EngineFailure::Stopped))));
+        assert!(next().is_none());
+    }
+}

@@ -153,8 +153,10 @@ mod tests {
         let mut first = Sequence::sample(0, vec![1, 2, 3], 1);
         compute(&mut kv_cache, &mut first);
         kv_cache.free(&mut first);
+        assert_eq!((first.num_computed_tokens(), first.block_table().len()), (0, 0));
         let mut other = Sequence::sample(1, vec![8, 9], 1);
         compute(&mut kv_cache, &mut other);
+        kv_cache.free(&mut other);
         let mut again = Sequence::sample(2, vec![1, 2, 3], 1);
         assert!(kv_cache.take_prefix(&mut again));
         assert_eq!(again.num_computed_tokens(), 2, "one block was unused, one was evicted");

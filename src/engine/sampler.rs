@@ -281,6 +281,7 @@ fn uniform(seed: u64, place: u32) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the expected numbers are exact")]
 mod tests {
     use std::sync::Arc;
 

@@ -19,7 +19,7 @@ use crate::engine::kv_cache_manager::KvCacheManager;
 use crate::engine::sequence::{QueueKey, Sequence, SequenceId, SequenceStatus, SequenceUpdate};
 
 /// A step, planned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedulerOutput {
     /// Tokens to compute, at least 1, for each of [`Scheduler::running`] in its order.
     pub num_scheduled_tokens: Vec<usize>,
@@ -106,7 +106,11 @@ impl Scheduler {
     /// Plans a step.
     pub fn schedule(&mut self) -> SchedulerOutput {
         self.running.sort_unstable_by_key(Sequence::queue_key);
-        let mut output = SchedulerOutput::default();
+        let mut output = SchedulerOutput {
+            num_scheduled_tokens: Vec::with_capacity(self.num_seqs_max),
+            num_admitted: 0,
+            num_preempted: 0,
+        };
         let budget = self.schedule_running(&mut output);
         // Who has just lost its blocks must not take them back from those that they were freed for.
         if output.num_preempted == 0 {

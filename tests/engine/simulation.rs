@@ -83,6 +83,7 @@ struct World {
     device: FakeDevice,
     arrivals: Vec<Arrival>,
     outputs: BTreeMap<usize, (Vec<SampledToken>, Option<FinishReason>)>,
+    num_cached_tokens: BTreeMap<SequenceId, u32>,
     step: u64,
     num_steps_max: u64,
     seen: Seen,
@@ -125,6 +126,7 @@ impl World {
             // The first in the order of service gains a token a step. An arrival of higher priority may undo others' work.
             num_steps_max: last_arrival + 2 * arrivals.iter().map(num_tokens).sum::<u64>(),
             outputs: (0..arrivals.len()).map(|id| (id, (Vec::new(), None))).collect(),
+            num_cached_tokens: BTreeMap::new(),
             arrivals,
             step: 0,
             seen: Seen::default(),
@@ -174,7 +176,8 @@ impl World {
     }
 
     fn run_step(&mut self) {
-        let first_running = self.scheduler.running().iter().map(Sequence::queue_key).min();
+        let first_running =
+            self.scheduler.running().iter().map(|sequence| self.key(sequence)).min();
         let output = self.scheduler.schedule();
         self.check_order(&output, first_running);
         self.spoil_worthless_blocks();
@@ -184,6 +187,9 @@ impl World {
         for update in self.scheduler.update(&output, tokens) {
             let (tokens, finish) = self.outputs.get_mut(&(update.id.0 as usize)).unwrap();
             assert_eq!(*finish, None, "spoke after its end");
+            let cached =
+                self.num_cached_tokens.entry(update.id).or_insert(update.num_cached_tokens);
+            assert_eq!(update.num_cached_tokens, *cached, "the report of the prefix changed");
             tokens.extend(update.token);
             *finish = update.finish;
             let num_prompt_tokens =
@@ -200,21 +206,21 @@ impl World {
         assert!(!running.is_empty() && running.len() <= self.limits.num_seqs_max);
         assert!(counts.iter().all(|num_tokens| *num_tokens > 0), "each running sequence moves");
         assert!(output.num_preempted == 0 || output.num_admitted == 0, "blocks taken back at once");
-        let keys: Vec<QueueKey> = running.iter().map(Sequence::queue_key).collect();
+        let keys: Vec<QueueKey> = running.iter().map(|sequence| self.key(sequence)).collect();
         assert!(
             first_running.is_none_or(|first| keys.contains(&first)),
             "the first lost its blocks"
         );
-        let first_waiting = self.scheduler.waiting().map(Sequence::queue_key).next();
+        let first_waiting = self.scheduler.waiting().map(|sequence| self.key(sequence)).min();
         let (old, admitted) = keys.split_at(keys.len() - output.num_admitted);
         for key in admitted {
             assert!(first_waiting.is_none_or(|first| *key < first), "overtaken in the queue");
         }
         if output.num_preempted > 0 {
-            let is_before = |key: &QueueKey| {
-                self.scheduler.waiting().filter(|other| other.queue_key() > *key).count()
+            let num_behind = |key: &QueueKey| {
+                self.scheduler.waiting().filter(|other| self.key(other) > *key).count()
             };
-            assert!(old.iter().all(|key| is_before(key) >= output.num_preempted), "not the last");
+            assert!(old.iter().all(|key| num_behind(key) >= output.num_preempted), "not the last");
         }
         self.seen.steps += 1;
         self.seen.preemptions += output.num_preempted as u64;
@@ -222,6 +228,12 @@ impl World {
             self.seen.chunks += u64::from(*num_tokens < sequence.num_uncomputed_tokens());
         }
         self.count_hits(output);
+    }
+
+    /// The place in the order of service, from what was asked for.
+    fn key(&self, sequence: &Sequence) -> QueueKey {
+        let priority = self.arrivals[sequence.id().0 as usize].request.priority;
+        QueueKey { priority, id: sequence.id() }
     }
 
     fn count_hits(&mut self, output: &SchedulerOutput) {
@@ -287,7 +299,7 @@ impl Dice {
     fn arrivals(&mut self) -> Vec<Arrival> {
         let files: Vec<Vec<u32>> = (0..3).map(|_| self.tokens(40)).collect();
         let mut arrivals = Vec::new();
-        for _ in 0..1 + self.below(16) {
+        for _ in 0..=self.below(16) {
             let file = &files[self.below(files.len())];
             let mut prompt = file[..self.below(file.len())].to_vec();
             let num_own = 1 + self.below(6);
