@@ -217,3 +217,13 @@ fn a_refusal_says_who_said_so() {
         "`completion.timeout` must be a time between 100ms and 24h, got 0s (from LACUNA_REQUEST_TIMEOUT)"
     );
 }
+
+#[test]
+fn the_operators_page_lists_every_setting() {
+    let page = include_str!("../../docs/operations.md");
+    for (key, default) in entries(&defaults().unwrap()) {
+        let option = option_of(&key).unwrap();
+        let row = format!("| `{key}` | `--{option}` | `{}` | `{default}` |", variable(&option));
+        assert!(page.lines().any(|line| line == row), "docs/operations.md lacks\n{row}");
+    }
+}

@@ -157,7 +157,13 @@ mod tests {
             "finish_reason": "stop",
             "is_streaming": true,
         });
-        assert_eq!(serde_json::Value::Object(line), expected);
+        assert_eq!(serde_json::Value::Object(line.clone()), expected);
+        let page = include_str!("../../docs/operations.md");
+        for field in
+            line.keys().filter(|field| !["level", "target", "message"].contains(&field.as_str()))
+        {
+            assert!(page.contains(&format!("`{field}`")), "docs/operations.md lacks {field}");
+        }
     }
 
     #[test]
