@@ -48,6 +48,11 @@ impl CompletionService {
         self.provider.is_ready()
     }
 
+    /// Returns the rules of a completion.
+    pub fn limits(&self) -> &CompletionConfig {
+        &self.limits
+    }
+
     /// Starts a completion. Its outcome is recorded once, when the stream ends or is dropped.
     ///
     /// # Errors
