@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use kernels::backend::BackendError;
+use kernels::{backend::BackendError, cpu::CpuError};
 
 /// A model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum ModelError {
         /// The device's ordinal.
         index: usize,
     },
+    /// The CPU cannot be used as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// A step asks for more rows of logits than were allocated; the caller's fault, nothing was computed.
     #[error("a step must ask for at most {max} rows of logits, got {rows}")]
     LogitRows {

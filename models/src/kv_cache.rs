@@ -10,6 +10,9 @@ use crate::{config::DecoderSpec, error::ModelError};
 /// Bytes of one stored key or value element: the backends keep them in f32.
 const KV_ELEMENT_BYTES: u64 = 4;
 
+/// Longest block: beyond some hundred tokens, paging has lost its sense and a last block is mostly empty.
+const BLOCK_SIZE_MAX: usize = 1 << 12;
+
 /// How large the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvCacheSize {
@@ -20,6 +23,9 @@ pub enum KvCacheSize {
 }
 
 /// Returns the memory that one block takes over all layers, keys and values.
+///
+/// A backend may pad heads and blocks to its vectors: 16 on the CPU, which published head sizes and the default block
+/// are multiples of.
 ///
 /// # Units
 /// bytes
@@ -38,8 +44,8 @@ pub fn num_blocks(
     size: KvCacheSize,
 ) -> Result<usize, ModelError> {
     let broken = |option, rule, value| Err(ModelError::Option { option, rule, value });
-    if block_size == 0 {
-        return broken("block_size", "at least 1".to_owned(), 0);
+    if !(1..=BLOCK_SIZE_MAX).contains(&block_size) {
+        return broken("block_size", format!("from 1 to {BLOCK_SIZE_MAX}"), block_size as u64);
     }
     // A slot is `block_id * block_size + offset` in 32 bits.
     let blocks_max = u64::from(u32::MAX) / block_size as u64;

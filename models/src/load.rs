@@ -8,6 +8,7 @@ use std::{
 
 use kernels::{
     backend::{Backend, DType},
+    cpu::{CpuBackend, CpuOptions},
     reference::ReferenceBackend,
 };
 
@@ -105,9 +106,11 @@ pub fn load_weights(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Box<dyn LanguageModel>, ModelError> {
     match options.device {
-        Device::Auto | Device::Cpu | Device::Reference => {
-            build(ReferenceBackend, spec, weights, options, progress)
+        Device::Auto | Device::Cpu => {
+            let cpu = CpuOptions { num_threads: options.num_threads, simd: None };
+            build(CpuBackend::new(cpu)?, spec, weights, options, progress)
         }
+        Device::Reference => build(ReferenceBackend, spec, weights, options, progress),
         Device::Cuda(index) => Err(ModelError::NoCuda { index }),
     }
 }
@@ -143,7 +146,7 @@ pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelErr
     }
 }
 
-/// Returns the memory that the weights take once loaded.
+/// Returns the memory that the weights take once loaded, going by the element type that the configuration names.
 ///
 /// # Errors
 /// [`ModelError::Config`] where the spec breaks a rule.

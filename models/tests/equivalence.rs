@@ -134,19 +134,24 @@ fn check_chunked_is_whole(runner: &mut Runner, vocab_size: usize, device: Device
     }
 }
 
+/// Not to the bit: a backend may sum over a block before it sums over blocks.
 #[test]
-fn block_size_does_not_matter() {
+fn block_size_hardly_matters() {
     for device in DEVICES {
         let spec = tiny_spec();
         let prompt = random_ids(45, spec.vocab_size, 11);
         let run = |block_size| {
             let kv_cache = KvCacheSize::Blocks(256 / block_size);
             let options = LoadOptions { block_size, kv_cache, ..options(device) };
-            run_alone(&mut random_model(&spec, &options), &prompt)
+            run_alone(&mut random_model(&spec, &options), &prompt).remove(0)
         };
         let expected = run(16);
         for block_size in [1, 8, 32, 256] {
-            assert!(run(block_size) == expected, "blocks of {block_size}, {device:?}");
+            check_close(
+                &run(block_size),
+                &expected,
+                &format!("blocks of {block_size}, {device:?}"),
+            );
         }
     }
 }
@@ -203,11 +208,16 @@ fn backends_agree() {
                 let options = LoadOptions { dtype, ..options(device) };
                 run_alone(&mut random_model(&spec, &options), &prompt).remove(0)
             });
-            let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            let difference: Vec<f32> = cpu.iter().zip(&reference).map(|(a, b)| a - b).collect();
-            let relative = norm(&difference) / norm(&reference);
-            // f32 sums in another order; NaN fails the comparison.
-            assert!(relative < 1e-4, "{relative} for {dtype:?}");
+            check_close(&cpu, &reference, &format!("{dtype:?}"));
         }
     }
+}
+
+/// The rows differ by no more than f32 sums in another order do.
+fn check_close(found: &[f32], expected: &[f32], what: &str) {
+    let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let difference: Vec<f32> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
+    let relative = norm(&difference) / norm(expected);
+    // Written so that NaN fails it.
+    assert!(relative < 1e-5, "{relative}: {what}");
 }

@@ -32,7 +32,9 @@ fn a_budget_buys_whole_blocks() {
     for (size, expected) in rows {
         assert_eq!(num_blocks(&spec, 16, size).ok(), expected, "{size:?}");
     }
-    assert!(num_blocks(&spec, 0, KvCacheSize::Blocks(1)).is_err());
+    for block_size in [0, 4097, usize::MAX] {
+        assert!(num_blocks(&spec, block_size, KvCacheSize::Blocks(1)).is_err());
+    }
 }
 
 #[test]
@@ -43,7 +45,10 @@ fn refuses_options_that_cannot_work() {
             LoadOptions { device: Device::Cuda(1), ..cpu.clone() },
             "cuda:1 was asked for, but this build is for the CPU; build with `--features cuda`",
         ),
-        (LoadOptions { block_size: 0, ..cpu.clone() }, "`block_size` must be at least 1, got 0"),
+        (
+            LoadOptions { block_size: 0, ..cpu.clone() },
+            "`block_size` must be from 1 to 4096, got 0",
+        ),
         (
             LoadOptions { max_num_tokens: 0, ..cpu.clone() },
             "`max_num_tokens` must be from 1 to 1048576, got 0",

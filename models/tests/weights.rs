@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use models::{
     DecoderSpec, Device, LanguageModel, LoadOptions, ModelError, Progress, Source, load,
-    tokenizer_json,
+    tokenizer_json, weights::Weights,
 };
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
@@ -218,6 +218,24 @@ fn refuses_files_that_were_cut_short() {
     assert!(load_from(&directory).is_err(), "a byte too many");
     fs::write(directory.join("model.safetensors"), [0xFF; 64]).unwrap();
     assert!(load_from(&directory).is_err(), "a header of 2^64 bytes");
+}
+
+#[test]
+fn a_damaged_header_is_an_error_or_another_model_but_never_a_panic() {
+    let spec = tiny_spec();
+    let (whole, plan) = (serialize(&tensors(&spec)), models::arch::plan(&spec).unwrap());
+    let header_len = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let mut num_refused = 0;
+    for seed in 1..400 {
+        let mut damaged = whole.clone();
+        for place in random_ids(3, 8 + header_len, seed) {
+            damaged[place as usize] = (seed * 37) as u8;
+        }
+        let is_whole = Weights::from_bytes("damaged", damaged)
+            .is_ok_and(|weights| weights.check(&plan).is_ok());
+        num_refused += usize::from(!is_whole);
+    }
+    assert!(num_refused > 300, "{num_refused} of 399 refused");
 }
 
 #[test]

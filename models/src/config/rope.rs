@@ -63,15 +63,17 @@ impl Rope {
 /// Reads `rope_type`, `type` before transformers 4.43.
 fn read_kind(parameters: &Fields<'_>) -> Result<RopeKind, ConfigError> {
     let field = if parameters.value("rope_type").is_some() { "rope_type" } else { "type" };
-    let rule = "\"default\", the only kind that is supported";
-    match parameters.value(field) {
-        Some(value) if value != "default" => Err(parameters.invalid(field, rule, value)),
-        Some(_) => match parameters.value("partial_rotary_factor") {
-            Some(value) if value.as_f64() != Some(1.0) => {
-                Err(parameters.invalid("partial_rotary_factor", "1", value))
-            }
-            _ => Ok(RopeKind::Default),
-        },
-        None => Err(parameters.missing("rope_type")),
+    let Some(kind) = parameters.value(field) else {
+        return Err(parameters.missing("rope_type"));
+    };
+    if kind != "default" {
+        let rule = "\"default\", the only kind that is supported";
+        return Err(parameters.invalid(field, rule, kind));
+    }
+    match parameters.value("partial_rotary_factor") {
+        Some(factor) if factor.as_f64() != Some(1.0) => {
+            Err(parameters.invalid("partial_rotary_factor", "1", factor))
+        }
+        _ => Ok(RopeKind::Default),
     }
 }

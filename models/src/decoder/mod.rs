@@ -1,6 +1,6 @@
 //! The layer loop, written once over a [`Backend`].
 //!
-//! All memory is taken in [`Decoder::new`]; a step allocates nothing. Prefill, a chunk of a prefill and decode are
+//! All memory is taken when a [`Decoder`] is made; a step allocates nothing. Prefill, a chunk of a prefill and decode are
 //! the same call with other numbers.
 
 mod activations;
@@ -8,7 +8,10 @@ mod layer;
 
 use std::slice::from_ref;
 
-use kernels::{backend::Backend, metadata::StepInput};
+use kernels::{
+    backend::{Backend, BackendError},
+    metadata::StepInput,
+};
 
 use crate::{
     LanguageModel,
@@ -74,7 +77,7 @@ impl<B: Backend> Decoder<B> {
             spec.max_position_embeddings,
             spec.rope.amplitude(),
         )?;
-        let logits = vec![0.0; limits.max_num_logit_rows * spec.vocab_size];
+        let logits = zeroed(limits.max_num_logit_rows * spec.vocab_size)?;
         let caches = kv_cache::allocate(&backend, &spec, limits.block_size, limits.num_blocks)?;
 
         let embedding = reader.matrix(&backend, from_ref(&plan.embedding))?;
@@ -159,6 +162,17 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         }
         self.compute_logits(rows)
     }
+}
+
+/// Allocates on the host; what does not fit is an error here as it is on the device.
+fn zeroed(len: usize) -> Result<Vec<f32>, BackendError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| BackendError::OutOfMemory {
+        num_bytes: len.saturating_mul(size_of::<f32>()),
+        device: "the host",
+    })?;
+    values.resize(len, 0.0);
+    Ok(values)
 }
 
 fn check_limits(limits: &DecoderLimits) -> Result<(), ModelError> {
