@@ -144,6 +144,7 @@ async fn start() -> SocketAddr {
         concurrent_requests_max: 256,
         drain_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(30),
+        num_worker_threads: 2,
     };
     let limits = CompletionConfig {
         max_tokens_default: 64,

@@ -5,7 +5,9 @@ usage: prepare.py CORPUS.jsonl TOKENIZER.json OUT.npz [--rows 3400] [--trunk 512
 A row is a trunk and branches. The trunk is `<|fim_prefix|>` and a window of one file; it is trained left to right. A branch is a cut in that
 window: it sees the trunk up to its cut and itself, never another branch, and its positions go on from the cut, so it equals the prompt
     <|fim_prefix|>P<|fim_suffix|>S<|fim_middle|>M<|endoftext|>
-that a server sends, at the cost of S and M only. Layouts: "line-start" (the typed part of the line stands behind the middle sentinel; P ends where
+that a server sends, at the cost of S and M only.
+Windows that repeat themselves come first, and in a third of them names are exchanged for others, the same everywhere in the window: what a small
+model can do best in code that it does not know is to take names up from the lines before. Layouts: "line-start" (the typed part of the line stands behind the middle sentinel; P ends where
 the line starts) and "plain" (the typed part ends P). The typed part and M are encoded apart, as they are when a server completes.
 
 Arrays: ids, position, branch (0 trunk, 1.. branches, 255 padding), visible (trunk tokens that a token may see), weight (of predicting the next
@@ -15,12 +17,15 @@ import argparse
 import json
 import random
 import re
+import zlib
+from collections import Counter
 
 import numpy as np
 from tokenizers import Tokenizer
 
 WORD_BORDER = re.compile(r"(?<=\w)(?=\W)|(?<=\W)(?=\w)")
 PROSE = re.compile(r"\s*(//|#(?!\[|!\[|include|define|if|endif|else|pragma)|\*|/\*|\"\"\"|''')")
+NAME = re.compile(r"\b[A-Za-z_]\w{3,}\b")
 TRUNK_WEIGHT, TYPED_WEIGHT, MIDDLE_WEIGHT = 40, 60, 100
 
 
@@ -49,6 +54,38 @@ def windows(ids, line_tokens, size):
         if line_tokens[last] - line_tokens[first] <= size:
             yield first, last
         first = last
+
+
+def repetition(text):
+    """How well a window compresses: 0.2 is a table, 0.5 prose-like code."""
+    return len(zlib.compress(text.encode())) / max(len(text.encode()), 1)
+
+
+def renamed(text, rng, names):
+    """The text with most of its rarer names exchanged for others, the same everywhere."""
+    counts = Counter(NAME.findall(text))
+    own = [n for n, count in counts.items() if count > 1 and n in names and rng.random() < 0.7]
+    new = dict(zip(own, rng.sample(sorted_names(names), len(own))))
+    return NAME.sub(lambda m: new.get(m.group(), m.group()), text)
+
+
+def sorted_names(names, cache={}):
+    return cache.setdefault("all", sorted(names))
+
+
+def by_lines(tokenizer, text):
+    """(lines, token index of each line's start and of the end, ids); a blank line may join the one before it."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    starts = {begin: n for n, (begin, _) in reversed(list(enumerate(encoding.offsets)))}
+    lines, line_tokens, at = [], [], 0
+    for line in text.splitlines(keepends=True):
+        if at in starts or not lines:
+            line_tokens.append(starts.get(at, 0))
+            lines.append(line)
+        else:
+            lines[-1] += line
+        at += len(line)
+    return lines, [*line_tokens, len(encoding.ids)], encoding.ids
 
 
 def branch_of(encode, lines, first, last, rng, sentinels):
@@ -117,24 +154,21 @@ def main():
     with open(options.corpus, encoding="utf-8") as file:
         documents = [d for d in map(json.loads, file) if d["split"] == options.split]
     rng.shuffle(documents)
+    counts = Counter(name for d in documents[:1500] for name in set(NAME.findall(d["text"])))
+    names = {name for name, count in counts.items() if 2 <= count <= 60}
     rows = []
     for document in documents:
-        text = document["text"]
-        lines, encoding = text.splitlines(keepends=True), tokenizer.encode(text, add_special_tokens=False)
-        starts = {begin: n for n, (begin, _) in reversed(list(enumerate(encoding.offsets)))}
-        line_tokens, kept, at = [], [], 0
-        for line in lines:  # a blank line's newline may be inside the token before it: such lines join the one before
-            if at in starts or not kept:
-                line_tokens.append(starts.get(at, 0))
-                kept.append(line)
-            else:
-                kept[-1] += line
-            at += len(line)
-        line_tokens.append(len(encoding.ids))
-        spans = [s for s in windows(encoding.ids, line_tokens, options.trunk - 1) if line_tokens[s[1]] - line_tokens[s[0]] > options.trunk // 2]
-        rng.shuffle(spans)
-        for first, last in spans[:3]:
-            row = row_of((encode, kept, line_tokens, encoding.ids, sentinels), first, last, options, rng)
+        lines, line_tokens, ids = by_lines(tokenizer, document["text"])
+        spans = [s for s in windows(ids, line_tokens, options.trunk - 1) if line_tokens[s[1]] - line_tokens[s[0]] > options.trunk // 2]
+        ratios = {s: repetition("".join(lines[s[0]:s[1]])) for s in spans}
+        spans = sorted((s for s in spans if ratios[s] > 0.17), key=lambda s: ratios[s] + rng.random() * 0.08)
+        for first, last in spans[:max(1, min(3, len(spans) // 2))]:
+            made, span = (lines, line_tokens, ids), (first, last)
+            if rng.random() < 0.33 and options.split == "train":
+                text = renamed("".join(lines[first:last]), rng, names)
+                made = by_lines(tokenizer, text)
+                span = next(windows(made[2], made[1], options.trunk - 1), None)
+            row = row_of((encode, *made, sentinels), *span, options, rng) if span else None
             if row:
                 rows.append(row)
         if len(rows) >= options.rows:

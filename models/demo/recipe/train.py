@@ -1,6 +1,6 @@
 """Trains the demo model on the packed rows of prepare.py, in f32 on a CPU (or a GPU), from given weights.
 
-usage: train.py ROWS.npz OUT_DIR --from OLD/model.safetensors [--validation VAL.npz] [--steps 1700] [--end HH:MM] [--cool-minutes 35]
+usage: train.py ROWS.npz OUT_DIR --from OLD/model.safetensors [--validation VAL.npz] [--steps 1700] [--end HH:MM] [--cool-minutes 48]
 
 Muon for the matrices, AdamW for embeddings, norms and biases. Warm-up, constant, then a linear decay ("cooling") that begins when the first of
 these happens: `--cool-steps` steps before `--steps`, `--cool-minutes` before `--end` (UTC), or SIGUSR1. Once it has begun it ends after
@@ -125,9 +125,9 @@ def arguments():
     parser = argparse.ArgumentParser()
     for name in ("rows", "out"):
         parser.add_argument(name)
-    for name, default in [("matrix-lr", 0.004), ("other-lr", 6e-4), ("cool-minutes", 35.0), ("average", 0.98), ("trunk-weight", 0.5)]:
+    for name, default in [("matrix-lr", 0.002), ("other-lr", 4e-4), ("cool-minutes", 48.0), ("average", 0.98), ("trunk-weight", 1.5)]:
         parser.add_argument(f"--{name}", type=float, default=default)
-    for name, default in [("steps", 1700), ("cool-steps", 600), ("batch", 8), ("seed", 0), ("threads", 2), ("first", 0)]:
+    for name, default in [("steps", 1700), ("cool-steps", 600), ("batch", 4), ("seed", 0), ("threads", 2), ("first", 0)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name in ("from", "validation", "end"):
         parser.add_argument(f"--{name}", dest="start" if name == "from" else name)

@@ -50,6 +50,7 @@ impl TestServer {
             concurrent_requests_max: 256,
             drain_timeout: PATIENCE,
             read_timeout: PATIENCE,
+            num_worker_threads: 2,
         };
         change(&mut config);
         let provider = Arc::new(ScriptedProvider::new(script));
