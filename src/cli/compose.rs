@@ -34,6 +34,8 @@ const DEMO_FAMILY: &str = "lacuna-demo";
 pub struct Composed {
     /// Owns the thread that computes.
     pub engine: Engine,
+    /// The way to it.
+    pub handle: EngineHandle,
     /// Completes.
     pub service: CompletionService,
 }
@@ -60,7 +62,7 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
         vocab_size: handle.limits().vocab_size,
     };
     let provider = LocalProvider::new(LocalParts {
-        engine: handle,
+        engine: handle.clone(),
         tokenizer,
         template,
         model,
@@ -72,7 +74,7 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
         max_tokens_default: config.completion.max_tokens_default,
     });
     let service = CompletionService::new(std::sync::Arc::new(provider), config.completion.clone());
-    Ok(Composed { engine, service })
+    Ok(Composed { engine, handle, service })
 }
 
 /// Returns the model's folder; the embedded model has none.

@@ -33,7 +33,7 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
         format!("cannot listen on {address}; another --port, or 0 for any that is free, may help")
     })?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    let Composed { engine, service } = tokio::task::block_in_place(|| compose(config))?;
+    let Composed { engine, service, .. } = tokio::task::block_in_place(|| compose(config))?;
     let model = service.model();
     info!(%address, model = model.name, "serving");
     print(&greeting(address, &model.name))?;

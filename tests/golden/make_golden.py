@@ -158,6 +158,7 @@ def main():
     parser.add_argument("--out", default=os.path.join(HERE, "demo.json"))
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     make_demo(options.model, options.out)
     if options.tiny:
         make_tiny(os.path.join(HERE, "tiny-untied"), os.path.join(HERE, "tiny.json"))

@@ -100,7 +100,7 @@ PROMPTS = [
     ("python empty prefix", "python", "", "\n\nif __name__ == \"__main__\":\n    main()\n"),
     ("python empty suffix", "python", "def factorial(n):\n    if n == 0:\n        return 1\n    return n * ", ""),
     ("python class method", "python", "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n        self.items.append(item)\n\n    def pop(self):\n        ", "\n\n    def __len__(self):\n        return len(self.items)\n"),
-    ("python unicode", "python", "greeting = \"Grüße, 世界 🌍\"\nname = \"Žofie\"\nprint(greeting, ", ")\n"),
+    ("python unicode", "python", "greeting = \"Grüße, 世界 🌍\"\nsize = \"größer\"\nprint(greeting, ", ")\n"),
     ("python long 600", "python", PYTHON_LONG + "    @classmethod\n    def load(cls, path):\n        shelf = cls()\n        with open(path, ", "\n        return shelf\n"),
     ("python long 1500", "python", repeated_functions(34) + "def area_of_cube_34(width, height):\n    if width < 0 or ", "\n    return width * height * 35\n"),
     ("python tab indent", "python", "def walk(node):\n\tif node is None:\n\t\treturn\n\twalk(node.left)\n\twalk(", "\n"),

@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod common;
+mod demo;
 mod gitlab;
 mod lifecycle;
 mod openai;

@@ -3,8 +3,8 @@
 usage: corpus.py OUT_DIR ROOT[=LICENCE] ...      (a ROOT holds one folder per package, or is one package when a licence is given)
    e.g. corpus.py data unpacked/pip unpacked/npm vendor debian/golang-src=BSD-3-Clause
 
-Writes OUT_DIR/corpus.jsonl, a file a line: {"language", "package", "path", "split", "text"}, and OUT_DIR/provenance.json: package, version
-(as the folder is named), licence, files, characters. A package whose stated licence is not permissive is left out whole.
+Writes OUT_DIR/corpus.jsonl, a file a line: {"language", "package", "path", "split", "text"}, and OUT_DIR/provenance.tsv: package, with its
+version as the folder is named, licence, split, files, characters. A package whose stated licence is not permissive is left out whole.
 
 Splits, by hash, so that they never move: 6 % of the packages are "package" (no file of theirs is trained on), 2 % of the other files are
 "file", the rest is "train". Long comments, licence headers and most docstrings are taken out of training files, since prose costs tokens that
@@ -167,8 +167,10 @@ def main():
             if document["split"] == "package":
                 row["split"] = "held out"
             file.write(json.dumps(document) + "\n")
-    with open(f"{out}/provenance.json", "w", encoding="utf-8") as file:
-        json.dump(dict(sorted(provenance.items())), file, indent=1)
+    with open(f"{out}/provenance.tsv", "w", encoding="utf-8") as file:
+        file.write("package\tlicence\tsplit\tfiles\tcharacters\n")
+        for package, row in sorted(provenance.items()):
+            file.write("\t".join(map(str, (package, *row.values()))) + "\n")
     for split in ("train", "file", "package"):
         rows = [d for d in documents if d["split"] == split]
         print(split, len(rows), "files", round(sum(len(d["text"]) for d in rows) / 1e6, 1), "M characters")

@@ -88,7 +88,7 @@ impl TestServer {
 fn limits() -> CompletionConfig {
     CompletionConfig {
         max_tokens_default: 64,
-        max_tokens_limit: 1 << 20,
+        max_tokens_limit: u32::MAX,
         num_choices_limit: 4,
         num_stops_limit: 32,
         suffix_share: 0.3,
