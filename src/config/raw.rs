@@ -66,7 +66,7 @@ pub struct RawServer {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Model")]
 pub struct RawModel {
-    /// The embedded demo model, a model's folder, or org/name[@revision] from the local Hugging Face cache.
+    /// The embedded demo model, a model's folder, or `org/name[@revision]` from the local Hugging Face cache.
     #[arg(long = "model", value_name = "demo|DIR|org/name")]
     pub source: Option<String>,
     /// Name that clients see; auto takes the folder's or the repository's.
