@@ -147,15 +147,20 @@ fn parse_strictly<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 fn describe(Refusal { path, cause }: &Refusal) -> ApiError {
     let message = cause.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
-    let field = field_path(path);
-    let reason = match message.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("must be {expected}"),
-        None => match cause.classify() {
+    let mut field = field_path(path);
+    let reason = if let Some((_, expected)) = message.rsplit_once(", expected ") {
+        format!("must be {expected}")
+    } else if let Some(name) = message.strip_prefix("duplicate field `") {
+        let name = name.trim_end_matches('`');
+        field = Some(field.map_or_else(|| name.to_owned(), |parent| format!("{parent}.{name}")));
+        "must be given once".to_owned()
+    } else {
+        match cause.classify() {
             Category::Syntax | Category::Eof | Category::Io => {
                 format!("is not JSON: {message} at line {} column {}", cause.line(), cause.column())
             }
             Category::Data => format!("is refused: {message}"),
-        },
+        }
     };
     match field {
         Some(field) => ApiError::invalid(field, reason),
@@ -283,11 +288,7 @@ mod tests {
                 Some("items[1].content"),
                 "`items[1].content` must be a string",
             ),
-            (
-                r#"{"name":"a","name":"b"}"#,
-                Some("name"),
-                "`name` is refused: duplicate field `name`",
-            ),
+            (r#"{"name":"a","name":"b"}"#, Some("name"), "`name` must be given once"),
         ];
         for (body, field, message) in rows {
             let error = parse::<Wire>(body.as_bytes()).expect_err(body);

@@ -40,7 +40,6 @@ fn check_gitlab(name: &str, answer: &Answer, status: u16, field: Option<&str>) {
 
 /// Bodies that are no JSON object at all.
 fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
-    let nested = |open: &str, num: usize| open.repeat(num).into_bytes();
     vec![
         ("empty", Vec::new()),
         ("blank", b" \r\n\t".to_vec()),
@@ -49,7 +48,7 @@ fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
         ("null", b"null".to_vec()),
         ("number", b"5".to_vec()),
         ("string", format!("\"{SECRET}\"").into_bytes()),
-        ("cut off", br#"{"prompt": "a"#.to_vec()),
+        ("cut off", br#"{"pro"#.to_vec()),
         ("no quotes", b"{prompt: 1}".to_vec()),
         ("two bodies", br#"{} {}"#.to_vec()),
         ("NUL", b"\0".to_vec()),
@@ -57,8 +56,7 @@ fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
         ("bare NaN", b"NaN".to_vec()),
         ("form", b"prompt=a&max_tokens=1".to_vec()),
         ("gzip", b"\x1f\x8b\x08\x00\x00\x00\x00\x00".to_vec()),
-        ("deep lists", nested("[", 200_000)),
-        ("deep objects", nested("{\"a\":", 200_000)),
+        ("deep lists", "[".repeat(200_000).into_bytes()),
     ]
 }
 
@@ -68,6 +66,27 @@ async fn refuses_what_is_no_object() {
     for (name, body) in unreadable() {
         check_openai(name, &post(server.address, OPENAI, &body).await, 400, None);
         check_gitlab(name, &post(server.address, GITLAB, &body).await, 422, None);
+    }
+}
+
+/// Depth must cost neither the stack nor the process, in members we know and in others.
+#[tokio::test]
+async fn refuses_deep_nesting() {
+    let server = TestServer::start(sum()).await;
+    for member in ["prompt", "stop", "logit_bias", "current_file", "context", "telemetry", "other"]
+    {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            for is_closed in [false, true] {
+                let close = if is_closed { close.repeat(200_000) } else { String::new() };
+                let value = format!("{}1{close}", open.repeat(200_000));
+                let body = format!(r#"{{"{member}":{value}{}"#, if is_closed { "}" } else { "" });
+                let name = format!("{member} {open} {is_closed}");
+                let answer = post(server.address, OPENAI, &body).await;
+                let param = answer.json()["error"]["param"].as_str().map(str::to_owned);
+                check_openai(&name, &answer, 400, param.as_deref());
+                check_gitlab(&name, &post(server.address, GITLAB, &body).await, 422, None);
+            }
+        }
     }
 }
 

@@ -168,7 +168,14 @@ fn texts(texts: Texts) -> impl Stream<Item = Result<Bytes, ProviderError>> + Sen
     stream::try_unfold(texts, async |mut texts| {
         let next = match texts.first.take() {
             Some(first) => Some(first),
-            None => next_text(&mut texts.events).await?,
+            None => match next_text(&mut texts.events).await {
+                Ok(next) => next,
+                Err(error) => {
+                    // hyper drops what it has not yet written when a body fails; this turn lets it write.
+                    tokio::task::yield_now().await;
+                    return Err(error);
+                }
+            },
         };
         Ok(next.map(|text| (text, texts)))
     })
