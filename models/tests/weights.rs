@@ -9,7 +9,7 @@ use models::{
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
 
-use crate::support::{Runner, Sequence, folder, options, random_ids, tiny_spec};
+use crate::support::{Folder, Runner, Sequence, options, random_ids, tiny_spec};
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ fn write_shards(directory: &Path, tensors: &[Stored], edit: impl Fn(&mut serde_j
 fn shards_are_one_file() {
     for has_tied_head in [true, false] {
         let spec = DecoderSpec { has_tied_head, ..tiny_spec() };
-        let (single, sharded) = (folder("single"), folder("sharded"));
+        let (single, sharded) = (Folder::new("single"), Folder::new("sharded"));
         for directory in [&single, &sharded] {
             write_config(directory, &spec);
         }
@@ -101,7 +101,7 @@ fn shards_are_one_file() {
 
 #[test]
 fn widened_weights_are_the_same_model() {
-    let (directory, spec) = (folder("widened"), tiny_spec());
+    let (directory, spec) = (Folder::new("widened"), tiny_spec());
     write_config(&directory, &spec);
     let stored = tensors(&spec);
     fs::write(directory.join("model.safetensors"), serialize(&stored)).unwrap();
@@ -123,7 +123,7 @@ fn widened_weights_are_the_same_model() {
 
 #[test]
 fn ignores_only_what_has_no_meaning() {
-    let (directory, spec) = (folder("ignored"), tiny_spec());
+    let (directory, spec) = (Folder::new("ignored"), tiny_spec());
     write_config(&directory, &spec);
     let mut stored = tensors(&spec);
     fs::write(directory.join("model.safetensors"), serialize(&stored)).unwrap();
@@ -152,7 +152,7 @@ fn ignores_only_what_has_no_meaning() {
 #[test]
 fn names_each_tensor_that_is_missing_or_misshapen() {
     let (directory, spec) =
-        (folder("misfits"), DecoderSpec { has_tied_head: false, ..tiny_spec() });
+        (Folder::new("misfits"), DecoderSpec { has_tied_head: false, ..tiny_spec() });
     write_config(&directory, &spec);
     let stored = tensors(&spec);
     assert_eq!(stored.len(), 3 + 12 * spec.num_layers);
@@ -184,7 +184,7 @@ fn names_each_tensor_that_is_missing_or_misshapen() {
 
 #[test]
 fn a_transposed_matrix_is_misshapen() {
-    let (directory, spec) = (folder("transposed"), tiny_spec());
+    let (directory, spec) = (Folder::new("transposed"), tiny_spec());
     write_config(&directory, &spec);
     let mut stored = tensors(&spec);
     let down = stored.iter_mut().find(|t| t.name == "model.layers.1.mlp.down_proj.weight").unwrap();
@@ -198,7 +198,7 @@ fn a_transposed_matrix_is_misshapen() {
 
 #[test]
 fn an_untied_head_must_be_stored() {
-    let directory = folder("headless");
+    let directory = Folder::new("headless");
     write_config(&directory, &DecoderSpec { has_tied_head: false, ..tiny_spec() });
     fs::write(directory.join("model.safetensors"), serialize(&tensors(&tiny_spec()))).unwrap();
     assert_eq!(error_of(&directory), "tensor `lm_head.weight` of shape [101, 36] is missing");
@@ -206,7 +206,7 @@ fn an_untied_head_must_be_stored() {
 
 #[test]
 fn refuses_files_that_were_cut_short() {
-    let (directory, spec) = (folder("cut"), tiny_spec());
+    let (directory, spec) = (Folder::new("cut"), tiny_spec());
     write_config(&directory, &spec);
     let whole = serialize(&tensors(&spec));
     for len in [0, 1, 8, 9, 500, whole.len() / 2, whole.len() - 1] {
@@ -240,7 +240,7 @@ fn a_damaged_header_is_an_error_or_another_model_but_never_a_panic() {
 
 #[test]
 fn refuses_broken_shards() {
-    let (directory, spec) = (folder("shards"), tiny_spec());
+    let (directory, spec) = (Folder::new("shards"), tiny_spec());
     write_config(&directory, &spec);
     let stored = tensors(&spec);
     let second = directory.join("model-00002-of-00002.safetensors");
@@ -294,7 +294,7 @@ fn refuses_broken_shards() {
 
 #[test]
 fn says_which_file_is_not_there() {
-    let directory = folder("empty");
+    let directory = Folder::new("empty");
     let shown = directory.display();
     assert_eq!(error_of(&directory), format!("cannot read {shown}/config.json"));
     write_config(&directory, &tiny_spec());
@@ -309,7 +309,7 @@ fn says_which_file_is_not_there() {
 
 #[test]
 fn progress_ends_exactly_at_the_total() {
-    let (directory, spec) = (folder("progress"), tiny_spec());
+    let (directory, spec) = (Folder::new("progress"), tiny_spec());
     write_config(&directory, &spec);
     let stored = tensors(&spec);
     fs::write(directory.join("model.safetensors"), serialize(&stored)).unwrap();
