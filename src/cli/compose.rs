@@ -52,7 +52,7 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
     let template = template(config, &tokenizer)?;
     let spec = read_spec(source).context("cannot read the model's configuration")?;
     let eos_token_ids = spec.eos_token_ids.clone();
-    let (engine, handle) = start_engine(config, source, spec, &tokenizer)?;
+    let (engine, handle) = start_engine(config, source, &spec, &tokenizer)?;
     let model = ModelInfo {
         name: config.model.served_name.clone(),
         engine: "lacuna".to_owned(),
@@ -115,7 +115,7 @@ fn template(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<Option<Fim
 fn start_engine(
     config: &Config,
     source: Source<'_>,
-    spec: DecoderSpec,
+    spec: &DecoderSpec,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<(Engine, EngineHandle)> {
     if tokenizer.num_ids() as usize > spec.vocab_size {
@@ -125,7 +125,7 @@ fn start_engine(
             spec.vocab_size
         );
     }
-    let options = load_options(config, &spec)?;
+    let options = load_options(config, spec)?;
     let mut progress = LoadProgress::new(&config.model.served_name);
     let model = load(source, &options, &mut |at| progress.update(at.bytes_done, at.bytes_total))
         .context("cannot load the model")?;

@@ -100,6 +100,7 @@ impl SamplingParams {
     }
 
     /// Returns whether earlier tokens change the logits.
+    #[expect(clippy::float_cmp, reason = "only the exact neutral value does nothing")]
     pub fn has_penalties(&self) -> bool {
         self.repetition_penalty != 1.0
             || self.presence_penalty != 0.0

@@ -106,8 +106,8 @@ fn typing_changes_only_the_end_of_the_prompt() {
     let tokenizer = tokenizer();
     let template = template(tokenizer, by_name("lacuna-demo").unwrap());
     let builder = builder(tokenizer, 512);
-    let before: String = (0..200).map(|i| format!("value_{i} = compute({i})\n")).collect();
-    let after: String = (0..200).map(|i| format!("print(value_{i})\n")).collect();
+    let before = "value = compute(previous, 1)\n".repeat(200);
+    let after = "print(value)\n".repeat(400);
     let mut common = usize::MAX;
     let mut last: Option<Prompt> = None;
     for typed in ["", "r", "re", "ret", "retu", "return", "return va"] {

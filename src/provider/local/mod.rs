@@ -93,7 +93,8 @@ impl LocalProvider {
         let deadline = request.deadline;
         let num_choices = request.num_choices;
         let sequence = self.asking.sequence(request, prompt);
-        let streams = self.engine.submit_group(sequence, num_choices).map_err(from_submit)?;
+        let streams =
+            self.engine.submit_group(sequence, num_choices).map_err(|error| from_submit(&error))?;
         let choice_text =
             |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, &stops);
         let choices = (0..num_choices).map(choice_text).collect();
@@ -161,7 +162,7 @@ impl Asking {
                 builder.gap(template, gap, max_tokens)
             }
         };
-        prompt.map_err(from_prompt)
+        prompt.map_err(|error| from_prompt(&error))
     }
 
     /// Returns the texts that end a choice: the request's, else the family's, which know gaps only.
@@ -222,7 +223,7 @@ impl Running {
         loop {
             let event = match self.phase {
                 Phase::Ended => return None,
-                Phase::OutOfTime => self.cut(),
+                Phase::OutOfTime => Ok(Some(self.cut())),
                 Phase::Running => self.advance().await,
             };
             match event {
@@ -280,10 +281,12 @@ impl Running {
         Ok(None)
     }
 
-    fn cut(&mut self) -> Result<Option<CompletionEvent>, ProviderError> {
+    fn cut(&mut self) -> CompletionEvent {
         let open = self.choices.iter_mut().find(|choice| !choice.is_finished());
-        let chunk = open.map(|choice| CompletionEvent::Chunk(choice.finish(FinishReason::Length)));
-        Ok(chunk.or_else(|| Some(self.done())))
+        match open {
+            Some(choice) => CompletionEvent::Chunk(choice.finish(FinishReason::Length)),
+            None => self.done(),
+        }
     }
 
     fn done(&mut self) -> CompletionEvent {
@@ -307,7 +310,7 @@ fn num_bytes(request: &CompletionRequest) -> usize {
     input + request.context.iter().map(|item| item.content.len()).sum::<usize>()
 }
 
-fn from_prompt(error: PromptError) -> ProviderError {
+fn from_prompt(error: &PromptError) -> ProviderError {
     match error {
         PromptError::NoRoom { .. } => ProviderError::invalid("max_tokens", error.to_string()),
         PromptError::TooLong { .. } => ProviderError {
@@ -320,11 +323,11 @@ fn from_prompt(error: PromptError) -> ProviderError {
     }
 }
 
-fn from_submit(error: SubmitError) -> ProviderError {
+fn from_submit(error: &SubmitError) -> ProviderError {
     let message = error.to_string();
     match error {
         SubmitError::QueueFull { retry_after, .. } => ProviderError {
-            retry_after: Some(retry_after),
+            retry_after: Some(*retry_after),
             ..ProviderError::new(ProviderErrorKind::Overloaded, message)
         },
         SubmitError::PromptTooLong { .. } => ProviderError {

@@ -147,8 +147,8 @@ impl PromptBuilder<'_> {
             suffix: &suffix[budget::keep_head(&suffix, budget.suffix, bytes_of)],
             typed: &typed,
         };
-        let mut prompt = Prompt::default();
-        prompt.num_context_tokens_sent = shown.iter().map(|file| file.ids.len()).sum();
+        let num_context_tokens_sent = shown.iter().map(|file| file.ids.len()).sum();
+        let mut prompt = Prompt { num_context_tokens_sent, ..Prompt::default() };
         let shown = self.fit_files(shown, budget.context.saturating_sub(frame.num_tokens()));
         prompt.num_context_tokens_used = shown.iter().map(|file| file.ids.len()).sum();
         if let Some(repo) = template.repo()
