@@ -8,7 +8,7 @@ use std::{
 use futures_util::stream;
 
 use crate::{
-    completion::{CompletionRequest, Input, Usage},
+    completion::{CompletionRequest, Input, Language, SamplingParams, Usage},
     config::CompletionConfig,
     provider::{
         CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
@@ -155,7 +155,7 @@ impl Account {
         Self {
             context,
             model,
-            language: request.language.map(crate::completion::Language::name),
+            language: request.language.map(Language::name),
             prefix_chars,
             suffix_chars,
             num_context_items: request.context.len(),
@@ -212,69 +212,15 @@ fn check(
     limits: &CompletionConfig,
     vocab_size: u32,
 ) -> Result<(), ProviderError> {
-    let at_most = |field: &'static str, limit: u64, value: u64| {
-        let broken = || {
-            ProviderError::invalid(
-                field,
-                format!("`{field}` must be from 1 to {limit}, got {value}"),
-            )
-        };
-        if (1..=limit).contains(&value) { Ok(()) } else { Err(broken()) }
-    };
-    at_most("max_tokens", limits.max_tokens_limit.into(), request.max_tokens.unwrap_or(1).into())?;
-    at_most("num_choices", limits.num_choices_limit.into(), request.num_choices.into())?;
-    let num_stops = request.stop.as_ref().map_or(0, Vec::len);
-    if num_stops > limits.num_stops_limit {
-        let limit = limits.num_stops_limit;
-        return Err(ProviderError::invalid(
-            "stop",
-            format!("`stop` must have at most {limit} texts, got {num_stops}"),
-        ));
+    from_one_to("max_tokens", limits.max_tokens_limit, request.max_tokens.unwrap_or(1))?;
+    from_one_to("num_choices", limits.num_choices_limit, request.num_choices)?;
+    let (num_stops, limit) = (request.stop.as_ref().map_or(0, Vec::len), limits.num_stops_limit);
+    if num_stops > limit {
+        let message = format!("`stop` must have at most {limit} texts, got {num_stops}");
+        return Err(ProviderError::invalid("stop", message));
     }
-    let sampling = &request.sampling;
-    // The comparisons are written so that NaN fails them.
-    let rules = [
-        (
-            "temperature",
-            sampling.temperature,
-            sampling.temperature >= 0.0 && sampling.temperature <= 100.0,
-            "from 0 to 100",
-        ),
-        (
-            "top_p",
-            sampling.top_p,
-            sampling.top_p > 0.0 && sampling.top_p <= 1.0,
-            "above 0 and at most 1",
-        ),
-        ("min_p", sampling.min_p, sampling.min_p >= 0.0 && sampling.min_p <= 1.0, "from 0 to 1"),
-        (
-            "repetition_penalty",
-            sampling.repetition_penalty,
-            sampling.repetition_penalty > 0.0 && sampling.repetition_penalty <= 10.0,
-            "above 0 and at most 10",
-        ),
-        (
-            "presence_penalty",
-            sampling.presence_penalty,
-            sampling.presence_penalty.abs() <= 2.0,
-            "from -2 to 2",
-        ),
-        (
-            "frequency_penalty",
-            sampling.frequency_penalty,
-            sampling.frequency_penalty.abs() <= 2.0,
-            "from -2 to 2",
-        ),
-    ];
-    for (field, value, holds, rule) in rules {
-        if !holds {
-            return Err(ProviderError::invalid(
-                field,
-                format!("`{field}` must be {rule}, got {value}"),
-            ));
-        }
-    }
-    for (id, bias) in &sampling.logit_bias {
+    check_sampling(&request.sampling)?;
+    for (id, bias) in &request.sampling.logit_bias {
         if *id >= vocab_size || bias.is_nan() || bias.abs() > 100.0 {
             let message = format!(
                 "`logit_bias` takes token ids below {vocab_size} and values from -100 to 100, got {id}: {bias}"
@@ -283,4 +229,102 @@ fn check(
         }
     }
     Ok(())
+}
+
+fn from_one_to(field: &'static str, limit: u32, value: u32) -> Result<(), ProviderError> {
+    if (1..=limit).contains(&value) {
+        return Ok(());
+    }
+    let message = format!("`{field}` must be from 1 to {limit}, got {value}");
+    Err(ProviderError::invalid(field, message))
+}
+
+fn check_sampling(sampling: &SamplingParams) -> Result<(), ProviderError> {
+    const UP_TO_ONE: Rule = Rule { least: Bound::Above(0.0), most: 1.0 };
+    const PENALTY: Rule = Rule { least: Bound::From(-2.0), most: 2.0 };
+    let rules = [
+        ("temperature", sampling.temperature, Rule { least: Bound::From(0.0), most: 100.0 }),
+        ("top_p", sampling.top_p, UP_TO_ONE),
+        ("min_p", sampling.min_p, Rule { least: Bound::From(0.0), most: 1.0 }),
+        ("repetition_penalty", sampling.repetition_penalty, Rule { most: 10.0, ..UP_TO_ONE }),
+        ("presence_penalty", sampling.presence_penalty, PENALTY),
+        ("frequency_penalty", sampling.frequency_penalty, PENALTY),
+    ];
+    for (field, value, rule) in rules {
+        if !rule.holds(value) {
+            let message = format!("`{field}` must be {rule}, got {value}");
+            return Err(ProviderError::invalid(field, message));
+        }
+    }
+    Ok(())
+}
+
+/// A range of numbers.
+struct Rule {
+    least: Bound,
+    most: f32,
+}
+
+/// Where a range begins.
+enum Bound {
+    From(f32),
+    Above(f32),
+}
+
+impl Rule {
+    /// Returns whether `value` lies in the range; NaN lies in none.
+    fn holds(&self, value: f32) -> bool {
+        let is_enough = match self.least {
+            Bound::From(least) => value >= least,
+            Bound::Above(least) => value > least,
+        };
+        is_enough && value <= self.most
+    }
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.least {
+            Bound::From(least) => write!(f, "from {least} to {}", self.most),
+            Bound::Above(least) => write!(f, "above {least} and at most {}", self.most),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_their_ends_and_no_nan() {
+        let rows = [
+            (Rule { least: Bound::From(0.0), most: 1.0 }, [true, true, true]),
+            (Rule { least: Bound::Above(0.0), most: 1.0 }, [false, true, true]),
+        ];
+        for (rule, expected) in rows {
+            assert_eq!([0.0, 0.5, 1.0].map(|value| rule.holds(value)), expected, "{rule}");
+            for value in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
+                assert!(!rule.holds(value), "{rule}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_sampling_rule_names_its_field() {
+        let greedy = SamplingParams::greedy();
+        let rows = [
+            ("temperature", SamplingParams { temperature: -1.0, ..greedy.clone() }),
+            ("top_p", SamplingParams { top_p: 0.0, ..greedy.clone() }),
+            ("min_p", SamplingParams { min_p: f32::NAN, ..greedy.clone() }),
+            ("repetition_penalty", SamplingParams { repetition_penalty: 0.0, ..greedy.clone() }),
+            ("presence_penalty", SamplingParams { presence_penalty: 2.1, ..greedy.clone() }),
+            ("frequency_penalty", SamplingParams { frequency_penalty: -2.1, ..greedy.clone() }),
+        ];
+        assert_eq!(check_sampling(&greedy), Ok(()));
+        for (field, sampling) in rows {
+            let error = check_sampling(&sampling).unwrap_err();
+            assert_eq!(error.field, Some(field));
+            assert!(error.message.contains(field), "{error}");
+        }
+    }
 }
