@@ -50,7 +50,7 @@ fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
         ("string", format!("\"{SECRET}\"").into_bytes()),
         ("cut off", br#"{"pro"#.to_vec()),
         ("no quotes", b"{prompt: 1}".to_vec()),
-        ("two bodies", br#"{} {}"#.to_vec()),
+        ("two bodies", br"{} {}".to_vec()),
         ("NUL", b"\0".to_vec()),
         ("UTF-16", b"\xff\xfe{\0}\0".to_vec()),
         ("bare NaN", b"NaN".to_vec()),
@@ -142,13 +142,10 @@ async fn refuses_wrong_types_in_openai() {
     }
 }
 
-#[tokio::test]
-async fn refuses_broken_rules_in_openai() {
-    let server = TestServer::start(Script::Echo).await;
-    let many = |num: usize| Value::from(vec!["x"; num]);
-    let biases: Value =
-        (0..1025).map(|id| (id.to_string(), json!(0))).collect::<serde_json::Map<_, _>>().into();
-    let rows: Vec<(Value, &str)> = vec![
+/// Bodies whose prompt, or what goes with it, breaks a rule; and the member at fault.
+fn broken_prompts() -> Vec<(Value, &'static str)> {
+    let many = Value::from(vec!["x"; 33]);
+    vec![
         (json!({}), "prompt"),
         (json!({"prompt": null}), "prompt"),
         (json!({"prompt": []}), "prompt"),
@@ -161,54 +158,74 @@ async fn refuses_broken_rules_in_openai() {
         (json!({"prompt": [1, 1.5]}), "prompt[1]"),
         (json!({"prompt": [[1], [4_294_967_296u64]]}), "prompt[1][0]"),
         (json!({"prompt": [1000]}), "prompt"),
-        (json!({"prompt": many(33)}), "prompt"),
+        (json!({"prompt": many}), "prompt"),
         (json!({"prompt": [1], "suffix": ""}), "suffix"),
         (json!({"prompt": [1], "echo": true}), "echo"),
         (json!({"prompt": "a", "echo": true, "logprobs": 1}), "echo"),
-        (json!({"prompt": "a", "max_tokens": 0}), "max_tokens"),
-        (json!({"prompt": "a", "max_tokens": -1}), "max_tokens"),
-        (json!({"prompt": "a", "max_tokens": 1e15}), "max_tokens"),
-        (json!({"prompt": "a", "max_tokens": 18_446_744_073_709_551_615u64}), "max_tokens"),
-        (json!({"prompt": "a", "max_tokens": 1e300}), "max_tokens"),
-        (json!({"prompt": "a", "temperature": -0.1}), "temperature"),
-        (json!({"prompt": "a", "temperature": 2.1}), "temperature"),
-        (json!({"prompt": "a", "temperature": 1e300}), "temperature"),
-        (json!({"prompt": "a", "top_p": 0}), "top_p"),
-        (json!({"prompt": "a", "top_p": 1.01}), "top_p"),
-        (json!({"prompt": "a", "top_k": -2}), "top_k"),
-        (json!({"prompt": "a", "min_p": -0.5}), "min_p"),
-        (json!({"prompt": "a", "repetition_penalty": 0}), "repetition_penalty"),
-        (json!({"prompt": "a", "presence_penalty": 2.5}), "presence_penalty"),
-        (json!({"prompt": "a", "frequency_penalty": -2.5}), "frequency_penalty"),
-        (json!({"prompt": "a", "n": 0}), "n"),
-        (json!({"prompt": "a", "n": 5}), "n"),
-        (json!({"prompt": "a", "n": 1e9}), "n"),
-        (json!({"prompt": "a", "best_of": 2}), "best_of"),
+    ]
+}
+
+/// Parameters that break a rule; the member at fault is the parameter.
+fn broken_parameters() -> Vec<(&'static str, Value)> {
+    let many = Value::from(vec!["x"; 33]);
+    let biases: Value =
+        (0..1025).map(|id| (id.to_string(), json!(0))).collect::<serde_json::Map<_, _>>().into();
+    vec![
+        ("max_tokens", json!(0)),
+        ("max_tokens", json!(-1)),
+        ("max_tokens", json!(1e15)),
+        ("max_tokens", json!(18_446_744_073_709_551_615u64)),
+        ("max_tokens", json!(1e300)),
+        ("temperature", json!(-0.1)),
+        ("temperature", json!(2.1)),
+        ("temperature", json!(1e300)),
+        ("top_p", json!(0)),
+        ("top_p", json!(1.01)),
+        ("top_k", json!(-2)),
+        ("min_p", json!(-0.5)),
+        ("repetition_penalty", json!(0)),
+        ("presence_penalty", json!(2.5)),
+        ("frequency_penalty", json!(-2.5)),
+        ("n", json!(0)),
+        ("n", json!(5)),
+        ("n", json!(1e9)),
+        ("best_of", json!(2)),
+        ("logprobs", json!(-1)),
+        ("logprobs", json!(21)),
+        ("stop", many),
+        ("stop_token_ids", json!([1000])),
+        ("stop_token_ids", json!([-1])),
+        ("stop_token_ids", json!(vec![1; 129])),
+        ("stop_token_ids", json!(5)),
+        ("logit_bias", json!({"5": 101})),
+        ("logit_bias", json!({"1000": 1})),
+        ("logit_bias", json!({"sEcReT": 1})),
+        ("logit_bias", json!({"-5": 1})),
+        ("logit_bias", biases),
+        ("seed", json!(1.5)),
+        ("seed", json!(1e30)),
+        ("ignore_eos", json!(true)),
+        ("min_tokens", json!(5)),
+        ("bad_words", json!(["sEcReT"])),
+        ("response_format", json!({"type": "json_object"})),
+    ]
+}
+
+#[tokio::test]
+async fn refuses_broken_rules_in_openai() {
+    let server = TestServer::start(Script::Echo).await;
+    let mut rows = broken_prompts();
+    for (name, value) in broken_parameters() {
+        rows.push((json!({"prompt": "a", name: value}), name));
+    }
+    rows.extend([
         (json!({"prompt": "a", "n": 2, "best_of": 1}), "best_of"),
-        (json!({"prompt": "a", "logprobs": -1}), "logprobs"),
-        (json!({"prompt": "a", "logprobs": 21}), "logprobs"),
-        (json!({"prompt": "a", "stop": many(33)}), "stop"),
         (json!({"prompt": "a", "stop": ["x", 1]}), "stop[1]"),
-        (json!({"prompt": "a", "stop_token_ids": [1000]}), "stop_token_ids"),
-        (json!({"prompt": "a", "stop_token_ids": [-1]}), "stop_token_ids"),
-        (json!({"prompt": "a", "stop_token_ids": vec![1; 129]}), "stop_token_ids"),
-        (json!({"prompt": "a", "stop_token_ids": 5}), "stop_token_ids"),
-        (json!({"prompt": "a", "logit_bias": {"5": 101}}), "logit_bias"),
-        (json!({"prompt": "a", "logit_bias": {"1000": 1}}), "logit_bias"),
-        (json!({"prompt": "a", "logit_bias": {"sEcReT": 1}}), "logit_bias"),
-        (json!({"prompt": "a", "logit_bias": {"-5": 1}}), "logit_bias"),
-        (json!({"prompt": "a", "logit_bias": biases}), "logit_bias"),
-        (json!({"prompt": "a", "seed": 1.5}), "seed"),
-        (json!({"prompt": "a", "seed": 1e30}), "seed"),
         (
             json!({"prompt": "a", "stream_options": {"include_usage": 1}}),
             "stream_options.include_usage",
         ),
-        (json!({"prompt": "a", "ignore_eos": true}), "ignore_eos"),
-        (json!({"prompt": "a", "min_tokens": 5}), "min_tokens"),
-        (json!({"prompt": "a", "bad_words": ["sEcReT"]}), "bad_words"),
-        (json!({"prompt": "a", "response_format": {"type": "json_object"}}), "response_format"),
-    ];
+    ]);
     for (body, field) in rows {
         let answer = post(server.address, OPENAI, body.to_string()).await;
         let name: String = body.to_string().chars().take(80).collect();
@@ -246,12 +263,15 @@ fn gitlab_body() -> Value {
     })
 }
 
+/// Where it stands, and which values are of the right type.
+type Member = (&'static str, fn(&Value) -> bool);
+
 #[tokio::test]
 async fn refuses_wrong_types_in_gitlab() {
     let server = TestServer::start(Script::Echo).await;
     let is_string: fn(&Value) -> bool = Value::is_string;
     let is_integer: fn(&Value) -> bool = |value| value.is_i64();
-    let members: [(&str, fn(&Value) -> bool); 19] = [
+    let members: [Member; 19] = [
         ("/prompt_version", is_integer),
         ("/project_path", is_string),
         ("/project_id", is_integer),

@@ -169,97 +169,65 @@ async fn folds_slashes() {
     assert_eq!(get(server.address, "//health/").await.status, 200);
 }
 
+/// Posts to a provider that refuses, and checks that the wait is rounded up to whole seconds.
+async fn refused(error: ProviderError, (path, body): (&str, &str)) -> (u16, String) {
+    let is_overloaded = error.kind == ProviderErrorKind::Overloaded;
+    let retry_after = is_overloaded.then_some(Duration::from_millis(1500));
+    let server = TestServer::start(Script::Refuse(ProviderError { retry_after, ..error })).await;
+    let answer = post(server.address, path, body).await;
+    assert_eq!(answer.header("retry-after"), is_overloaded.then_some("2"));
+    (answer.status, answer.text().to_owned())
+}
+
 #[tokio::test]
-async fn shapes_the_providers_errors() {
+async fn shapes_the_providers_errors_in_openai() {
     use ProviderErrorKind as Kind;
-    let openai = |message: &str, kind: &str, param: &str, code: &str| {
-        format!(
-            r#"{{"error":{{"message":"{message}","type":"{kind}","param":{param},"code":{code}}}}}"#
-        )
-    };
-    let request = "invalid_request_error";
-    let failed = "Inference failed";
-    let too_many = "Too many requests. Please try again later.";
+    let rows = [
+        (Kind::InvalidRequest, 400, "invalid_request_error", "null"),
+        (Kind::PromptTooLong, 400, "invalid_request_error", r#""context_length_exceeded""#),
+        (Kind::Overloaded, 429, "rate_limit_error", r#""rate_limit_exceeded""#),
+        (Kind::Unavailable, 503, "server_error", r#""unavailable""#),
+        (Kind::DeadlineExceeded, 504, "server_error", r#""deadline_exceeded""#),
+        (Kind::Internal, 500, "server_error", r#""internal_error""#),
+    ];
+    for (kind, status, r#type, code) in rows {
+        let (error, param) = match kind {
+            Kind::InvalidRequest => {
+                (ProviderError::invalid("num_choices", "`num_choices` is odd"), r#""n""#)
+            }
+            _ => (ProviderError::new(kind, "`n` is odd"), "null"),
+        };
+        let body = format!(
+            r#"{{"error":{{"message":"`n` is odd","type":"{type}","param":{param},"code":{code}}}}}"#
+        );
+        assert_eq!(refused(error, OPENAI).await, (status, body));
+    }
+}
+
+#[tokio::test]
+async fn shapes_the_providers_errors_in_gitlab() {
+    use ProviderErrorKind as Kind;
+    let error = |kind, field| ProviderError { kind, field, ..ProviderError::new(kind, "is odd") };
     let rows = [
         (
-            Kind::InvalidRequest,
-            Some("num_choices"),
-            "`num_choices` is odd",
-            400,
-            openai("`n` is odd", request, r#""n""#, "null"),
+            ProviderError::invalid("num_choices", "`num_choices` is odd"),
             422,
             "`choices_count` is odd",
         ),
         (
-            Kind::InvalidRequest,
-            Some("prefix"),
-            "is odd",
-            400,
-            openai("is odd", request, r#""prompt""#, "null"),
+            error(Kind::InvalidRequest, Some("prefix")),
             422,
             "`current_file.content_above_cursor`: is odd",
         ),
-        (
-            Kind::PromptTooLong,
-            Some("input"),
-            "too long",
-            400,
-            openai("too long", request, r#""prompt""#, r#""context_length_exceeded""#),
-            422,
-            "`current_file`: too long",
-        ),
-        (
-            Kind::Overloaded,
-            None,
-            "full",
-            429,
-            openai("full", "rate_limit_error", "null", r#""rate_limit_exceeded""#),
-            429,
-            too_many,
-        ),
-        (
-            Kind::Unavailable,
-            None,
-            "down",
-            503,
-            openai("down", "server_error", "null", r#""unavailable""#),
-            503,
-            failed,
-        ),
-        (
-            Kind::DeadlineExceeded,
-            None,
-            "late",
-            504,
-            openai("late", "server_error", "null", r#""deadline_exceeded""#),
-            503,
-            failed,
-        ),
-        (
-            Kind::Internal,
-            None,
-            "broken",
-            500,
-            openai("broken", "server_error", "null", r#""internal_error""#),
-            503,
-            failed,
-        ),
+        (error(Kind::PromptTooLong, Some("input")), 422, "`current_file`: is odd"),
+        (error(Kind::PromptTooLong, None), 422, "is odd"),
+        (error(Kind::Overloaded, None), 429, "Too many requests. Please try again later."),
+        (error(Kind::Unavailable, None), 503, "Inference failed"),
+        (error(Kind::DeadlineExceeded, None), 503, "Inference failed"),
+        (error(Kind::Internal, None), 503, "Inference failed"),
     ];
-    for (kind, field, message, openai_status, openai_body, gitlab_status, detail) in rows {
-        let error = ProviderError {
-            kind,
-            field,
-            message: message.to_owned(),
-            retry_after: (kind == Kind::Overloaded).then_some(Duration::from_millis(1500)),
-        };
-        let server = TestServer::start(Script::Refuse(error)).await;
-        let retry_after = (kind == Kind::Overloaded).then_some("2");
-        let answer = post(server.address, OPENAI.0, OPENAI.1).await;
-        assert_eq!((answer.status, answer.text()), (openai_status, openai_body.as_str()));
-        assert_eq!(answer.header("retry-after"), retry_after);
-        let answer = post(server.address, GITLAB.0, GITLAB.1).await;
-        let gitlab_body = format!(r#"{{"detail":"{detail}"}}"#);
-        assert_eq!((answer.status, answer.text()), (gitlab_status, gitlab_body.as_str()));
-        assert_eq!(answer.header("retry-after"), retry_after);
+    for (error, status, detail) in rows {
+        let body = format!(r#"{{"detail":"{detail}"}}"#);
+        assert_eq!(refused(error, GITLAB).await, (status, body));
     }
 }

@@ -1,7 +1,7 @@
 //! The gateway's dialect: answers to the byte, and what each member of a request becomes.
 
 use lacuna::{
-    completion::{ContextItem, FinishReason, Input, SamplingParams},
+    completion::{ContextItem, FinishReason, Input, Language, SamplingParams},
     provider::{ProviderError, ProviderErrorKind},
 };
 use serde_json::{Value, json};
@@ -142,7 +142,7 @@ async fn translates_requests() {
     let (prefix, suffix) = ("def add(a, b):\n    return ".to_owned(), "\n".to_owned());
     assert_eq!(plain.input, Input::Fim { prefix, suffix });
     assert_eq!(plain.file_name.as_deref(), Some("src/add.py"));
-    assert_eq!(plain.language.map(|language| language.name()), Some("python"));
+    assert_eq!(plain.language.map(Language::name), Some("python"));
     assert_eq!(plain.sampling, SamplingParams::greedy());
     assert_eq!(
         (plain.num_choices, plain.max_tokens, plain.stop, plain.model),
@@ -155,7 +155,7 @@ async fn translates_requests() {
     });
     let by_editor = by_editor.await;
     assert_eq!(by_editor.file_name.as_deref(), Some("notes"));
-    assert_eq!(by_editor.language.map(|language| language.name()), Some("rust"));
+    assert_eq!(by_editor.language.map(Language::name), Some("rust"));
 
     let with_context = asked(&|b| {
         b["context"] = json!([
@@ -175,11 +175,13 @@ async fn translates_requests() {
     assert_eq!(asked(&|b| b["choices_count"] = json!(0)).await.num_choices, 1);
 }
 
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// What GitLab and its language server send, and what careless clients do.
 #[tokio::test]
 async fn takes_what_clients_send() {
     let server = TestServer::start(sum()).await;
-    let rows: [(&str, &dyn Fn(&mut Value)); 12] = [
+    let rows: [(&str, Change<'_>); 12] = [
         ("no version", &|b| drop(b.as_object_mut().unwrap().remove("prompt_version"))),
         ("null version", &|b| b["prompt_version"] = json!(null)),
         ("a float for a version", &|b| b["prompt_version"] = json!(1.0)),
