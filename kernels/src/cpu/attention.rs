@@ -47,7 +47,7 @@ impl<'a> Attention<'a> {
             width: self.shape.num_kv_heads * group_width,
             tile_width: group_width,
         };
-        grid.for_each_tile(pool, out, &|_, tile| {
+        grid.for_each_tile(pool, out, &|tile| {
             vectors.run(HeadTile { attention: self, tile });
         });
     }

@@ -69,7 +69,7 @@ impl Grid<'_> {
         Self { rows, width, tile_width: width.max(1) }
     }
 
-    /// Runs `task(thread_index, tile)` once for each tile of `matrix`.
+    /// Runs `task(tile)` once for each tile of `matrix`.
     ///
     /// # Panics
     /// Where the matrix is smaller than the grid, a tile has no width, or ragged bounds do not ascend.
@@ -77,7 +77,7 @@ impl Grid<'_> {
         self,
         pool: &mut Pool,
         matrix: &mut [f32],
-        task: &(dyn Fn(usize, Tile<'_>) + Sync),
+        task: &(dyn Fn(Tile<'_>) + Sync),
     ) {
         assert!(matrix.len() >= self.rows.num_rows() * self.width, "the grid must fit the matrix");
         assert!(self.tile_width > 0, "a tile must have a width");
@@ -86,7 +86,7 @@ impl Grid<'_> {
         }
         let num_columns = self.width.div_ceil(self.tile_width);
         let base = MatrixPointer(matrix.as_mut_ptr());
-        pool.run(self.rows.num_tiles() * num_columns, &|thread_index, task_index| {
+        pool.run(self.rows.num_tiles() * num_columns, &|task_index| {
             let (row_index, column_index) = (task_index / num_columns, task_index % num_columns);
             let start = column_index * self.tile_width;
             let tile = Tile {
@@ -98,7 +98,7 @@ impl Grid<'_> {
                 base: base.get(),
                 matrix: PhantomData,
             };
-            task(thread_index, tile);
+            task(tile);
         });
     }
 }
@@ -165,7 +165,7 @@ mod tests {
             for tile_width in [1, 3, 7, 9] {
                 let mut matrix = vec![0.0_f32; 6 * 7 + 1];
                 let grid = Grid { rows, width: 7, tile_width };
-                grid.for_each_tile(&mut Pool::new(3), &mut matrix, &|_, mut tile| {
+                grid.for_each_tile(&mut Pool::new(3).unwrap(), &mut matrix, &|mut tile| {
                     for row in tile.rows.clone() {
                         for value in tile.row(row) {
                             *value += 1.0;
@@ -184,7 +184,7 @@ mod tests {
     fn a_tile_refuses_rows_of_others() {
         let grid =
             Grid { rows: RowTiles::Even { num_rows: 2, height: 1 }, width: 1, tile_width: 1 };
-        grid.for_each_tile(&mut Pool::new(1), &mut [0.0, 0.0], &|_, mut tile| {
+        grid.for_each_tile(&mut Pool::new(1).unwrap(), &mut [0.0, 0.0], &|mut tile| {
             tile.row(tile.rows.end);
         });
     }

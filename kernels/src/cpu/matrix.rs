@@ -50,6 +50,15 @@ impl CpuMatrix {
         Ok(Self { rows, cols, weights })
     }
 
+    /// Returns the size of a row with its padding.
+    pub(crate) fn bytes_per_row(&self) -> usize {
+        match &self.weights {
+            Weights::F32(rows) => rows.stride * size_of::<f32>(),
+            Weights::Bf16(rows) => rows.stride * size_of::<bf16>(),
+            Weights::F16(rows) => rows.stride * size_of::<f16>(),
+        }
+    }
+
     /// Writes a row as f32.
     pub(crate) fn widen_row(&self, row: usize, out: &mut [f32]) {
         match &self.weights {

@@ -2,10 +2,10 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | `simd/` | vectors of f32 in three tiers; loops are written once over them |
+//! | `simd/` | vectors of f32 in tiers; loops are written once over them |
 //! | `pool`, `grid` | threads, and matrices cut into tiles for them |
 //! | `aligned`, `matrix`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
-//! | `linear/` | products, by number of rows |
+//! | `linear/` | products, from one row to a whole prefill |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
 //! | `rotary`, `norm`, `activation`, `gather` | the rest |
 //!
@@ -39,7 +39,7 @@ use crate::cpu::activation::SiluMul;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, GemmScratch, Linear, scratch_for};
+use crate::cpu::linear::{Epilogue, Linear};
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Vectors;
@@ -59,7 +59,7 @@ pub(crate) const DEVICE: &str = "cpu";
 pub struct CpuOptions {
     /// Threads of an operator, the caller's included; `None` takes as many as the process may use.
     pub num_threads: Option<usize>,
-    /// The instruction set; `None` takes the widest of the machine.
+    /// The instruction set; `None` takes the fastest of the machine.
     pub simd: Option<SimdTier>,
 }
 
@@ -69,9 +69,18 @@ pub enum CpuError {
     /// The machine lacks the instructions.
     #[error("this machine cannot run the simd tier `{0}`")]
     TierUnavailable(SimdTier),
-    /// Scratch memory could not be had.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
+    /// Nobody would do the work.
+    #[error("`num_threads` must be at least 1, got 0")]
+    NoThreads,
+    /// The system refused a thread.
+    #[error("cannot start {num_threads} threads")]
+    Spawn {
+        /// What was asked for.
+        num_threads: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// The backend of every machine.
@@ -79,8 +88,6 @@ pub enum CpuError {
 pub struct CpuBackend {
     pool: Pool,
     vectors: Vectors,
-    /// One a thread.
-    scratch: Vec<GemmScratch>,
 }
 
 /// A flat buffer of activations, or a vector of weights, on cache lines.
@@ -91,17 +98,20 @@ impl CpuBackend {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`CpuError::TierUnavailable`] where a tier was asked for that the machine lacks: nothing falls back silently.
+    /// [`CpuError`] where the machine lacks the tier, or the threads cannot be had: nothing falls back silently.
     pub fn new(options: CpuOptions) -> Result<Self, CpuError> {
-        let tier = options.simd.unwrap_or_else(SimdTier::widest);
+        let tier = options.simd.unwrap_or_else(SimdTier::fastest);
         let vectors = Vectors::new(tier).ok_or(CpuError::TierUnavailable(tier))?;
         let num_threads = options
             .num_threads
             .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
             .unwrap_or(1);
-        let pool = Pool::new(num_threads);
-        let scratch = scratch_for(pool.num_threads())?;
-        Ok(Self { pool, vectors, scratch })
+        if num_threads == 0 {
+            return Err(CpuError::NoThreads);
+        }
+        let pool =
+            Pool::new(num_threads).map_err(|source| CpuError::Spawn { num_threads, source })?;
+        Ok(Self { pool, vectors })
     }
 }
 
@@ -199,7 +209,7 @@ impl Backend for CpuBackend {
         check.holds("out", out.len(), num_rows, width)?;
         let (vectors, x, weight) = (self.vectors, x.values(), weight.values());
         let out = out.0.as_mut_slice();
-        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|_, mut tile| {
+        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
             for row in tile.rows.clone() {
                 let x = &x[row * width..(row + 1) * width];
                 vectors.run(RmsNorm { x, weight, eps, out: tile.row(row) });
@@ -224,7 +234,7 @@ impl Backend for CpuBackend {
         }
         let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
         let linear = Linear { num_rows, x: x.values(), matrix, epilogue };
-        linear.run(&mut self.pool, self.vectors, &self.scratch, out.0.as_mut_slice());
+        linear.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
         Ok(())
     }
 
@@ -239,7 +249,7 @@ impl Backend for CpuBackend {
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
         let linear = Linear { num_rows, x: x.values(), matrix, epilogue: Epilogue::Add };
-        linear.run(&mut self.pool, self.vectors, &self.scratch, residual.0.as_mut_slice());
+        linear.run(&mut self.pool, self.vectors, residual.0.as_mut_slice());
         Ok(())
     }
 
@@ -289,7 +299,7 @@ impl Backend for CpuBackend {
         check.holds("gate_up", gate_up.len(), num_rows, width.saturating_mul(2))?;
         check.holds("out", out.len(), num_rows, width)?;
         let (vectors, gate_up, out) = (self.vectors, gate_up.values(), out.0.as_mut_slice());
-        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|_, mut tile| {
+        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
             for row in tile.rows.clone() {
                 let (gate, up) = gate_up[row * 2 * width..(row + 1) * 2 * width].split_at(width);
                 vectors.run(SiluMul { gate, up, out: tile.row(row) });

@@ -15,14 +15,15 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What runs: `(thread_index, task_index)`.
-type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
+/// What runs, given the index of the task.
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// How long a thread spins before it sleeps. Longer than the gap between two operators of a step (a few µs), shorter
 /// than what a waiting HTTP thread would notice. A wake-up costs 5-50 µs.
@@ -64,8 +65,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Pool {
-    /// Starts `num_threads - 1` workers. Where the system refuses one, the pool is smaller.
-    pub(crate) fn new(num_threads: usize) -> Self {
+    /// Starts `num_threads - 1` workers.
+    ///
+    /// # Errors
+    /// Where the system refuses a thread; those that started are stopped.
+    pub(crate) fn new(num_threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             task: UnsafeCell::new(None),
             unclaimed: AtomicUsize::new(0),
@@ -77,14 +81,13 @@ impl Pool {
             work_came: Condvar::new(),
             work_ended: Condvar::new(),
         });
-        let workers = (1..num_threads)
-            .map_while(|index| {
-                let shared = Arc::clone(&shared);
-                let builder = std::thread::Builder::new().name(format!("kernels-{index}"));
-                builder.spawn(move || shared.work(index)).ok()
-            })
-            .collect();
-        Self { shared, workers }
+        let mut pool = Self { shared: Arc::clone(&shared), workers: Vec::new() };
+        for index in 1..num_threads {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name(format!("kernels-{index}"));
+            pool.workers.push(builder.spawn(move || shared.work())?);
+        }
+        Ok(pool)
     }
 
     /// Returns the number of threads, the caller included.
@@ -92,21 +95,21 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `task(thread_index, task_index)` once for each index below `num_tasks`, last index first.
+    /// Runs `task(task_index)` once for each index below `num_tasks`, last index first.
     ///
     /// # Panics
     /// With the first panic of a task, after all tasks ended.
     pub(crate) fn run(&mut self, num_tasks: usize, task: &Task<'_>) {
         if num_tasks <= 1 || self.workers.is_empty() {
             for index in (0..num_tasks).rev() {
-                task(0, index);
+                task(index);
             }
             return;
         }
         // SAFETY: `finish` returns only after the last task ended, and no thread reads the closure after that.
         let task = unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
         self.shared.publish(num_tasks, task);
-        while self.shared.run_one(0) {}
+        while self.shared.run_one() {}
         self.shared.finish();
     }
 }
@@ -140,7 +143,7 @@ impl Shared {
     }
 
     /// Claims and runs a task; returns whether there was one.
-    fn run_one(&self, thread_index: usize) -> bool {
+    fn run_one(&self) -> bool {
         let claim = self.unclaimed.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |unclaimed| {
             unclaimed.checked_sub(1)
         });
@@ -151,7 +154,7 @@ impl Shared {
         let task = unsafe { *self.task.get() };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             if let Some(task) = task {
-                task(thread_index, unclaimed - 1);
+                task(unclaimed - 1);
             }
         }));
         if let Err(payload) = outcome {
@@ -185,11 +188,11 @@ impl Shared {
     }
 
     /// A worker's life.
-    fn work(&self, thread_index: usize) {
+    fn work(&self) {
         let is_wanted =
             || self.unclaimed.load(Ordering::SeqCst) > 0 || self.is_closing.load(Ordering::SeqCst);
         while !self.is_closing.load(Ordering::SeqCst) {
-            while self.run_one(thread_index) {}
+            while self.run_one() {}
             if !spin_until(is_wanted) {
                 let mut guard = self.lock();
                 self.num_sleeping.fetch_add(1, Ordering::SeqCst);
@@ -230,9 +233,7 @@ mod tests {
     /// Each task must run once, whatever the sizes.
     fn check_runs_each_once(pool: &mut Pool, num_tasks: usize) {
         let counts: Vec<AtomicUsize> = (0..num_tasks).map(|_| AtomicUsize::new(0)).collect();
-        let num_threads = pool.num_threads();
-        pool.run(num_tasks, &|thread, task| {
-            assert!(thread < num_threads);
+        pool.run(num_tasks, &|task| {
             counts[task].fetch_add(1, Ordering::Relaxed);
         });
         assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn runs_each_task_once() {
         for num_threads in [0, 1, 2, 3, 8] {
-            let mut pool = Pool::new(num_threads);
+            let mut pool = Pool::new(num_threads).unwrap();
             for round in 0..300 {
                 check_runs_each_once(&mut pool, [0, 1, 2, 3, 17, 100][round % 6]);
             }
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn wakes_workers_that_fell_asleep() {
-        let mut pool = Pool::new(3);
+        let mut pool = Pool::new(3).unwrap();
         for _ in 0..20 {
             let asleep = Instant::now() + 4 * SPIN;
             while Instant::now() < asleep {
@@ -269,7 +270,7 @@ mod tests {
                 std::thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
             })
             .collect();
-        let mut pool = Pool::new(4);
+        let mut pool = Pool::new(4).unwrap();
         for _ in 0..20 {
             check_runs_each_once(&mut pool, 16);
         }
@@ -282,10 +283,10 @@ mod tests {
     #[test]
     fn hands_a_panic_on_and_lives() {
         for num_threads in [1, 2, 4] {
-            let mut pool = Pool::new(num_threads);
+            let mut pool = Pool::new(num_threads).unwrap();
             for _ in 0..10 {
                 let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    pool.run(9, &|_, task| assert_ne!(task, 4, "task four"));
+                    pool.run(9, &|task| assert_ne!(task, 4, "task four"));
                 }));
                 assert!(outcome.is_err());
                 check_runs_each_once(&mut pool, 9);
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn is_called_from_one_thread_after_another() {
-        let mut pool = Pool::new(2);
+        let mut pool = Pool::new(2).unwrap();
         for _ in 0..5 {
             pool = std::thread::spawn(move || {
                 check_runs_each_once(&mut pool, 7);

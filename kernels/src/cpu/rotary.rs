@@ -20,7 +20,7 @@ pub(crate) fn rotate_queries(
     rope: &RopeTable,
     qkv: &mut [f32],
 ) {
-    Grid::of_rows(step.num_tokens(), shape.qkv_width()).for_each_tile(pool, qkv, &|_, mut tile| {
+    Grid::of_rows(step.num_tokens(), shape.qkv_width()).for_each_tile(pool, qkv, &|mut tile| {
         for token in tile.rows.clone() {
             let (cos, sin) = rope.row(step.positions()[token] as usize);
             let queries = &mut tile.row(token)[..shape.num_heads * shape.head_dim];
@@ -49,7 +49,7 @@ pub(crate) fn write_cache(
     let tile_width = if is_small { layout.block_len() } else { layout.head_len() };
     let rows = RowTiles::Even { num_rows: cache.num_blocks, height: cache.num_blocks.max(1) };
     let grid = Grid { rows, width: layout.block_len(), tile_width };
-    grid.for_each_tile(pool, cache.values.as_mut_slice(), &|_, mut tile| {
+    grid.for_each_tile(pool, cache.values.as_mut_slice(), &|mut tile| {
         let first_head = tile.columns.start / layout.head_len();
         for (token, &slot) in step.slot_mapping().iter().enumerate() {
             let row = &qkv[token * shape.qkv_width()..(token + 1) * shape.qkv_width()];

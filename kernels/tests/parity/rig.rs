@@ -157,8 +157,14 @@ fn exercises_every_tier_of_this_machine() {
     let report = format!("tiers exercised: {tested:?}; not on this machine: {lacking:?}\n");
     std::io::Write::write_all(&mut std::io::stdout(), report.as_bytes()).unwrap();
     assert!(names.contains(&"cpu (scalar, 1 thread)".to_owned()));
-    assert!(names.contains(&format!("cpu ({}, 3 threads)", SimdTier::widest())));
+    assert!(names.contains(&format!("cpu ({}, 3 threads)", SimdTier::fastest())));
     assert_eq!(names.len(), 2 * tested.len());
+}
+
+#[test]
+fn no_threads_are_refused() {
+    let result = CpuBackend::new(CpuOptions { num_threads: Some(0), simd: None });
+    assert_eq!(result.unwrap_err().to_string(), "`num_threads` must be at least 1, got 0");
 }
 
 #[test]

@@ -3,15 +3,24 @@
 //! # Order
 //! The sum of an output is one vector. Step `k` adds `x[k * LANES + lane] * w[k * LANES + lane]` to each lane,
 //! `k` ascending, then the lanes are added in the tier's fixed order. Nothing in that depends on `MR`, `NR`, the
-//! block of `k` (a sum that is stored and loaded is the same sum), the tile or the thread: a row's result is
-//! bit for bit the same alone and in company.
+//! block, the task or the thread: a row's result is bit for bit the same alone and in company.
 
 use crate::cpu::matrix::Element;
 use crate::cpu::simd::Simd;
 
 /// Activation rows of the tallest tile. Three by four sums, three activations and a weight are 16 registers, all that
 /// AVX2 has, and seven loads feed twelve FMAs, so that the FMAs are the limit.
-pub(crate) const MR_MAX: usize = 3;
+const MR_MAX: usize = 3;
+
+/// Returns how many of the rows that are left the next tile takes: three, but rather two and two than three and one.
+#[inline(always)]
+pub(crate) fn next_height(num_left: usize) -> usize {
+    match num_left {
+        2 | 4 => 2,
+        0 | 1 => num_left,
+        _ => MR_MAX,
+    }
+}
 
 /// Weight rows of a tile. Four keep memory busy with four streams where there is one activation row.
 pub(crate) const NR_MAX: usize = 4;
@@ -19,7 +28,7 @@ pub(crate) const NR_MAX: usize = 4;
 /// The running sums of a tile.
 pub(crate) type Sums<S, const MR: usize, const NR: usize> = [[<S as Simd>::F32; NR]; MR];
 
-/// Adds the products of the rows of `x`, `[len]` each, and of `w`, padded with zeros to whole chunks.
+/// Adds the products of the rows of `x`, `[cols]` each, and of `w`, padded with zeros to whole chunks.
 ///
 /// # Panics
 /// Where the rows of `x` differ in length, or a row of `w` is shorter.

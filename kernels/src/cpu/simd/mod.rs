@@ -1,4 +1,4 @@
-//! Vectors of f32 in three tiers, so that each loop is written once and runs through the widest that the machine has.
+//! Vectors of f32 in several tiers, so that each loop is written once and runs through the widest that the machine has.
 //!
 //! A loop is a [`Kernel`]: generic over [`Simd`], inlined whole into a function that is compiled for the tier's
 //! features. A tier's type is a token: it can only be had where the features were detected, which is what makes
@@ -31,6 +31,8 @@ use crate::cpu::simd::scalar::Scalar;
 pub enum SimdTier {
     /// Plain Rust on arrays of eight; on every machine.
     Scalar,
+    /// Plain Rust on arrays of sixteen: the loops of AVX-512 on every machine, for tests.
+    ScalarWide,
     /// AVX2 with FMA and F16C: x86-64 since 2013.
     Avx2,
     /// AVX-512 F: x86-64 servers since 2017, AMD since Zen 4.
@@ -38,22 +40,23 @@ pub enum SimdTier {
 }
 
 impl SimdTier {
-    /// Every tier, narrowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    /// Every tier.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::ScalarWide, Self::Avx2, Self::Avx512];
 
     /// Returns whether this machine can run the tier.
     pub fn is_available(self) -> bool {
         Vectors::new(self).is_some()
     }
 
-    /// Returns the tiers of this machine, narrowest first.
+    /// Returns the tiers of this machine.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|tier| tier.is_available())
     }
 
-    /// Returns the widest tier of this machine.
-    pub fn widest() -> Self {
-        Self::available().last().unwrap_or(Self::Scalar)
+    /// Returns the fastest tier of this machine.
+    pub fn fastest() -> Self {
+        let vector = [Self::Avx512, Self::Avx2].into_iter().find(|tier| tier.is_available());
+        vector.unwrap_or(Self::Scalar)
     }
 }
 
@@ -61,6 +64,7 @@ impl fmt::Display for SimdTier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Scalar => "scalar",
+            Self::ScalarWide => "scalar-wide",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         })
@@ -82,7 +86,8 @@ pub(crate) trait Kernel {
 /// A tier that was found on this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Vectors {
-    Scalar(Scalar),
+    Scalar(Scalar<8>),
+    ScalarWide(Scalar<16>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -94,6 +99,7 @@ impl Vectors {
     pub(crate) fn new(tier: SimdTier) -> Option<Self> {
         match tier {
             SimdTier::Scalar => Some(Self::Scalar(Scalar)),
+            SimdTier::ScalarWide => Some(Self::ScalarWide(Scalar)),
             #[cfg(target_arch = "x86_64")]
             SimdTier::Avx2 => Avx2::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -106,6 +112,7 @@ impl Vectors {
     pub(crate) fn tier(self) -> SimdTier {
         match self {
             Self::Scalar(_) => SimdTier::Scalar,
+            Self::ScalarWide(_) => SimdTier::ScalarWide,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => SimdTier::Avx2,
             #[cfg(target_arch = "x86_64")]
@@ -117,6 +124,7 @@ impl Vectors {
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Self::Scalar(simd) => kernel.run(simd),
+            Self::ScalarWide(simd) => kernel.run(simd),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]

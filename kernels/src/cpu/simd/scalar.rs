@@ -1,4 +1,4 @@
-//! The tier of every machine: arrays of eight, which compilers turn into whatever the target's baseline has.
+//! The tier of every machine: arrays, which compilers turn into whatever the target's baseline has.
 //!
 //! It does not fuse multiply and add: without the instruction that is a call into libm per product.
 
@@ -6,32 +6,35 @@ use half::{bf16, f16};
 
 use crate::cpu::simd::Simd;
 
-const LANES: usize = 8;
-
-/// The token of the scalar tier.
+/// The token of a scalar tier. Eight lanes are for use; sixteen run the loops of the AVX-512 tier on any machine.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scalar;
+pub(crate) struct Scalar<const LANES: usize>;
 
 #[inline(always)]
-fn lanewise(a: [f32; LANES], b: [f32; LANES], op: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
-    let mut out = a;
-    for (out, b) in out.iter_mut().zip(b) {
-        *out = op(*out, b);
+fn lanewise<const LANES: usize>(
+    mut a: [f32; LANES],
+    b: [f32; LANES],
+    op: impl Fn(f32, f32) -> f32,
+) -> [f32; LANES] {
+    for lane in 0..LANES {
+        a[lane] = op(a[lane], b[lane]);
     }
-    out
+    a
 }
 
 #[inline(always)]
-fn reduce(vector: [f32; LANES], op: impl Fn(f32, f32) -> f32) -> f32 {
-    let ([low @ .., _, _, _, _], [_, _, _, _, high @ ..]) = (vector, vector);
-    let mut four = low;
-    for lane in 0..4 {
-        four[lane] = op(four[lane], high[lane]);
+fn reduce<const LANES: usize>(mut vector: [f32; LANES], op: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            vector[lane] = op(vector[lane], vector[lane + half]);
+        }
+        half /= 2;
     }
-    op(op(four[0], four[2]), op(four[1], four[3]))
+    vector[0]
 }
 
-impl Simd for Scalar {
+impl<const LANES: usize> Simd for Scalar<LANES> {
     const LANES: usize = LANES;
 
     type F32 = [f32; LANES];
