@@ -9,17 +9,15 @@ use futures_util::{
     stream::{self, BoxStream, SelectAll},
 };
 
-use crate::{
-    api::{
-        Admission,
-        openai::{
-            Head, OpenAiError, convert,
-            wire::{WireChoice, WireUsage, WireUsageMember},
-        },
+use crate::api::{
+    Admission,
+    openai::{
+        Head, OpenAiError, convert,
+        wire::{WireChoice, WireUsage, WireUsageMember},
     },
-    completion::CompletionChunk,
-    provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind},
 };
+use crate::completion::CompletionChunk;
+use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
 
 /// What every event says, and what the answer is made of.
 pub(super) struct Answer {
