@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::api::DrainFlag;
 
-/// Connections open at once; further ones wait in the system's backlog. Well below common limits of open files would
-/// be too few, well above of no use: each editor holds one or two.
+/// Connections open at once; further ones wait in the system's backlog. Each editor holds one or two, so this is a
+/// thousand people; more would meet common limits of open files.
 const CONNECTIONS_MAX: usize = 4096;
 /// Out of file handles, accepting fails at once and would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

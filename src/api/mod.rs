@@ -22,14 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer as _, util::MapRequestLayer};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::{
-    api::{
-        correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
-        error::{ApiError, ApiErrorKind},
-    },
-    config::ServerConfig,
-    service::CompletionService,
+use crate::api::{
+    correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
+    error::{ApiError, ApiErrorKind},
 };
+use crate::config::ServerConfig;
+use crate::service::CompletionService;
 
 mod body;
 mod clock;

@@ -381,7 +381,7 @@ async fn takes_values_at_their_limits() {
     body["model_name"] = json!("m".repeat(50));
     assert_eq!(post(server.address, GITLAB, body.to_string()).await.status, 200);
     let body = json!({
-        "prompt": vec!["x"; 32], "suffix": "s".repeat(1 << 20), "stop": vec!["x"; 32], "n": 4,
+        "prompt": vec!["x"; 32], "suffix": "s".repeat(3 << 20), "stop": vec!["x"; 32], "n": 4,
         "temperature": 2, "logprobs": 20, "max_tokens": u32::MAX, "seed": u64::MAX, "top_p": 1,
     });
     let answer = post(server.address, OPENAI, body.to_string()).await;

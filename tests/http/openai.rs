@@ -133,7 +133,17 @@ async fn translates_parameters() {
     assert_eq!((request.max_tokens, request.num_choices, request.logprobs), (Some(16), 2, Some(0)));
     assert_eq!(request.stop, Some(vec!["\n".to_owned(), "b".to_owned()]));
     assert_eq!(request.stop_token_ids, [5]);
+}
 
+/// Absent, null and neutral values.
+#[tokio::test]
+async fn takes_defaults_where_nothing_is_said() {
+    let server = TestServer::start(Script::Echo).await;
+    let asked = async |body: Value| {
+        let answer = post(server.address, PATH, body.to_string()).await;
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+        server.provider.take_requests().remove(0)
+    };
     let all_null = [
         "max_tokens",
         "temperature",

@@ -1,20 +1,18 @@
 //! Between the gateway's JSON and the vocabulary.
 
-use crate::{
-    api::{
-        error::ApiError,
-        gitlab::wire::{
-            WireChoice, WireContext, WireFile, WireMetadata, WireModel, WireRequest, WireResponse,
-            WireTokens,
-        },
-        json::{Integer, Object},
+use crate::api::{
+    error::ApiError,
+    gitlab::wire::{
+        WireChoice, WireContext, WireFile, WireMetadata, WireModel, WireRequest, WireResponse,
+        WireTokens,
     },
-    completion::{
-        Choice, Completion, CompletionRequest, ContextItem, FinishReason, Input, Language,
-        SamplingParams,
-    },
-    provider::ModelInfo,
+    json::{Integer, Object},
 };
+use crate::completion::{
+    Choice, Completion, CompletionRequest, ContextItem, FinishReason, Input, Language,
+    SamplingParams,
+};
+use crate::provider::ModelInfo;
 
 // The original's limits, in characters and items.
 const NAME_CHARS_MAX: usize = 255;

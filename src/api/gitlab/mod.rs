@@ -15,18 +15,16 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use serde_json::json;
 
-use crate::{
-    api::{
-        Admission, ApiState, body,
-        clock::unix_seconds,
-        correlation::RequestId,
-        error::{ApiError, ApiErrorKind},
-        gitlab::{convert::Asked, wire::WireRequest},
-    },
-    completion::CompletionRequest,
-    provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind},
-    service::RequestContext,
+use crate::api::{
+    Admission, ApiState, body,
+    clock::unix_seconds,
+    correlation::RequestId,
+    error::{ApiError, ApiErrorKind},
+    gitlab::{convert::Asked, wire::WireRequest},
 };
+use crate::completion::CompletionRequest;
+use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
+use crate::service::RequestContext;
 
 mod convert;
 mod wire;

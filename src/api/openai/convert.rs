@@ -1,18 +1,18 @@
 //! Between OpenAI's JSON and the vocabulary.
 
-use crate::{
-    api::{
-        error::{ApiError, ApiErrorKind},
-        json::{Integer, Number, Object},
-        openai::wire::{
-            Unsupported, WireLogitBias, WireLogprobs, WireRequest, WireStop, WireStreamOptions,
-            WireTop, WireUsage, prompt::WirePrompt,
-        },
+use crate::api::{
+    error::{ApiError, ApiErrorKind},
+    json::{Integer, Number, Object},
+    openai::wire::{
+        Unsupported, WireLogitBias, WireLogprobs, WireRequest, WireStop, WireStreamOptions,
+        WireTop, WireUsage, prompt::WirePrompt,
     },
-    completion::{CompletionRequest, FinishReason, Input, SamplingParams, TokenLogprob, Usage},
-    config::CompletionConfig,
-    provider::ModelInfo,
 };
+use crate::completion::{
+    CompletionRequest, FinishReason, Input, SamplingParams, TokenLogprob, Usage,
+};
+use crate::config::CompletionConfig;
+use crate::provider::ModelInfo;
 
 /// Prompts of one request; each is a completion of its own, so a request may not fill the queue alone.
 const PROMPTS_MAX: usize = 32;

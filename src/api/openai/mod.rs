@@ -12,25 +12,23 @@ use axum::{
 };
 use futures_util::future::try_join_all;
 
-use crate::{
-    api::{
-        ApiState, body,
-        clock::unix_seconds,
-        correlation::RequestId,
-        error::{ApiError, ApiErrorKind},
-        openai::{
-            convert::Asked,
-            stream::Answer,
-            wire::{
-                WireCapabilities, WireChoice, WireError, WireFailure, WireModel, WireModels,
-                WireRequest, WireResponse, WireUsage, WireUsageMember,
-            },
+use crate::api::{
+    ApiState, body,
+    clock::unix_seconds,
+    correlation::RequestId,
+    error::{ApiError, ApiErrorKind},
+    openai::{
+        convert::Asked,
+        stream::Answer,
+        wire::{
+            WireCapabilities, WireChoice, WireError, WireFailure, WireModel, WireModels,
+            WireRequest, WireResponse, WireUsage, WireUsageMember,
         },
     },
-    completion::CompletionRequest,
-    provider::{CompletionStream, ModelInfo, ProviderError},
-    service::RequestContext,
 };
+use crate::completion::CompletionRequest;
+use crate::provider::{CompletionStream, ModelInfo, ProviderError};
+use crate::service::RequestContext;
 
 mod convert;
 mod stream;

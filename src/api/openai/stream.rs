@@ -6,20 +6,18 @@ use axum::response::{
 };
 use futures_util::{
     Stream, StreamExt as _,
-    stream::{self, BoxStream, SelectAll},
+    stream::{self, BoxStream},
 };
 
-use crate::{
-    api::{
-        Admission,
-        openai::{
-            Head, OpenAiError, convert,
-            wire::{WireChoice, WireUsage, WireUsageMember},
-        },
+use crate::api::{
+    Admission,
+    openai::{
+        Head, OpenAiError, convert,
+        wire::{WireChoice, WireUsage, WireUsageMember},
     },
-    completion::CompletionChunk,
-    provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind},
 };
+use crate::completion::CompletionChunk;
+use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
 
 /// What every event says, and what the answer is made of.
 pub(super) struct Answer {
@@ -42,11 +40,7 @@ pub(super) async fn respond(
     streams: Vec<CompletionStream>,
 ) -> Result<Response, ProviderError> {
     let num_choices_all = streams.len() * answer.num_choices as usize;
-    let mut events: SelectAll<_> = streams
-        .into_iter()
-        .enumerate()
-        .map(|(prompt_index, s)| prompt_events(prompt_index, s))
-        .collect();
+    let mut events = merge(streams);
     let first = match events.next().await {
         Some((_, Err(error))) => return Err(error),
         first => first,
@@ -59,6 +53,16 @@ pub(super) async fn respond(
         answer,
     };
     Ok(Sse::new(sse_events(state)).into_response())
+}
+
+/// Makes one stream of all; the usual single one is not worth the bookkeeping of several.
+fn merge(streams: Vec<CompletionStream>) -> BoxStream<'static, PromptEvent> {
+    let mut all: Vec<_> = streams
+        .into_iter()
+        .enumerate()
+        .map(|(prompt_index, stream)| prompt_events(prompt_index, stream))
+        .collect();
+    if all.len() == 1 { all.swap_remove(0) } else { stream::select_all(all).boxed() }
 }
 
 type PromptEvent = (usize, Result<CompletionEvent, ProviderError>);
