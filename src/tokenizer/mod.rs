@@ -45,6 +45,7 @@ pub struct Tokenizer {
     /// Bytes of all tokens, one after the other; token `i` is `bytes[ends[i - 1]..ends[i]]`.
     bytes: Vec<u8>,
     ends: Vec<u32>,
+    token_bytes_max: usize,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -72,7 +73,10 @@ impl Tokenizer {
             .map_err(|error| TokenizerError::Library(error.to_string()))?;
         let (bytes, ends) = bytes_of_tokens(&library, &added);
         let ids_of_added = added.iter().map(|(&id, token)| (token.content.clone(), id)).collect();
-        Ok(Self { library, added, ids_of_added, bytes, ends })
+        let starts = std::iter::once(&0).chain(&ends);
+        let longest = starts.zip(&ends).map(|(start, end)| (end - start) as usize).max();
+        let token_bytes_max = longest.unwrap_or(0).max(1);
+        Ok(Self { library, added, ids_of_added, bytes, ends, token_bytes_max })
     }
 
     /// Returns the number of ids, holes included.
@@ -98,6 +102,14 @@ impl Tokenizer {
             .encode_fast(text, false)
             .map_err(|error| TokenizerError::Library(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Returns the length of the longest token, at least 1.
+    ///
+    /// # Units
+    /// bytes
+    pub fn token_bytes_max(&self) -> usize {
+        self.token_bytes_max
     }
 
     /// Returns the bytes that a token stands for: none for a special token or an id that is not in use.
