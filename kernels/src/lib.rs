@@ -5,7 +5,7 @@
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
-//! | [`reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
+//! | [`mod@reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
 //!
 //! Beneath them, shared by the backends that live in host memory: `checks` (who refuses what, and in which words),
 //! `host_step` (a step's metadata, checked and owned), `rope_table`, `widen` (bytes of a file to f32) and `allocate`.
