@@ -246,3 +246,6 @@ fn from_submit(error: &SubmitError) -> ProviderError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
