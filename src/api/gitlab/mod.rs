@@ -3,6 +3,7 @@
 //! # Source
 //! The gateway's published behaviour, August 2026; `docs/api.md` says where we differ and why.
 
+use axum::body::Bytes;
 use axum::{
     Extension, Json, Router,
     body::Body,
@@ -11,7 +12,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use bytes::Bytes;
 use futures_util::{Stream, stream};
 use serde_json::json;
 

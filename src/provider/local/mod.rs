@@ -99,7 +99,8 @@ impl LocalProvider {
         let sequence = self.asking.sequence(request, prompt);
         let sequences =
             self.engine.submit_group(sequence, num_choices).map_err(|error| from_submit(&error))?;
-        let text = |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, &stops);
+        let text =
+            |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, Arc::clone(&stops));
         let choices = (0..).map(text).zip(sequences).collect();
         Ok(Running::new(choices, usage, deadline).into_stream())
     }
@@ -180,12 +181,14 @@ impl Asking {
     }
 
     /// Returns the texts that end a choice: the request's, else the family's, which know gaps only.
-    fn stops(&self, request: &CompletionRequest) -> Vec<String> {
+    fn stops(&self, request: &CompletionRequest) -> Arc<[String]> {
         let of_family = || match (&request.input, &self.template) {
             (Input::Fim { .. }, Some(template)) => template.stop_texts().to_vec(),
             _ => Vec::new(),
         };
-        request.stop.clone().unwrap_or_else(of_family)
+        let mut stops = request.stop.clone().unwrap_or_else(of_family);
+        stops.retain(|stop| !stop.is_empty());
+        stops.into()
     }
 
     fn sequence(&self, request: CompletionRequest, prompt: Prompt) -> SequenceRequest {

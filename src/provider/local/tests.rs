@@ -134,13 +134,39 @@ async fn at_the_deadline_what_was_written_is_the_answer() {
 #[tokio::test]
 async fn a_long_prompt_of_a_client_that_left_takes_no_place() {
     let (_engine, provider) = provider(Duration::ZERO);
-    let num_places = provider.builders.available_permits();
-    let long = CompletionRequest { input: Input::Text("a ".repeat(200_000)), ..request(1) };
+    let num_places = provider.builders.available_permits() as u32;
+    let suffix = "a ".repeat(20_000);
+    let long = CompletionRequest {
+        input: Input::Fim { prefix: String::new(), suffix },
+        max_tokens: Some(1),
+        ..request(1)
+    };
+    // All places are taken, so that these wait, and then go.
+    let places = provider.builders.acquire_many(num_places).await.unwrap();
     for _ in 0..20 {
-        let mut asked = Box::pin(provider.complete(long.clone()));
-        assert!(asked.as_mut().now_or_never().is_none());
+        assert!(provider.complete(long.clone()).now_or_never().is_none());
     }
-    let error = provider.complete(long).await.unwrap_err();
-    assert_eq!((error.kind, error.field), (ProviderErrorKind::PromptTooLong, Some("prompt")));
-    let _all = provider.builders.acquire_many(num_places as u32).await.unwrap();
+    drop(places);
+    let completion = provider.complete(long).await.unwrap().collect().await.unwrap();
+    assert_eq!(completion.usage.num_completion_tokens, 1);
+    let _all = provider.builders.acquire_many(num_places).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_requests_own_ends_count_and_the_familys_only_in_gaps() {
+    let (_engine, provider) = provider(Duration::ZERO);
+    let short = CompletionRequest { max_tokens: Some(4), ..request(1) };
+    let collect =
+        async |request| provider.complete(request).await.unwrap().collect().await.unwrap();
+    // The first sequence of the device ends its line, which ends a gap of this family, and no plain text.
+    let plain = CompletionRequest { input: Input::Text("a = ".to_owned()), ..short.clone() };
+    let text = collect(plain.clone()).await.choices.remove(0).text;
+    assert_eq!(text, "a\naa");
+    let by_text = CompletionRequest { stop: Some(vec!["aa".to_owned()]), ..plain.clone() };
+    let choice = collect(by_text).await.choices.remove(0);
+    assert_eq!((choice.text.as_str(), choice.finish_reason), ("", FinishReason::Stop));
+    let word = provider.asking.tokenizer.encode("a").unwrap();
+    let by_token = CompletionRequest { stop_token_ids: word, ..plain };
+    let choice = collect(by_token).await.choices.remove(0);
+    assert_eq!((choice.text.as_str(), choice.finish_reason), ("", FinishReason::Stop));
 }
