@@ -3,8 +3,15 @@
 //! Read in this order: [`completion`] (the vocabulary), [`service`] (the one path of a completion), [`provider`]
 //! (who completes), [`prompt`] (how a gap becomes tokens), [`engine`] (how tokens are decoded), [`api`] (the dialects).
 
+pub mod api;
+pub mod cli;
 pub mod completion;
 pub mod config;
 pub mod engine;
+pub mod hub;
+pub mod prompt;
 pub mod provider;
+pub mod server;
 pub mod service;
+pub mod telemetry;
+pub mod tokenizer;

@@ -1,3 +1,7 @@
 //! The `lacuna` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lacuna::cli::main()
+}

@@ -106,7 +106,7 @@ pub trait Backend: Send + 'static {
     /// Allocates the cache of one layer.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`].
+    /// [`BackendError::Shape`] where the shape cannot be computed; [`BackendError::OutOfMemory`].
     fn layer_cache(
         &self,
         shape: &AttentionShape,

@@ -1,1 +1,55 @@
 //! Decoder-only architectures as values, run by one layer loop over a [`kernels`] backend. Knows no request.
+//!
+//! The way of a model, in reading order:
+//! - [`config`]: `config.json` becomes a [`DecoderSpec`], checked once;
+//! - [`arch`]: the registry; a row translates a family's configuration and names its tensors;
+//! - [`weights`]: safetensors, compared with the plan before anything is allocated, then brought to the backend;
+//! - [`kv_cache`]: what the paged cache costs;
+//! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
+//! - [`mod@load`]: all of it together, behind [`LanguageModel`];
+//! - [`demo`]: the embedded model.
+
+pub mod arch;
+pub mod config;
+pub mod decoder;
+pub mod demo;
+pub mod error;
+pub mod kv_cache;
+pub mod load;
+pub mod weights;
+
+pub use config::DecoderSpec;
+pub use error::ModelError;
+pub use kernels::metadata::StepInput;
+pub use kv_cache::{KvCacheSize, kv_bytes_per_block};
+pub use load::{
+    Device, LoadOptions, Source, WeightDtype, load, load_weights, read_spec, tokenizer_json,
+    weight_bytes,
+};
+pub use weights::{Progress, random_weights};
+
+/// A loaded model: one step over a ragged batch in, rows of logits out.
+pub trait LanguageModel: Send {
+    /// Returns what the model is; its context is the one in force, cut where the options asked for it.
+    fn spec(&self) -> &DecoderSpec;
+
+    /// Returns what it runs on, for messages.
+    fn backend_name(&self) -> String;
+
+    /// Returns the number of cache blocks.
+    fn num_blocks(&self) -> usize;
+
+    /// Returns the number of tokens of a cache block.
+    fn block_size(&self) -> usize;
+
+    /// Computes one step and returns its logits, valid until the next. They are the caller's to change: penalties and
+    /// bias are written into them, and a copy of a vocabulary a row would cost more than the sampling.
+    ///
+    /// # Shapes
+    /// `[num_logit_rows, vocab_size]`, in the order of `input.logit_rows`.
+    ///
+    /// # Errors
+    /// [`ModelError::LogitRows`]; [`ModelError::Backend`] where the device failed or refused arrays that disagree,
+    /// after which the cache's contents mean nothing.
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError>;
+}

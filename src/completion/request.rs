@@ -1,5 +1,7 @@
 //! What a client asks for, whatever dialect it spoke.
 
+use std::time::Instant;
+
 use crate::completion::language::Language;
 
 /// One completion, free of any dialect.
@@ -9,6 +11,8 @@ pub struct CompletionRequest {
     pub input: Input,
     /// Path of the file being edited, as the client sent it.
     pub file_name: Option<String>,
+    /// Name or path of the repository or project, where the client tells it.
+    pub repository: Option<String>,
     /// Language of the file, as far as it could be told.
     pub language: Option<Language>,
     /// Other text that helps: open files, snippets; the most useful first.
@@ -25,6 +29,8 @@ pub struct CompletionRequest {
     pub num_choices: u32,
     /// Number of alternatives to report at each token; `Some(0)` reports the chosen token alone.
     pub logprobs: Option<u32>,
+    /// When the answer must be there: what is written by then is the answer.
+    pub deadline: Option<Instant>,
     /// Model asked for; `None` takes the one that is served.
     pub model: Option<String>,
 }
@@ -94,6 +100,7 @@ impl SamplingParams {
     }
 
     /// Returns whether earlier tokens change the logits.
+    #[expect(clippy::float_cmp, reason = "only the exact neutral value does nothing")]
     pub fn has_penalties(&self) -> bool {
         self.repetition_penalty != 1.0
             || self.presence_penalty != 0.0

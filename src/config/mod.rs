@@ -1,6 +1,24 @@
 //! The settings in force: resolved, validated once, and never again downstream.
+//!
+//! [`raw`] is what was typed, [`layers`] puts the sources over one another, `resolve` checks each value, `print` goes
+//! back. Only `environment` reads the environment.
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+mod environment;
+mod error;
+mod file;
+pub mod layers;
+mod print;
+pub mod raw;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use environment::{Environment, variable};
+pub use error::{ConfigError, Violation};
+pub use raw::RawConfig;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +52,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Longest time for a client to send a request's head and body.
     pub read_timeout: Duration,
+    /// Threads of the asynchronous runtime; those that compute are the engine's.
+    pub num_worker_threads: usize,
 }
 
 /// Where the weights come from.
@@ -87,6 +107,8 @@ pub struct ModelConfig {
     pub family: Option<String>,
     /// Cuts the model's own context; `None` keeps it.
     pub context_tokens_max: Option<NonZeroU32>,
+    /// Folder in which the Hugging Face hub's own tools keep their downloads.
+    pub hub_cache: PathBuf,
 }
 
 /// The continuous batch.

@@ -1,0 +1,102 @@
+//! The paged cache of one layer, in f32, laid out for attention.
+//!
+//! `[num_blocks, num_kv_heads, keys | values]`, so that a head's keys and values of a block are one stretch of
+//! memory, and a head is a column of blocks that one thread writes:
+//!
+//! - keys `[tiles, head_dim, TILE]`: sixteen positions side by side, so that scores come out as vectors of positions
+//!   and a key needs no sum over lanes;
+//! - values `[block_size, padded head_dim]`: so that the weighted sum is a vector of elements.
+//!
+//! Blocks of a multiple of 16 tokens and heads of a multiple of 16 elements waste nothing. f32 because parity with
+//! PyTorch's f32 is worth more here than the memory; the element type may become a parameter.
+
+use std::ops::Range;
+
+use crate::backend::BackendError;
+use crate::checks::Check;
+use crate::cpu::DEVICE;
+use crate::cpu::aligned::AlignedSlice;
+use crate::cpu::simd::TILE;
+use crate::metadata::AttentionShape;
+
+/// Elements of the largest head: attention keeps a tile of running outputs on the stack.
+pub(crate) const HEAD_DIM_MAX: usize = 256;
+
+/// The keys and values of one layer.
+#[derive(Debug)]
+pub struct CpuLayerCache {
+    pub(crate) shape: AttentionShape,
+    pub(crate) num_blocks: usize,
+    pub(crate) layout: CacheLayout,
+    pub(crate) values: AlignedSlice<f32>,
+}
+
+/// Where things lie in a head's part of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheLayout {
+    pub(crate) block_size: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) num_kv_heads: usize,
+}
+
+impl CpuLayerCache {
+    pub(crate) fn new(shape: &AttentionShape, num_blocks: usize) -> Result<Self, BackendError> {
+        let check = Check("layer_cache");
+        check.attention_shape(shape)?;
+        check.at_most("`head_dim`", shape.head_dim, HEAD_DIM_MAX)?;
+        let layout = CacheLayout {
+            block_size: shape.block_size,
+            head_dim: shape.head_dim,
+            num_kv_heads: shape.num_kv_heads,
+        };
+        let len = num_blocks.saturating_mul(layout.block_len());
+        let values = AlignedSlice::filled(len, 0.0, DEVICE)?;
+        Ok(Self { shape: *shape, num_blocks, layout, values })
+    }
+
+    /// Returns a head's part of a block.
+    #[inline(always)]
+    pub(crate) fn head(&self, block: usize, kv_head: usize) -> &[f32] {
+        let head_len = self.layout.head_len();
+        let start = (block * self.layout.num_kv_heads + kv_head) * head_len;
+        &self.values.as_slice()[start..start + head_len]
+    }
+}
+
+impl CacheLayout {
+    /// Values of a block, all heads.
+    pub(crate) fn block_len(self) -> usize {
+        self.num_kv_heads.saturating_mul(self.head_len())
+    }
+
+    /// Values of a head in a block.
+    #[inline(always)]
+    pub(crate) fn head_len(self) -> usize {
+        self.keys_len() + self.block_size * self.padded_dim()
+    }
+
+    /// Elements of a head's value with its padding.
+    #[inline(always)]
+    pub(crate) fn padded_dim(self) -> usize {
+        self.head_dim.next_multiple_of(TILE)
+    }
+
+    #[inline(always)]
+    fn keys_len(self) -> usize {
+        self.block_size.div_ceil(TILE) * self.head_dim * TILE
+    }
+
+    /// Where the keys of sixteen positions lie in a head's part: `[head_dim, TILE]`.
+    #[inline(always)]
+    pub(crate) fn key_tile(self, tile: usize) -> Range<usize> {
+        let len = self.head_dim * TILE;
+        tile * len..(tile + 1) * len
+    }
+
+    /// Where a position's value lies, padding included.
+    #[inline(always)]
+    pub(crate) fn value(self, offset: usize) -> Range<usize> {
+        let start = self.keys_len() + offset * self.padded_dim();
+        start..start + self.padded_dim()
+    }
+}

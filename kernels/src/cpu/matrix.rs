@@ -1,0 +1,181 @@
+//! A weight matrix as the CPU likes it: rows on cache lines, in the element type of the file.
+
+use half::{bf16, f16};
+
+use crate::backend::{BackendError, DType, MatrixData};
+use crate::checks::Check;
+use crate::cpu::DEVICE;
+use crate::cpu::aligned::AlignedSlice;
+use crate::cpu::simd::{Simd, TILE};
+use crate::widen::for_each_widened;
+
+/// Rows are padded with zeros to a multiple of this many elements: 64 bytes of bf16, 128 of f32. The dimensions of
+/// real models are such multiples already; odd ones must not make a loop with a remainder on the weights' side.
+const ROW_MULTIPLE: usize = 2 * TILE;
+
+/// A matrix `[rows, cols]`, row-major.
+#[derive(Debug)]
+pub struct CpuMatrix {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) weights: Weights,
+}
+
+/// The elements, by type.
+#[derive(Debug)]
+pub(crate) enum Weights {
+    F32(WeightRows<f32>),
+    Bf16(WeightRows<bf16>),
+    F16(WeightRows<f16>),
+}
+
+/// Padded rows of one element type.
+#[derive(Debug)]
+pub(crate) struct WeightRows<E> {
+    values: AlignedSlice<E>,
+    stride: usize,
+}
+
+impl CpuMatrix {
+    /// Copies the parts into one matrix. Parts of different types become f32, which holds them all exactly.
+    pub(crate) fn new(parts: &[MatrixData<'_>]) -> Result<Self, BackendError> {
+        let (rows, cols) = Check("matrix").matrix_parts(parts)?;
+        let first = parts[0].dtype;
+        let dtype = if parts.iter().all(|part| part.dtype == first) { first } else { DType::F32 };
+        let weights = match dtype {
+            DType::F32 => Weights::F32(WeightRows::new(parts, rows, cols)?),
+            DType::Bf16 => Weights::Bf16(WeightRows::new(parts, rows, cols)?),
+            DType::F16 => Weights::F16(WeightRows::new(parts, rows, cols)?),
+        };
+        Ok(Self { rows, cols, weights })
+    }
+
+    /// Returns the size of a row with its padding.
+    pub(crate) fn bytes_per_row(&self) -> usize {
+        match &self.weights {
+            Weights::F32(rows) => rows.stride * size_of::<f32>(),
+            Weights::Bf16(rows) => rows.stride * size_of::<bf16>(),
+            Weights::F16(rows) => rows.stride * size_of::<f16>(),
+        }
+    }
+
+    /// Writes a row as f32.
+    pub(crate) fn widen_row(&self, row: usize, out: &mut [f32]) {
+        match &self.weights {
+            Weights::F32(rows) => rows.widen(row, out),
+            Weights::Bf16(rows) => rows.widen(row, out),
+            Weights::F16(rows) => rows.widen(row, out),
+        }
+    }
+}
+
+impl<E: Element> WeightRows<E> {
+    fn new(parts: &[MatrixData<'_>], rows: usize, cols: usize) -> Result<Self, BackendError> {
+        let stride = cols.next_multiple_of(ROW_MULTIPLE).max(ROW_MULTIPLE);
+        let mut values = AlignedSlice::filled(rows.saturating_mul(stride), E::narrow(0.0), DEVICE)?;
+        let (mut row, mut col) = (0, 0);
+        let slice = values.as_mut_slice();
+        for part in parts {
+            for_each_widened(part, |value| {
+                slice[row * stride + col] = E::narrow(value);
+                col += 1;
+                if col == cols {
+                    (row, col) = (row + 1, 0);
+                }
+            });
+        }
+        Ok(Self { values, stride })
+    }
+
+    /// Returns a row with its padding.
+    pub(crate) fn row(&self, index: usize) -> &[E] {
+        &self.values.as_slice()[index * self.stride..(index + 1) * self.stride]
+    }
+
+    fn widen(&self, row: usize, out: &mut [f32]) {
+        for (out, &weight) in out.iter_mut().zip(self.row(row)) {
+            *out = weight.widen();
+        }
+    }
+}
+
+/// A type that weights are stored in.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// As many elements as a vector has lanes.
+    type Chunk<S: Simd>: Copy;
+
+    /// Returns the element nearest to `value`; exact for what was widened from this type.
+    fn narrow(value: f32) -> Self;
+    /// Returns the element's value.
+    fn widen(self) -> f32;
+    /// Views the elements in chunks.
+    fn chunks<S: Simd>(values: &[Self]) -> &[Self::Chunk<S>];
+    /// Loads and widens a chunk.
+    fn load<S: Simd>(simd: S, chunk: &Self::Chunk<S>) -> S::F32;
+}
+
+impl Element for f32 {
+    type Chunk<S: Simd> = S::F32s;
+
+    fn narrow(value: f32) -> Self {
+        value
+    }
+
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn chunks<S: Simd>(values: &[Self]) -> &[S::F32s] {
+        S::chunks(values)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, chunk: &S::F32s) -> S::F32 {
+        simd.load(chunk)
+    }
+}
+
+impl Element for bf16 {
+    type Chunk<S: Simd> = S::Bf16s;
+
+    fn narrow(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    fn chunks<S: Simd>(values: &[Self]) -> &[S::Bf16s] {
+        S::bf16_chunks(values)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, chunk: &S::Bf16s) -> S::F32 {
+        simd.load_bf16(chunk)
+    }
+}
+
+impl Element for f16 {
+    type Chunk<S: Simd> = S::F16s;
+
+    fn narrow(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    fn chunks<S: Simd>(values: &[Self]) -> &[S::F16s] {
+        S::f16_chunks(values)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, chunk: &S::F16s) -> S::F32 {
+        simd.load_f16(chunk)
+    }
+}

@@ -1,0 +1,330 @@
+//! The CPU: vector kernels on flat f32 buffers, over one pool of threads, nothing allocated in a step.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `simd/` | vectors of f32 in tiers; loops are written once over them |
+//! | `pool`, `grid` | threads, and matrices cut into tiles for them |
+//! | `aligned`, `matrix`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
+//! | `linear/` | products, from one row to a whole prefill |
+//! | `attention` | paged attention, one path for prefill, chunk and decode |
+//! | `rotary`, `norm`, `activation`, `gather` | the rest |
+//!
+//! # Invariant
+//! What an operator computes for a row depends on that row (and its context) alone: not on the rows beside it, the number
+//! of threads, or how a prefill was cut. Batched is alone and chunked is whole, bit for bit, on a tier. Tiers differ
+//! from each other in the last bits.
+//!
+//! Here `unsafe` lives in four files: `pool`, `grid` and the two tiers of `simd` that call intrinsics.
+
+#![expect(clippy::inline_always, reason = "a vector loop must be inlined into its tier's function")]
+#![expect(clippy::needless_range_loop, reason = "register tiles are indexed by row and column")]
+
+mod activation;
+mod aligned;
+mod attention;
+mod cache;
+mod gather;
+mod grid;
+mod linear;
+mod matrix;
+mod norm;
+mod pool;
+mod rotary;
+mod simd;
+mod step;
+
+use crate::backend::{Backend, BackendError, MatrixData};
+use crate::checks::Check;
+use crate::cpu::activation::SiluMul;
+use crate::cpu::aligned::AlignedSlice;
+use crate::cpu::attention::Attention;
+use crate::cpu::grid::Grid;
+use crate::cpu::linear::{Epilogue, Linear};
+use crate::cpu::norm::RmsNorm;
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::Vectors;
+use crate::metadata::{AttentionShape, StepInput};
+use crate::rope_table::RopeTable;
+
+pub use crate::cpu::cache::CpuLayerCache;
+pub use crate::cpu::matrix::CpuMatrix;
+pub use crate::cpu::simd::SimdTier;
+pub use crate::cpu::step::CpuStep;
+
+/// The device's name in errors.
+pub(crate) const DEVICE: &str = "cpu";
+
+/// What a CPU backend is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Threads of an operator, the caller's included; `None` takes as many as the process may use.
+    pub num_threads: Option<usize>,
+    /// The instruction set; `None` takes the fastest of the machine.
+    pub simd: Option<SimdTier>,
+}
+
+/// The CPU could not be used as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CpuError {
+    /// The machine lacks the instructions.
+    #[error("this machine cannot run the simd tier `{0}`")]
+    TierUnavailable(SimdTier),
+    /// Nobody would do the work.
+    #[error("`num_threads` must be at least 1, got 0")]
+    NoThreads,
+    /// The system refused a thread.
+    #[error("cannot start {num_threads} threads")]
+    Spawn {
+        /// What was asked for.
+        num_threads: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The backend of every machine.
+#[derive(Debug)]
+pub struct CpuBackend {
+    pool: Pool,
+    vectors: Vectors,
+}
+
+/// A flat buffer of activations, or a vector of weights, on cache lines.
+#[derive(Debug)]
+pub struct CpuBuffer(AlignedSlice<f32>);
+
+impl CpuBackend {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`CpuError`] where the machine lacks the tier, or the threads cannot be had: nothing falls back silently.
+    pub fn new(options: CpuOptions) -> Result<Self, CpuError> {
+        let tier = options.simd.unwrap_or_else(SimdTier::fastest);
+        let vectors = Vectors::new(tier).ok_or(CpuError::TierUnavailable(tier))?;
+        let num_threads = options
+            .num_threads
+            .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+            .unwrap_or(1);
+        if num_threads == 0 {
+            return Err(CpuError::NoThreads);
+        }
+        let pool =
+            Pool::new(num_threads).map_err(|source| CpuError::Spawn { num_threads, source })?;
+        Ok(Self { pool, vectors })
+    }
+}
+
+impl CpuBuffer {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn values(&self) -> &[f32] {
+        self.0.as_slice()
+    }
+}
+
+impl Backend for CpuBackend {
+    type Buffer = CpuBuffer;
+    type Matrix = CpuMatrix;
+    type Vector = CpuBuffer;
+    type LayerCache = CpuLayerCache;
+    type RopeTable = RopeTable;
+    type Step = CpuStep;
+
+    fn name(&self) -> String {
+        let num_threads = self.pool.num_threads();
+        let plural = if num_threads == 1 { "" } else { "s" };
+        format!("cpu ({}, {num_threads} thread{plural})", self.vectors.tier())
+    }
+
+    fn buffer(&self, len: usize) -> Result<CpuBuffer, BackendError> {
+        AlignedSlice::filled(len, 0.0, DEVICE).map(CpuBuffer)
+    }
+
+    fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<CpuMatrix, BackendError> {
+        CpuMatrix::new(parts)
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<CpuBuffer, BackendError> {
+        let mut copy = AlignedSlice::filled(values.len(), 0.0, DEVICE)?;
+        copy.as_mut_slice().copy_from_slice(values);
+        Ok(CpuBuffer(copy))
+    }
+
+    fn layer_cache(
+        &self,
+        shape: &AttentionShape,
+        num_blocks: usize,
+    ) -> Result<CpuLayerCache, BackendError> {
+        CpuLayerCache::new(shape, num_blocks)
+    }
+
+    fn rope_table(
+        &self,
+        inv_freq: &[f32],
+        num_positions: usize,
+        amplitude: f32,
+    ) -> Result<RopeTable, BackendError> {
+        RopeTable::new(inv_freq, num_positions, amplitude, DEVICE)
+    }
+
+    fn step(
+        &self,
+        max_num_tokens: usize,
+        max_num_seqs: usize,
+        max_blocks_per_seq: usize,
+    ) -> Result<CpuStep, BackendError> {
+        CpuStep::new(max_num_tokens, max_num_seqs, max_blocks_per_seq)
+    }
+
+    fn load_step(&mut self, input: &StepInput<'_>, step: &mut CpuStep) -> Result<(), BackendError> {
+        step.load(input)
+    }
+
+    fn embed(
+        &mut self,
+        step: &CpuStep,
+        table: &CpuMatrix,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let (check, ids) = (Check("embed"), step.host().token_ids());
+        check.indices("token_ids", ids, table.rows)?;
+        check.holds("out", out.len(), ids.len(), table.cols)?;
+        gather::embed(&mut self.pool, ids, table, out.0.as_mut_slice());
+        Ok(())
+    }
+
+    fn rms_norm(
+        &mut self,
+        num_rows: usize,
+        x: &CpuBuffer,
+        weight: &CpuBuffer,
+        eps: f32,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let (check, width) = (Check("rms_norm"), weight.len());
+        check.holds("x", x.len(), num_rows, width)?;
+        check.holds("out", out.len(), num_rows, width)?;
+        let (vectors, x, weight) = (self.vectors, x.values(), weight.values());
+        let out = out.0.as_mut_slice();
+        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
+            for row in tile.rows.clone() {
+                let x = &x[row * width..(row + 1) * width];
+                vectors.run(RmsNorm { x, weight, eps, out: tile.row(row) });
+            }
+        });
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        num_rows: usize,
+        x: &CpuBuffer,
+        matrix: &CpuMatrix,
+        bias: Option<&CpuBuffer>,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("linear");
+        check.holds("x", x.len(), num_rows, matrix.cols)?;
+        check.holds("out", out.len(), num_rows, matrix.rows)?;
+        if let Some(bias) = bias {
+            check.equal("length of `bias`", bias.len(), matrix.rows)?;
+        }
+        let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
+        let linear = Linear { num_rows, x: x.values(), matrix, epilogue };
+        linear.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
+        Ok(())
+    }
+
+    fn linear_add(
+        &mut self,
+        num_rows: usize,
+        x: &CpuBuffer,
+        matrix: &CpuMatrix,
+        residual: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("linear_add");
+        check.holds("x", x.len(), num_rows, matrix.cols)?;
+        check.holds("residual", residual.len(), num_rows, matrix.rows)?;
+        let linear = Linear { num_rows, x: x.values(), matrix, epilogue: Epilogue::Add };
+        linear.run(&mut self.pool, self.vectors, residual.0.as_mut_slice());
+        Ok(())
+    }
+
+    fn rope_and_cache_write(
+        &mut self,
+        step: &CpuStep,
+        shape: &AttentionShape,
+        rope: &RopeTable,
+        qkv: &mut CpuBuffer,
+        cache: &mut CpuLayerCache,
+    ) -> Result<(), BackendError> {
+        let (check, step) = (Check("rope_and_cache_write"), step.host());
+        check.cache_matches(&cache.shape, shape)?;
+        check.slots(step, shape, rope, cache.num_blocks)?;
+        check.holds("qkv", qkv.len(), step.num_tokens(), shape.qkv_width())?;
+        rotary::rotate_queries(&mut self.pool, step, shape, rope, qkv.0.as_mut_slice());
+        rotary::write_cache(&mut self.pool, step, shape, rope, qkv.values(), cache);
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        step: &CpuStep,
+        shape: &AttentionShape,
+        qkv: &CpuBuffer,
+        cache: &CpuLayerCache,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let (check, num_tokens) = (Check("attention"), step.host().num_tokens());
+        check.cache_matches(&cache.shape, shape)?;
+        check.blocks(step.host(), shape, cache.num_blocks)?;
+        check.holds("qkv", qkv.len(), num_tokens, shape.qkv_width())?;
+        check.holds("out", out.len(), num_tokens, shape.num_heads * shape.head_dim)?;
+        let attention = Attention { step, shape, qkv: qkv.values(), cache };
+        attention.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
+        Ok(())
+    }
+
+    fn silu_mul(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        gate_up: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("silu_mul");
+        check.holds("gate_up", gate_up.len(), num_rows, width.saturating_mul(2))?;
+        check.holds("out", out.len(), num_rows, width)?;
+        let (vectors, gate_up, out) = (self.vectors, gate_up.values(), out.0.as_mut_slice());
+        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
+            for row in tile.rows.clone() {
+                let (gate, up) = gate_up[row * 2 * width..(row + 1) * 2 * width].split_at(width);
+                vectors.run(SiluMul { gate, up, out: tile.row(row) });
+            }
+        });
+        Ok(())
+    }
+
+    fn gather_logit_rows(
+        &mut self,
+        step: &CpuStep,
+        width: usize,
+        x: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let (check, rows) = (Check("gather_logit_rows"), step.host().logit_rows());
+        check.holds("x", x.len(), step.host().num_tokens(), width)?;
+        check.holds("out", out.len(), rows.len(), width)?;
+        gather::gather_rows(rows, width, x.values(), out.0.as_mut_slice());
+        Ok(())
+    }
+
+    fn read(&mut self, x: &CpuBuffer, out: &mut [f32]) -> Result<(), BackendError> {
+        Check("read").holds("x", x.len(), 1, out.len())?;
+        out.copy_from_slice(&x.values()[..out.len()]);
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Rotary embedding, and the way of keys and values into the cache.
+//!
+//! Plain loops: the compiler vectorises them, and with the products and the sum rounded apart they are Hugging Face's
+//! `q * cos + rotate_half(q) * sin` to the bit. Two passes, because each cuts its own matrix: queries by rows of the
+//! batch, the cache by heads, where a thread writes all slots of its head and no two threads one slot.
+
+use crate::cpu::cache::CpuLayerCache;
+use crate::cpu::grid::{Grid, RowTiles, rows_per_task};
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::TILE;
+use crate::host_step::HostStep;
+use crate::metadata::AttentionShape;
+use crate::rope_table::RopeTable;
+
+/// Rotates the queries of `qkv` `[num_tokens, qkv_width]` in place.
+pub(crate) fn rotate_queries(
+    pool: &mut Pool,
+    step: &HostStep,
+    shape: &AttentionShape,
+    rope: &RopeTable,
+    qkv: &mut [f32],
+) {
+    Grid::of_rows(step.num_tokens(), shape.qkv_width()).for_each_tile(pool, qkv, &|mut tile| {
+        for token in tile.rows.clone() {
+            let (cos, sin) = rope.row(step.positions()[token] as usize);
+            let queries = &mut tile.row(token)[..shape.num_heads * shape.head_dim];
+            for query in queries.chunks_exact_mut(shape.head_dim) {
+                let (low, high) = query.split_at_mut(cos.len());
+                for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                    (*low, *high) = rotated(*low, *high, *cos, *sin);
+                }
+            }
+        }
+    });
+}
+
+/// Writes rotated keys and plain values of `qkv` `[num_tokens, qkv_width]` into their slots.
+pub(crate) fn write_cache(
+    pool: &mut Pool,
+    step: &HostStep,
+    shape: &AttentionShape,
+    rope: &RopeTable,
+    qkv: &[f32],
+    cache: &mut CpuLayerCache,
+) {
+    let layout = cache.layout;
+    // A few tokens are written before another thread could have been told.
+    let is_small = step.num_tokens() <= rows_per_task(2 * shape.num_kv_heads * shape.head_dim);
+    let tile_width = if is_small { layout.block_len() } else { layout.head_len() };
+    let rows = RowTiles::Even { num_rows: cache.num_blocks, height: cache.num_blocks.max(1) };
+    let grid = Grid { rows, width: layout.block_len(), tile_width };
+    grid.for_each_tile(pool, cache.values.as_mut_slice(), &|mut tile| {
+        let first_head = tile.columns.start / layout.head_len();
+        for (token, &slot) in step.slot_mapping().iter().enumerate() {
+            let row = &qkv[token * shape.qkv_width()..(token + 1) * shape.qkv_width()];
+            let (_, keys_and_values) = row.split_at(shape.num_heads * shape.head_dim);
+            let (keys, values) = keys_and_values.split_at(shape.num_kv_heads * shape.head_dim);
+            let rotation = rope.row(step.positions()[token] as usize);
+            let slot = slot as usize;
+            let heads = tile.row(slot / shape.block_size).chunks_exact_mut(layout.head_len());
+            for (index, head) in heads.enumerate() {
+                let elements = (first_head + index) * shape.head_dim
+                    ..(first_head + index + 1) * shape.head_dim;
+                let offset = slot % shape.block_size;
+                let key_tile = &mut head[layout.key_tile(offset / TILE)];
+                write_key(&keys[elements.clone()], rotation, &mut key_tile[offset % TILE..]);
+                head[layout.value(offset)][..shape.head_dim].copy_from_slice(&values[elements]);
+            }
+        }
+    });
+}
+
+/// Writes a rotated key into its lane of a tile: elements are `TILE` apart.
+fn write_key(key: &[f32], (cos, sin): (&[f32], &[f32]), lane: &mut [f32]) {
+    let half = cos.len();
+    for i in 0..half {
+        let (low, high) = rotated(key[i], key[i + half], cos[i], sin[i]);
+        lane[i * TILE] = low;
+        lane[(i + half) * TILE] = high;
+    }
+}
+
+/// Turns a pair by an angle.
+#[inline(always)]
+fn rotated(low: f32, high: f32, cos: f32, sin: f32) -> (f32, f32) {
+    (low * cos - high * sin, high * cos + low * sin)
+}

@@ -1,0 +1,144 @@
+//! The tier of every machine: arrays, which compilers turn into whatever the target's baseline has.
+//!
+//! It does not fuse multiply and add: without the instruction that is a call into libm per product.
+
+use half::{bf16, f16};
+
+use crate::cpu::simd::Simd;
+
+/// The token of a scalar tier. Eight lanes are for use; sixteen run the loops of the AVX-512 tier on any machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar<const LANES: usize>;
+
+#[inline(always)]
+fn lanewise<const LANES: usize>(
+    mut a: [f32; LANES],
+    b: [f32; LANES],
+    op: impl Fn(f32, f32) -> f32,
+) -> [f32; LANES] {
+    for lane in 0..LANES {
+        a[lane] = op(a[lane], b[lane]);
+    }
+    a
+}
+
+#[inline(always)]
+fn reduce<const LANES: usize>(mut vector: [f32; LANES], op: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            vector[lane] = op(vector[lane], vector[lane + half]);
+        }
+        half /= 2;
+    }
+    vector[0]
+}
+
+impl<const LANES: usize> Simd for Scalar<LANES> {
+    const LANES: usize = LANES;
+
+    type F32 = [f32; LANES];
+    type F32s = [f32; LANES];
+    type Bf16s = [bf16; LANES];
+    type F16s = [f16; LANES];
+
+    #[inline(always)]
+    fn chunks(values: &[f32]) -> &[[f32; LANES]] {
+        values.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn chunks_mut(values: &mut [f32]) -> &mut [[f32; LANES]] {
+        values.as_chunks_mut().0
+    }
+
+    #[inline(always)]
+    fn bf16_chunks(values: &[bf16]) -> &[[bf16; LANES]] {
+        values.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn f16_chunks(values: &[f16]) -> &[[f16; LANES]] {
+        values.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn zero_chunk(self) -> [f32; LANES] {
+        [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [f32; LANES] {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, chunk: &[f32; LANES]) -> [f32; LANES] {
+        *chunk
+    }
+
+    #[inline(always)]
+    fn store(self, vector: [f32; LANES], chunk: &mut [f32; LANES]) {
+        *chunk = vector;
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, chunk: &[bf16; LANES]) -> [f32; LANES] {
+        chunk.map(|value| f32::from_bits(u32::from(value.to_bits()) << 16))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, chunk: &[f16; LANES]) -> [f32; LANES] {
+        chunk.map(f16::to_f32)
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        lanewise(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        lanewise(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        lanewise(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        lanewise(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        self.add(self.mul(a, b), c)
+    }
+
+    #[inline(always)]
+    fn min(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        lanewise(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn max(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        lanewise(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: [f32; LANES]) -> [f32; LANES] {
+        n.map(|n| f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn reduce_add(self, vector: [f32; LANES]) -> f32 {
+        reduce(vector, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, vector: [f32; LANES]) -> f32 {
+        reduce(vector, |a, b| if a > b { a } else { b })
+    }
+}

@@ -1,0 +1,371 @@
+//! The truth of every operator: plain loops over f32 storage with sums in f64. Slow and obviously right.
+//!
+//! Matrices are widened to f32 when they are stored, buffers are plain vectors, and one thread does it all.
+//! Each backend is tested against this one.
+
+use crate::allocate;
+use crate::backend::{Backend, BackendError, MatrixData};
+use crate::checks::Check;
+use crate::host_step::HostStep;
+use crate::metadata::{AttentionShape, StepInput};
+use crate::rope_table::RopeTable;
+use crate::widen::for_each_widened;
+
+const DEVICE: &str = "reference";
+
+/// A backend without speed: what the operators mean.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceBackend;
+
+/// A matrix `[rows, cols]`, widened.
+#[derive(Debug)]
+pub struct ReferenceMatrix {
+    rows: usize,
+    cols: usize,
+    values: Vec<f32>,
+}
+
+impl ReferenceMatrix {
+    fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.cols..(index + 1) * self.cols]
+    }
+}
+
+/// Keys and values of one layer, `[num_blocks * block_size, num_kv_heads, head_dim]` each.
+#[derive(Debug)]
+pub struct ReferenceCache {
+    shape: AttentionShape,
+    num_blocks: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl ReferenceCache {
+    /// Returns where the head of a slot begins.
+    fn offset(&self, slot: usize, kv_head: usize) -> usize {
+        (slot * self.shape.num_kv_heads + kv_head) * self.shape.head_dim
+    }
+}
+
+impl Backend for ReferenceBackend {
+    type Buffer = Vec<f32>;
+    type Matrix = ReferenceMatrix;
+    type Vector = Vec<f32>;
+    type LayerCache = ReferenceCache;
+    type RopeTable = RopeTable;
+    type Step = HostStep;
+
+    fn name(&self) -> String {
+        DEVICE.to_owned()
+    }
+
+    fn buffer(&self, len: usize) -> Result<Vec<f32>, BackendError> {
+        allocate::filled(len, 0.0, DEVICE)
+    }
+
+    fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<ReferenceMatrix, BackendError> {
+        let (rows, cols) = Check("matrix").matrix_parts(parts)?;
+        let mut values = allocate::reserved(rows.saturating_mul(cols), DEVICE)?;
+        for part in parts {
+            for_each_widened(part, |value| values.push(value));
+        }
+        Ok(ReferenceMatrix { rows, cols, values })
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let mut copy = allocate::reserved(values.len(), DEVICE)?;
+        copy.extend_from_slice(values);
+        Ok(copy)
+    }
+
+    fn layer_cache(
+        &self,
+        shape: &AttentionShape,
+        num_blocks: usize,
+    ) -> Result<ReferenceCache, BackendError> {
+        Check("layer_cache").attention_shape(shape)?;
+        let len = num_blocks
+            .saturating_mul(shape.block_size)
+            .saturating_mul(shape.num_kv_heads)
+            .saturating_mul(shape.head_dim);
+        Ok(ReferenceCache {
+            shape: *shape,
+            num_blocks,
+            keys: allocate::filled(len, 0.0, DEVICE)?,
+            values: allocate::filled(len, 0.0, DEVICE)?,
+        })
+    }
+
+    fn rope_table(
+        &self,
+        inv_freq: &[f32],
+        num_positions: usize,
+        amplitude: f32,
+    ) -> Result<RopeTable, BackendError> {
+        RopeTable::new(inv_freq, num_positions, amplitude, DEVICE)
+    }
+
+    fn step(
+        &self,
+        max_num_tokens: usize,
+        max_num_seqs: usize,
+        max_blocks_per_seq: usize,
+    ) -> Result<HostStep, BackendError> {
+        HostStep::new(max_num_tokens, max_num_seqs, max_blocks_per_seq, DEVICE)
+    }
+
+    fn load_step(
+        &mut self,
+        input: &StepInput<'_>,
+        step: &mut HostStep,
+    ) -> Result<(), BackendError> {
+        step.load(input)
+    }
+
+    fn embed(
+        &mut self,
+        step: &HostStep,
+        table: &ReferenceMatrix,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("embed");
+        check.indices("token_ids", step.token_ids(), table.rows)?;
+        check.holds("out", out.len(), step.num_tokens(), table.cols)?;
+        for (token, &id) in step.token_ids().iter().enumerate() {
+            out[token * table.cols..(token + 1) * table.cols]
+                .copy_from_slice(table.row(id as usize));
+        }
+        Ok(())
+    }
+
+    fn rms_norm(
+        &mut self,
+        num_rows: usize,
+        x: &Vec<f32>,
+        weight: &Vec<f32>,
+        eps: f32,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let (check, width) = (Check("rms_norm"), weight.len());
+        check.holds("x", x.len(), num_rows, width)?;
+        check.holds("out", out.len(), num_rows, width)?;
+        for row in 0..num_rows {
+            let range = row * width..(row + 1) * width;
+            let squares: f64 = x[range.clone()].iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+            let scale = (squares / width as f64 + f64::from(eps)).sqrt().recip();
+            for ((out, &x), &weight) in out[range.clone()].iter_mut().zip(&x[range]).zip(weight) {
+                *out = (f64::from(x) * scale * f64::from(weight)) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        num_rows: usize,
+        x: &Vec<f32>,
+        matrix: &ReferenceMatrix,
+        bias: Option<&Vec<f32>>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("linear");
+        check.holds("x", x.len(), num_rows, matrix.cols)?;
+        check.holds("out", out.len(), num_rows, matrix.rows)?;
+        if let Some(bias) = bias {
+            check.equal("length of `bias`", bias.len(), matrix.rows)?;
+        }
+        for row in 0..num_rows {
+            for feature in 0..matrix.rows {
+                let sum = product(x, row, matrix, feature);
+                let bias = bias.map_or(0.0, |bias| f64::from(bias[feature]));
+                out[row * matrix.rows + feature] = (sum + bias) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn linear_add(
+        &mut self,
+        num_rows: usize,
+        x: &Vec<f32>,
+        matrix: &ReferenceMatrix,
+        residual: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("linear_add");
+        check.holds("x", x.len(), num_rows, matrix.cols)?;
+        check.holds("residual", residual.len(), num_rows, matrix.rows)?;
+        for row in 0..num_rows {
+            for feature in 0..matrix.rows {
+                let sum = product(x, row, matrix, feature);
+                let residual = &mut residual[row * matrix.rows + feature];
+                *residual = (f64::from(*residual) + sum) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn rope_and_cache_write(
+        &mut self,
+        step: &HostStep,
+        shape: &AttentionShape,
+        rope: &RopeTable,
+        qkv: &mut Vec<f32>,
+        cache: &mut ReferenceCache,
+    ) -> Result<(), BackendError> {
+        let check = Check("rope_and_cache_write");
+        check.cache_matches(&cache.shape, shape)?;
+        check.slots(step, shape, rope, cache.num_blocks)?;
+        check.holds("qkv", qkv.len(), step.num_tokens(), shape.qkv_width())?;
+        let (head_dim, width) = (shape.head_dim, shape.qkv_width());
+        for token in 0..step.num_tokens() {
+            let (cos, sin) = rope.row(step.positions()[token] as usize);
+            // [num_heads | num_kv_heads | num_kv_heads, head_dim]
+            let heads = &mut qkv[token * width..(token + 1) * width];
+            let (queries, rest) = heads.split_at_mut(shape.num_heads * head_dim);
+            let (keys, values) = rest.split_at(shape.num_kv_heads * head_dim);
+            for query in queries.chunks_exact_mut(head_dim) {
+                rotate(query, cos, sin);
+            }
+            for kv_head in 0..shape.num_kv_heads {
+                let offset = cache.offset(step.slot_mapping()[token] as usize, kv_head);
+                let head = kv_head * head_dim..(kv_head + 1) * head_dim;
+                let key = &mut cache.keys[offset..offset + head_dim];
+                key.copy_from_slice(&keys[head.clone()]);
+                rotate(key, cos, sin);
+                cache.values[offset..offset + head_dim].copy_from_slice(&values[head]);
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        step: &HostStep,
+        shape: &AttentionShape,
+        qkv: &Vec<f32>,
+        cache: &ReferenceCache,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("attention");
+        check.cache_matches(&cache.shape, shape)?;
+        check.blocks(step, shape, cache.num_blocks)?;
+        let (width, out_width) = (shape.qkv_width(), shape.num_heads * shape.head_dim);
+        check.holds("qkv", qkv.len(), step.num_tokens(), width)?;
+        check.holds("out", out.len(), step.num_tokens(), out_width)?;
+        let group = shape.num_heads / shape.num_kv_heads;
+        for sequence in step.sequences() {
+            for token in sequence.tokens {
+                let position = step.positions()[token] as usize;
+                // [num_visible]
+                let slots: Vec<usize> = (shape.first_visible(position)..=position)
+                    .map(|p| {
+                        sequence.blocks[p / shape.block_size] as usize * shape.block_size
+                            + p % shape.block_size
+                    })
+                    .collect();
+                for head in 0..shape.num_heads {
+                    let query = &qkv[token * width + head * shape.head_dim..][..shape.head_dim];
+                    let out =
+                        &mut out[token * out_width + head * shape.head_dim..][..shape.head_dim];
+                    attend(query, &slots, head / group, shape.scale, cache, out);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn silu_mul(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        gate_up: &Vec<f32>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("silu_mul");
+        check.holds("gate_up", gate_up.len(), num_rows, width.saturating_mul(2))?;
+        check.holds("out", out.len(), num_rows, width)?;
+        for row in 0..num_rows {
+            let (gate, up) = gate_up[row * 2 * width..(row + 1) * 2 * width].split_at(width);
+            let out = &mut out[row * width..(row + 1) * width];
+            for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+                let gate = f64::from(gate);
+                *out = (gate / (1.0 + (-gate).exp()) * f64::from(up)) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn gather_logit_rows(
+        &mut self,
+        step: &HostStep,
+        width: usize,
+        x: &Vec<f32>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("gather_logit_rows");
+        check.holds("x", x.len(), step.num_tokens(), width)?;
+        check.holds("out", out.len(), step.logit_rows().len(), width)?;
+        for (index, &row) in step.logit_rows().iter().enumerate() {
+            let row = row as usize;
+            out[index * width..(index + 1) * width]
+                .copy_from_slice(&x[row * width..(row + 1) * width]);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, x: &Vec<f32>, out: &mut [f32]) -> Result<(), BackendError> {
+        Check("read").holds("x", x.len(), 1, out.len())?;
+        out.copy_from_slice(&x[..out.len()]);
+        Ok(())
+    }
+}
+
+/// Returns `x[row] · matrix[feature]`.
+fn product(x: &[f32], row: usize, matrix: &ReferenceMatrix, feature: usize) -> f64 {
+    dot(&x[row * matrix.cols..(row + 1) * matrix.cols], matrix.row(feature))
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// Turns element `i` against element `i + head_dim / 2`.
+fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (low, high) = head.split_at_mut(cos.len());
+    for i in 0..cos.len() {
+        let (a, b) = (f64::from(low[i]), f64::from(high[i]));
+        let (cos, sin) = (f64::from(cos[i]), f64::from(sin[i]));
+        low[i] = (a * cos - b * sin) as f32;
+        high[i] = (b * cos + a * sin) as f32;
+    }
+}
+
+/// Softmax over the visible slots, then the weighted mean of their values.
+fn attend(
+    query: &[f32],
+    slots: &[usize],
+    kv_head: usize,
+    scale: f32,
+    cache: &ReferenceCache,
+    out: &mut [f32],
+) {
+    let dim = query.len();
+    let scores: Vec<f64> = slots
+        .iter()
+        .map(|&slot| dot(query, &cache.keys[cache.offset(slot, kv_head)..][..dim]))
+        .map(|product| product * f64::from(scale))
+        .collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut sums = vec![0.0_f64; dim];
+    for (&slot, weight) in slots.iter().zip(&weights) {
+        for (sum, value) in sums.iter_mut().zip(&cache.values[cache.offset(slot, kv_head)..][..dim])
+        {
+            *sum += weight * f64::from(*value);
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = (sum / total) as f32;
+    }
+}

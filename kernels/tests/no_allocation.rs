@@ -1,0 +1,149 @@
+//! A step allocates nothing, on any thread: prefill and decode, from metadata to logits, under a counting allocator.
+
+#![expect(unsafe_code, reason = "a global allocator that counts")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kernels::backend::{Backend, DType, MatrixData};
+use kernels::cpu::{CpuBackend, CpuOptions};
+use kernels::metadata::{AttentionShape, StepInput};
+
+static NUM_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call is the system's; the count touches no memory of the caller.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        NUM_ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: handed on as it came.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: handed on as it came.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const HIDDEN: usize = 64;
+const INTERMEDIATE: usize = 96;
+const VOCABULARY: usize = 100;
+const SHAPE: AttentionShape = AttentionShape {
+    num_heads: 4,
+    num_kv_heads: 2,
+    head_dim: 16,
+    block_size: 16,
+    scale: 0.25,
+    window: None,
+};
+
+/// One layer with an embedding and a head.
+struct Model {
+    table: <CpuBackend as Backend>::Matrix,
+    qkv: <CpuBackend as Backend>::Matrix,
+    out: <CpuBackend as Backend>::Matrix,
+    gate_up: <CpuBackend as Backend>::Matrix,
+    down: <CpuBackend as Backend>::Matrix,
+    norm: <CpuBackend as Backend>::Vector,
+    rope: <CpuBackend as Backend>::RopeTable,
+}
+
+struct State {
+    cache: <CpuBackend as Backend>::LayerCache,
+    step: <CpuBackend as Backend>::Step,
+    residual: <CpuBackend as Backend>::Buffer,
+    normed: <CpuBackend as Backend>::Buffer,
+    wide: <CpuBackend as Backend>::Buffer,
+    narrow: <CpuBackend as Backend>::Buffer,
+    logits: <CpuBackend as Backend>::Buffer,
+}
+
+fn matrix(
+    backend: &CpuBackend,
+    rows: usize,
+    cols: usize,
+    dtype: DType,
+) -> <CpuBackend as Backend>::Matrix {
+    let bytes = vec![0x3C; rows * cols * dtype.num_bytes()];
+    backend.matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }]).unwrap()
+}
+
+fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepInput<'_>) {
+    let num_tokens = input.num_tokens();
+    let State { cache, step, residual, normed, wide, narrow, logits } = state;
+    backend.load_step(input, step).unwrap();
+    backend.embed(step, &model.table, residual).unwrap();
+    backend.rms_norm(num_tokens, residual, &model.norm, 1e-6, normed).unwrap();
+    backend.linear(num_tokens, normed, &model.qkv, None, wide).unwrap();
+    backend.rope_and_cache_write(step, &SHAPE, &model.rope, wide, cache).unwrap();
+    backend.attention(step, &SHAPE, wide, cache, narrow).unwrap();
+    backend.linear_add(num_tokens, narrow, &model.out, residual).unwrap();
+    backend.rms_norm(num_tokens, residual, &model.norm, 1e-6, normed).unwrap();
+    backend.linear(num_tokens, normed, &model.gate_up, None, wide).unwrap();
+    backend.silu_mul(num_tokens, INTERMEDIATE, wide, narrow).unwrap();
+    backend.linear_add(num_tokens, narrow, &model.down, residual).unwrap();
+    backend.gather_logit_rows(step, HIDDEN, residual, normed).unwrap();
+    backend.linear(input.logit_rows.len(), normed, &model.table, None, logits).unwrap();
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    drop(std::hint::black_box(vec![0_u8; 100]));
+    assert!(NUM_ALLOCATIONS.load(Ordering::SeqCst) > 0, "the allocator must count");
+    for num_threads in [1, 3] {
+        let options = CpuOptions { num_threads: Some(num_threads), simd: None };
+        let mut backend = CpuBackend::new(options).unwrap();
+        let model = Model {
+            table: matrix(&backend, VOCABULARY, HIDDEN, DType::Bf16),
+            qkv: matrix(&backend, SHAPE.qkv_width(), HIDDEN, DType::Bf16),
+            out: matrix(&backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, DType::F32),
+            gate_up: matrix(&backend, 2 * INTERMEDIATE, HIDDEN, DType::F16),
+            down: matrix(&backend, HIDDEN, INTERMEDIATE, DType::Bf16),
+            norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
+            rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
+        };
+        let mut state = State {
+            cache: backend.layer_cache(&SHAPE, 16).unwrap(),
+            step: backend.step(200, 2, 16).unwrap(),
+            residual: backend.buffer(200 * HIDDEN).unwrap(),
+            normed: backend.buffer(200 * HIDDEN).unwrap(),
+            wide: backend.buffer(200 * 2 * INTERMEDIATE).unwrap(),
+            narrow: backend.buffer(200 * INTERMEDIATE).unwrap(),
+            logits: backend.buffer(2 * VOCABULARY).unwrap(),
+        };
+        let counted: Vec<u32> = (0..200).collect();
+        let prefill = StepInput {
+            token_ids: &[7; 200],
+            positions: &counted,
+            slot_mapping: &counted,
+            cu_seqlens_q: &[0, 200],
+            context_lens: &[200],
+            block_tables: &counted[..13],
+            max_blocks_per_seq: 13,
+            logit_rows: &[199],
+        };
+        let decode = StepInput {
+            token_ids: &[7],
+            positions: &[200],
+            slot_mapping: &[200],
+            cu_seqlens_q: &[0, 1],
+            context_lens: &[201],
+            logit_rows: &[0],
+            ..prefill
+        };
+        let mut read = [0.0; VOCABULARY];
+        let before = NUM_ALLOCATIONS.load(Ordering::SeqCst);
+        run(&mut backend, &model, &mut state, &prefill);
+        run(&mut backend, &model, &mut state, &decode);
+        backend.read(&state.logits, &mut read).unwrap();
+        let count = NUM_ALLOCATIONS.load(Ordering::SeqCst) - before;
+        assert_eq!(count, 0, "with {num_threads} threads");
+        assert!(read.iter().all(|value| value.is_finite()));
+    }
+}

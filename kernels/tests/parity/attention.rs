@@ -1,0 +1,187 @@
+//! Rotation, cache and attention over ragged steps: against the reference, and cut one way against another.
+
+use kernels::backend::Backend;
+use kernels::metadata::AttentionShape;
+use kernels::reference::ReferenceBackend;
+use proptest::prelude::*;
+
+use crate::attention_rig::{Outputs, Piece, World};
+use crate::rig::{Random, assert_close, assert_same_bits, cpus};
+
+/// Scores, softmax and sums in f32 against f64, over up to a few hundred positions.
+const LIMIT: f64 = 1e-6;
+
+fn shape(num_kv_heads: usize, group: usize, head_dim: usize, block_size: usize) -> AttentionShape {
+    AttentionShape {
+        num_heads: num_kv_heads * group,
+        num_kv_heads,
+        head_dim,
+        block_size,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        window: None,
+    }
+}
+
+/// Each sequence whole, in a step of its own.
+fn alone(world: &World) -> Vec<Vec<Piece>> {
+    (0..world.qkv.len()).map(|index| vec![(index, 0..world.len(index))]).collect()
+}
+
+/// Prefill, chunks and decode mixed in each step, cut at random places.
+fn mixed(world: &World, random: &mut Random) -> Vec<Vec<Piece>> {
+    let mut done = vec![0; world.qkv.len()];
+    let mut steps = Vec::new();
+    while (0..done.len()).any(|index| done[index] < world.len(index)) {
+        let mut pieces = Vec::new();
+        for (index, done) in done.iter_mut().enumerate() {
+            let left = world.len(index) - *done;
+            if left == 0 || random.below(4) == 0 {
+                continue;
+            }
+            let count = if random.below(2) == 0 { 1 } else { 1 + random.below(left) };
+            pieces.push((index, *done..*done + count));
+            *done += count;
+        }
+        steps.push(pieces);
+    }
+    steps
+}
+
+fn assert_outputs_close(got: &[Outputs], expected: &[Outputs], what: &str) {
+    for (got, expected) in got.iter().zip(expected) {
+        assert_close(&got.queries, &expected.queries, LIMIT, what);
+        assert_close(&got.out, &expected.out, LIMIT, what);
+    }
+}
+
+/// Mixed steps equal the reference, and whole sequences alone to the bit, on every backend.
+fn check(world: &World, seed: u64) {
+    let steps = mixed(world, &mut Random(seed));
+    let expected = world.run(&mut ReferenceBackend, &steps);
+    for mut backend in cpus() {
+        let what = format!("{} {:?}", backend.name(), world.shape);
+        let got = world.run(&mut backend, &steps);
+        assert_outputs_close(&got, &expected, &what);
+        for (whole, got) in world.run(&mut backend, &alone(world)).iter().zip(&got) {
+            assert_same_bits(&got.queries, &whole.queries, &what);
+            assert_same_bits(&got.out, &whole.out, &what);
+        }
+    }
+}
+
+#[test]
+fn shapes_of_real_models_equal_the_reference() {
+    for head_dim in [16, 64, 80, 128] {
+        for group in [1, 2, 7] {
+            for block_size in [8, 16, 32] {
+                for window in [None, Some(1), Some(13)] {
+                    let shape = AttentionShape { window, ..shape(2, group, head_dim, block_size) };
+                    check(&World::new(shape, &[41, 1, 18], head_dim as u64), group as u64);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_shapes_equal_the_reference() {
+    for (head_dim, block_size, group) in [(2, 1, 3), (10, 5, 4), (22, 24, 17), (256, 40, 5)] {
+        for window in [None, Some(7), Some(1000)] {
+            let shape = AttentionShape { window, ..shape(1, group, head_dim, block_size) };
+            check(&World::new(shape, &[29, 50], 1), 2);
+        }
+    }
+}
+
+#[test]
+fn a_long_context_equals_the_reference() {
+    let world = World::new(shape(1, 7, 64, 16), &[700, 333], 8);
+    check(&world, 4);
+}
+
+#[test]
+fn a_decode_batch_equals_its_sequences_alone() {
+    let world = World::new(shape(2, 7, 64, 16), &[17, 64, 5, 33, 16], 6);
+    let prefill: Vec<Vec<Piece>> =
+        (0..5).map(|index| vec![(index, 0..world.len(index) - 1)]).collect();
+    let decode = |index: usize| (index, world.len(index) - 1..world.len(index));
+    let together = [prefill.clone(), vec![(0..5).map(decode).collect()]].concat();
+    let apart = [prefill, (0..5).map(|index| vec![decode(index)]).collect()].concat();
+    for mut backend in cpus() {
+        let (together, apart) =
+            (world.run(&mut backend, &together), world.run(&mut backend, &apart));
+        for (together, apart) in together.iter().zip(&apart) {
+            assert_same_bits(&together.out, &apart.out, &backend.name());
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let world = World::new(shape(2, 7, 80, 16), &[130, 1, 77], 3);
+    let steps = mixed(&world, &mut Random(1));
+    for pair in cpus().chunks_exact_mut(2) {
+        let [one, three] = pair else { unreachable!("chunks of two") };
+        for (one, three) in world.run(one, &steps).iter().zip(&world.run(three, &steps)) {
+            assert_same_bits(&one.out, &three.out, "one thread and three");
+        }
+    }
+}
+
+/// A later token must not reach an earlier one, not even as zero times NaN.
+#[test]
+fn nan_stays_with_the_tokens_that_see_it() {
+    for window in [None, Some(9)] {
+        let shape = AttentionShape { window, ..shape(1, 2, 16, 8) };
+        let clean = World::new(shape, &[40], 2);
+        let mut tainted = clean.clone();
+        let (bad, width, out_width) = (21, shape.qkv_width(), shape.num_heads * shape.head_dim);
+        // The whole value, and half of the key.
+        tainted.qkv[0][bad * width + out_width + 8..(bad + 1) * width].fill(f32::NAN);
+        for mut backend in cpus() {
+            let expected = &clean.run(&mut backend, &alone(&clean))[0].out;
+            let got = &tainted.run(&mut backend, &alone(&tainted))[0].out;
+            for position in 0..40 {
+                let range = position * out_width..(position + 1) * out_width;
+                let sees = position >= bad && window.is_none_or(|window| position < bad + window);
+                if sees {
+                    assert!(got[range].iter().all(|value| value.is_nan()), "{position}");
+                } else {
+                    assert_same_bits(&got[range.clone()], &expected[range], "before or after");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_says_what_a_hand_computes() {
+    // One head of two elements at positions 0 and 1; the second query turns by one radian, and so does its key.
+    let shape = AttentionShape { scale: 1.0, ..shape(1, 1, 2, 4) };
+    let mut world = World::new(shape, &[2], 0);
+    world.qkv[0] = vec![1.0, 0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 0.0, 3.0, 6.0];
+    let outputs = world.run(&mut ReferenceBackend, &alone(&world));
+    let (sin, cos) = 1.0_f64.sin_cos();
+    assert_close(&outputs[0].queries[2..], &[cos as f32, sin as f32], 1e-7, "rotated query");
+    let (far, near) = (cos.exp(), 1.0_f64.exp());
+    let first = (far + 3.0 * near) / (far + near);
+    let expected = [1.0, 2.0, first as f32, 2.0 * first as f32];
+    assert_close(&outputs[0].out, &expected, 1e-7, "weighted values");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_ragged_schedule_equals_the_reference(
+        lens in prop::collection::vec(1_usize..90, 1..6),
+        heads in (1_usize..3, 1_usize..9),
+        half_dim in 1_usize..40,
+        block_size in 1_usize..36,
+        window in prop::option::of(1_usize..60),
+        seed in any::<u64>(),
+    ) {
+        let shape = AttentionShape { window, ..shape(heads.0, heads.1, 2 * half_dim, block_size) };
+        check(&World::new(shape, &lens, seed), seed ^ 1);
+    }
+}

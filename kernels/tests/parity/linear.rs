@@ -1,0 +1,175 @@
+//! Products against the reference, and rows alone against rows in company.
+
+use kernels::backend::{Backend, DType};
+use kernels::reference::ReferenceBackend;
+
+use crate::rig::{
+    Random, Stored, assert_close, assert_same_bits, cpus, download, poisoned, upload,
+};
+
+const DTYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+
+/// Sums of a few thousand products in f32 against sums in f64.
+const LIMIT: f64 = 1e-6;
+
+struct Case {
+    num_rows: usize,
+    cols: usize,
+    rows: usize,
+    x: Vec<f32>,
+    weights: Stored,
+    bias: Vec<f32>,
+    residual: Vec<f32>,
+}
+
+impl Case {
+    fn new(num_rows: usize, cols: usize, rows: usize, dtype: DType) -> Self {
+        let mut random = Random((num_rows * 1_000_003 + cols * 1009 + rows) as u64);
+        Self {
+            num_rows,
+            cols,
+            rows,
+            x: random.values(num_rows * cols),
+            weights: Stored::new(&random.values(rows * cols), dtype),
+            bias: random.values(rows),
+            residual: random.values(num_rows * rows),
+        }
+    }
+
+    fn name(&self, backend: &impl Backend) -> String {
+        let Self { num_rows, cols, rows, weights, .. } = self;
+        format!("{}: [{num_rows}, {cols}] x [{rows}, {cols}]ᵀ {:?}", backend.name(), weights.dtype)
+    }
+
+    /// Runs rows `first..first + num_rows` in one call: plain, with bias, and added to a residual.
+    fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 3] {
+        let matrix = backend.matrix(&[self.weights.data(self.rows, self.cols)]).unwrap();
+        let bias = backend.vector(&self.bias).unwrap();
+        let x = upload(backend, &self.x[first * self.cols..(first + num_rows) * self.cols]);
+        let len = num_rows * self.rows;
+        let mut plain = poisoned(backend, len);
+        backend.linear(num_rows, &x, &matrix, None, &mut plain).unwrap();
+        let mut biased = poisoned(backend, len);
+        backend.linear(num_rows, &x, &matrix, Some(&bias), &mut biased).unwrap();
+        let residual = &self.residual[first * self.rows..(first + num_rows) * self.rows];
+        let mut added = upload(backend, residual);
+        backend.linear_add(num_rows, &x, &matrix, &mut added).unwrap();
+        [plain, biased, added].map(|buffer| download(backend, &buffer, len))
+    }
+}
+
+fn check_parity(case: &Case) {
+    let expected = case.run(&mut ReferenceBackend, 0, case.num_rows);
+    for mut backend in cpus() {
+        let got = case.run(&mut backend, 0, case.num_rows);
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_close(got, expected, LIMIT, &case.name(&backend));
+        }
+    }
+}
+
+#[test]
+fn products_equal_the_reference() {
+    for dtype in DTYPES {
+        for num_rows in [1, 2, 3, 4, 5, 49, 100] {
+            for (cols, rows) in [(1, 1), (7, 3), (8, 4), (33, 17), (64, 130), (129, 16), (200, 5)] {
+                check_parity(&Case::new(num_rows, cols, rows, dtype));
+            }
+        }
+    }
+}
+
+#[test]
+fn long_rows_equal_the_reference() {
+    for dtype in DTYPES {
+        for num_rows in [1, 3, 7] {
+            for cols in [1023, 1024, 1025, 3000] {
+                check_parity(&Case::new(num_rows, cols, 21, dtype));
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_products_write_nothing_or_the_bias() {
+    for (num_rows, cols, rows) in [(0, 8, 4), (3, 8, 0), (1, 0, 4), (6, 0, 4)] {
+        check_parity(&Case::new(num_rows, cols, rows, DType::Bf16));
+    }
+}
+
+#[test]
+fn a_row_is_the_same_alone_and_in_company() {
+    for dtype in DTYPES {
+        for (num_rows, cols, rows) in [(7, 2085, 37), (101, 77, 21), (53, 1024, 16)] {
+            let case = Case::new(num_rows, cols, rows, dtype);
+            let mut backends = cpus();
+            for pair in backends.chunks_exact_mut(2) {
+                let [one_thread, three_threads] = pair else { unreachable!("chunks of two") };
+                let together = case.run(one_thread, 0, num_rows);
+                let threaded = case.run(three_threads, 0, num_rows);
+                for (together, threaded) in together.iter().zip(&threaded) {
+                    assert_same_bits(threaded, together, &case.name(three_threads));
+                }
+                for (first, company) in [(0, 1), (3, 1), (num_rows - 1, 1), (2, 2), (1, 3), (2, 5)]
+                {
+                    let some = case.run(three_threads, first, company);
+                    for (some, together) in some.iter().zip(&together) {
+                        let same = &together[first * rows..(first + company) * rows];
+                        assert_same_bits(some, same, &case.name(three_threads));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run_parts<B: Backend>(
+    backend: &mut B,
+    parts: &[(usize, Stored)],
+    cols: usize,
+    x: &[f32],
+) -> Vec<f32> {
+    let data: Vec<_> = parts.iter().map(|(rows, part)| part.data(*rows, cols)).collect();
+    let rows = parts.iter().map(|(rows, _)| rows).sum::<usize>();
+    let matrix = backend.matrix(&data).unwrap();
+    let x = upload(backend, x);
+    let mut out = poisoned(backend, 2 * rows);
+    backend.linear(2, &x, &matrix, None, &mut out).unwrap();
+    download(backend, &out, 2 * rows)
+}
+
+#[test]
+fn parts_stack_by_rows_whatever_their_dtypes() {
+    let (cols, mut random) = (19, Random(5));
+    let x = random.values(2 * cols);
+    for dtypes in [[DType::Bf16, DType::F32, DType::F16], [DType::Bf16; 3], [DType::F16; 3]] {
+        let parts: Vec<(usize, Stored)> = [3, 0, 5]
+            .into_iter()
+            .zip(dtypes)
+            .map(|(rows, dtype)| (rows, Stored::new(&random.values(rows * cols), dtype)))
+            .collect();
+        let expected = run_parts(&mut ReferenceBackend, &parts, cols, &x);
+        for mut backend in cpus() {
+            let got = run_parts(&mut backend, &parts, cols, &x);
+            assert_close(&got, &expected, LIMIT, &backend.name());
+        }
+        // The last part's rows come last.
+        let last = run_parts(&mut ReferenceBackend, &parts[2..], cols, &x);
+        assert_same_bits(&expected[3..8], &last[..5], "rows of the last part");
+    }
+}
+
+#[test]
+fn nan_stays_in_its_row() {
+    for num_rows in [3, 6] {
+        let mut case = Case::new(num_rows, 40, 9, DType::Bf16);
+        case.x[40 + 17] = f32::NAN;
+        for mut backend in cpus() {
+            for out in case.run(&mut backend, 0, num_rows) {
+                for (row, out) in out.chunks_exact(9).enumerate() {
+                    assert!(out.iter().all(|value| value.is_nan() == (row == 1)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The layer loop, written once over a [`Backend`].
+//!
+//! All memory is taken when a [`Decoder`] is made; a step allocates nothing. Prefill, a chunk of a prefill and decode are
+//! the same call with other numbers.
+
+mod activations;
+mod layer;
+
+use std::slice::from_ref;
+
+use kernels::{
+    backend::{Backend, BackendError},
+    metadata::StepInput,
+};
+
+use crate::{
+    LanguageModel,
+    config::DecoderSpec,
+    decoder::{
+        activations::Activations,
+        layer::{Layer, Pass},
+    },
+    error::ModelError,
+    kv_cache,
+    weights::{WeightPlan, WeightReader},
+};
+
+/// What the buffers of a decoder are sized for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderLimits {
+    /// Tokens of a cache block.
+    pub block_size: usize,
+    /// Cache blocks.
+    pub num_blocks: usize,
+    /// Most tokens of a step.
+    pub max_num_tokens: usize,
+    /// Most sequences of a step.
+    pub max_num_seqs: usize,
+    /// Most rows of logits of a step.
+    pub max_num_logit_rows: usize,
+}
+
+/// A decoder on a device.
+#[derive(Debug)]
+pub struct Decoder<B: Backend> {
+    spec: DecoderSpec,
+    limits: DecoderLimits,
+    backend: B,
+    embedding: B::Matrix,
+    layers: Vec<Layer<B>>,
+    final_norm: B::Vector,
+    /// `None` where the head is the embedding, which is stored once.
+    head: Option<B::Matrix>,
+    rope: B::RopeTable,
+    step: B::Step,
+    activations: Activations<B>,
+    /// `[max_num_logit_rows, vocab_size]`, on the host.
+    logits: Vec<f32>,
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Brings weights to the device and allocates every buffer.
+    pub(crate) fn new(
+        backend: B,
+        spec: DecoderSpec,
+        plan: &WeightPlan,
+        reader: &mut WeightReader<'_>,
+        limits: DecoderLimits,
+    ) -> Result<Self, ModelError> {
+        check_limits(&limits)?;
+        // Buffers come before the weights: where memory is short, it shows in a moment and not after a long read.
+        let activations = Activations::new(&backend, &spec, &limits)?;
+        let max_blocks_per_seq = spec.max_position_embeddings.div_ceil(limits.block_size);
+        let step = backend.step(limits.max_num_tokens, limits.max_num_seqs, max_blocks_per_seq)?;
+        let rope = backend.rope_table(
+            &spec.rope.inv_freq(spec.head_dim),
+            spec.max_position_embeddings,
+            spec.rope.amplitude(),
+        )?;
+        let logits = zeroed(limits.max_num_logit_rows * spec.vocab_size)?;
+        let caches = kv_cache::allocate(&backend, &spec, limits.block_size, limits.num_blocks)?;
+
+        let embedding = reader.matrix(&backend, from_ref(&plan.embedding))?;
+        let mut layers = Vec::with_capacity(spec.num_layers);
+        for (layer, cache) in plan.layers.iter().zip(caches) {
+            layers.push(Layer::new(&backend, layer, reader, cache)?);
+        }
+        let final_norm = reader.vector(&backend, from_ref(&plan.final_norm))?;
+        let head = match &plan.head {
+            Some(head) => Some(reader.matrix(&backend, from_ref(head))?),
+            None => None,
+        };
+        Ok(Self {
+            spec,
+            limits,
+            backend,
+            embedding,
+            layers,
+            final_norm,
+            head,
+            rope,
+            step,
+            activations,
+            logits,
+        })
+    }
+
+    /// Turns the hidden states whose logits are wanted into logits on the host.
+    fn compute_logits(&mut self, num_logit_rows: usize) -> Result<&mut [f32], ModelError> {
+        let Self { backend, activations: x, spec, .. } = self;
+        // Gathered before the norm and the head, the widest product of all: a prefill needs one row of many.
+        // hidden [num_tokens, hidden_size] -> gathered [num_logit_rows, hidden_size]
+        backend.gather_logit_rows(&self.step, spec.hidden_size, &x.hidden, &mut x.gathered)?;
+        let (rows, eps) = (num_logit_rows, spec.norm_eps);
+        backend.rms_norm(rows, &x.gathered, &self.final_norm, eps, &mut x.normed)?;
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        // normed [num_logit_rows, hidden_size] -> logits [num_logit_rows, vocab_size]
+        backend.linear(rows, &x.normed, head, None, &mut x.logits)?;
+        let logits = &mut self.logits[..rows * spec.vocab_size];
+        backend.read(&x.logits, logits)?;
+        Ok(logits)
+    }
+}
+
+impl<B: Backend> LanguageModel for Decoder<B> {
+    fn spec(&self) -> &DecoderSpec {
+        &self.spec
+    }
+
+    fn backend_name(&self) -> String {
+        self.backend.name()
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.limits.num_blocks
+    }
+
+    fn block_size(&self) -> usize {
+        self.limits.block_size
+    }
+
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError> {
+        let (rows, max) = (input.logit_rows.len(), self.limits.max_num_logit_rows);
+        if rows > max {
+            return Err(ModelError::LogitRows { rows, max });
+        }
+        let Self { backend, activations, .. } = self;
+        backend.load_step(input, &mut self.step)?;
+        // hidden [num_tokens, hidden_size]
+        backend.embed(&self.step, &self.embedding, &mut activations.hidden)?;
+        let pass = Pass {
+            spec: &self.spec,
+            rope: &self.rope,
+            step: &self.step,
+            num_tokens: input.num_tokens(),
+        };
+        for layer in &mut self.layers {
+            layer.forward(backend, &pass, activations)?;
+        }
+        if rows == 0 {
+            return Ok(&mut []);
+        }
+        self.compute_logits(rows)
+    }
+}
+
+/// Allocates on the host; what does not fit is an error here as it is on the device.
+fn zeroed(len: usize) -> Result<Vec<f32>, BackendError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| BackendError::OutOfMemory {
+        num_bytes: len.saturating_mul(size_of::<f32>()),
+        device: "the host",
+    })?;
+    values.resize(len, 0.0);
+    Ok(values)
+}
+
+fn check_limits(limits: &DecoderLimits) -> Result<(), ModelError> {
+    // The upper bound keeps products with a checked spec's widths far from overflow.
+    const ROWS_MAX: usize = 1 << 20;
+    for (option, value) in [
+        ("max_num_tokens", limits.max_num_tokens),
+        ("max_num_seqs", limits.max_num_seqs),
+        ("max_num_logit_rows", limits.max_num_logit_rows),
+    ] {
+        if !(1..=ROWS_MAX).contains(&value) {
+            let rule = format!("from 1 to {ROWS_MAX}");
+            return Err(ModelError::Option { option, rule, value: value as u64 });
+        }
+    }
+    Ok(())
+}

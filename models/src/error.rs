@@ -1,0 +1,189 @@
+//! What can go wrong between a folder of files and a row of logits, a variant each.
+
+use std::{io, path::PathBuf};
+
+use kernels::{backend::BackendError, cpu::CpuError};
+
+/// A model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The configuration is not one that we can run.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights do not fit the configuration.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An option of loading breaks a rule.
+    #[error("`{option}` must be {rule}, got {value}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// The rule.
+        rule: String,
+        /// The value that broke it.
+        value: u64,
+    },
+    /// A CUDA device was asked for in a build without CUDA.
+    #[error(
+        "cuda:{index} was asked for, but this build is for the CPU; build with `--features cuda`"
+    )]
+    NoCuda {
+        /// The device's ordinal.
+        index: usize,
+    },
+    /// The CPU cannot be used as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// A step asks for more rows of logits than were allocated; the caller's fault, nothing was computed.
+    #[error("a step must ask for at most {max} rows of logits, got {rows}")]
+    LogitRows {
+        /// Rows asked for.
+        rows: usize,
+        /// Rows there are.
+        max: usize,
+    },
+    /// The device failed, or refused a step whose arrays disagree.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// `config.json` or `generation_config.json` cannot be run as it is written.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not a JSON object.
+    #[error("{file} is not a JSON object")]
+    Json {
+        /// The file's name.
+        file: &'static str,
+        /// Where it breaks.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A field without a safe default is absent or null.
+    #[error("{file}: `{field}` is missing")]
+    Missing {
+        /// The file's name.
+        file: &'static str,
+        /// The field, with its parents.
+        field: String,
+    },
+    /// A field's value breaks a rule or asks for what we do not have.
+    #[error("{file}: `{field}` must be {rule}, got {value}")]
+    Invalid {
+        /// The file's name.
+        file: &'static str,
+        /// The field, with its parents.
+        field: String,
+        /// The rule.
+        rule: String,
+        /// The value that broke it, as written, shortened.
+        value: String,
+    },
+}
+
+/// The stored tensors are not those that the configuration asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// A folder holds no safetensors.
+    #[error("{} has neither model.safetensors nor model.safetensors.index.json", directory.display())]
+    None {
+        /// The folder.
+        directory: PathBuf,
+    },
+    /// A file is not safetensors, or was cut short.
+    #[error("{file} is not a whole safetensors file")]
+    Format {
+        /// The file.
+        file: String,
+        /// What its header says.
+        #[source]
+        source: Box<candle_core::Error>,
+    },
+    /// The shard index is not one.
+    #[error("{file}: {what}")]
+    Index {
+        /// The index file.
+        file: String,
+        /// The rule that is broken.
+        what: String,
+    },
+    /// The index names a file that is not there.
+    #[error("{index} names the shard {shard}, which is not there")]
+    MissingShard {
+        /// The index file.
+        index: String,
+        /// The absent file.
+        shard: String,
+    },
+    /// The index says that a tensor is in a file, and it is not.
+    #[error("{shard} does not hold `{tensor}`, though the index says so")]
+    NotInShard {
+        /// The file.
+        shard: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// Two files hold the same tensor.
+    #[error("`{tensor}` is in {first} and in {second}")]
+    Duplicate {
+        /// The tensor.
+        tensor: String,
+        /// One file.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A tensor that the configuration asks for is not stored.
+    #[error("tensor `{tensor}` of shape {expected:?} is missing")]
+    Missing {
+        /// The tensor.
+        tensor: String,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A stored tensor has no place in the model, so the configuration is of another one.
+    #[error(
+        "{file}: tensor `{tensor}` of shape {found:?} has no use in this architecture ({num_unused} such)"
+    )]
+    Unused {
+        /// The file.
+        file: String,
+        /// The first such tensor, by name.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// How many there are.
+        num_unused: usize,
+    },
+    /// A tensor's shape is not what the configuration says.
+    #[error("{file}: tensor `{tensor}` must have shape {expected:?}, got {found:?}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The shape by the configuration.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor's element type is not one that we compute with.
+    #[error("{file}: tensor `{tensor}` must be F32, F16 or BF16, got {found}")]
+    Dtype {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The element type in the file.
+        found: String,
+    },
+}

@@ -1,0 +1,87 @@
+//! Which tensors a model is made of: names and shapes, known from the configuration before a file is opened.
+
+/// A tensor as it should be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name in the file.
+    pub name: String,
+    /// `[rows, cols]` or `[len]`.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// Describes a matrix.
+    pub fn matrix(name: impl Into<String>, rows: usize, cols: usize) -> Self {
+        Self { name: name.into(), shape: vec![rows, cols] }
+    }
+
+    /// Describes a vector.
+    pub fn vector(name: impl Into<String>, len: usize) -> Self {
+        Self { name: name.into(), shape: vec![len] }
+    }
+
+    /// Returns the number of elements.
+    pub fn num_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// The tensors of one layer; a list is stacked by rows into one matrix or vector.
+#[derive(Clone, Debug)]
+pub struct LayerPlan {
+    /// Norm before attention.
+    pub attention_norm: TensorSpec,
+    /// Queries, keys and values, in this order.
+    pub qkv: Vec<TensorSpec>,
+    /// Their biases, in the same order.
+    pub qkv_bias: Option<Vec<TensorSpec>>,
+    /// From the heads back to the residual stream.
+    pub attention_output: TensorSpec,
+    /// Norm before the feed-forward part.
+    pub ffn_norm: TensorSpec,
+    /// Gate and up, in this order.
+    pub gate_up: Vec<TensorSpec>,
+    /// From the feed-forward part back to the residual stream.
+    pub down: TensorSpec,
+}
+
+/// The tensors of a whole model.
+#[derive(Clone, Debug)]
+pub struct WeightPlan {
+    /// A row a token.
+    pub embedding: TensorSpec,
+    /// First to last.
+    pub layers: Vec<LayerPlan>,
+    /// Norm before the head.
+    pub final_norm: TensorSpec,
+    /// A row a token; `None` is the embedding.
+    pub head: Option<TensorSpec>,
+    /// Endings of the names of tensors that may be stored and have no use.
+    pub ignored_suffixes: Vec<&'static str>,
+}
+
+impl WeightPlan {
+    /// Returns every tensor, each once.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        let layers = self.layers.iter().flat_map(LayerPlan::tensors);
+        [&self.embedding, &self.final_norm].into_iter().chain(&self.head).chain(layers)
+    }
+
+    /// Returns whether a tensor of this name may be stored and have no use.
+    pub fn ignores(&self, name: &str) -> bool {
+        self.ignored_suffixes.iter().any(|suffix| name.ends_with(suffix))
+    }
+
+    /// Returns the number of parameters.
+    pub fn num_parameters(&self) -> u64 {
+        self.tensors().map(|tensor| tensor.num_elements() as u64).sum()
+    }
+}
+
+impl LayerPlan {
+    fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        let single = [&self.attention_norm, &self.attention_output, &self.ffn_norm, &self.down];
+        let bias = self.qkv_bias.iter().flatten();
+        single.into_iter().chain(&self.qkv).chain(bias).chain(&self.gate_up)
+    }
+}

@@ -1,0 +1,282 @@
+//! `config.json` in all spellings, good and bad.
+
+use kernels::backend::DType;
+use models::{
+    DecoderSpec, Source, WeightDtype,
+    config::{RopeKind, from_json},
+    read_spec, weight_bytes,
+};
+use serde_json::{Value, json};
+
+/// `Qwen/Qwen2.5-Coder-0.5B` as published, in the spelling of transformers 4.
+fn qwen_half_billion() -> Value {
+    json!({
+        "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151_643,
+        "eos_token_id": 151_643, "hidden_act": "silu", "hidden_size": 896, "initializer_range": 0.02,
+        "intermediate_size": 4864, "max_position_embeddings": 32768, "max_window_layers": 24,
+        "model_type": "qwen2", "num_attention_heads": 14, "num_hidden_layers": 24,
+        "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_scaling": null,
+        "rope_theta": 1_000_000.0, "sliding_window": null, "tie_word_embeddings": true,
+        "torch_dtype": "bfloat16", "use_cache": true, "use_sliding_window": false,
+        "vocab_size": 151_936
+    })
+}
+
+/// The same with other fields; null takes one out.
+fn with(changes: &Value) -> Value {
+    let mut config = qwen_half_billion();
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    config
+}
+
+fn read(config: &Value) -> Result<DecoderSpec, String> {
+    from_json(config.to_string().as_bytes(), None).map_err(|error| error.to_string())
+}
+
+#[test]
+fn reads_the_spelling_of_transformers_4() {
+    let spec = read(&qwen_half_billion()).unwrap();
+    assert_eq!(spec.architecture, "Qwen2ForCausalLM");
+    assert_eq!((spec.vocab_size, spec.hidden_size, spec.ffn_size), (151_936, 896, 4864));
+    assert_eq!((spec.num_layers, spec.num_heads, spec.num_kv_heads), (24, 14, 2));
+    assert_eq!((spec.head_dim, spec.max_position_embeddings), (64, 32768));
+    assert_eq!((spec.rope.theta, &spec.rope.kind), (1_000_000.0, &RopeKind::Default));
+    assert!(spec.has_tied_head && spec.has_qkv_bias);
+    assert_eq!((spec.norm_eps, spec.dtype), (1e-6, DType::Bf16));
+    assert_eq!((spec.windows, spec.eos_token_ids), (vec![None; 24], vec![151_643]));
+}
+
+#[test]
+fn reads_the_spelling_of_transformers_5_as_the_same() {
+    let config = with(&json!({
+        "torch_dtype": null, "dtype": "bfloat16", "rope_scaling": null, "rope_theta": null,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+        "layer_types": vec!["full_attention"; 24], "head_dim": 64
+    }));
+    assert_eq!(read(&config).unwrap(), read(&qwen_half_billion()).unwrap());
+}
+
+#[test]
+fn counts_the_parameters_that_are_published() {
+    let spec = read(&qwen_half_billion()).unwrap();
+    assert_eq!(weight_bytes(&spec, WeightDtype::Stored).unwrap(), 2 * 494_032_768);
+    let seven_billion = with(&json!({
+        "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+        "num_hidden_layers": 28, "num_key_value_heads": 4, "tie_word_embeddings": false,
+        "vocab_size": 152_064
+    }));
+    let spec = read(&seven_billion).unwrap();
+    assert_eq!(weight_bytes(&spec, WeightDtype::F32).unwrap(), 4 * 7_615_616_512);
+}
+
+#[test]
+fn reads_the_demo_model() {
+    let spec = read_spec(Source::Demo).unwrap();
+    assert!(spec.has_tied_head);
+    assert!(!spec.eos_token_ids.is_empty());
+}
+
+#[test]
+fn fills_in_what_may_be_left_out() {
+    let config = with(&json!({
+        "rope_theta": null, "tie_word_embeddings": null, "num_key_value_heads": null,
+        "rms_norm_eps": null, "torch_dtype": null, "hidden_act": null, "eos_token_id": null,
+        "use_sliding_window": null
+    }));
+    let spec = read(&config).unwrap();
+    assert_eq!((spec.rope.theta, spec.norm_eps, spec.num_kv_heads), (10_000.0, 1e-6, 14));
+    assert_eq!((spec.has_tied_head, spec.dtype), (false, DType::F32));
+    assert!(spec.eos_token_ids.is_empty());
+}
+
+#[test]
+fn reads_windows() {
+    let rows = [
+        (json!({"sliding_window": 4096}), vec![None; 24]),
+        (json!({"sliding_window": 4096, "use_sliding_window": true}), vec![None; 24]),
+        (
+            json!({"sliding_window": 4096, "use_sliding_window": true, "max_window_layers": 22}),
+            [vec![None; 22], vec![Some(4096); 2]].concat(),
+        ),
+        (
+            json!({"sliding_window": 512, "use_sliding_window": true, "max_window_layers": 0}),
+            vec![Some(512); 24],
+        ),
+        (
+            json!({
+                "sliding_window": 512, "use_sliding_window": true, "num_hidden_layers": 2,
+                "layer_types": ["sliding_attention", "full_attention"]
+            }),
+            vec![Some(512), None],
+        ),
+    ];
+    for (changes, expected) in rows {
+        assert_eq!(read(&with(&changes)).unwrap().windows, expected, "{changes}");
+    }
+}
+
+#[test]
+fn joins_the_ends_of_text_of_both_files() {
+    let rows = [
+        (json!(7), json!({}), vec![7]),
+        (json!(7), json!({"eos_token_id": 9}), vec![7, 9]),
+        (json!([9, 7]), json!({"eos_token_id": [7, 3]}), vec![3, 7, 9]),
+        (json!(null), json!({"eos_token_id": null}), vec![]),
+    ];
+    for (eos, generation, expected) in rows {
+        let config = with(&json!({"eos_token_id": eos})).to_string();
+        let spec = from_json(config.as_bytes(), Some(generation.to_string().as_bytes())).unwrap();
+        assert_eq!(spec.eos_token_ids, expected, "{eos} {generation}");
+    }
+}
+
+/// Each row is an edit and a part of the message that it leads to.
+fn check_refused(rows: &[(Value, &str)]) {
+    for (changes, expected) in rows {
+        let error = read(&with(changes)).unwrap_err();
+        assert!(error.starts_with("config.json: "), "{error}");
+        assert!(error.contains(expected), "{changes}: {error}");
+    }
+}
+
+#[test]
+fn names_the_field_and_the_value_that_it_refuses() {
+    check_refused(&[
+        (json!({"architectures": null}), "`architectures` is missing"),
+        (json!({"architectures": []}), "`architectures` is missing"),
+        (
+            json!({"architectures": ["GPT2LMHeadModel"]}),
+            "`architectures` must be one of Qwen2ForCausalLM, got GPT2LMHeadModel",
+        ),
+        (json!({"architectures": [3]}), "`architectures` must be a list of names, got 3"),
+        (json!({"hidden_size": null}), "`hidden_size` is missing"),
+        (json!({"hidden_size": "896"}), "`hidden_size` must be a whole number from 0, got \"896\""),
+        (json!({"hidden_size": 896.5}), "`hidden_size` must be a whole number from 0, got 896.5"),
+        (json!({"hidden_size": -896}), "`hidden_size` must be a whole number from 0, got -896"),
+        (json!({"vocab_size": 0}), "`vocab_size` must be from 1 to 4194304, got 0"),
+        (
+            json!({"num_attention_heads": 15}),
+            "`num_attention_heads` must be a divisor of `hidden_size` (896), got 15",
+        ),
+        (
+            json!({"num_attention_heads": 0}),
+            "`num_attention_heads` must be a divisor of `hidden_size` (896), got 0",
+        ),
+        (
+            json!({"num_key_value_heads": 4}),
+            "`num_key_value_heads` must be a divisor of `num_attention_heads` (14), got 4",
+        ),
+        (json!({"num_key_value_heads": 0}), "`num_key_value_heads` must be from 1 to 1024, got 0"),
+        (json!({"head_dim": 63}), "`head_dim` must be even, its halves being rotated, got 63"),
+        (json!({"rms_norm_eps": 0.0}), "`rms_norm_eps` must be above 0 and below 1, got 0"),
+        (json!({"rope_theta": -1.0}), "`rope_theta` must be finite and at least 1, got -1"),
+        (json!({"hidden_act": "gelu"}), "`hidden_act` must be \"silu\", got \"gelu\""),
+        (json!({"torch_dtype": "int8"}), "`torch_dtype` must be bfloat16, float16 or float32"),
+        (json!({"dtype": "float8_e4m3fn"}), "`dtype` must be bfloat16, float16 or float32"),
+        (json!({"tie_word_embeddings": "yes"}), "`tie_word_embeddings` must be true or false"),
+        (
+            json!({"quantization_config": {"quant_method": "gptq"}}),
+            "`quantization_config` must be absent, being unsupported, got {\"quant_method\":\"gptq\"}",
+        ),
+        (
+            json!({"eos_token_id": -1}),
+            "`eos_token_id` must be a token id or a list of them, got -1",
+        ),
+        (json!({"eos_token_id": [1, "x"]}), "`eos_token_id` must be a token id or a list of them"),
+        (json!({"eos_token_id": 151_936}), "`eos_token_id` must be below `vocab_size` (151936)"),
+    ]);
+}
+
+#[test]
+fn names_the_setting_of_positions_that_it_refuses() {
+    check_refused(&[
+        (
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}),
+            "`rope_scaling.type` must be \"default\", the only kind that is supported, got \"yarn\"",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}),
+            "`rope_parameters.rope_type` must be \"default\"",
+        ),
+        (json!({"rope_parameters": {"factor": 4}}), "`rope_parameters.rope_type` is missing"),
+        (
+            json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
+            "`rope_parameters.partial_rotary_factor` must be 1, got 0.5",
+        ),
+        (json!({"rope_scaling": "yarn"}), "`rope_scaling` must be an object, got \"yarn\""),
+        (json!({"use_sliding_window": true}), "`sliding_window` is missing"),
+        (
+            json!({"use_sliding_window": true, "sliding_window": 0, "max_window_layers": 0}),
+            "`sliding_window` must be at least 1, got 0",
+        ),
+        (
+            json!({"use_sliding_window": true, "sliding_window": 9, "layer_types": ["full_attention"]}),
+            "`layer_types` must be one entry a layer (24), got 1",
+        ),
+        (
+            json!({"use_sliding_window": true, "sliding_window": 9, "layer_types": ["linear"]}),
+            "`layer_types` must be a list of \"full_attention\" and \"sliding_attention\"",
+        ),
+    ]);
+}
+
+#[test]
+fn refuses_text_that_is_not_an_object() {
+    for text in ["", "[]", "{", "{\"hidden_size\": NaN}", "\u{feff}{}", "null"] {
+        let error = from_json(text.as_bytes(), None).unwrap_err().to_string();
+        assert_eq!(error, "config.json is not a JSON object", "{text}");
+    }
+    let config = qwen_half_billion().to_string();
+    let error = from_json(config.as_bytes(), Some(b"x")).unwrap_err().to_string();
+    assert_eq!(error, "generation_config.json is not a JSON object");
+}
+
+#[test]
+fn shortens_a_long_value() {
+    let error = read(&with(&json!({"hidden_act": "é".repeat(5000)}))).unwrap_err();
+    assert!(error.len() < 400, "{error}");
+}
+
+/// Whatever one field says, reading ends in a spec that can be computed with or in an error with the field's name.
+#[test]
+fn never_panics_on_absurd_values() {
+    let absurd = [
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(2),
+        json!(3),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(1u64 << 32),
+        json!((1u64 << 63) + 1),
+        json!(1e308),
+        json!(-0.0),
+        json!(1e-320),
+        json!(0.1),
+        json!(true),
+        json!(""),
+        json!("silu"),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!({"rope_type": 1}),
+        json!([null]),
+    ];
+    let config = qwen_half_billion();
+    let mut fields: Vec<String> = config.as_object().unwrap().keys().cloned().collect();
+    fields.extend(["head_dim", "rope_parameters", "layer_types", "dtype"].map(str::to_owned));
+    for field in &fields {
+        for value in &absurd {
+            for base in [json!({}), json!({"use_sliding_window": true, "sliding_window": 8})] {
+                let mut config = with(&base);
+                config[field] = value.clone();
+                let Ok(spec) = read(&config) else { continue };
+                assert!(weight_bytes(&spec, WeightDtype::F32).unwrap() > 0);
+                assert!(models::kv_bytes_per_block(&spec, 16) > 0);
+                let inv_freq = spec.rope.inv_freq(spec.head_dim);
+                assert!(inv_freq.iter().all(|x| x.is_finite()), "{field} {value}");
+            }
+        }
+    }
+}

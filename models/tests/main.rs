@@ -1,0 +1,16 @@
+//! The boundary of the crate: files in, logits out.
+
+#![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
+
+/// `config.json` in all spellings, good and bad.
+mod config;
+/// Batched, chunked and scattered runs give the same bits as plain ones.
+mod equivalence;
+/// Logits and greedy output of Hugging Face transformers.
+mod golden;
+/// Limits of loading: memory, context, rows of logits.
+mod limits;
+/// A block table and a loop, as simple as an engine can be.
+mod support;
+/// Safetensors that are right, wrong, cut short or in pieces.
+mod weights;

@@ -1,0 +1,76 @@
+//! Reads a request's body within its limits of size and time.
+
+use axum::{
+    body::{Body, BodyDataStream},
+    extract::Request,
+    http::{HeaderMap, header},
+};
+use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+
+use crate::api::{
+    ApiState,
+    error::{ApiError, ApiErrorKind},
+    json,
+};
+
+/// Reads the body as a JSON object; the content type is not looked at, as editors omit or misspell it.
+///
+/// # Errors
+/// A body that is too large, too slow, cut off, or not the object that `T` describes.
+pub(super) async fn read_json<T: DeserializeOwned>(
+    state: &ApiState,
+    request: Request,
+) -> Result<T, ApiError> {
+    let (head, body) = request.into_parts();
+    let reading = read(&head.headers, body, state.body_bytes_max());
+    let bytes = tokio::time::timeout(state.read_timeout(), reading).await.map_err(|_| {
+        ApiError::new(
+            ApiErrorKind::ReadTimeout,
+            format!("the body took longer than {} s", state.read_timeout().as_secs_f32()),
+        )
+    })??;
+    json::parse(&bytes)
+}
+
+async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
+        .unwrap_or(0);
+    let too_large = || {
+        ApiError::new(
+            ApiErrorKind::BodyTooLarge,
+            format!("the body must be at most {bytes_max} bytes"),
+        )
+    };
+    // A client that asks first is told before it sends.
+    if declared > bytes_max && headers.contains_key(header::EXPECT) {
+        return Err(too_large());
+    }
+    let mut pieces = body.into_data_stream();
+    let mut bytes = Vec::with_capacity(declared.min(bytes_max));
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| {
+            ApiError::new(ApiErrorKind::Invalid, "the body ended before its length")
+        })?;
+        if bytes.len() + piece.len() > bytes_max {
+            discard(pieces, bytes_max).await;
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// Most clients read the answer only after they have sent everything: closing at once would reset their connection
+/// and lose the 413. So as much again is read and dropped.
+async fn discard(mut pieces: BodyDataStream, bytes_max: usize) {
+    let mut discarded = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        discarded += piece.len();
+        if discarded > bytes_max {
+            return;
+        }
+    }
+}

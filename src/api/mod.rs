@@ -1,0 +1,213 @@
+//! The dialects: each translates its wire format to the vocabulary and back, and knows nothing of completing.
+//!
+//! A dialect is a folder: `wire` (the bytes' shape), `convert` (to a request and back), `mod` (endpoints, errors).
+//! What all share is here: the id of a request, limits of a body, admission, CORS, tolerant paths.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderName, Method, Uri, header, uri::PathAndQuery},
+    middleware::from_fn_with_state,
+    response::Response,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer as _, util::MapRequestLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::api::{
+    correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
+    error::{ApiError, ApiErrorKind},
+};
+use crate::config::ServerConfig;
+use crate::service::CompletionService;
+
+mod body;
+mod clock;
+mod correlation;
+mod error;
+mod gitlab;
+mod json;
+mod monitoring;
+mod openai;
+
+/// Says whether the server is on its way out, so that probes stop sending it work.
+#[derive(Clone, Debug, Default)]
+pub struct DrainFlag(Arc<AtomicBool>);
+
+impl DrainFlag {
+    /// Switches readiness off, for good.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the server is on its way out.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What the endpoints share.
+#[derive(Clone, Debug)]
+pub struct ApiState(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    service: CompletionService,
+    drain: DrainFlag,
+    admission: Arc<Semaphore>,
+    body_bytes_max: usize,
+    read_timeout: Duration,
+    started_unix_seconds: u64,
+}
+
+/// A place among the requests in work; dropping it frees the place.
+type Admission = OwnedSemaphorePermit;
+
+/// A full house empties within a completion's time, which is about this.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl ApiState {
+    /// Serves `service` within the limits of `config`.
+    pub fn new(service: CompletionService, config: &ServerConfig, drain: DrainFlag) -> Self {
+        let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            service,
+            drain,
+            admission: Arc::new(Semaphore::new(num_places)),
+            body_bytes_max: config.body_bytes_max,
+            read_timeout: config.read_timeout,
+            started_unix_seconds: clock::unix_seconds(),
+        }))
+    }
+
+    fn service(&self) -> &CompletionService {
+        &self.0.service
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.0.drain.is_raised() && self.0.service.is_ready()
+    }
+
+    fn body_bytes_max(&self) -> usize {
+        self.0.body_bytes_max
+    }
+
+    fn read_timeout(&self) -> Duration {
+        self.0.read_timeout
+    }
+
+    fn started_unix_seconds(&self) -> u64 {
+        self.0.started_unix_seconds
+    }
+
+    /// Takes a place among the requests in work. Asked for once the body is there, so that slow senders hold none.
+    fn admit(&self) -> Result<Admission, ApiError> {
+        Arc::clone(&self.0.admission).try_acquire_owned().map_err(|_| ApiError {
+            kind: ApiErrorKind::Overloaded,
+            field: None,
+            message: "too many requests are in work".to_owned(),
+            retry_after: Some(RETRY_AFTER),
+        })
+    }
+}
+
+/// Returns all endpoints.
+pub fn router(state: ApiState, config: &ServerConfig) -> Router {
+    let endpoints = Router::new()
+        .merge(gitlab::routes())
+        .merge(openai::routes())
+        .merge(monitoring::routes())
+        .fallback(unknown_route)
+        .with_state(state);
+    // Rewriting a path has no effect once a router has chosen, so an outer router does it.
+    let mut router =
+        Router::new().fallback_service(MapRequestLayer::new(normalise_path).layer(endpoints));
+    if !config.cors_allowed_origins.is_empty() {
+        router = router.layer(cors(config.cors_allowed_origins.clone()));
+    }
+    router.layer(from_fn_with_state(Arc::new(RequestIds::default()), correlate))
+}
+
+/// An unknown path answers in the shape of the dialect it looks like.
+async fn unknown_route(request: Request) -> Response {
+    let path = request.uri().path();
+    if ["/v2/", "/v3/", "/v4/", "/monitoring/"].iter().any(|root| path.starts_with(root)) {
+        return gitlab::unknown_route();
+    }
+    openai::unknown_route(request.method())
+}
+
+fn cors(origins: Vec<String>) -> CorsLayer {
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::predicate(move |origin, _| {
+            origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+        })
+    };
+    let exposed: [HeaderName; 3] = [X_REQUEST_ID, X_PROCESS_TIME, header::RETRY_AFTER];
+    // `*` would leave `Authorization` out, so the headers asked for are allowed by name.
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(exposed)
+}
+
+/// Clients join a base address and a path with one slash too many, or end with one.
+fn normalise_path(mut request: Request) -> Request {
+    let path = request.uri().path();
+    if !path.contains("//") && (!path.ends_with('/') || path == "/") {
+        return request;
+    }
+    let mut normal = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        normal.push('/');
+        normal.push_str(segment);
+    }
+    if normal.is_empty() {
+        normal.push('/');
+    }
+    if let Some(query) = request.uri().query() {
+        normal.push('?');
+        normal.push_str(query);
+    }
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(path_and_query) = PathAndQuery::try_from(normal) {
+        parts.path_and_query = Some(path_and_query);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn folds_slashes() {
+        let rows = [
+            ("/", "/"),
+            ("//", "/"),
+            ("/v1/models", "/v1/models"),
+            ("/v1/models/", "/v1/models"),
+            ("//v1//models///a%2Fb//?q=//", "/v1/models/a%2Fb?q=//"),
+        ];
+        for (given, expected) in rows {
+            let request = Request::builder().uri(given).body(Body::empty()).unwrap();
+            assert_eq!(normalise_path(request).uri(), expected, "{given}");
+        }
+    }
+}

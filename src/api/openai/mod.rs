@@ -1,0 +1,246 @@
+//! OpenAI's legacy completions, which most editors' plugins speak, and its list of models.
+//!
+//! # Source
+//! The published API reference and vLLM's additions to it; `docs/api.md` says where we differ and why.
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Request, State},
+    http::{Method, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::future::try_join_all;
+
+use crate::api::{
+    ApiState, body,
+    clock::unix_seconds,
+    correlation::RequestId,
+    error::{ApiError, ApiErrorKind},
+    openai::{
+        convert::Asked,
+        stream::Answer,
+        wire::{
+            WireCapabilities, WireChoice, WireError, WireFailure, WireModel, WireModels,
+            WireRequest, WireResponse, WireUsage, WireUsageMember,
+        },
+    },
+};
+use crate::completion::CompletionRequest;
+use crate::provider::{CompletionStream, ModelInfo, ProviderError};
+use crate::service::RequestContext;
+
+mod convert;
+mod stream;
+mod wire;
+
+/// Returns the dialect's endpoints.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new()
+        .route("/v1/completions", post(completions))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// An error in this dialect's shape: `{"error": {"message", "type", "param", "code"}}`.
+struct OpenAiError(ApiError);
+
+impl From<ApiError> for OpenAiError {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<ProviderError> for OpenAiError {
+    fn from(error: ProviderError) -> Self {
+        Self(ApiError::from_provider(error, convert::wire_name))
+    }
+}
+
+impl OpenAiError {
+    fn body(&self) -> WireFailure<'_> {
+        let Self(error) = self;
+        let (_, r#type, code) = self.row();
+        let param = error.field.as_deref();
+        WireFailure { error: WireError { message: &error.message, r#type, param, code } }
+    }
+
+    /// Returns status, `type` and `code`.
+    fn row(&self) -> (StatusCode, &'static str, Option<&'static str>) {
+        const REQUEST: &str = "invalid_request_error";
+        const SERVER: &str = "server_error";
+        match self.0.kind {
+            ApiErrorKind::Invalid => (StatusCode::BAD_REQUEST, REQUEST, None),
+            ApiErrorKind::PromptTooLong => {
+                (StatusCode::BAD_REQUEST, REQUEST, Some("context_length_exceeded"))
+            }
+            ApiErrorKind::UnknownModel => (StatusCode::NOT_FOUND, REQUEST, Some("model_not_found")),
+            ApiErrorKind::UnknownRoute => (StatusCode::NOT_FOUND, REQUEST, None),
+            ApiErrorKind::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, REQUEST, None),
+            ApiErrorKind::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, Some("request_too_large"))
+            }
+            ApiErrorKind::ReadTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, REQUEST, Some("request_timeout"))
+            }
+            ApiErrorKind::Overloaded => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
+            }
+            ApiErrorKind::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("unavailable"))
+            }
+            ApiErrorKind::DeadlineExceeded => {
+                (StatusCode::GATEWAY_TIMEOUT, SERVER, Some("deadline_exceeded"))
+            }
+            ApiErrorKind::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error"))
+            }
+        }
+    }
+}
+
+impl IntoResponse for OpenAiError {
+    fn into_response(self) -> Response {
+        let (status, ..) = self.row();
+        let body = Json(self.body()).into_response();
+        self.0.into_response(status, body)
+    }
+}
+
+/// Answers an unknown path.
+pub(super) fn unknown_route(method: &Method) -> Response {
+    let message = format!("no endpoint answers {method} on this path");
+    OpenAiError(ApiError::new(ApiErrorKind::UnknownRoute, message)).into_response()
+}
+
+/// Answers a method that the endpoint does not have.
+async fn wrong_method(method: Method) -> Response {
+    let message = format!("this endpoint does not answer {method}");
+    OpenAiError(ApiError::new(ApiErrorKind::WrongMethod, message)).into_response()
+}
+
+/// What every answer and event of a completion begins with.
+struct Head {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+impl Head {
+    fn response(&self, choices: Vec<WireChoice>, usage: WireUsageMember) -> WireResponse<'_> {
+        WireResponse {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        }
+    }
+}
+
+async fn completions(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, OpenAiError> {
+    let wire: WireRequest = body::read_json(&state, request).await?;
+    let model = state.service().model();
+    let asked = convert::asked(wire, &model, state.service().limits())?;
+    let admission = state.admit()?;
+    let head =
+        Head { id: format!("cmpl-{}", id.0), created: unix_seconds(), model: model.name.clone() };
+    if !asked.is_streaming {
+        return whole(&state, head, &id, asked).await;
+    }
+    let has_logprobs = asked.requests.iter().any(|request| request.logprobs.is_some());
+    let Asked { num_choices, echo, has_usage, .. } = asked;
+    let streams = start(&state, &id, asked.requests).await?;
+    let answer = Answer { head, num_choices, echo, has_logprobs, has_usage, _admission: admission };
+    Ok(stream::respond(answer, streams).await?)
+}
+
+async fn whole(
+    state: &ApiState,
+    head: Head,
+    id: &RequestId,
+    asked: Asked,
+) -> Result<Response, OpenAiError> {
+    let Asked { requests, echo, num_choices, .. } = asked;
+    let has_logprobs = requests.iter().any(|request| request.logprobs.is_some());
+    // All run at once; the first to fail takes the others with it.
+    let completions = try_join_all(requests.into_iter().map(async |request| {
+        let stream = state.service().complete(request, context(id, false)).await?;
+        stream.collect().await
+    }))
+    .await?;
+    let mut usage = WireUsage::default();
+    let mut choices = Vec::with_capacity(completions.len() * num_choices as usize);
+    for (prompt_index, completion) in completions.into_iter().enumerate() {
+        convert::add_usage(&mut usage, completion.usage);
+        for choice in completion.choices {
+            let echoed = echo.as_ref().map_or("", |texts| texts[prompt_index].as_str());
+            choices.push(WireChoice {
+                index: prompt_index as u32 * num_choices + choice.index,
+                text: if echoed.is_empty() {
+                    choice.text
+                } else {
+                    format!("{echoed}{}", choice.text)
+                },
+                logprobs: has_logprobs.then(|| convert::logprobs(choice.logprobs, &mut 0)),
+                finish_reason: Some(convert::finish_reason_name(choice.finish_reason)),
+            });
+        }
+    }
+    Ok(Json(head.response(choices, WireUsageMember::Counted(usage))).into_response())
+}
+
+async fn start(
+    state: &ApiState,
+    id: &RequestId,
+    requests: Vec<CompletionRequest>,
+) -> Result<Vec<CompletionStream>, ProviderError> {
+    let starts =
+        requests.into_iter().map(|request| state.service().complete(request, context(id, true)));
+    try_join_all(starts).await
+}
+
+fn context(id: &RequestId, is_streaming: bool) -> RequestContext {
+    RequestContext {
+        request_id: id.0.as_ref().to_owned(),
+        endpoint: "openai.completions",
+        is_streaming,
+    }
+}
+
+async fn models(State(state): State<ApiState>) -> Response {
+    let model = state.service().model();
+    Json(WireModels { object: "list", data: [wire_model(&model, &state)] }).into_response()
+}
+
+/// The wildcard: a model's name may hold slashes.
+async fn model(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Response, OpenAiError> {
+    let model = state.service().model();
+    if id != model.name {
+        return Err(convert::unknown_model(&model).into());
+    }
+    Ok(Json(wire_model(&model, &state)).into_response())
+}
+
+fn wire_model<'a>(model: &'a ModelInfo, state: &ApiState) -> WireModel<'a> {
+    WireModel {
+        id: &model.name,
+        object: "model",
+        created: state.started_unix_seconds(),
+        owned_by: &model.engine,
+        capabilities: WireCapabilities {
+            fim: model.has_fim,
+            repo_fim: model.has_repo_fim,
+            max_context: model.max_context_tokens,
+        },
+    }
+}

@@ -1,0 +1,186 @@
+//! A completion as server-sent events: pieces of all prompts as they come, usage if asked for, the end mark.
+
+use axum::response::{
+    IntoResponse, Response,
+    sse::{Event, Sse},
+};
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
+
+use crate::api::{
+    Admission,
+    openai::{
+        Head, OpenAiError, convert,
+        wire::{WireChoice, WireUsage, WireUsageMember},
+    },
+};
+use crate::completion::CompletionChunk;
+use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
+
+/// What every event says, and what the answer is made of.
+pub(super) struct Answer {
+    pub(super) head: Head,
+    pub(super) num_choices: u32,
+    /// The prompts' texts, where they are to stand before the answers.
+    pub(super) echo: Option<Vec<String>>,
+    pub(super) has_logprobs: bool,
+    pub(super) has_usage: bool,
+    /// Held to the end of the answer.
+    pub(super) _admission: Admission,
+}
+
+/// Answers with events; one stream a prompt.
+///
+/// # Errors
+/// What fails before the first event, which still gets its status.
+pub(super) async fn respond(
+    answer: Answer,
+    streams: Vec<CompletionStream>,
+) -> Result<Response, ProviderError> {
+    let num_choices_all = streams.len() * answer.num_choices as usize;
+    let mut events = merge(streams);
+    let first = match events.next().await {
+        Some((_, Err(error))) => return Err(error),
+        first => first,
+    };
+    let state = Streaming {
+        choices: vec![ChoiceState::default(); num_choices_all],
+        events: stream::iter(first).chain(events).boxed(),
+        phase: Phase::Running,
+        usage: WireUsage::default(),
+        answer,
+    };
+    Ok(Sse::new(sse_events(state)).into_response())
+}
+
+/// Makes one stream of all; the usual single one is not worth the bookkeeping of several.
+fn merge(streams: Vec<CompletionStream>) -> BoxStream<'static, PromptEvent> {
+    let mut all: Vec<_> = streams
+        .into_iter()
+        .enumerate()
+        .map(|(prompt_index, stream)| prompt_events(prompt_index, stream))
+        .collect();
+    if all.len() == 1 { all.swap_remove(0) } else { stream::select_all(all).boxed() }
+}
+
+type PromptEvent = (usize, Result<CompletionEvent, ProviderError>);
+
+/// Makes a stream of a completion's events, which ends after `Done` or the first error.
+fn prompt_events(prompt_index: usize, stream: CompletionStream) -> BoxStream<'static, PromptEvent> {
+    stream::unfold(Some(stream), move |stream| async move {
+        let mut stream = stream?;
+        let event = stream.next().await.unwrap_or_else(|| {
+            let kind = ProviderErrorKind::Internal;
+            Err(ProviderError::new(kind, "the completion ended early"))
+        });
+        let is_last = matches!(event, Ok(CompletionEvent::Done(_)) | Err(_));
+        Some(((prompt_index, event), (!is_last).then_some(stream)))
+    })
+    .boxed()
+}
+
+/// How far a choice has come.
+#[derive(Clone, Copy, Default)]
+struct ChoiceState {
+    has_begun: bool,
+    /// In characters.
+    text_offset: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Running,
+    Usage,
+    EndMark,
+    Over,
+}
+
+struct Streaming {
+    answer: Answer,
+    choices: Vec<ChoiceState>,
+    events: BoxStream<'static, PromptEvent>,
+    phase: Phase,
+    usage: WireUsage,
+}
+
+fn sse_events(state: Streaming) -> impl Stream<Item = Result<Event, axum::Error>> + Send {
+    stream::unfold(state, async |mut state| {
+        let event = state.next().await?;
+        Some((event, state))
+    })
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<Result<Event, axum::Error>> {
+        loop {
+            match self.phase {
+                Phase::Running => match self.events.next().await {
+                    Some((prompt_index, Ok(CompletionEvent::Chunk(chunk)))) => {
+                        if let Some(choice) = self.choice(prompt_index, chunk) {
+                            return Some(self.event(vec![choice], None));
+                        }
+                    }
+                    Some((_, Ok(CompletionEvent::Done(usage)))) => {
+                        convert::add_usage(&mut self.usage, usage);
+                    }
+                    Some((_, Err(error))) => return Some(self.fail(error)),
+                    None if self.answer.has_usage => self.phase = Phase::Usage,
+                    None => self.phase = Phase::EndMark,
+                },
+                Phase::Usage => {
+                    self.phase = Phase::EndMark;
+                    return Some(self.event(Vec::new(), Some(self.usage)));
+                }
+                Phase::EndMark => {
+                    self.phase = Phase::Over;
+                    return Some(Ok(Event::default().data("[DONE]")));
+                }
+                Phase::Over => return None,
+            }
+        }
+    }
+
+    /// Returns the chunk as the wire has it; `None` where it says nothing, which some clients stumble over.
+    fn choice(&mut self, prompt_index: usize, chunk: CompletionChunk) -> Option<WireChoice> {
+        let index = prompt_index * self.answer.num_choices as usize + chunk.choice_index as usize;
+        let mut text = chunk.text;
+        let state = self.choices.get_mut(index)?;
+        if let Some(echo) = &self.answer.echo
+            && !state.has_begun
+        {
+            text.insert_str(0, &echo[prompt_index]);
+        }
+        state.has_begun = true;
+        if text.is_empty() && chunk.logprobs.is_empty() && chunk.finish_reason.is_none() {
+            return None;
+        }
+        let logprobs = self
+            .answer
+            .has_logprobs
+            .then(|| convert::logprobs(chunk.logprobs, &mut state.text_offset));
+        let finish_reason = chunk.finish_reason.map(convert::finish_reason_name);
+        Some(WireChoice { index: index as u32, text, logprobs, finish_reason })
+    }
+
+    fn event(
+        &self,
+        choices: Vec<WireChoice>,
+        usage: Option<WireUsage>,
+    ) -> Result<Event, axum::Error> {
+        let usage = match usage {
+            Some(usage) => WireUsageMember::Counted(usage),
+            None if self.answer.has_usage => WireUsageMember::Null,
+            None => WireUsageMember::Absent,
+        };
+        Event::default().json_data(self.answer.head.response(choices, usage))
+    }
+
+    /// Says what went wrong and ends without the end mark; the other prompts' work is dropped.
+    fn fail(&mut self, error: ProviderError) -> Result<Event, axum::Error> {
+        self.phase = Phase::Over;
+        self.events = stream::empty().boxed();
+        Event::default().json_data(OpenAiError::from(error).body())
+    }
+}

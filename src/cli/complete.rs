@@ -1,0 +1,171 @@
+//! `lacuna complete`: the completion of one place of a file, computed here or asked of a running server.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Read as _},
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+
+use crate::{
+    cli::{CliError, client::Server, compose::compose, place, print, runtime, start_logs},
+    completion::{CompletionRequest, Input, Language, SamplingParams},
+    config::{
+        Config, Environment, RawConfig,
+        raw::{RawCompletion, RawEngine, RawLog, RawModel},
+    },
+    provider::CompletionEvent,
+    service::{CompletionService, RequestContext},
+};
+
+/// The options of `lacuna complete`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lacuna complete src/main.rs --line 12 --column 9
+  git show HEAD:src/main.rs | lacuna complete - --line 12 --column 9 --max-tokens 32
+  lacuna complete src/main.rs --line 12 --column 9 --url http://127.0.0.1:5052
+
+With --url, --model is the name under which the server knows the model; the other settings are the server's.
+Logs begin at warn here unless --log says otherwise.")]
+pub struct CompleteArgs {
+    /// The file, in UTF-8; - reads standard input.
+    file: PathBuf,
+    /// Line of the gap, from 1.
+    #[arg(long, value_name = "L")]
+    line: usize,
+    /// Column of the gap, from 1, in characters; one more than the line has is its end.
+    #[arg(long, value_name = "C")]
+    column: usize,
+    /// Ask a running server, such as <http://127.0.0.1:5052>, instead of loading a model.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Most tokens of the completion.
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<NonZeroU32>,
+    /// File of settings, see lacuna.example.toml [env: `LACUNA_CONFIG`].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    model: RawModel,
+    #[command(flatten)]
+    engine: RawEngine,
+    #[command(flatten)]
+    completion: RawCompletion,
+    #[command(flatten)]
+    log: RawLog,
+}
+
+/// Prints the completion.
+///
+/// # Errors
+/// [`CliError::Usage`] for a file, place or setting that cannot be used, else [`CliError::Failed`].
+pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<(), CliError> {
+    let CompleteArgs { file, line, column, url, max_tokens, config, .. } = arguments;
+    let text = read(&file).map_err(CliError::Usage)?;
+    let (prefix, suffix) =
+        place::split(&text, line, column).map_err(|error| CliError::Usage(error.into()))?;
+    let server = url.as_deref().map(Server::parse).transpose().map_err(CliError::Usage)?;
+    let mut raw = RawConfig {
+        model: arguments.model,
+        engine: arguments.engine,
+        completion: arguments.completion,
+        log: arguments.log,
+        ..RawConfig::default()
+    };
+    raw.log.filter.get_or_insert_with(|| "warn".to_owned());
+    // To a server the name is a name; only here could it be a folder, so it must not be checked as one.
+    let remote_model = if server.is_some() { raw.model.source.take() } else { None };
+    let path = config.or_else(|| environment.config_file());
+    let config = Config::load(&raw, environment, path.as_deref())?;
+    start_logs(&config.log)?;
+    let runtime = runtime(config.server.num_worker_threads)?;
+    let gap = Gap { prefix, suffix, file: &file, max_tokens };
+    if let Some(server) = server {
+        print(&runtime.block_on(ask(&server, &gap, remote_model.as_deref(), &config))?)?;
+    } else {
+        let _entered = runtime.enter();
+        let composed = compose(&config)?;
+        runtime.block_on(complete(&composed.service, &gap))?;
+    }
+    // A shell's prompt should begin on its own line; a script gets the completion to the byte.
+    if io::stdout().is_terminal() { print("\n") } else { Ok(()) }
+}
+
+struct Gap<'a> {
+    prefix: &'a str,
+    suffix: &'a str,
+    file: &'a Path,
+    max_tokens: Option<NonZeroU32>,
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        bytes
+    } else {
+        fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
+    };
+    // The error's own text names an offset only, no text of the file.
+    String::from_utf8(bytes).map_err(|error| {
+        anyhow!(error.utf8_error()).context(format!("{} must be UTF-8", file.display()))
+    })
+}
+
+async fn ask(
+    server: &Server,
+    gap: &Gap<'_>,
+    model: Option<&str>,
+    config: &Config,
+) -> anyhow::Result<String> {
+    let mut body = serde_json::json!({
+        "prompt": gap.prefix,
+        "suffix": gap.suffix,
+        "temperature": 0,
+    });
+    if let Some(model) = model {
+        body["model"] = model.into();
+    }
+    if let Some(max_tokens) = gap.max_tokens {
+        body["max_tokens"] = max_tokens.get().into();
+    }
+    let answer = server.post("/v1/completions", &body, config.completion.timeout).await?;
+    let text = answer["choices"][0]["text"].as_str();
+    Ok(text.context("the server's answer has no choice with a text")?.to_owned())
+}
+
+async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliError> {
+    let file_name = gap.file.to_string_lossy();
+    let request = CompletionRequest {
+        input: Input::Fim { prefix: gap.prefix.to_owned(), suffix: gap.suffix.to_owned() },
+        repository: None,
+        language: Language::detect(&file_name, None),
+        file_name: Some(file_name.into_owned()),
+        context: Vec::new(),
+        sampling: SamplingParams::greedy(),
+        max_tokens: gap.max_tokens.map(NonZeroU32::get),
+        stop: None,
+        stop_token_ids: Vec::new(),
+        num_choices: 1,
+        logprobs: None,
+        deadline: None,
+        model: None,
+    };
+    let context = RequestContext {
+        request_id: "complete".to_owned(),
+        endpoint: "cli.complete",
+        is_streaming: true,
+    };
+    let mut stream = service.complete(request, context).await.context("cannot complete")?;
+    while let Some(event) = stream.next().await {
+        match event.context("the completion broke off")? {
+            CompletionEvent::Chunk(chunk) => print(&chunk.text)?,
+            CompletionEvent::Done(_) => break,
+        }
+    }
+    Ok(())
+}

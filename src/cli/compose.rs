@@ -1,0 +1,183 @@
+//! The composition root: weights, tokenizer, engine, provider and service become one. Nothing else names them all.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow, bail};
+use models::{
+    DecoderSpec, Device, KvCacheSize, LoadOptions, Source, WeightDtype, load, read_spec,
+    tokenizer_json, weight_bytes,
+};
+use tracing::{info, warn};
+
+use crate::{
+    cli::progress::LoadProgress,
+    config::{Config, DeviceChoice, DtypeChoice, ModelConfig, ModelSource},
+    engine::{
+        self, Engine, EngineHandle, EngineLimits, ModelRunner,
+        memory::{CacheDemand, free_bytes, plan_num_blocks},
+    },
+    hub,
+    prompt::{FimTemplate, budget::Shares, family, family::Layout},
+    provider::{
+        ModelInfo,
+        local::{LocalParts, LocalProvider},
+    },
+    service::CompletionService,
+    tokenizer::Tokenizer,
+};
+
+/// The family of the embedded model: its tokenizer has Qwen's sentinels, but it was not trained on all that they mean.
+const DEMO_FAMILY: &str = "lacuna-demo";
+
+/// A server's parts. The engine is drained after the listener, so that running requests can end.
+#[derive(Debug)]
+pub struct Composed {
+    /// Owns the thread that computes.
+    pub engine: Engine,
+    /// The way to it.
+    pub handle: EngineHandle,
+    /// Completes.
+    pub service: CompletionService,
+}
+
+/// Loads the model and puts the parts together. Takes as long as reading the weights does.
+///
+/// # Errors
+/// The first part that cannot be made, with what would mend it.
+pub fn compose(config: &Config) -> anyhow::Result<Composed> {
+    let folder = folder(&config.model)?;
+    let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
+    let json = tokenizer_json(source).context("cannot read the tokenizer")?;
+    let tokenizer = Tokenizer::from_json(&json).context("cannot use the tokenizer")?;
+    let template = template(config, &tokenizer)?;
+    let spec = read_spec(source).context("cannot read the model's configuration")?;
+    let eos_token_ids = spec.eos_token_ids.clone();
+    let (engine, handle) = start_engine(config, source, &spec, &tokenizer)?;
+    let model = ModelInfo {
+        name: config.model.served_name.clone(),
+        engine: "lacuna".to_owned(),
+        max_context_tokens: handle.limits().context_tokens_max as u32,
+        has_fim: template.is_some(),
+        has_repo_fim: template.as_ref().is_some_and(|template| template.repo().is_some()),
+        vocab_size: handle.limits().vocab_size,
+    };
+    let provider = LocalProvider::new(LocalParts {
+        engine: handle.clone(),
+        tokenizer,
+        template,
+        model,
+        eos_token_ids,
+        shares: Shares {
+            suffix: config.completion.suffix_share,
+            context: config.completion.context_share,
+        },
+        max_tokens_default: config.completion.max_tokens_default,
+    });
+    let service = CompletionService::new(std::sync::Arc::new(provider), config.completion.clone());
+    Ok(Composed { engine, handle, service })
+}
+
+/// Returns the model's folder; the embedded model has none.
+fn folder(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
+    match &model.source {
+        ModelSource::Demo => Ok(None),
+        ModelSource::Directory(folder) if folder.is_dir() => Ok(Some(folder.clone())),
+        ModelSource::Directory(folder) => Err(anyhow!("there is no folder {}", folder.display())),
+        ModelSource::Hub { repository, revision } => {
+            Ok(Some(hub::find_snapshot(&model.hub_cache, repository, revision)?))
+        }
+    }
+}
+
+/// Returns how the model is asked to fill a gap; `None` where its tokenizer has no known sentinels.
+fn template(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<Option<FimTemplate>> {
+    let family = match (&config.model.family, &config.model.source) {
+        (Some(name), _) => Some(family::by_name(name).ok_or_else(|| {
+            let names: Vec<&str> = family::FAMILIES.iter().map(|family| family.name).collect();
+            anyhow!("`model.family` must be one of {}, got {name:?}", names.join(", "))
+        })?),
+        (None, ModelSource::Demo) => family::by_name(DEMO_FAMILY),
+        (None, _) => family::recognise(|token| tokenizer.added_token_id(token).is_some()),
+    };
+    let Some(family) = family else {
+        warn!("the tokenizer has no known FIM sentinels: only plain continuation will work");
+        return Ok(None);
+    };
+    info!(family = family.name, "fill-in-the-middle");
+    let template = FimTemplate::resolve(family, |token| tokenizer.added_token_id(token))?;
+    Ok(Some(match config.completion.line_start_layout {
+        None => template,
+        Some(true) => template.with_layout(Layout::LineStart),
+        Some(false) => template.with_layout(Layout::Plain),
+    }))
+}
+
+fn start_engine(
+    config: &Config,
+    source: Source<'_>,
+    spec: &DecoderSpec,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<(Engine, EngineHandle)> {
+    if tokenizer.num_ids() as usize > spec.vocab_size {
+        bail!(
+            "the tokenizer has {} ids, the model only {}: they do not belong together",
+            tokenizer.num_ids(),
+            spec.vocab_size
+        );
+    }
+    let options = load_options(config, spec)?;
+    let mut progress = LoadProgress::new(&config.model.served_name);
+    let model = load(source, &options, &mut |at| progress.update(at.bytes_done, at.bytes_total))
+        .context("cannot load the model")?;
+    progress.finish();
+    let limits = EngineLimits {
+        num_seqs_max: options.max_num_seqs,
+        num_batched_tokens_max: options.max_num_tokens,
+        block_size: model.block_size(),
+        num_blocks: model.num_blocks(),
+        context_tokens_max: model.spec().max_position_embeddings,
+        num_queued_max: config.engine.num_queued_max,
+        has_prefix_cache: config.engine.has_prefix_cache,
+        vocab_size: tokenizer.num_ids(),
+    };
+    info!(
+        backend = model.backend_name(),
+        architecture = spec.architecture,
+        context_tokens = limits.context_tokens_max,
+        kv_cache_tokens = limits.num_blocks * limits.block_size,
+        "loaded"
+    );
+    let runner = ModelRunner::new(model, tokenizer.num_ids() as usize);
+    engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
+}
+
+fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptions> {
+    let dtype = match config.model.dtype {
+        DtypeChoice::Bf16 => WeightDtype::Stored,
+        DtypeChoice::F32 => WeightDtype::F32,
+    };
+    let own = spec.max_position_embeddings;
+    let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
+    let demand = CacheDemand {
+        kv_cache_bytes: config.engine.kv_cache_bytes,
+        block_size: config.engine.block_size,
+        context_tokens: context_tokens_max.unwrap_or(own).min(own),
+        num_seqs_max: config.engine.num_seqs_max,
+        weight_bytes: weight_bytes(spec, dtype)?,
+    };
+    Ok(LoadOptions {
+        device: match config.model.device {
+            DeviceChoice::Auto => Device::Auto,
+            DeviceChoice::Cpu => Device::Cpu,
+            DeviceChoice::Cuda(ordinal) => Device::Cuda(ordinal),
+        },
+        dtype,
+        block_size: config.engine.block_size,
+        kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, free_bytes())?),
+        max_num_tokens: config.engine.num_batched_tokens_max,
+        max_num_seqs: config.engine.num_seqs_max,
+        max_num_logit_rows: config.engine.num_seqs_max,
+        context_tokens_max,
+        num_threads: config.engine.num_threads,
+    })
+}

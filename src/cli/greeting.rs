@@ -1,0 +1,81 @@
+//! What a person sees first: the address, the model, and a line that they can paste.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+/// A gap that a small model fills with the obvious: the middle of a function, with its use before and its end behind.
+const PREFIX: &str =
+    "def average(values):\n    total = 0\n    for value in values:\n        total += ";
+const SUFFIX: &str = "\n    return total / len(values)\n";
+
+/// Returns the greeting of a server that listens on `address` and serves `model`.
+pub fn greeting(address: SocketAddr, model: &str) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ =
+        writeln!(text, "Lacuna {} serves {model} on {}", env!("CARGO_PKG_VERSION"), url(address));
+    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, model));
+    text
+}
+
+/// Returns the URL under which this machine reaches a server that listens on `address`.
+pub fn url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+/// Returns a shell line that asks for a completion.
+fn curl_line(address: SocketAddr, model: &str) -> String {
+    let body = serde_json::json!({
+        "model": model,
+        "prompt": PREFIX,
+        "suffix": SUFFIX,
+        "max_tokens": 32,
+        "temperature": 0,
+    });
+    // Inside single quotes the shell reads nothing but the closing quote.
+    let body = body.to_string().replace('\'', r"'\''");
+    format!(
+        "curl -s {}/v1/completions -H 'content-type: application/json' -d '{body}'",
+        url(address)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_address_can_be_called() {
+        let rows = [
+            ("127.0.0.1:5052", "http://127.0.0.1:5052"),
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            ("[::]:5052", "http://[::1]:5052"),
+            ("192.0.2.7:1", "http://192.0.2.7:1"),
+        ];
+        for (address, expected) in rows {
+            assert_eq!(url(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_shell_hands_the_body_on_as_it_is() {
+        let name = "it's \"mine\" $HOME `x` \\";
+        let line = curl_line("127.0.0.1:5052".parse().unwrap(), name);
+        let script =
+            format!("curl() {{ for word; do last=$word; done; printf %s \"$last\"; }}\n{line}");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(body["model"], name);
+        assert_eq!(body["prompt"], PREFIX);
+        assert_eq!(body["suffix"], SUFFIX);
+    }
+}

@@ -1,0 +1,118 @@
+//! The settings in force, written as somebody would have typed them.
+
+use std::path::Path;
+
+use crate::config::{
+    Config, DeviceChoice, DtypeChoice, LogFormat, ModelSource,
+    raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
+    resolve::AUTO,
+    units::{format_size, format_time},
+};
+
+impl Config {
+    /// Returns the settings as TOML that reads back to the same settings.
+    ///
+    /// # Errors
+    /// Never for settings that were resolved; the serialiser's type has the case.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&RawConfig::from(self))
+    }
+}
+
+impl From<&Config> for RawConfig {
+    fn from(config: &Config) -> Self {
+        let Config { server, engine, completion, log, .. } = config;
+        Self {
+            server: RawServer {
+                host: Some(server.host.to_string()),
+                port: Some(server.port.into()),
+                cors_allowed_origins: Some(server.cors_allowed_origins.clone()),
+                max_body_size: Some(Scalar::Text(format_size(server.body_bytes_max as u64))),
+                max_concurrent_requests: integer(server.concurrent_requests_max),
+                drain_timeout: Some(format_time(server.drain_timeout)),
+                read_timeout: Some(format_time(server.read_timeout)),
+                worker_threads: integer(server.num_worker_threads),
+            },
+            model: raw_model(config),
+            engine: RawEngine {
+                max_num_seqs: integer(engine.num_seqs_max),
+                max_num_batched_tokens: integer(engine.num_batched_tokens_max),
+                block_size: integer(engine.block_size),
+                kv_cache_memory: Some(Scalar::Text(
+                    engine.kv_cache_bytes.map_or_else(|| AUTO.to_owned(), format_size),
+                )),
+                max_num_queued: integer(engine.num_queued_max),
+                prefix_cache: Some(engine.has_prefix_cache),
+                threads: Some(scalar(engine.num_threads)),
+            },
+            completion: RawCompletion {
+                max_tokens_default: Some(completion.max_tokens_default.into()),
+                max_tokens_limit: Some(completion.max_tokens_limit.into()),
+                max_choices: Some(completion.num_choices_limit.into()),
+                max_stops: integer(completion.num_stops_limit),
+                suffix_share: Some(completion.suffix_share),
+                context_share: Some(completion.context_share),
+                line_start_layout: Some(
+                    completion
+                        .line_start_layout
+                        .map_or(AUTO, |on| if on { "on" } else { "off" })
+                        .to_owned(),
+                ),
+                timeout: Some(format_time(completion.timeout)),
+            },
+            log: RawLog {
+                format: Some(
+                    match log.format {
+                        LogFormat::Text => "text",
+                        LogFormat::Json => "json",
+                    }
+                    .to_owned(),
+                ),
+                filter: Some(log.filter.clone()),
+            },
+        }
+    }
+}
+
+fn raw_model(config: &Config) -> RawModel {
+    let model = &config.model;
+    RawModel {
+        source: Some(match &model.source {
+            ModelSource::Demo => "demo".to_owned(),
+            ModelSource::Directory(path) => directory(path),
+            ModelSource::Hub { repository, revision } => format!("{repository}@{revision}"),
+        }),
+        served_name: Some(model.served_name.clone()),
+        device: Some(match model.device {
+            DeviceChoice::Auto => AUTO.to_owned(),
+            DeviceChoice::Cpu => "cpu".to_owned(),
+            DeviceChoice::Cuda(ordinal) => format!("cuda:{ordinal}"),
+        }),
+        dtype: Some(
+            match model.dtype {
+                DtypeChoice::Bf16 => "bf16",
+                DtypeChoice::F32 => "f32",
+            }
+            .to_owned(),
+        ),
+        family: Some(model.family.clone().unwrap_or_else(|| AUTO.to_owned())),
+        max_context_tokens: Some(scalar(
+            model.context_tokens_max.map(|tokens| tokens.get() as usize),
+        )),
+        hub_cache: Some(model.hub_cache.to_string_lossy().into_owned()),
+    }
+}
+
+/// A folder reads back as a folder only where it cannot be taken for `org/name` or `demo`.
+fn directory(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    if path.starts_with(['/', '.', '~']) { path.into_owned() } else { format!("./{path}") }
+}
+
+fn integer(value: usize) -> Option<i64> {
+    i64::try_from(value).ok()
+}
+
+fn scalar(value: Option<usize>) -> Scalar {
+    value.and_then(integer).map_or_else(|| Scalar::Text(AUTO.to_owned()), Scalar::Integer)
+}

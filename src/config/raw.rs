@@ -1,0 +1,275 @@
+//! The settings exactly as somebody typed them: nothing checked, nothing filled in.
+//!
+//! One field is one setting, declared once: its name is the key in the TOML file, its doc line the help text, its
+//! option `--key-name` also the variable `LACUNA_KEY_NAME`. Defaults are in `lacuna.example.toml`, see [`super::layers`].
+
+use clap::{
+    Args,
+    builder::{StringValueParser, TypedValueParser},
+};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be typed; `None` is "not said here".
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// `[server]`
+    #[command(flatten)]
+    pub server: RawServer,
+    /// `[model]`
+    #[command(flatten)]
+    pub model: RawModel,
+    /// `[engine]`
+    #[command(flatten)]
+    pub engine: RawEngine,
+    /// `[completion]`
+    #[command(flatten)]
+    pub completion: RawCompletion,
+    /// `[log]`
+    #[command(flatten)]
+    pub log: RawLog,
+}
+
+/// `[server]`: listening and HTTP.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Server")]
+pub struct RawServer {
+    /// IP address to listen on; 0.0.0.0 is every IPv4 address of this machine.
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// Port to listen on; 0 lets the system choose.
+    #[arg(long, value_name = "PORT", value_parser = integer, allow_negative_numbers = true)]
+    pub port: Option<i64>,
+    /// Origins that web pages may call from, separated by commas; * is any.
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',', hide_short_help = true)]
+    pub cors_allowed_origins: Option<Vec<String>>,
+    /// Largest request body.
+    #[arg(long, value_name = "SIZE", value_parser = scalar(), hide_short_help = true)]
+    pub max_body_size: Option<Scalar>,
+    /// Requests in work at once; more are refused with 429.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_concurrent_requests: Option<i64>,
+    /// Longest time for running requests to end after SIGTERM.
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub drain_timeout: Option<String>,
+    /// Longest time for a client to send its request.
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub read_timeout: Option<String>,
+    /// Threads that speak HTTP; they share the cores with those that compute.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub worker_threads: Option<i64>,
+}
+
+/// `[model]`: what is loaded.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Model")]
+pub struct RawModel {
+    /// The embedded demo model, a model's folder, or `org/name[@revision]` from the local Hugging Face cache.
+    #[arg(long = "model", value_name = "demo|DIR|org/name")]
+    pub source: Option<String>,
+    /// Name that clients see; auto takes the folder's or the repository's.
+    #[arg(long = "served-model-name", value_name = "NAME")]
+    pub served_name: Option<String>,
+    /// Device to compute on.
+    #[arg(long, value_name = "auto|cpu|cuda:N")]
+    pub device: Option<String>,
+    /// Element type of the weights in memory.
+    #[arg(long, value_name = "bf16|f32")]
+    pub dtype: Option<String>,
+    /// FIM family, such as qwen2.5-coder; auto recognises it by the tokenizer's sentinels.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub family: Option<String>,
+    /// Cuts the model's context; auto keeps the model's own.
+    #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true, hide_short_help = true)]
+    pub max_context_tokens: Option<Scalar>,
+    /// Folder of the Hugging Face cache; auto follows `HF_HUB_CACHE`, `HF_HOME`, then ~/.cache/huggingface/hub.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub hub_cache: Option<String>,
+}
+
+/// `[engine]`: the continuous batch.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Engine")]
+pub struct RawEngine {
+    /// Sequences computed together.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true)]
+    pub max_num_seqs: Option<i64>,
+    /// Tokens of one step; long prompts are computed in pieces of this size.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_num_batched_tokens: Option<i64>,
+    /// Tokens of a cache block.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub block_size: Option<i64>,
+    /// Memory for keys and values, such as 2GiB; auto sizes it for the model and the machine.
+    #[arg(long, value_name = "SIZE", value_parser = scalar())]
+    pub kv_cache_memory: Option<Scalar>,
+    /// Sequences that wait; more are refused with 429.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_num_queued: Option<i64>,
+    /// Whether prompts that begin alike share their cache blocks.
+    #[arg(long, value_name = "true|false", hide_possible_values = true, hide_short_help = true)]
+    pub prefix_cache: Option<bool>,
+    /// Threads that compute; auto takes the machine's cores.
+    #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true)]
+    pub threads: Option<Scalar>,
+}
+
+/// `[completion]`: rules of a completion.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Completions")]
+pub struct RawCompletion {
+    /// Tokens of a choice where the request says nothing.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_tokens_default: Option<i64>,
+    /// Most tokens of a choice.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_tokens_limit: Option<i64>,
+    /// Most choices of a request.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_choices: Option<i64>,
+    /// Most stop texts of a request.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub max_stops: Option<i64>,
+    /// Share of the prompt's tokens kept for the text after the cursor.
+    #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true, hide_short_help = true)]
+    pub suffix_share: Option<f64>,
+    /// Largest share of the prompt's tokens given to other files.
+    #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true, hide_short_help = true)]
+    pub context_share: Option<f64>,
+    /// Whether the typed part of the cursor's line follows the middle sentinel; auto does as the family prefers.
+    #[arg(long, value_name = "auto|on|off", hide_short_help = true)]
+    pub line_start_layout: Option<String>,
+    /// Longest time of a request.
+    #[arg(long = "request-timeout", value_name = "TIME", hide_short_help = true)]
+    pub timeout: Option<String>,
+}
+
+/// `[log]`: logging.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Logs")]
+pub struct RawLog {
+    /// Form of log lines.
+    #[arg(long = "log-format", value_name = "text|json")]
+    pub format: Option<String>,
+    /// Level, or a list such as `info,lacuna::engine=debug`.
+    #[arg(long = "log", value_name = "FILTER")]
+    pub filter: Option<String>,
+}
+
+/// A number, or a word or unit that stands for one: `8`, `"auto"`, `"2GiB"`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged, expecting = "an integer or a string")]
+pub enum Scalar {
+    /// A bare number.
+    Integer(i64),
+    /// Anything else.
+    Text(String),
+}
+
+impl From<&str> for Scalar {
+    fn from(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Integer)
+    }
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// Takes any text: whether it is a number is for the setting's own rule to say.
+fn scalar() -> impl TypedValueParser<Value = Scalar> {
+    StringValueParser::new().map(|text| Scalar::from(text.as_str()))
+}
+
+fn integer(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "must be an integer")
+}
+
+fn number(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "must be a number")
+}
+
+impl RawConfig {
+    /// Returns these settings, and `lower`'s where these say nothing.
+    #[must_use]
+    pub fn or(self, lower: Self) -> Self {
+        Self {
+            server: self.server.or(lower.server),
+            model: self.model.or(lower.model),
+            engine: self.engine.or(lower.engine),
+            completion: self.completion.or(lower.completion),
+            log: RawLog {
+                format: self.log.format.or(lower.log.format),
+                filter: self.log.filter.or(lower.log.filter),
+            },
+        }
+    }
+}
+
+impl RawServer {
+    fn or(self, lower: Self) -> Self {
+        Self {
+            host: self.host.or(lower.host),
+            port: self.port.or(lower.port),
+            cors_allowed_origins: self.cors_allowed_origins.or(lower.cors_allowed_origins),
+            max_body_size: self.max_body_size.or(lower.max_body_size),
+            max_concurrent_requests: self.max_concurrent_requests.or(lower.max_concurrent_requests),
+            drain_timeout: self.drain_timeout.or(lower.drain_timeout),
+            read_timeout: self.read_timeout.or(lower.read_timeout),
+            worker_threads: self.worker_threads.or(lower.worker_threads),
+        }
+    }
+}
+
+impl RawModel {
+    fn or(self, lower: Self) -> Self {
+        Self {
+            source: self.source.or(lower.source),
+            served_name: self.served_name.or(lower.served_name),
+            device: self.device.or(lower.device),
+            dtype: self.dtype.or(lower.dtype),
+            family: self.family.or(lower.family),
+            max_context_tokens: self.max_context_tokens.or(lower.max_context_tokens),
+            hub_cache: self.hub_cache.or(lower.hub_cache),
+        }
+    }
+}
+
+impl RawEngine {
+    fn or(self, lower: Self) -> Self {
+        Self {
+            max_num_seqs: self.max_num_seqs.or(lower.max_num_seqs),
+            max_num_batched_tokens: self.max_num_batched_tokens.or(lower.max_num_batched_tokens),
+            block_size: self.block_size.or(lower.block_size),
+            kv_cache_memory: self.kv_cache_memory.or(lower.kv_cache_memory),
+            max_num_queued: self.max_num_queued.or(lower.max_num_queued),
+            prefix_cache: self.prefix_cache.or(lower.prefix_cache),
+            threads: self.threads.or(lower.threads),
+        }
+    }
+}
+
+impl RawCompletion {
+    fn or(self, lower: Self) -> Self {
+        Self {
+            max_tokens_default: self.max_tokens_default.or(lower.max_tokens_default),
+            max_tokens_limit: self.max_tokens_limit.or(lower.max_tokens_limit),
+            max_choices: self.max_choices.or(lower.max_choices),
+            max_stops: self.max_stops.or(lower.max_stops),
+            suffix_share: self.suffix_share.or(lower.suffix_share),
+            context_share: self.context_share.or(lower.context_share),
+            line_start_layout: self.line_start_layout.or(lower.line_start_layout),
+            timeout: self.timeout.or(lower.timeout),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! From what was typed to what is in force: every rule of every setting, once.
+
+use std::{
+    fmt::Display,
+    num::NonZeroU32,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::config::{
+    CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, LogConfig,
+    LogFormat, ModelConfig, ModelSource, ServerConfig, Violation,
+    raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
+    units::{format_size, format_time, parse_size, parse_time},
+};
+
+/// The word that leaves a choice to the program.
+pub(super) const AUTO: &str = "auto";
+
+const TENTH: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Checks and completes the settings.
+///
+/// # Errors
+/// The first rule that is broken.
+pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
+    Ok(Config {
+        server: server(raw.server)?,
+        model: model(raw.model, environment)?,
+        engine: engine(raw.engine)?,
+        completion: completion(raw.completion)?,
+        log: log(raw.log)?,
+    })
+}
+
+fn server(raw: RawServer) -> Result<ServerConfig, Violation> {
+    let host = said("server.host", raw.host)?;
+    let origins = said("server.cors_allowed_origins", raw.cors_allowed_origins)?;
+    if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
+        let rule = "a list of origins such as https://gitlab.example.com, or *";
+        return Err(broken("server.cors_allowed_origins", rule, origin));
+    }
+    let body_sizes = (1 << 10)..=(1 << 30);
+    Ok(ServerConfig {
+        host: host.parse().map_err(|_| {
+            broken("server.host", "an IP address such as 127.0.0.1 or 0.0.0.0", &host)
+        })?,
+        port: integer("server.port", raw.port, 0..=65_535)?,
+        cors_allowed_origins: origins,
+        body_bytes_max: size(
+            "server.max_body_size",
+            &said("server.max_body_size", raw.max_body_size)?,
+            body_sizes,
+        )? as usize,
+        concurrent_requests_max: integer(
+            "server.max_concurrent_requests",
+            raw.max_concurrent_requests,
+            1..=65_536,
+        )?,
+        drain_timeout: time("server.drain_timeout", raw.drain_timeout, Duration::ZERO..=HOUR)?,
+        read_timeout: time("server.read_timeout", raw.read_timeout, TENTH..=HOUR)?,
+        num_worker_threads: integer("server.worker_threads", raw.worker_threads, 1..=256)?,
+    })
+}
+
+fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violation> {
+    let source = said("model.source", raw.source)?;
+    let source = model_source(&source, environment)?;
+    let served_name = said("model.served_name", raw.served_name)?;
+    let served_name = if served_name == AUTO { name_of(&source) } else { served_name };
+    if served_name.is_empty() || served_name.len() > 256 || served_name.contains(char::is_control) {
+        return Err(broken(
+            "model.served_name",
+            "1 to 256 printable bytes",
+            format!("{served_name:?}"),
+        ));
+    }
+    let family = said("model.family", raw.family)?;
+    let context =
+        auto_integer("model.max_context_tokens", raw.max_context_tokens, 64..=16_777_216)?;
+    let hub_cache = said("model.hub_cache", raw.hub_cache)?;
+    Ok(ModelConfig {
+        served_name,
+        device: device(&said("model.device", raw.device)?)?,
+        dtype: word(
+            "model.dtype",
+            raw.dtype,
+            &[("bf16", DtypeChoice::Bf16), ("f32", DtypeChoice::F32)],
+        )?,
+        family: (family != AUTO).then_some(family),
+        context_tokens_max: context.and_then(NonZeroU32::new),
+        hub_cache: if hub_cache == AUTO {
+            // Without a home there is no cache to find; an empty path says so when a model is looked up.
+            environment.hub_cache().unwrap_or_default()
+        } else {
+            expand_home(&hub_cache, environment)
+        },
+        source,
+    })
+}
+
+fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
+    let num_seqs_max: usize = integer("engine.max_num_seqs", raw.max_num_seqs, 1..=1024)?;
+    let num_batched_tokens_max: usize =
+        integer("engine.max_num_batched_tokens", raw.max_num_batched_tokens, 16..=131_072)?;
+    if num_batched_tokens_max < num_seqs_max {
+        // Else some sequences would never get their next token in the step of the others.
+        return Err(broken(
+            "engine.max_num_batched_tokens",
+            &format!("at least `engine.max_num_seqs`, which is {num_seqs_max}"),
+            num_batched_tokens_max,
+        ));
+    }
+    let kv_cache = said("engine.kv_cache_memory", raw.kv_cache_memory)?;
+    let kv_cache_bytes = match kv_cache {
+        Scalar::Text(text) if text == AUTO => None,
+        kv_cache => Some(size("engine.kv_cache_memory", &kv_cache, (1 << 20)..=(1 << 44))?),
+    };
+    Ok(EngineConfig {
+        num_seqs_max,
+        num_batched_tokens_max,
+        block_size: integer("engine.block_size", raw.block_size, 8..=256)?,
+        kv_cache_bytes,
+        num_queued_max: integer("engine.max_num_queued", raw.max_num_queued, 1..=65_536)?,
+        has_prefix_cache: said("engine.prefix_cache", raw.prefix_cache)?,
+        num_threads: auto_integer("engine.threads", raw.threads, 1..=1024)?,
+    })
+}
+
+fn completion(raw: RawCompletion) -> Result<CompletionConfig, Violation> {
+    let max_tokens_limit: u32 =
+        integer("completion.max_tokens_limit", raw.max_tokens_limit, 1..=1_048_576)?;
+    let suffix_share = share("completion.suffix_share", raw.suffix_share)?;
+    let context_share = share("completion.context_share", raw.context_share)?;
+    if suffix_share + context_share >= 1.0 {
+        let rule =
+            format!("below 1 together with `completion.suffix_share`, which is {suffix_share}");
+        return Err(broken("completion.context_share", &rule, context_share));
+    }
+    Ok(CompletionConfig {
+        max_tokens_default: integer(
+            "completion.max_tokens_default",
+            raw.max_tokens_default,
+            1..=i64::from(max_tokens_limit),
+        )?,
+        max_tokens_limit,
+        num_choices_limit: integer("completion.max_choices", raw.max_choices, 1..=128)?,
+        num_stops_limit: integer("completion.max_stops", raw.max_stops, 1..=1024)?,
+        suffix_share,
+        context_share,
+        line_start_layout: word(
+            "completion.line_start_layout",
+            raw.line_start_layout,
+            &[(AUTO, None), ("on", Some(true)), ("off", Some(false))],
+        )?,
+        timeout: time("completion.timeout", raw.timeout, TENTH..=24 * HOUR)?,
+    })
+}
+
+fn log(raw: RawLog) -> Result<LogConfig, Violation> {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let filter = said("log.filter", raw.filter)?;
+    if !is_log_filter(&filter) {
+        let rule = "off, error, warn, info, debug or trace, or a list of module=level";
+        return Err(broken("log.filter", rule, &filter));
+    }
+    Ok(LogConfig { format: word("log.format", raw.format, &formats)?, filter })
+}
+
+/// Tells the embedded model, a folder and a name on the hub apart.
+fn model_source(text: &str, environment: &Environment) -> Result<ModelSource, Violation> {
+    if text == "demo" {
+        return Ok(ModelSource::Demo);
+    }
+    if text.starts_with(['/', '.', '~']) || Path::new(text).is_dir() {
+        return Ok(ModelSource::Directory(expand_home(text, environment)));
+    }
+    let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
+    let is_repository = repository.split_once('/').is_some_and(|(organisation, name)| {
+        is_repository_part(organisation) && is_repository_part(name)
+    });
+    let is_revision = revision.split('/').all(is_repository_part);
+    if !is_repository || !is_revision {
+        let rule = "demo, an existing folder, or org/name with an optional @revision";
+        return Err(broken("model.source", rule, text));
+    }
+    Ok(ModelSource::Hub { repository: repository.to_owned(), revision: revision.to_owned() })
+}
+
+/// Names become parts of paths in the cache, so nothing that climbs out of a folder may pass.
+fn is_repository_part(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+fn name_of(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Demo => "demo".to_owned(),
+        ModelSource::Hub { repository, .. } => repository.clone(),
+        ModelSource::Directory(path) => {
+            // `.` and `..` have a name only once they are followed.
+            let followed = || path.canonicalize().ok()?.file_name().map(ToOwned::to_owned);
+            let name = path.file_name().map(ToOwned::to_owned).or_else(followed);
+            name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+        }
+    }
+}
+
+fn expand_home(text: &str, environment: &Environment) -> PathBuf {
+    let rest = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match (rest, environment.home()) {
+        (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
+        _ => PathBuf::from(text.strip_prefix("./").filter(|rest| !rest.is_empty()).unwrap_or(text)),
+    }
+}
+
+fn device(text: &str) -> Result<DeviceChoice, Violation> {
+    match text.split_once(':') {
+        None if text == AUTO => Ok(DeviceChoice::Auto),
+        None if text == "cpu" => Ok(DeviceChoice::Cpu),
+        Some(("cuda", ordinal)) if ordinal.parse::<u16>().is_ok() => {
+            Ok(DeviceChoice::Cuda(ordinal.parse().unwrap_or_default()))
+        }
+        _ => Err(broken("model.device", "auto, cpu or cuda:N", text)),
+    }
+}
+
+fn is_origin(origin: &str) -> bool {
+    let is_host = |rest: &str| {
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic() && !"/?#@*,".contains(c))
+    };
+    origin == "*"
+        || origin.split_once("://").is_some_and(|(scheme, rest)| {
+            scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+                && !scheme.is_empty()
+                && is_host(rest)
+        })
+}
+
+/// A bare word must be a level: the logger would take `verbose` for a module and log nothing of ours.
+fn is_log_filter(filter: &str) -> bool {
+    let is_level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_lowercase().as_str())
+    };
+    filter.split(',').all(|part| match part.trim().split_once('=') {
+        Some((module, level)) => {
+            !module.is_empty()
+                && module.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c))
+                && is_level(level)
+        }
+        None => is_level(part.trim()),
+    })
+}
+
+fn broken(key: &'static str, rule: &str, got: impl Display) -> Violation {
+    Violation { key, rule: rule.to_owned(), got: got.to_string() }
+}
+
+fn said<T>(key: &'static str, value: Option<T>) -> Result<T, Violation> {
+    value.ok_or_else(|| broken(key, "set", "nothing"))
+}
+
+fn integer<T: TryFrom<i64>>(
+    key: &'static str,
+    value: Option<i64>,
+    range: RangeInclusive<i64>,
+) -> Result<T, Violation> {
+    let value = said(key, value)?;
+    let inside = range.contains(&value).then(|| T::try_from(value).ok()).flatten();
+    let rule = || format!("between {} and {}", range.start(), range.end());
+    inside.ok_or_else(|| broken(key, &rule(), value))
+}
+
+fn auto_integer<T: TryFrom<i64>>(
+    key: &'static str,
+    value: Option<Scalar>,
+    range: RangeInclusive<i64>,
+) -> Result<Option<T>, Violation> {
+    let value = said(key, value)?;
+    let inside = match &value {
+        Scalar::Text(text) if text == AUTO => return Ok(None),
+        Scalar::Integer(number) if range.contains(number) => T::try_from(*number).ok(),
+        Scalar::Integer(_) | Scalar::Text(_) => None,
+    };
+    let rule = || format!("auto, or between {} and {}", range.start(), range.end());
+    inside.map(Some).ok_or_else(|| broken(key, &rule(), value))
+}
+
+fn size(key: &'static str, value: &Scalar, range: RangeInclusive<u64>) -> Result<u64, Violation> {
+    let bytes = match value {
+        Scalar::Integer(bytes) => u64::try_from(*bytes).ok(),
+        Scalar::Text(text) => parse_size(text),
+    };
+    bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+        let (low, high) = (format_size(*range.start()), format_size(*range.end()));
+        broken(key, &format!("a size between {low} and {high}"), value)
+    })
+}
+
+fn time(
+    key: &'static str,
+    value: Option<String>,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, Violation> {
+    let text = said(key, value)?;
+    parse_time(&text).filter(|time| range.contains(time)).ok_or_else(|| {
+        let (low, high) = (format_time(*range.start()), format_time(*range.end()));
+        broken(key, &format!("a time between {low} and {high}"), &text)
+    })
+}
+
+fn share(key: &'static str, value: Option<f64>) -> Result<f64, Violation> {
+    let share = said(key, value)?;
+    if (0.0..1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(broken(key, "at least 0 and below 1", share))
+    }
+}
+
+fn word<T: Copy>(
+    key: &'static str,
+    value: Option<String>,
+    words: &[(&str, T)],
+) -> Result<T, Violation> {
+    let text = said(key, value)?;
+    let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+    let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    found.ok_or_else(|| broken(key, &format!("one of {}", names.join(", ")), &text))
+}

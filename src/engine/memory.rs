@@ -1,0 +1,118 @@
+//! How large the KV cache is: what was asked for, else what the batch could use, else a share of the machine.
+
+use std::fs;
+
+use models::{DecoderSpec, kv_bytes_per_block};
+
+/// Share of the memory that is free at start, weights taken off. The rest stays for the page cache, which the mmapped
+/// weights live in, and for other programs.
+const FREE_MEMORY_SHARE: f64 = 0.5;
+
+/// Taken where the system does not tell its free memory.
+///
+/// # Units
+/// bytes
+const FREE_MEMORY_FALLBACK: u64 = 2 << 30;
+
+/// Why the cache cannot be sized.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// Not one sequence of the model's context would fit.
+    #[error(
+        "a KV cache of {kv_cache_bytes} bytes holds {num_tokens} tokens, and the context has {context_tokens}; \
+         raise `engine.kv_cache_memory` to {needed_bytes} or lower `model.max_context_tokens`"
+    )]
+    ContextDoesNotFit {
+        /// What there is.
+        kv_cache_bytes: u64,
+        /// What that holds.
+        num_tokens: u64,
+        /// What one sequence may take.
+        context_tokens: usize,
+        /// What that would need.
+        needed_bytes: u64,
+    },
+}
+
+/// What the cache is sized for.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheDemand {
+    /// Memory asked for; `None` sizes it.
+    pub kv_cache_bytes: Option<u64>,
+    /// Tokens of a block.
+    pub block_size: usize,
+    /// Tokens of the longest sequence.
+    pub context_tokens: usize,
+    /// Sequences computed together.
+    pub num_seqs_max: usize,
+    /// Memory of the weights.
+    pub weight_bytes: u64,
+}
+
+/// Returns the number of cache blocks.
+///
+/// # Errors
+/// [`MemoryError::ContextDoesNotFit`].
+pub fn plan_num_blocks(
+    spec: &DecoderSpec,
+    demand: &CacheDemand,
+    free_bytes: u64,
+) -> Result<usize, MemoryError> {
+    let block_bytes = kv_bytes_per_block(spec, demand.block_size);
+    let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
+    let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
+    let share = (free_bytes.saturating_sub(demand.weight_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
+    let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(share));
+    let num_blocks = kv_cache_bytes / block_bytes;
+    if num_blocks < blocks_per_seq {
+        return Err(MemoryError::ContextDoesNotFit {
+            kv_cache_bytes,
+            num_tokens: num_blocks * demand.block_size as u64,
+            context_tokens: demand.context_tokens,
+            needed_bytes: block_bytes * blocks_per_seq,
+        });
+    }
+    // Slots are numbered in 32 bits.
+    Ok(num_blocks.min(u64::from(u32::MAX) / demand.block_size as u64) as usize)
+}
+
+/// Returns the memory that could be taken now without swapping.
+///
+/// # Units
+/// bytes
+pub fn free_bytes() -> u64 {
+    let read = || {
+        let text = fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib * 1024)
+    };
+    read().unwrap_or(FREE_MEMORY_FALLBACK)
+}
+
+#[cfg(test)]
+mod tests {
+    use models::{Source, read_spec};
+
+    use super::*;
+
+    #[test]
+    fn sizes_by_what_was_asked_else_by_use_else_by_memory() {
+        let spec = read_spec(Source::Demo).unwrap();
+        let block_bytes = kv_bytes_per_block(&spec, 16);
+        let demand = CacheDemand {
+            kv_cache_bytes: None,
+            block_size: 16,
+            context_tokens: 160,
+            num_seqs_max: 4,
+            weight_bytes: 1000,
+        };
+        let asked = |kv_cache_bytes| CacheDemand { kv_cache_bytes, ..demand };
+        assert_eq!(plan_num_blocks(&spec, &demand, 1 << 40), Ok(40));
+        assert_eq!(plan_num_blocks(&spec, &demand, 1000 + 40 * block_bytes), Ok(20));
+        assert_eq!(plan_num_blocks(&spec, &asked(Some(99 * block_bytes + 1)), 0), Ok(99));
+        let error = plan_num_blocks(&spec, &asked(Some(9 * block_bytes)), 1 << 40).unwrap_err();
+        let MemoryError::ContextDoesNotFit { num_tokens, needed_bytes, .. } = error;
+        assert_eq!((num_tokens, needed_bytes), (144, 10 * block_bytes));
+    }
+}

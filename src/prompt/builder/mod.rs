@@ -1,0 +1,283 @@
+//! From the texts of a request to the token ids of a prompt.
+
+use std::ops::Range;
+
+use crate::{
+    completion::ContextItem,
+    prompt::{
+        budget::{self, Demand, Shares},
+        family::Layout,
+        template::{self, ContextFile, FimTemplate, GapIds, Origin, Segment},
+    },
+    tokenizer::{Tokenizer, TokenizerError},
+};
+
+/// Why no prompt could be built.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// The answer would leave no room for a prompt.
+    #[error(
+        "`max_tokens` leaves {left} of {context} context tokens for the prompt, at least {least} are needed"
+    )]
+    NoRoom {
+        /// What is left.
+        left: usize,
+        /// The model's context.
+        context: usize,
+        /// The least that makes sense.
+        least: usize,
+    },
+    /// A text that may not be cut is longer than the context.
+    #[error("the prompt has {num_tokens} tokens, at most {limit} fit beside the answer")]
+    TooLong {
+        /// Its tokens.
+        num_tokens: usize,
+        /// What fits.
+        limit: usize,
+    },
+    /// The tokenizer failed.
+    #[error("the tokenizer failed")]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// What is around the cursor.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap<'a> {
+    /// Text before the cursor.
+    pub prefix: &'a str,
+    /// Text after the cursor.
+    pub suffix: &'a str,
+    /// Path of the file.
+    pub file_name: Option<&'a str>,
+    /// Name of the repository or project.
+    pub repository: Option<&'a str>,
+    /// Other files, the most useful first.
+    pub context: &'a [ContextItem],
+}
+
+/// Token ids and where each span came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// What the model reads.
+    pub token_ids: Vec<u32>,
+    /// In order, without gaps; empty spans are left out.
+    pub spans: Vec<(Origin, Range<usize>)>,
+    /// Tokens of the other files, before cutting.
+    pub num_context_tokens_sent: usize,
+    /// Tokens of the other files in the prompt.
+    pub num_context_tokens_used: usize,
+}
+
+impl Prompt {
+    fn extend(&mut self, segments: &[Segment<'_>]) {
+        for segment in segments {
+            match segment {
+                Segment::Special(id) => self.push(Origin::Template, &[*id]),
+                Segment::Ids(origin, ids) => self.push(*origin, ids),
+            }
+        }
+    }
+
+    fn push(&mut self, origin: Origin, ids: &[u32]) {
+        let start = self.token_ids.len();
+        self.token_ids.extend_from_slice(ids);
+        let end = self.token_ids.len();
+        match self.spans.last_mut() {
+            _ if start == end => {}
+            Some((last, range)) if *last == origin => range.end = end,
+            _ => self.spans.push((origin, start..end)),
+        }
+    }
+}
+
+/// Fewer tokens than this around a cursor say nothing.
+const PROMPT_TOKENS_MIN: usize = 16;
+
+/// The sentinels around a gap.
+const NUM_SENTINELS: usize = 3;
+
+/// Builds prompts for one model.
+#[derive(Clone, Copy, Debug)]
+pub struct PromptBuilder<'a> {
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens of prompt and answer together.
+    pub context_tokens_max: usize,
+    /// How a prompt is divided.
+    pub shares: Shares,
+}
+
+impl PromptBuilder<'_> {
+    /// Builds the prompt for a gap, cutting what does not fit beside `max_tokens` of an answer.
+    ///
+    /// # Errors
+    /// [`PromptError::NoRoom`]; [`PromptError::Tokenizer`].
+    pub fn gap(
+        &self,
+        template: &FimTemplate,
+        gap: Gap<'_>,
+        max_tokens: usize,
+    ) -> Result<Prompt, PromptError> {
+        let room = self.room(max_tokens)?;
+        let (before, typed) = self.split_typed(template.layout(), gap.prefix, room)?;
+        let total = room - typed.len() - NUM_SENTINELS;
+        let prefix =
+            self.tokenizer.encode(&before[budget::tail_worth_encoding(before, total)..])?;
+        let suffix =
+            self.tokenizer.encode(&gap.suffix[..budget::head_worth_encoding(gap.suffix, total)])?;
+        let shown = match template.repo() {
+            Some(_) => self.encode_files(gap.context, total)?,
+            None => Vec::new(),
+        };
+        let frame = RepositoryFrame::encode(self.tokenizer, &gap)?;
+
+        let demand = Demand {
+            prefix: prefix.len(),
+            suffix: suffix.len(),
+            context: if shown.is_empty() {
+                0
+            } else {
+                frame.num_tokens() + shown.iter().map(ContextFile::num_tokens).sum::<usize>()
+            },
+        };
+        let budget = budget::divide(total, demand, self.shares);
+        let bytes_of = |id| self.tokenizer.token_bytes(id);
+        let ids = GapIds {
+            prefix: &prefix[budget::keep_tail(&prefix, budget.prefix, bytes_of)],
+            suffix: &suffix[budget::keep_head(&suffix, budget.suffix, bytes_of)],
+            typed: &typed,
+        };
+        let num_context_tokens_sent = shown.iter().map(|file| file.ids.len()).sum();
+        let mut prompt = Prompt { num_context_tokens_sent, ..Prompt::default() };
+        let shown = self.fit_files(shown, budget.context.saturating_sub(frame.num_tokens()));
+        prompt.num_context_tokens_used = shown.iter().map(|file| file.ids.len()).sum();
+        if let Some(repo) = template.repo()
+            && !shown.is_empty()
+        {
+            prompt.extend(&template::repository(repo, &frame.name, &shown, &frame.current));
+        }
+        prompt.extend(&template.gap(ids));
+        Ok(prompt)
+    }
+
+    /// Builds the prompt of a plain continuation; a text that does not fit is refused, never cut.
+    ///
+    /// # Errors
+    /// [`PromptError::NoRoom`], [`PromptError::TooLong`], [`PromptError::Tokenizer`].
+    pub fn text(&self, text: &str, max_tokens: usize) -> Result<Prompt, PromptError> {
+        self.tokens(self.tokenizer.encode(text)?, max_tokens)
+    }
+
+    /// Builds the prompt of given ids.
+    ///
+    /// # Errors
+    /// [`PromptError::NoRoom`], [`PromptError::TooLong`].
+    pub fn tokens(&self, token_ids: Vec<u32>, max_tokens: usize) -> Result<Prompt, PromptError> {
+        let limit = self.room(max_tokens)?;
+        let num_tokens = token_ids.len();
+        if num_tokens > limit {
+            return Err(PromptError::TooLong { num_tokens, limit });
+        }
+        let spans = Vec::from_iter((num_tokens > 0).then_some((Origin::Prefix, 0..num_tokens)));
+        Ok(Prompt { token_ids, spans, ..Prompt::default() })
+    }
+
+    fn room(&self, max_tokens: usize) -> Result<usize, PromptError> {
+        let left = self.context_tokens_max.saturating_sub(max_tokens);
+        if left < PROMPT_TOKENS_MIN {
+            return Err(PromptError::NoRoom {
+                left,
+                context: self.context_tokens_max,
+                least: PROMPT_TOKENS_MIN,
+            });
+        }
+        Ok(left)
+    }
+
+    /// Splits what was typed on the cursor's line off the prefix. A line that would take half of the room, such as
+    /// minified code, stays where it is and can be cut.
+    fn split_typed<'t>(
+        &self,
+        layout: Layout,
+        prefix: &'t str,
+        room: usize,
+    ) -> Result<(&'t str, Vec<u32>), PromptError> {
+        let line_start = match layout {
+            Layout::Plain => return Ok((prefix, Vec::new())),
+            Layout::LineStart => prefix.rfind('\n').map_or(0, |index| index + 1),
+        };
+        let (before, typed) = prefix.split_at(line_start);
+        if budget::head_worth_encoding(typed, room / 2) < typed.len() {
+            return Ok((prefix, Vec::new()));
+        }
+        let ids = self.tokenizer.encode(typed)?;
+        if ids.len() > room / 2 { Ok((prefix, Vec::new())) } else { Ok((before, ids)) }
+    }
+
+    fn encode_files(
+        &self,
+        context: &[ContextItem],
+        num_tokens: usize,
+    ) -> Result<Vec<ContextFile>, PromptError> {
+        let encode = |item: &ContextItem| {
+            let worth = budget::head_worth_encoding(&item.content, num_tokens);
+            let header = self.tokenizer.encode(&one_line(&item.name))?;
+            Ok(ContextFile { header, ids: self.tokenizer.encode(&item.content[..worth])? })
+        };
+        context.iter().filter(|item| !item.content.is_empty()).map(encode).collect()
+    }
+
+    /// Keeps the first files that fit, the last one cut on a line border, and puts the most useful one last: it is
+    /// then the nearest to the gap.
+    fn fit_files(&self, files: Vec<ContextFile>, num_tokens: usize) -> Vec<ContextFile> {
+        let mut left = num_tokens;
+        let mut fitting = Vec::new();
+        for mut file in files {
+            let room = left.saturating_sub(file.num_tokens() - file.ids.len());
+            let kept = budget::keep_head(&file.ids, room, |id| self.tokenizer.token_bytes(id));
+            if kept.is_empty() {
+                break;
+            }
+            file.ids.truncate(kept.end);
+            left -= file.num_tokens();
+            fitting.push(file);
+        }
+        fitting.reverse();
+        fitting
+    }
+}
+
+/// The lines that name the repository and the file being edited.
+#[derive(Debug)]
+struct RepositoryFrame {
+    name: Vec<u32>,
+    current: Vec<u32>,
+}
+
+impl RepositoryFrame {
+    fn encode(tokenizer: &Tokenizer, gap: &Gap<'_>) -> Result<Self, TokenizerError> {
+        Ok(Self {
+            name: tokenizer.encode(&one_line(gap.repository.unwrap_or("repository")))?,
+            current: tokenizer.encode(&one_line(gap.file_name.unwrap_or("file")))?,
+        })
+    }
+
+    /// Returns the tokens of both lines and of their sentinels.
+    fn num_tokens(&self) -> usize {
+        2 + self.name.len() + self.current.len()
+    }
+}
+
+/// Longest name that the repository form shows; a path has 255 characters in the gateway's contract.
+const NAME_CHARS_MAX: usize = 255;
+
+/// Returns a name as the one line that the repository form gives it.
+fn one_line(name: &str) -> String {
+    let mut line: String =
+        name.chars().take(NAME_CHARS_MAX).collect::<String>().replace(['\n', '\r'], " ");
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests;

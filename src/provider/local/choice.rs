@@ -1,0 +1,178 @@
+//! One choice: from sampled tokens to text that can be shown.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    completion::{CompletionChunk, FinishReason, TokenLogprob},
+    engine::{SampledToken, SequenceOutput, TokenLogprobs},
+    tokenizer::{Detokenizer, StopMatcher, Tokenizer},
+};
+
+/// The text of one choice as it grows: bytes to characters, stop texts cut off, log-probabilities in step with both.
+#[derive(Debug)]
+pub(super) struct ChoiceText {
+    tokenizer: Arc<Tokenizer>,
+    index: u32,
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
+    /// Log-probabilities of tokens whose text is still held back, each with where its bytes end.
+    held_logprobs: VecDeque<(usize, TokenLogprob)>,
+    num_bytes_decoded: usize,
+    num_bytes_shown: usize,
+    is_finished: bool,
+}
+
+impl ChoiceText {
+    /// Begins an empty choice that ends before any of `stops`.
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, index: u32, stops: &[String]) -> Self {
+        Self {
+            tokenizer,
+            index,
+            detokenizer: Detokenizer::default(),
+            stop: StopMatcher::new(stops),
+            held_logprobs: VecDeque::new(),
+            num_bytes_decoded: 0,
+            num_bytes_shown: 0,
+            is_finished: false,
+        }
+    }
+
+    /// Returns whether the last chunk was given.
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// Takes what a step brought; `None` where there is nothing to show yet.
+    pub(super) fn push(&mut self, output: SequenceOutput) -> Option<CompletionChunk> {
+        let mut decoded = String::new();
+        for token in output.tokens {
+            self.decode(token, &mut decoded);
+        }
+        if output.finish.is_some() {
+            self.detokenizer.finish(&mut decoded);
+        }
+        let text = self.stop.push(&decoded);
+        let finish = if self.stop.is_stopped() { Some(FinishReason::Stop) } else { output.finish };
+        match finish {
+            Some(reason) => Some(self.end(text, reason)),
+            None => self.show(text),
+        }
+    }
+
+    /// Ends the choice where it is.
+    pub(super) fn finish(&mut self, reason: FinishReason) -> CompletionChunk {
+        self.end(String::new(), reason)
+    }
+
+    fn decode(&mut self, token: SampledToken, decoded: &mut String) {
+        let bytes = self.tokenizer.token_bytes(token.id);
+        self.num_bytes_decoded += bytes.len();
+        self.detokenizer.push(bytes, decoded);
+        if let Some(logprob) = token.logprob {
+            let logprob = self.name(token.id, logprob);
+            self.held_logprobs.push_back((self.num_bytes_decoded, logprob));
+        }
+    }
+
+    fn name(&self, id: u32, logprobs: TokenLogprobs) -> TokenLogprob {
+        let named = |(id, logprob)| (self.tokenizer.token_text(id), logprob);
+        TokenLogprob {
+            token: self.tokenizer.token_text(id),
+            logprob: logprobs.logprob,
+            top: logprobs.top.into_iter().map(named).collect(),
+        }
+    }
+
+    fn show(&mut self, text: String) -> Option<CompletionChunk> {
+        if text.is_empty() {
+            return None;
+        }
+        self.num_bytes_shown += text.len();
+        let logprobs = self.shown_logprobs();
+        Some(CompletionChunk { choice_index: self.index, text, logprobs, finish_reason: None })
+    }
+
+    fn end(&mut self, mut text: String, reason: FinishReason) -> CompletionChunk {
+        self.is_finished = true;
+        let logprobs = if self.stop.is_stopped() {
+            self.num_bytes_shown += text.len();
+            self.shown_logprobs()
+        } else {
+            text.push_str(&self.stop.finish());
+            self.held_logprobs.drain(..).map(|(_, logprob)| logprob).collect()
+        };
+        let finish_reason = Some(reason);
+        CompletionChunk { choice_index: self.index, text, logprobs, finish_reason }
+    }
+
+    /// Gives the log-probabilities of the tokens that are shown whole. A broken character is longer as U+FFFD than
+    /// its bytes were, so that after one a token may be told a little early; each is told once, in order.
+    fn shown_logprobs(&mut self) -> Vec<TokenLogprob> {
+        let is_shown = |(end, _): &(usize, TokenLogprob)| *end <= self.num_bytes_shown;
+        let num_shown = self.held_logprobs.iter().take_while(|held| is_shown(held)).count();
+        self.held_logprobs.drain(..num_shown).map(|(_, logprob)| logprob).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> Arc<Tokenizer> {
+        let json = include_bytes!("../../../models/demo/tokenizer.json");
+        Arc::new(Tokenizer::from_json(json).unwrap())
+    }
+
+    /// Feeds the tokens of `text` one by one and returns what was shown and how it ended.
+    fn play(
+        text: &str,
+        stops: &[&str],
+        finish: FinishReason,
+    ) -> (String, Option<FinishReason>, Vec<TokenLogprob>) {
+        let tokenizer = tokenizer();
+        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
+        let mut choice = ChoiceText::new(Arc::clone(&tokenizer), 0, &stops);
+        let ids = tokenizer.encode(text).unwrap();
+        let last = ids.len() - 1;
+        let (mut shown, mut logprobs) = (String::new(), Vec::new());
+        for (index, id) in ids.into_iter().enumerate() {
+            let logprob = Some(TokenLogprobs { logprob: -1.0, top: vec![(id, -1.0)] });
+            let tokens = vec![SampledToken { id, logprob }];
+            let finish = (index == last).then_some(finish);
+            let Some(chunk) = choice.push(SequenceOutput { tokens, num_cached_tokens: 0, finish })
+            else {
+                continue;
+            };
+            shown.push_str(&chunk.text);
+            logprobs.extend(chunk.logprobs);
+            if chunk.finish_reason.is_some() {
+                assert!(choice.is_finished());
+                return (shown, chunk.finish_reason, logprobs);
+            }
+        }
+        (shown, None, logprobs)
+    }
+
+    #[test]
+    fn shows_all_and_tells_each_token_once() {
+        let text = "let x = \"🦀 ∑\";\n";
+        let (shown, reason, logprobs) = play(text, &["never"], FinishReason::Length);
+        assert_eq!((shown.as_str(), reason), (text, Some(FinishReason::Length)));
+        assert_eq!(logprobs.len(), tokenizer().encode(text).unwrap().len());
+    }
+
+    #[test]
+    fn a_stop_text_ends_it_and_takes_its_tokens_along() {
+        let (shown, reason, logprobs) =
+            play("return a;\n}\n\nfn next() {}", &["\n\n"], FinishReason::Length);
+        assert_eq!((shown.as_str(), reason), ("return a;\n}", Some(FinishReason::Stop)));
+        let told: String = logprobs.iter().map(|logprob| logprob.token.as_str()).collect();
+        assert!("return a;\n}".starts_with(&told), "{told:?}");
+    }
+
+    #[test]
+    fn a_beginning_of_a_stop_is_shown_when_the_text_ends() {
+        let (shown, reason, _) = play("a = 1;\n", &["\n\n"], FinishReason::Stop);
+        assert_eq!((shown.as_str(), reason), ("a = 1;\n", Some(FinishReason::Stop)));
+    }
+}

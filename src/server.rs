@@ -1,0 +1,156 @@
+//! Listens, serves, and on the way out lets running requests end.
+//!
+//! hyper's HTTP/1 is driven here rather than through `axum::serve`, which has no limit on the time of a request's
+//! head. A connection whose client is gone is noticed while its handler runs: the handler is dropped, which cancels.
+
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::api::DrainFlag;
+
+/// Connections open at once; further ones wait in the system's backlog. Each editor holds one or two, so this is a
+/// thousand people; more would meet common limits of open files.
+const CONNECTIONS_MAX: usize = 4096;
+/// Out of file handles, accepting fails at once and would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Longest time for a request's head; also how long a connection may be idle between requests.
+    pub read_timeout: Duration,
+    /// Longest time from the signal to the end.
+    pub drain_timeout: Duration,
+    /// Raised when draining begins.
+    pub drain: DrainFlag,
+}
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut at the deadline with a request under way.
+    pub num_cut: usize,
+}
+
+/// Binds the listening socket.
+///
+/// # Errors
+/// The address is taken, not of this machine, or not permitted.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until `shutdown` ends, then stops accepting, waits for running requests and cuts what is left at the
+/// deadline. Cutting drops the handlers, which cancels their completions.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let (draining, is_draining) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            stream = accept(&listener), if connections.len() < CONNECTIONS_MAX => {
+                let service = TowerToHyperService::new(router.clone());
+                connections.spawn(drive(stream, service, options.read_timeout, is_draining.clone()));
+            }
+            Some(ended) = connections.join_next() => log_panic(ended),
+        }
+    }
+    drop(listener);
+    options.drain.raise();
+    draining.send_replace(true);
+    tracing::info!(num_connections = connections.len(), "draining");
+    let drained = timeout(options.drain_timeout, async {
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+    });
+    let _ = drained.await;
+    let num_cut = connections.len();
+    connections.shutdown().await;
+    Drained { num_cut }
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// The system refuses to watch signals.
+pub async fn shutdown_signal() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "accepting failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn drive(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    read_timeout: Duration,
+    mut is_draining: watch::Receiver<bool>,
+) {
+    // A token is a small packet; Nagle's algorithm would hold it back for the client's acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(read_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let draining = async move {
+        // The sender outlives every connection, so there is no error to heed.
+        let _ = is_draining.wait_for(|is_draining| *is_draining).await;
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = draining => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a connection's task panicked");
+    }
+}

@@ -1,0 +1,17 @@
+//! The HTTP boundary on a real listener: bytes in, bytes out, over a scripted provider.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod bad_input;
+mod common;
+mod demo;
+mod gitlab;
+mod lifecycle;
+mod openai;
+mod openai_stream;
+mod support;

@@ -1,0 +1,97 @@
+//! A server on a free port over a scripted provider, and a client that shows the bytes.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use lacuna::{
+    api::{ApiState, DrainFlag, router},
+    config::{CompletionConfig, ServerConfig},
+    server::{Drained, ServeOptions, bind, serve},
+    service::CompletionService,
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::support::provider::{Script, ScriptedProvider};
+
+pub(crate) mod client;
+pub(crate) mod provider;
+
+/// Far longer than anything here takes, far shorter than a person waits.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for what must happen.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, future).await;
+    done.unwrap_or_else(|_| panic!("{what} did not happen in time"))
+}
+
+/// A running server.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) provider: Arc<ScriptedProvider>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Drained>,
+}
+
+impl TestServer {
+    /// Starts with generous limits.
+    pub(crate) async fn start(script: Script) -> Self {
+        Self::start_with(script, |_| {}).await
+    }
+
+    /// Starts with limits of the test's own.
+    pub(crate) async fn start_with(script: Script, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let mut config = ServerConfig {
+            host: [127, 0, 0, 1].into(),
+            port: 0,
+            cors_allowed_origins: vec!["*".to_owned()],
+            body_bytes_max: 4 << 20,
+            concurrent_requests_max: 256,
+            drain_timeout: PATIENCE,
+            read_timeout: PATIENCE,
+            num_worker_threads: 2,
+        };
+        change(&mut config);
+        let provider = Arc::new(ScriptedProvider::new(script));
+        let service = CompletionService::new(provider.clone(), limits());
+        let drain = DrainFlag::default();
+        let app = router(ApiState::new(service, &config, drain.clone()), &config);
+        let listener = bind((config.host, config.port).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = ServeOptions {
+            read_timeout: config.read_timeout,
+            drain_timeout: config.drain_timeout,
+            drain,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            serve(listener, app, options, shutdown).await
+        });
+        Self { address, provider, stop: Some(stop), task }
+    }
+
+    /// Begins to drain, as SIGTERM does.
+    pub(crate) fn begin_drain(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits for the end of a drain.
+    pub(crate) async fn drained(self) -> Drained {
+        within("the drain", self.task).await.unwrap()
+    }
+}
+
+fn limits() -> CompletionConfig {
+    CompletionConfig {
+        max_tokens_default: 64,
+        max_tokens_limit: u32::MAX,
+        num_choices_limit: 4,
+        num_stops_limit: 32,
+        suffix_share: 0.3,
+        context_share: 0.3,
+        line_start_layout: None,
+        timeout: PATIENCE,
+    }
+}
