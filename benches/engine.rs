@@ -19,10 +19,10 @@ const NUM_PROMPT_TOKENS: usize = 8192;
 /// Qwen2.5-Coder's.
 const VOCAB_SIZE: usize = 151_936;
 
-fn sequence(id: u64, num_prompt_tokens: usize) -> Sequence {
+fn sequence(id: u64) -> Sequence {
     let request = SequenceRequest {
-        prompt_token_ids: (0..num_prompt_tokens as u32).map(|token| token + id as u32).collect(),
-        max_tokens: 100_000,
+        prompt_token_ids: (0..1000).map(|token| token + id as u32).collect(),
+        max_tokens: 100 + id as u32 % 100,
         sampling: SamplingParams::greedy(),
         stop_token_ids: Arc::new([0, 1, 2, 3]),
         logprobs: None,
@@ -31,24 +31,26 @@ fn sequence(id: u64, num_prompt_tokens: usize) -> Sequence {
     Sequence::new(SequenceId(id), request, 0)
 }
 
-/// One decode step of everything that is pure: plan, flat arrays, record.
-fn decode_step(criterion: &mut Criterion) {
+/// One step of everything that is pure: plan, flat arrays, record. Who has ended is replaced.
+fn step(criterion: &mut Criterion) {
     let mut scheduler = Scheduler::new(&EngineLimits {
         num_seqs_max: NUM_RUNNING,
-        num_batched_tokens_max: 100_000,
+        num_batched_tokens_max: 2048,
         block_size: BLOCK_SIZE,
-        num_blocks: 3_000_000,
-        context_tokens_max: 1_000_000,
+        num_blocks: 10_000,
+        context_tokens_max: 4096,
         num_queued_max: NUM_RUNNING,
         has_prefix_cache: true,
         vocab_size: VOCAB_SIZE as u32,
     });
-    for id in 0..NUM_RUNNING as u64 {
-        scheduler.add(sequence(id, 1000));
-    }
     let mut batch = Batch::default();
+    let mut next_id = 0;
     criterion.bench_function("engine/step/64_running", |bencher| {
         bencher.iter(|| {
+            while scheduler.running().len() + scheduler.waiting().len() < NUM_RUNNING {
+                scheduler.add(sequence(next_id));
+                next_id += 1;
+            }
             let output = scheduler.schedule();
             batch.fill(&output, &scheduler);
             let num_rows = batch.logit_rows.len();
@@ -134,5 +136,5 @@ fn sampler(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decode_step, block_pool, prefix_cache, sampler);
+criterion_group!(benches, step, block_pool, prefix_cache, sampler);
 criterion_main!(benches);

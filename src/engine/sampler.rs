@@ -22,6 +22,9 @@ use crate::engine::executor::{SampledToken, TokenLogprobs};
 /// The least log-probability that is reported: OpenAI's word for "never", and JSON has no infinity.
 const LOGPROB_MIN: f32 = -9999.0;
 
+/// Numbers of the widest vector register in use, AVX-512's.
+const NUM_LANES: usize = 16;
+
 /// Tokens of the nucleus's border that are sorted rather than partitioned again.
 const NUM_SORTED_MAX: usize = 64;
 
@@ -80,7 +83,7 @@ impl Sampler {
         let id = if row.params.temperature > 0.0 { self.draw(logits, row) } else { argmax(logits) };
         let raw = self.raw.iter().find(|(changed, _)| *changed == id);
         let logit = raw.map_or(logits[id as usize], |(_, logit)| *logit);
-        SampledToken { id, logprob: model.map(|model| model.of(logit)) }
+        SampledToken { id, logprob: model.map(|model| model.report(logit)) }
     }
 
     fn add_bias(&mut self, logits: &mut [f32], params: &SamplingParams) {
@@ -139,30 +142,39 @@ impl Sampler {
         let log_share = f64::from(params.min_p).ln().max(floor) * f64::from(params.temperature);
         let threshold = max + log_share as f32;
         self.candidates.clear();
-        for (id, logit) in (0..).zip(logits) {
+        for (id, logit) in (0..).zip(logits.iter().copied()) {
             // False for NaN, and for all where the likeliest is impossible.
-            if *logit >= threshold && *logit > f32::NEG_INFINITY {
-                let weight = (distance(*logit, max) / params.temperature).exp();
-                self.candidates.push(Candidate { id, logit: *logit, weight });
+            if logit >= threshold && logit > f32::NEG_INFINITY {
+                self.candidates.push(Candidate { id, logit, weight: 0.0 });
             }
         }
         let num_top = params.top_k as usize;
         if num_top > 0 && num_top < self.candidates.len() {
-            self.keep_best(|ranking| {
-                ranking.select_nth_unstable_by(num_top - 1, Candidate::by_rank);
-                num_top
-            });
+            self.ranking.clone_from(&self.candidates);
+            self.ranking.select_nth_unstable_by(num_top - 1, Candidate::by_rank);
+            self.keep_best(num_top);
+        }
+        for candidate in &mut self.candidates {
+            candidate.weight = (distance(candidate.logit, max) / params.temperature).exp();
         }
         if params.top_p < 1.0 {
-            let target = f64::from(params.top_p) * mass(&self.candidates);
-            self.keep_best(|ranking| nucleus(ranking, target));
+            self.keep_nucleus(f64::from(params.top_p));
         }
     }
 
-    /// Keeps the candidates that `partition` brings to the front, as many as it returns, the last of them last.
-    fn keep_best(&mut self, partition: impl FnOnce(&mut [Candidate]) -> usize) {
-        self.ranking.clone_from(&self.candidates);
-        let num_kept = partition(&mut self.ranking);
+    fn keep_nucleus(&mut self, top_p: f64) {
+        let total = mass(&self.candidates);
+        // All tokens lighter than this weigh less together than what the nucleus leaves out, so none is part of it.
+        let floor = ((1.0 - top_p) * total / self.candidates.len() as f64) as f32;
+        let heavy = self.candidates.iter().filter(|candidate| candidate.weight >= floor);
+        self.ranking.clear();
+        self.ranking.extend(heavy);
+        let num_kept = nucleus(&mut self.ranking, top_p * total);
+        self.keep_best(num_kept);
+    }
+
+    /// Keeps the candidates that stand first in `ranking`, the least likely of them at the last place.
+    fn keep_best(&mut self, num_kept: usize) {
         if let Some(last) = self.ranking[..num_kept].last() {
             self.candidates.retain(|candidate| candidate.by_rank(last).is_le());
         }
@@ -198,21 +210,22 @@ fn nucleus(ranking: &mut [Candidate], target: f64) -> usize {
 struct ModelLogprobs {
     max: f32,
     log_total: f64,
+    /// The likeliest tokens with their logits.
     top: Vec<(u32, f32)>,
 }
 
 impl ModelLogprobs {
     fn new(logits: &[f32], num_top: usize) -> Self {
         let max = max(logits);
-        let weights = logits.iter().map(|logit| f64::from(distance(*logit, max).exp()));
-        let weights = weights.filter(|weight| !weight.is_nan());
-        let log_total = weights.sum::<f64>().ln();
-        let mut model = Self { max, log_total, top: Vec::new() };
-        model.top = top(logits, num_top);
-        for index in 0..model.top.len() {
-            model.top[index].1 = model.logprob(model.top[index].1);
-        }
-        model
+        // `max` puts 0 in the place of NaN.
+        let log_total = sum(logits, |logit| distance(*logit, max).exp().max(0.0)).ln();
+        Self { max, log_total, top: top(logits, num_top) }
+    }
+
+    /// Returns what to report of a token with this logit.
+    fn report(&self, logit: f32) -> TokenLogprobs {
+        let top = self.top.iter().map(|(id, logit)| (*id, self.logprob(*logit))).collect();
+        TokenLogprobs { logprob: self.logprob(logit), top }
     }
 
     fn logprob(&self, logit: f32) -> f32 {
@@ -220,38 +233,43 @@ impl ModelLogprobs {
         // `max` also takes the place of NaN.
         (logprob as f32).max(LOGPROB_MIN)
     }
-
-    fn of(self, logit: f32) -> TokenLogprobs {
-        TokenLogprobs { logprob: self.logprob(logit), top: self.top }
-    }
 }
 
-/// Returns the `num` largest logits with their ids, falling, equals by id.
+/// Returns the `num` largest logits with their ids, falling, equals by id. `num` is small: one pass, no sort.
 fn top(logits: &[f32], num: usize) -> Vec<(u32, f32)> {
-    let mut top: Vec<(u32, f32)> = Vec::with_capacity(num + 1);
-    if num == 0 {
-        return top;
-    }
-    for (id, logit) in (0..).zip(logits) {
-        let is_full = top.len() == num;
-        if logit.is_nan() || (is_full && *logit <= top[num - 1].1) {
-            continue;
+    let mut top: Vec<(u32, f32)> = Vec::new();
+    for (id, logit) in (0..).zip(logits.iter().copied()) {
+        let is_among = match top.get(num.wrapping_sub(1)) {
+            Some((_, last)) => logit > *last,
+            None => num > 0 && !logit.is_nan(),
+        };
+        if is_among {
+            let place = top.partition_point(|(_, other)| *other >= logit);
+            top.insert(place, (id, logit));
+            top.truncate(num);
         }
-        let place = top.partition_point(|(_, other)| other >= logit);
-        top.insert(place, (id, *logit));
-        top.truncate(num);
     }
     top
 }
 
 fn mass(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
+    sum(candidates, |candidate| candidate.weight)
+}
+
+/// Sums the values of all items in lanes that do not wait for each other: they become vector instructions.
+fn sum<T>(items: &[T], value: impl Fn(&T) -> f32) -> f64 {
+    let mut lanes = [0.0; NUM_LANES];
+    let (chunks, rest) = items.as_chunks::<NUM_LANES>();
+    for chunk in chunks {
+        for (lane, item) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(value(item));
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|item| f64::from(value(item))).sum::<f64>()
 }
 
 /// Returns the largest logit; NaN counts for nothing.
 fn max(logits: &[f32]) -> f32 {
-    // Lanes that do not wait for each other become vector instructions.
-    const NUM_LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; NUM_LANES];
     let (chunks, rest) = logits.as_chunks::<NUM_LANES>();
     for chunk in chunks {
