@@ -60,7 +60,7 @@ impl Backend for ReferenceBackend {
     }
 
     fn buffer(&self, len: usize) -> Result<Vec<f32>, BackendError> {
-        allocate::filled(len, 0.0, DEVICE)
+        allocate::zeroed(len, DEVICE)
     }
 
     fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<ReferenceMatrix, BackendError> {
@@ -91,8 +91,8 @@ impl Backend for ReferenceBackend {
         Ok(ReferenceCache {
             shape: *shape,
             num_blocks,
-            keys: allocate::filled(len, 0.0, DEVICE)?,
-            values: allocate::filled(len, 0.0, DEVICE)?,
+            keys: allocate::zeroed(len, DEVICE)?,
+            values: allocate::zeroed(len, DEVICE)?,
         })
     }
 

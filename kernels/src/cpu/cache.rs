@@ -50,7 +50,7 @@ impl CpuLayerCache {
             num_kv_heads: shape.num_kv_heads,
         };
         let len = num_blocks.saturating_mul(layout.block_len());
-        let values = AlignedSlice::filled(len, 0.0, DEVICE)?;
+        let values = AlignedSlice::zeroed(len, DEVICE)?;
         Ok(Self { shape: *shape, num_blocks, layout, values })
     }
 
