@@ -59,6 +59,11 @@ impl Backend for ReferenceBackend {
         DEVICE.to_owned()
     }
 
+    fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
+        let num_slots = 2 * shape.num_kv_heads * shape.block_size;
+        num_slots * shape.head_dim * size_of::<f32>()
+    }
+
     fn buffer(&self, len: usize) -> Result<Vec<f32>, BackendError> {
         allocate::zeroed(len, DEVICE)
     }

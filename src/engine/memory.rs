@@ -2,6 +2,8 @@
 
 use models::{DecoderSpec, kv_bytes_per_block};
 
+pub use models::num_blocks_max;
+
 pub use crate::engine::free_memory::free_bytes;
 
 /// Share of the memory that is free at start, less what the weights take once they are copied out of their files. The
@@ -66,8 +68,7 @@ pub fn plan_num_blocks(
             needed_bytes: block_bytes * blocks_per_seq,
         });
     }
-    // Slots are numbered in 32 bits.
-    Ok(num_blocks.min(u64::from(u32::MAX) / demand.block_size as u64) as usize)
+    Ok(num_blocks.min(num_blocks_max(demand.block_size) as u64) as usize)
 }
 
 #[cfg(test)]

@@ -79,7 +79,6 @@ impl EngineLimits {
         assert!(self.block_size > 0, "a block has room for a token");
         assert!(self.context_tokens_max > 1, "the context has room for a prompt and an answer");
         assert!(self.num_queued_max > 0, "the queue has a place");
-        let num_slots = self.num_blocks.checked_mul(self.block_size);
-        assert!(num_slots.is_some_and(|n| u32::try_from(n).is_ok()), "slots have 32 bits");
+        assert!(self.num_blocks <= memory::num_blocks_max(self.block_size), "slots have 32 bits");
     }
 }

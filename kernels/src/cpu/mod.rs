@@ -139,6 +139,10 @@ impl Backend for CpuBackend {
         format!("cpu ({}, {num_threads} thread{plural})", self.vectors.tier())
     }
 
+    fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
+        CpuLayerCache::bytes_per_block(shape)
+    }
+
     fn buffer(&self, len: usize) -> Result<CpuBuffer, BackendError> {
         AlignedSlice::zeroed(len, DEVICE).map(CpuBuffer)
     }
