@@ -24,7 +24,7 @@ use crate::api::{
 };
 use crate::completion::CompletionRequest;
 use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
-use crate::service::RequestContext;
+use crate::service::{CompletionService, RequestContext};
 
 mod convert;
 mod wire;
@@ -103,8 +103,8 @@ async fn completions(
     request: Request,
 ) -> Result<Response, GitlabError> {
     let wire: WireRequest = body::read_json(&state, request).await?;
-    let num_choices_limit = state.service().limits().num_choices_limit;
-    let Asked { request, is_streaming } = convert::asked(wire, num_choices_limit)?;
+    let service = state.service()?;
+    let Asked { request, is_streaming } = convert::asked(wire, service.limits().num_choices_limit)?;
     let admission = state.admit()?;
     let context = RequestContext {
         request_id: id.0.as_ref().to_owned(),
@@ -112,32 +112,32 @@ async fn completions(
         is_streaming,
     };
     if is_streaming {
-        streamed(&state, request, context, admission).await
+        streamed(service, request, context, admission).await
     } else {
-        whole(&state, request, context).await
+        whole(service, request, context).await
     }
 }
 
 async fn whole(
-    state: &ApiState,
+    service: &CompletionService,
     request: CompletionRequest,
     context: RequestContext,
 ) -> Result<Response, GitlabError> {
     let created = unix_seconds();
     let language = request.language;
-    let completion = state.service().complete(request, context).await?.collect().await?;
-    let model = state.service().model();
+    let completion = service.complete(request, context).await?.collect().await?;
+    let model = service.model();
     Ok(Json(convert::response(completion, &model, language, created)).into_response())
 }
 
 /// Bare text under the content type of events, without an end mark, as the original does.
 async fn streamed(
-    state: &ApiState,
+    service: &CompletionService,
     request: CompletionRequest,
     context: RequestContext,
     admission: Admission,
 ) -> Result<Response, GitlabError> {
-    let mut events = state.service().complete(request, context).await?;
+    let mut events = service.complete(request, context).await?;
     // An error before the first byte still gets its status.
     let first = next_text(&mut events).await?;
     let headers: [(HeaderName, HeaderValue); 2] = [
