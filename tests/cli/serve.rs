@@ -73,6 +73,20 @@ impl Server {
         answer
     }
 
+    /// Posts and returns the answer's status.
+    fn post(&self, path: &str, body: &str) -> u16 {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].parse().unwrap()
+    }
+
     fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
@@ -139,4 +153,41 @@ fn a_model_that_does_not_load_ends_the_process() {
     std::fs::remove_file(folder.0.join("tokenizer.json")).unwrap();
     let mut server = Server::start(&["--model", folder.0.to_str().unwrap()]);
     assert_eq!(server.ended().code(), Some(1));
+}
+
+#[test]
+fn every_request_for_a_completion_leaves_one_line() {
+    let mut server = Server::start(&["--max-body-size", "1KiB"]);
+    server.line("serving");
+    let large = "x".repeat(2000);
+    let file = r#"{"current_file":{"file_name":"a.py","content_above_cursor":"a = ","content_below_cursor":""}}"#;
+    let (openai, gitlab) = ("/v1/completions", "/v2/completions");
+    // Path, body, status, outcome, prompts.
+    let rows = [
+        (openai, r#"{"prompt":["ab","cde"],"max_tokens":2}"#, 200, "ok", 2),
+        (openai, r#"{"prompt":["ab","cde"],"max_tokens":2,"stream":true}"#, 200, "ok", 2),
+        (openai, "{", 400, "invalid_request", 0),
+        (openai, r#"{"prompt":"a","max_tokens":100000}"#, 400, "invalid_request", 1),
+        (openai, r#"{"prompt":"a","model":"other"}"#, 404, "unknown_model", 0),
+        (openai, large.as_str(), 413, "body_too_large", 0),
+        (gitlab, file, 200, "ok", 1),
+        (gitlab, "[]", 422, "invalid_request", 0),
+        (gitlab, large.as_str(), 413, "body_too_large", 0),
+    ];
+    for (path, body, status, outcome, num_prompts) in rows {
+        assert_eq!(server.post(path, body), status, "{body}");
+        // Were there a second line of the request before, it would be read here and differ.
+        let line = server.line("request");
+        assert_eq!(line["outcome"], outcome, "{line}");
+        assert_eq!(line["num_prompts"], num_prompts, "{line}");
+        let endpoint = if path == openai { "openai.completions" } else { "gitlab.completions" };
+        assert_eq!(line["endpoint"], endpoint);
+        if num_prompts == 2 {
+            assert_eq!((&line["prefix_chars"], &line["completion_tokens"]), (&5.into(), &4.into()));
+        }
+    }
+    server.signal("TERM");
+    let mut rest = String::new();
+    server.log.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("lacuna::request"), "{rest}");
 }

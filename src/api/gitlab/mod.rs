@@ -24,7 +24,7 @@ use crate::api::{
 };
 use crate::completion::CompletionRequest;
 use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
-use crate::service::{CompletionService, RequestContext};
+use crate::service::{Account, CompletionService};
 
 mod convert;
 mod wire;
@@ -102,30 +102,36 @@ async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let wire: WireRequest = body::read_json(&state, request).await?;
+    let account = Account::open(&id.0, "gitlab.completions");
+    let answer = answer(&state, request, &account).await;
+    answer.inspect_err(|GitlabError(error)| account.fail(error.kind.as_label()))
+}
+
+async fn answer(
+    state: &ApiState,
+    request: Request,
+    account: &Account,
+) -> Result<Response, GitlabError> {
+    let wire: WireRequest = body::read_json(state, request).await?;
     let service = state.service()?;
     let Asked { request, is_streaming } = convert::asked(wire, service.limits().num_choices_limit)?;
+    account.streaming(is_streaming);
     let admission = state.admit()?;
-    let context = RequestContext {
-        request_id: id.0.as_ref().to_owned(),
-        endpoint: "gitlab.completions",
-        is_streaming,
-    };
     if is_streaming {
-        streamed(service, request, context, admission).await
+        streamed(service, request, account, admission).await
     } else {
-        whole(service, request, context).await
+        whole(service, request, account).await
     }
 }
 
 async fn whole(
     service: &CompletionService,
     request: CompletionRequest,
-    context: RequestContext,
+    account: &Account,
 ) -> Result<Response, GitlabError> {
     let created = unix_seconds();
     let language = request.language;
-    let completion = service.complete(request, context).await?.collect().await?;
+    let completion = service.complete(request, account.clone()).await?.collect().await?;
     let model = service.model();
     Ok(Json(convert::response(completion, &model, language, created)).into_response())
 }
@@ -134,10 +140,10 @@ async fn whole(
 async fn streamed(
     service: &CompletionService,
     request: CompletionRequest,
-    context: RequestContext,
+    account: &Account,
     admission: Admission,
 ) -> Result<Response, GitlabError> {
-    let mut events = service.complete(request, context).await?;
+    let mut events = service.complete(request, account.clone()).await?;
     // An error before the first byte still gets its status.
     let first = next_text(&mut events).await?;
     let headers: [(HeaderName, HeaderValue); 2] = [
