@@ -18,7 +18,7 @@ use crate::{
         raw::{RawCompletion, RawEngine, RawLog, RawModel},
     },
     provider::CompletionEvent,
-    service::{CompletionService, RequestContext},
+    service::{Account, CompletionService},
 };
 
 /// The options of `lacuna complete`.
@@ -172,12 +172,9 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         deadline: None,
         model: None,
     };
-    let context = RequestContext {
-        request_id: "complete".to_owned(),
-        endpoint: "cli.complete",
-        is_streaming: true,
-    };
-    let mut stream = service.complete(request, context).await.context("cannot complete")?;
+    let account = Account::open("complete", "cli.complete");
+    account.streaming(true);
+    let mut stream = service.complete(request, account).await.context("cannot complete")?;
     while let Some(event) = stream.next().await {
         match event.context("the completion broke off")? {
             CompletionEvent::Chunk(chunk) => print(&chunk.text)?,
