@@ -109,6 +109,17 @@ pub(super) enum Command {
     Drain { deadline: Instant },
 }
 
+impl Command {
+    /// Returns who waits for what was commanded.
+    fn into_clients(self) -> impl Iterator<Item = Client> {
+        let submissions = match self {
+            Self::Submit(submissions) => submissions,
+            Self::Drain { .. } => Vec::new(),
+        };
+        submissions.into_iter().map(|submission| submission.client)
+    }
+}
+
 /// A sequence and who waits for it.
 #[derive(Debug)]
 pub(super) struct Submission {
@@ -154,16 +165,17 @@ impl EngineLoop {
     /// Runs until the owner wants an end or the device fails, and leaves no sequence without an answer.
     fn run_to_end(mut self) {
         // A panic leaves the scheduler in an unknown state; only the clients are looked at after it.
-        let failure = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-            Ok(Ok(())) => return self.abort_all(),
+        let end = AssertUnwindSafe(|| self.run().map(|()| self.abort_all()));
+        let failure = match catch_unwind(end) {
+            Ok(Ok(())) => return,
             Ok(Err(error)) => EngineFailure::Device(Arc::new(error)),
             Err(_) => EngineFailure::Panicked,
         };
         tracing::error!(error = &failure as &dyn std::error::Error, "engine failed");
         self.stats.enter(EngineState::Dead);
         self.stats.clear();
-        self.take_waiting_commands();
-        for client in self.clients.into_values() {
+        let (commands, clients) = (self.commands, self.clients.into_values());
+        for client in clients.chain(commands.try_iter().flat_map(Command::into_clients)) {
             client.end(Err(failure.clone()));
         }
     }
@@ -209,8 +221,11 @@ impl EngineLoop {
     fn take(&mut self, command: Command) {
         match command {
             Command::Submit(submissions) => {
-                for Submission { sequence, client } in submissions {
-                    self.clients.insert(sequence.id(), client);
+                // All clients first: should a sequence panic, each of its group hears of it.
+                let (sequences, clients): (Vec<_>, Vec<_>) =
+                    submissions.into_iter().map(|it| (it.sequence, it.client)).unzip();
+                self.clients.extend(sequences.iter().map(Sequence::id).zip(clients));
+                for sequence in sequences {
                     self.scheduler.add(sequence);
                 }
             }
@@ -288,5 +303,63 @@ fn check_count(batch: &Batch, num_tokens: usize) -> Result<(), ExecutorError> {
         Ok(())
     } else {
         Err(ExecutorError::TokenCount { num_rows, num_tokens })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::engine::SequenceStream;
+    use crate::engine::executor::SampledToken;
+
+    /// A device that is never reached.
+    struct Unreached;
+
+    impl Executor for Unreached {
+        fn execute(&mut self, _batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+            unreachable!("no sequence can be scheduled")
+        }
+    }
+
+    #[test]
+    fn after_a_panic_nobody_waits_for_what_the_scheduler_would_refuse() {
+        let limits = EngineLimits {
+            num_seqs_max: 2,
+            num_batched_tokens_max: 4,
+            block_size: 2,
+            num_blocks: 2,
+            context_tokens_max: 64,
+            num_queued_max: 4,
+            has_prefix_cache: true,
+            vocab_size: 100,
+        };
+        let (sender, commands) = mpsc::sync_channel(4);
+        let mut streams = Vec::new();
+        // More tokens than there are slots, as no handle would submit; in one group, then in commands of their own.
+        for ids in [vec![0, 1], vec![2], vec![3]] {
+            let submissions = ids.into_iter().map(|id| {
+                let (client, stream) = SequenceStream::with_client();
+                streams.push(stream);
+                Submission { sequence: Sequence::sample(id, vec![7; 9], 1), client }
+            });
+            sender.send(Command::Submit(submissions.collect())).unwrap();
+        }
+        let engine_loop = EngineLoop {
+            commands,
+            scheduler: Scheduler::new(&limits),
+            batch: Batch::default(),
+            executor: Box::new(Unreached),
+            clients: BTreeMap::new(),
+            deadline: None,
+            rate: FinishRate::default(),
+            stats: Arc::new(SharedStats::new(4, 2)),
+        };
+        engine_loop.run_to_end();
+        for (id, stream) in streams.iter_mut().enumerate() {
+            let output = stream.next().now_or_never().unwrap();
+            assert!(matches!(output, Some(Err(EngineFailure::Panicked))), "{id}: {output:?}");
+        }
     }
 }
