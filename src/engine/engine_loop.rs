@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc::UnboundedSender, oneshot};
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use crate::engine::EngineLimits;
 use crate::engine::batch::Batch;
@@ -50,16 +50,21 @@ pub fn start(
         rate: FinishRate::default(),
         stats: Arc::clone(&stats),
     };
-    let (ended_sender, ended) = oneshot::channel::<()>();
+    let (ended_sender, ended) = watch::channel(());
     let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || {
         // Dropped after all else: whoever waits for it finds the device released.
         let _ended = ended_sender;
         engine_loop.run_to_end();
     })?;
     let next_id = Arc::new(AtomicU64::new(0));
-    let handle =
-        EngineHandle { commands: sender.clone(), stats: Arc::clone(&stats), limits, next_id };
-    Ok((Engine { commands: sender, stats, ended: Some(ended), thread: Some(thread) }, handle))
+    let handle = EngineHandle {
+        commands: sender.clone(),
+        stats: Arc::clone(&stats),
+        limits,
+        next_id,
+        ended: ended.clone(),
+    };
+    Ok((Engine { commands: sender, stats, ended, thread: Some(thread) }, handle))
 }
 
 /// The owner of the engine's thread. Dropping it aborts what runs and waits for the end of the step in work.
@@ -67,7 +72,7 @@ pub fn start(
 pub struct Engine {
     commands: SyncSender<Command>,
     stats: Arc<SharedStats>,
-    ended: Option<oneshot::Receiver<()>>,
+    ended: watch::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -76,10 +81,8 @@ impl Engine {
     /// at the end of the step in work.
     pub async fn drain(mut self, timeout: Duration) {
         self.stop_taking(timeout);
-        if let Some(ended) = self.ended.take() {
-            // The sender is never used: its drop is the message.
-            let _ = ended.await;
-        }
+        // Nothing is ever sent: the drop of the sender is the message.
+        let _ = self.ended.changed().await;
     }
 
     fn stop_taking(&self, timeout: Duration) {

@@ -14,7 +14,10 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::{
+    mpsc::{self, UnboundedReceiver},
+    watch,
+};
 
 use crate::completion::FinishReason;
 use crate::engine::EngineLimits;
@@ -130,6 +133,8 @@ pub struct EngineHandle {
     pub(super) stats: Arc<SharedStats>,
     pub(super) limits: EngineLimits,
     pub(super) next_id: Arc<AtomicU64>,
+    /// Closed when the engine's thread has released its device.
+    pub(super) ended: watch::Receiver<()>,
 }
 
 impl EngineHandle {
@@ -182,6 +187,14 @@ impl EngineHandle {
     /// Returns what the engine is doing and has done. Never blocks.
     pub fn stats(&self) -> EngineStats {
         self.stats.snapshot()
+    }
+
+    /// Waits until the engine has ended, and returns how: [`EngineState::Draining`] where its owner wanted it,
+    /// [`EngineState::Dead`] where it failed. May be cancelled and asked again.
+    pub async fn ended(&self) -> EngineState {
+        // Nothing is ever sent: the drop of the sender is the message.
+        let _ = self.ended.clone().changed().await;
+        self.stats.state()
     }
 
     /// Returns what bounds the engine.
