@@ -28,7 +28,7 @@ fn sequence(id: u64) -> Sequence {
         logprobs: None,
         priority: 0,
     };
-    Sequence::new(SequenceId(id), request, 0)
+    Sequence::new(SequenceId(id), request)
 }
 
 /// One step of everything that is pure: plan, flat arrays, record. Who has ended is replaced.
@@ -107,7 +107,6 @@ fn sampler(criterion: &mut Criterion) {
     let row = |params: SamplingParams, logprobs| SamplingRow {
         sequence_id: SequenceId(0),
         params: Arc::new(params),
-        seed: 1,
         num_generated: 0,
         history: Vec::new(),
         num_prompt_tokens: 0,

@@ -42,10 +42,8 @@ pub struct Batch {
 pub struct SamplingRow {
     /// Whose token it is.
     pub sequence_id: SequenceId,
-    /// How tokens are chosen; its seed has been resolved into `seed`.
+    /// How tokens are chosen. Its seed chooses the random numbers; the handle has drawn one where the request had none.
     pub params: Arc<SamplingParams>,
-    /// Chooses the random numbers.
-    pub seed: u64,
     /// Position of the token in the output, from 0: the counter of the random numbers.
     pub num_generated: u32,
     /// Prompt and output so far; empty where no penalty asks for it.
@@ -118,7 +116,6 @@ impl Batch {
         self.sampling_rows.push(SamplingRow {
             sequence_id: sequence.id(),
             params: Arc::clone(sequence.sampling()),
-            seed: sequence.seed(),
             num_generated: sequence.num_generated_tokens() as u32,
             history,
             num_prompt_tokens: sequence.num_prompt_tokens(),
@@ -187,7 +184,7 @@ mod tests {
             logprobs: None,
             priority: 0,
         };
-        scheduler.add(Sequence::new(SequenceId(0), request, 0));
+        scheduler.add(Sequence::new(SequenceId(0), request));
         let mut batch = Batch::default();
         let output = scheduler.schedule();
         batch.fill(&output, &scheduler);

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc::UnboundedSender, oneshot};
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use crate::engine::EngineLimits;
 use crate::engine::batch::Batch;
@@ -50,16 +50,21 @@ pub fn start(
         rate: FinishRate::default(),
         stats: Arc::clone(&stats),
     };
-    let (ended_sender, ended) = oneshot::channel::<()>();
+    let (ended_sender, ended) = watch::channel(());
     let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || {
         // Dropped after all else: whoever waits for it finds the device released.
         let _ended = ended_sender;
         engine_loop.run_to_end();
     })?;
     let next_id = Arc::new(AtomicU64::new(0));
-    let handle =
-        EngineHandle { commands: sender.clone(), stats: Arc::clone(&stats), limits, next_id };
-    Ok((Engine { commands: sender, stats, ended: Some(ended), thread: Some(thread) }, handle))
+    let handle = EngineHandle {
+        commands: sender.clone(),
+        stats: Arc::clone(&stats),
+        limits,
+        next_id,
+        ended: ended.clone(),
+    };
+    Ok((Engine { commands: sender, stats, ended, thread: Some(thread) }, handle))
 }
 
 /// The owner of the engine's thread. Dropping it aborts what runs and waits for the end of the step in work.
@@ -67,7 +72,7 @@ pub fn start(
 pub struct Engine {
     commands: SyncSender<Command>,
     stats: Arc<SharedStats>,
-    ended: Option<oneshot::Receiver<()>>,
+    ended: watch::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -76,10 +81,8 @@ impl Engine {
     /// at the end of the step in work.
     pub async fn drain(mut self, timeout: Duration) {
         self.stop_taking(timeout);
-        if let Some(ended) = self.ended.take() {
-            // The sender is never used: its drop is the message.
-            let _ = ended.await;
-        }
+        // Nothing is ever sent: the drop of the sender is the message.
+        let _ = self.ended.changed().await;
     }
 
     fn stop_taking(&self, timeout: Duration) {
@@ -107,6 +110,17 @@ pub(super) enum Command {
     Submit(Vec<Submission>),
     /// End when there is nothing to do, at the latest at the deadline.
     Drain { deadline: Instant },
+}
+
+impl Command {
+    /// Returns who waits for what was commanded.
+    fn into_clients(self) -> impl Iterator<Item = Client> {
+        let submissions = match self {
+            Self::Submit(submissions) => submissions,
+            Self::Drain { .. } => Vec::new(),
+        };
+        submissions.into_iter().map(|submission| submission.client)
+    }
 }
 
 /// A sequence and who waits for it.
@@ -154,16 +168,17 @@ impl EngineLoop {
     /// Runs until the owner wants an end or the device fails, and leaves no sequence without an answer.
     fn run_to_end(mut self) {
         // A panic leaves the scheduler in an unknown state; only the clients are looked at after it.
-        let failure = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-            Ok(Ok(())) => return self.abort_all(),
+        let end = AssertUnwindSafe(|| self.run().map(|()| self.abort_all()));
+        let failure = match catch_unwind(end) {
+            Ok(Ok(())) => return,
             Ok(Err(error)) => EngineFailure::Device(Arc::new(error)),
             Err(_) => EngineFailure::Panicked,
         };
         tracing::error!(error = &failure as &dyn std::error::Error, "engine failed");
         self.stats.enter(EngineState::Dead);
         self.stats.clear();
-        self.take_waiting_commands();
-        for client in self.clients.into_values() {
+        let (commands, clients) = (self.commands, self.clients.into_values());
+        for client in clients.chain(commands.try_iter().flat_map(Command::into_clients)) {
             client.end(Err(failure.clone()));
         }
     }
@@ -209,8 +224,11 @@ impl EngineLoop {
     fn take(&mut self, command: Command) {
         match command {
             Command::Submit(submissions) => {
-                for Submission { sequence, client } in submissions {
-                    self.clients.insert(sequence.id(), client);
+                // All clients first: should a sequence panic, each of its group hears of it.
+                let (sequences, clients): (Vec<_>, Vec<_>) =
+                    submissions.into_iter().map(|it| (it.sequence, it.client)).unzip();
+                self.clients.extend(sequences.iter().map(Sequence::id).zip(clients));
+                for sequence in sequences {
                     self.scheduler.add(sequence);
                 }
             }
@@ -288,5 +306,63 @@ fn check_count(batch: &Batch, num_tokens: usize) -> Result<(), ExecutorError> {
         Ok(())
     } else {
         Err(ExecutorError::TokenCount { num_rows, num_tokens })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::engine::SequenceStream;
+    use crate::engine::executor::SampledToken;
+
+    /// A device that is never reached.
+    struct Unreached;
+
+    impl Executor for Unreached {
+        fn execute(&mut self, _batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+            unreachable!("no sequence can be scheduled")
+        }
+    }
+
+    #[test]
+    fn after_a_panic_nobody_waits_for_what_the_scheduler_would_refuse() {
+        let limits = EngineLimits {
+            num_seqs_max: 2,
+            num_batched_tokens_max: 4,
+            block_size: 2,
+            num_blocks: 2,
+            context_tokens_max: 64,
+            num_queued_max: 4,
+            has_prefix_cache: true,
+            vocab_size: 100,
+        };
+        let (sender, commands) = mpsc::sync_channel(4);
+        let mut streams = Vec::new();
+        // More tokens than there are slots, as no handle would submit; in one group, then in commands of their own.
+        for ids in [vec![0, 1], vec![2], vec![3]] {
+            let submissions = ids.into_iter().map(|id| {
+                let (client, stream) = SequenceStream::with_client();
+                streams.push(stream);
+                Submission { sequence: Sequence::sample(id, vec![7; 9], 1), client }
+            });
+            sender.send(Command::Submit(submissions.collect())).unwrap();
+        }
+        let engine_loop = EngineLoop {
+            commands,
+            scheduler: Scheduler::new(&limits),
+            batch: Batch::default(),
+            executor: Box::new(Unreached),
+            clients: BTreeMap::new(),
+            deadline: None,
+            rate: FinishRate::default(),
+            stats: Arc::new(SharedStats::new(4, 2)),
+        };
+        engine_loop.run_to_end();
+        for (id, stream) in streams.iter_mut().enumerate() {
+            let output = stream.next().now_or_never().unwrap();
+            assert!(matches!(output, Some(Err(EngineFailure::Panicked))), "{id}: {output:?}");
+        }
     }
 }

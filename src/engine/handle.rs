@@ -14,7 +14,10 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::{
+    mpsc::{self, UnboundedReceiver},
+    watch,
+};
 
 use crate::completion::FinishReason;
 use crate::engine::EngineLimits;
@@ -97,6 +100,12 @@ pub struct SequenceStream {
 }
 
 impl SequenceStream {
+    /// Makes both ends of a sequence's outputs. The engine's end holds no place in the queue yet.
+    pub(super) fn with_client() -> (Client, Self) {
+        let (sender, outputs) = mpsc::unbounded_channel();
+        (Client { outputs: sender, place: None }, Self { outputs, has_ended: false })
+    }
+
     /// Waits for the next output; `None` after the last. May be cancelled without loss.
     pub async fn next(&mut self) -> Option<Result<SequenceOutput, EngineFailure>> {
         poll_fn(|cx| self.poll_next_unpin(cx)).await
@@ -124,6 +133,8 @@ pub struct EngineHandle {
     pub(super) stats: Arc<SharedStats>,
     pub(super) limits: EngineLimits,
     pub(super) next_id: Arc<AtomicU64>,
+    /// Closed when the engine's thread has released its device.
+    pub(super) ended: watch::Receiver<()>,
 }
 
 impl EngineHandle {
@@ -159,14 +170,12 @@ impl EngineHandle {
         let mut submissions = Vec::with_capacity(places.len());
         let mut streams = Vec::with_capacity(places.len());
         for (index, place) in (0..).zip(places) {
-            let (sender, outputs) = mpsc::unbounded_channel();
+            let (mut client, stream) = SequenceStream::with_client();
+            client.place = Some(place);
             let id = SequenceId(first_id + index);
-            let seed = first_seed.wrapping_add(index);
-            submissions.push(Submission {
-                sequence: Sequence::new(id, request.clone(), seed),
-                client: Client { outputs: sender, place: Some(place) },
-            });
-            streams.push(SequenceStream { outputs, has_ended: false });
+            request.sampling.seed = Some(first_seed.wrapping_add(index));
+            submissions.push(Submission { sequence: Sequence::new(id, request.clone()), client });
+            streams.push(stream);
         }
         match self.commands.try_send(Command::Submit(submissions)) {
             Ok(()) => Ok(streams),
@@ -178,6 +187,14 @@ impl EngineHandle {
     /// Returns what the engine is doing and has done. Never blocks.
     pub fn stats(&self) -> EngineStats {
         self.stats.snapshot()
+    }
+
+    /// Waits until the engine has ended, and returns how: [`EngineState::Draining`] where its owner wanted it,
+    /// [`EngineState::Dead`] where it failed. May be cancelled and asked again.
+    pub async fn ended(&self) -> EngineState {
+        // Nothing is ever sent: the drop of the sender is the message.
+        let _ = self.ended.clone().changed().await;
+        self.stats.state()
     }
 
     /// Returns what bounds the engine.
@@ -233,11 +250,10 @@ mod tests {
 
     #[test]
     fn a_stream_that_nobody_ended_has_failed() {
-        let (sender, outputs) = mpsc::unbounded_channel();
-        let mut stream = SequenceStream { outputs, has_ended: false };
+        let (client, mut stream) = SequenceStream::with_client();
         let output = SequenceOutput { tokens: Vec::new(), num_cached_tokens: 0, finish: None };
-        sender.send(Ok(output)).unwrap();
-        drop(sender);
+        client.outputs.send(Ok(output)).unwrap();
+        drop(client);
         let mut next = || stream.next().now_or_never().unwrap();
         assert!(matches!(next(), Some(Ok(_))));
         assert!(matches!(next(), Some(Err(EngineFailure::Stopped))));

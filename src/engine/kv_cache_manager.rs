@@ -41,11 +41,12 @@ impl KvCacheManager {
         self.prefix_cache.as_ref()
     }
 
-    /// Gives a sequence without blocks those that already hold its beginning, and returns true; or changes nothing and
+    /// Gives a sequence without blocks those that already hold its beginning, and returns true; or gives none and
     /// returns false where the blocks for all its other tokens are not free now.
     ///
-    /// That is more than its next step may need, but a long prompt is never begun that must be given up half-way. The
-    /// last token is always left to compute: its logits are wanted.
+    /// That is more than its next step may need: a long prompt is not begun while it would surely be given up half-way.
+    /// The others are counted, not reserved, so sequences before it may still grow into them and preempt it. The last
+    /// token is always left to compute: its logits are wanted.
     pub fn take_prefix(&mut self, sequence: &mut Sequence) -> bool {
         let found = self.find_prefix(sequence);
         let num_new = sequence.num_tokens().div_ceil(self.block_size) - found.len();

@@ -124,7 +124,9 @@ impl Sampler {
     fn draw(&mut self, logits: &[f32], row: &SamplingRow) -> u32 {
         self.filter(logits, &row.params);
         let total = mass(&self.candidates);
-        let point = uniform(row.seed, row.num_generated) * total;
+        // Without a seed, any is as good; a fixed one keeps this a function of its arguments.
+        let seed = row.params.seed.unwrap_or(0);
+        let point = uniform(seed, row.num_generated) * total;
         let mut sum = 0.0;
         let drawn = self.candidates.iter().find(|candidate| {
             sum += f64::from(candidate.weight);
@@ -313,7 +315,6 @@ mod tests {
         SamplingRow {
             sequence_id: SequenceId(0),
             params: Arc::new(params),
-            seed: 1,
             num_generated: 0,
             history: Vec::new(),
             num_prompt_tokens: 0,

@@ -73,7 +73,6 @@ pub struct Sequence {
     priority: i32,
     max_tokens: usize,
     sampling: Arc<SamplingParams>,
-    seed: u64,
     stop_token_ids: Arc<[u32]>,
     logprobs: Option<u32>,
     /// Prompt, then output.
@@ -88,11 +87,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Makes a sequence that waits. `seed` stands in for the request's own.
+    /// Makes a sequence that waits.
     ///
     /// # Panics
     /// Where the prompt is empty or no token may be generated.
-    pub fn new(id: SequenceId, request: SequenceRequest, seed: u64) -> Self {
+    pub fn new(id: SequenceId, request: SequenceRequest) -> Self {
         assert!(!request.prompt_token_ids.is_empty(), "a prompt has at least one token");
         assert!(request.max_tokens > 0, "a sequence generates at least one token");
         Self {
@@ -100,7 +99,6 @@ impl Sequence {
             priority: request.priority,
             max_tokens: request.max_tokens as usize,
             sampling: Arc::new(request.sampling),
-            seed,
             stop_token_ids: request.stop_token_ids,
             logprobs: request.logprobs,
             num_prompt_tokens: request.prompt_token_ids.len(),
@@ -173,14 +171,9 @@ impl Sequence {
         &self.block_hashes
     }
 
-    /// Returns how tokens are chosen, but for the seed.
+    /// Returns how tokens are chosen.
     pub fn sampling(&self) -> &Arc<SamplingParams> {
         &self.sampling
-    }
-
-    /// Returns the seed in force.
-    pub fn seed(&self) -> u64 {
-        self.seed
     }
 
     /// Returns the number of alternatives to report at each token.
@@ -239,7 +232,7 @@ mod tests {
                 logprobs: None,
                 priority: 0,
             };
-            Self::new(SequenceId(id), request, 0)
+            Self::new(SequenceId(id), request)
         }
     }
 

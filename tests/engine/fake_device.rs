@@ -122,8 +122,7 @@ pub(crate) fn truth(request: &SequenceRequest, seed: u64) -> (Vec<SampledToken>,
         }
         let row = SamplingRow {
             sequence_id: SequenceId(0),
-            params: request.sampling.clone().into(),
-            seed,
+            params: SamplingParams { seed: Some(seed), ..request.sampling.clone() }.into(),
             num_generated: output.len() as u32,
             history: if request.sampling.has_penalties() { tokens.clone() } else { Vec::new() },
             num_prompt_tokens: request.prompt_token_ids.len(),

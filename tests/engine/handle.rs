@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use lacuna::completion::{FinishReason, SamplingParams};
 use lacuna::engine::{
     Batch, Engine, EngineFailure, EngineHandle, EngineLimits, EngineState, Executor, ExecutorError,
@@ -357,6 +358,7 @@ async fn a_failed_device_fails_every_sequence_and_takes_no_more() {
         let device = FakeDevice::new(limits.num_blocks, limits.block_size);
         let device = FailingDevice { device, num_steps_left: 2, fail };
         let (engine, handle) = start_with(device, limits);
+        let ended = handle.ended();
         let mut streams = handle.submit_group(greedy(vec![1], 30), 3).unwrap();
         for stream in &mut streams {
             let failure = collect(stream).await.unwrap_err();
@@ -366,9 +368,20 @@ async fn a_failed_device_fails_every_sequence_and_takes_no_more() {
         assert_eq!(handle.submit(greedy(vec![1], 1)).unwrap_err(), SubmitError::Dead);
         let stats = handle.stats();
         assert_eq!((stats.state, stats.num_queued), (EngineState::Dead, 0));
+        assert_eq!(ended.await, EngineState::Dead);
         engine.drain(LONG).await;
-        assert_eq!(handle.stats().state, EngineState::Dead);
+        assert_eq!(handle.ended().await, EngineState::Dead);
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_hears_of_a_drain_and_of_nothing_before() {
+    let (engine, handle) = start_fake(LIMITS);
+    let (first, second) = (handle.ended(), handle.ended());
+    let mut first = std::pin::pin!(first);
+    assert!(first.as_mut().now_or_never().is_none());
+    engine.drain(LONG).await;
+    assert_eq!((first.await, second.await), (EngineState::Draining, EngineState::Draining));
 }
 
 #[test]

@@ -11,8 +11,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 fn row(params: SamplingParams, seed: u64, num_generated: u32) -> SamplingRow {
     SamplingRow {
         sequence_id: SequenceId(0),
-        params: Arc::new(params),
-        seed,
+        params: Arc::new(SamplingParams { seed: Some(seed), ..params }),
         num_generated,
         history: Vec::new(),
         num_prompt_tokens: 0,

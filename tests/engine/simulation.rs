@@ -161,8 +161,9 @@ impl World {
         for (id, arrival) in self.arrivals.iter().enumerate() {
             let sequence_id = SequenceId(id as u64);
             if arrival.step == self.step {
-                let request = arrival.request.clone();
-                self.scheduler.add(Sequence::new(sequence_id, request, arrival.seed));
+                let mut request = arrival.request.clone();
+                request.sampling.seed = Some(arrival.seed);
+                self.scheduler.add(Sequence::new(sequence_id, request));
             }
             let leaves = arrival.patience.map(|patience| arrival.step + patience);
             if leaves == Some(self.step) {
