@@ -245,6 +245,11 @@ async fn shapes_the_providers_errors_in_gitlab() {
             422,
             "`current_file.content_above_cursor`: is odd",
         ),
+        (
+            error(Kind::PromptTooLong, Some("prompt")),
+            422,
+            "`current_file.content_above_cursor`: is odd",
+        ),
         (error(Kind::PromptTooLong, Some("input")), 422, "`current_file`: is odd"),
         (error(Kind::PromptTooLong, None), 422, "is odd"),
         (error(Kind::Overloaded, None), 429, "Too many requests. Please try again later."),

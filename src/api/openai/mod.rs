@@ -159,7 +159,7 @@ async fn answer(
     let wire: WireRequest = body::read_json(state, request).await?;
     let service = state.service()?;
     let model = service.model();
-    let asked = convert::asked(wire, &model, service.limits())?;
+    let asked = convert::asked(wire, &model, service)?;
     account.streaming(asked.is_streaming);
     let admission = state.admit()?;
     let head =
