@@ -11,13 +11,13 @@ use serde::de::DeserializeOwned;
 use crate::api::{
     ApiState,
     error::{ApiError, ApiErrorKind},
-    json,
+    json, origin,
 };
 
 /// Reads the body as a JSON object; the content type is not looked at, as editors omit or misspell it.
 ///
 /// # Errors
-/// A body that is too large, too slow, cut off, or not the object that `T` describes.
+/// A body that is too large, too slow, cut off, of a web page that may not call, or not the object that `T` describes.
 pub(super) async fn read_json<T: DeserializeOwned>(
     state: &ApiState,
     request: Request,
@@ -30,6 +30,8 @@ pub(super) async fn read_json<T: DeserializeOwned>(
             format!("the body took longer than {} s", state.read_timeout().as_secs_f32()),
         )
     })??;
+    // Looked at last, for most clients read an answer only after they have sent everything.
+    origin::check(&head.headers, state.allowed_origins())?;
     json::parse(&bytes)
 }
 

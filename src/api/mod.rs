@@ -37,6 +37,7 @@ mod gitlab;
 mod json;
 mod monitoring;
 mod openai;
+mod origin;
 
 /// Says whether the server is on its way out, so that probes stop sending it work.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,7 @@ struct Shared {
     drain: DrainFlag,
     admission: Arc<Semaphore>,
     body_bytes_max: usize,
+    allowed_origins: Vec<String>,
     read_timeout: Duration,
     started_unix_seconds: u64,
 }
@@ -94,6 +96,7 @@ impl ApiState {
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
             body_bytes_max: config.body_bytes_max,
+            allowed_origins: config.cors_allowed_origins.clone(),
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
         }))
@@ -113,6 +116,10 @@ impl ApiState {
 
     fn is_ready(&self) -> bool {
         !self.0.drain.is_raised() && self.0.service.get().is_some_and(CompletionService::is_ready)
+    }
+
+    fn allowed_origins(&self) -> &[String] {
+        &self.0.allowed_origins
     }
 
     fn body_bytes_max(&self) -> usize {

@@ -78,6 +78,9 @@ impl OpenAiError {
             ApiErrorKind::UnknownModel => (StatusCode::NOT_FOUND, REQUEST, Some("model_not_found")),
             ApiErrorKind::UnknownRoute => (StatusCode::NOT_FOUND, REQUEST, None),
             ApiErrorKind::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, REQUEST, None),
+            ApiErrorKind::ForbiddenOrigin => {
+                (StatusCode::FORBIDDEN, REQUEST, Some("origin_not_allowed"))
+            }
             ApiErrorKind::BodyTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, Some("request_too_large"))
             }
