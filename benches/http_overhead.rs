@@ -166,7 +166,7 @@ async fn start() -> SocketAddr {
         has_repo_fim: false,
         vocab_size: 1000,
     };
-    let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits);
+    let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits, 128);
     let drain = DrainFlag::default();
     let app = router(ApiState::new(service, &config, drain.clone()), &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();

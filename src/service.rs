@@ -24,6 +24,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct CompletionService {
     provider: Arc<dyn Provider>,
     limits: CompletionConfig,
+    num_sequences_max: usize,
 }
 
 impl std::fmt::Debug for CompletionService {
@@ -33,9 +34,19 @@ impl std::fmt::Debug for CompletionService {
 }
 
 impl CompletionService {
-    /// Serves what `provider` completes, within `limits`.
-    pub fn new(provider: Arc<dyn Provider>, limits: CompletionConfig) -> Self {
-        Self { provider, limits }
+    /// Serves what `provider` completes, within `limits`. It can take `num_sequences_max` choices at once, over all
+    /// prompts of a request: more would be refused for ever, however often they are asked for.
+    pub fn new(
+        provider: Arc<dyn Provider>,
+        limits: CompletionConfig,
+        num_sequences_max: usize,
+    ) -> Self {
+        Self { provider, limits, num_sequences_max }
+    }
+
+    /// Returns the most choices of a request, over all its prompts.
+    pub fn num_sequences_max(&self) -> usize {
+        self.num_sequences_max
     }
 
     /// Returns what is served.

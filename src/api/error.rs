@@ -22,6 +22,8 @@ pub(super) enum ApiErrorKind {
     UnknownRoute,
     /// The endpoint has other methods.
     WrongMethod,
+    /// A web page called that may not.
+    ForbiddenOrigin,
     /// The body is over the limit.
     BodyTooLarge,
     /// The body came too slowly.
@@ -45,6 +47,7 @@ impl ApiErrorKind {
             Self::UnknownModel => "unknown_model",
             Self::UnknownRoute => "unknown_route",
             Self::WrongMethod => "wrong_method",
+            Self::ForbiddenOrigin => "forbidden_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::ReadTimeout => "read_timeout",
             Self::Overloaded => ProviderErrorKind::Overloaded.as_label(),

@@ -18,7 +18,7 @@ use axum::{
     middleware::from_fn_with_state,
     response::Response,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tower::{Layer as _, util::MapRequestLayer};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -37,6 +37,7 @@ mod gitlab;
 mod json;
 mod monitoring;
 mod openai;
+mod origin;
 
 /// Says whether the server is on its way out, so that probes stop sending it work.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,9 @@ struct Shared {
     drain: DrainFlag,
     admission: Arc<Semaphore>,
     body_bytes_max: usize,
+    /// One permit a byte of the bodies being read.
+    body_bytes: Semaphore,
+    allowed_origins: Vec<String>,
     read_timeout: Duration,
     started_unix_seconds: u64,
 }
@@ -72,6 +76,8 @@ struct Shared {
 /// A place among the requests in work; dropping it frees the place.
 type Admission = OwnedSemaphorePermit;
 
+/// Bodies of the largest size that may be read at once; usual ones are a thousandth of it.
+const BODIES_MAX: usize = 16;
 /// A full house empties within a completion's time, which is about this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -89,11 +95,14 @@ impl ApiState {
     /// Answers probes, and 503 to everything that needs the model, until [`ApiState::serve`].
     pub fn loading(config: &ServerConfig, drain: DrainFlag) -> Self {
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
+        let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
             service: OnceLock::new(),
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
             body_bytes_max: config.body_bytes_max,
+            body_bytes: Semaphore::new(body_bytes_all.min(Semaphore::MAX_PERMITS)),
+            allowed_origins: config.cors_allowed_origins.clone(),
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
         }))
@@ -115,6 +124,16 @@ impl ApiState {
         !self.0.drain.is_raised() && self.0.service.get().is_some_and(CompletionService::is_ready)
     }
 
+    fn allowed_origins(&self) -> &[String] {
+        &self.0.allowed_origins
+    }
+
+    /// Takes room for `num_bytes` more of a body.
+    fn body_room(&self, num_bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
+        let num_bytes = u32::try_from(num_bytes).unwrap_or(u32::MAX);
+        self.0.body_bytes.try_acquire_many(num_bytes).map_err(|_| overloaded())
+    }
+
     fn body_bytes_max(&self) -> usize {
         self.0.body_bytes_max
     }
@@ -129,12 +148,14 @@ impl ApiState {
 
     /// Takes a place among the requests in work. Asked for once the body is there, so that slow senders hold none.
     fn admit(&self) -> Result<Admission, ApiError> {
-        Arc::clone(&self.0.admission).try_acquire_owned().map_err(|_| ApiError {
-            kind: ApiErrorKind::Overloaded,
-            field: None,
-            message: "too many requests are in work".to_owned(),
-            retry_after: Some(RETRY_AFTER),
-        })
+        Arc::clone(&self.0.admission).try_acquire_owned().map_err(|_| overloaded())
+    }
+}
+
+fn overloaded() -> ApiError {
+    ApiError {
+        retry_after: Some(RETRY_AFTER),
+        ..ApiError::new(ApiErrorKind::Overloaded, "too many requests are in work")
     }
 }
 

@@ -29,6 +29,9 @@ use crate::{
 /// The family of the embedded model: its tokenizer has Qwen's sentinels, but it was not trained on all that they mean.
 const DEMO_FAMILY: &str = "lacuna-demo";
 
+/// Below this many tokens a prompt holds little but the sentinels.
+const PROMPT_TOKENS_MIN: usize = 16;
+
 /// A server's parts. The engine is drained after the listener, so that running requests can end.
 #[derive(Debug)]
 pub struct Composed {
@@ -52,6 +55,7 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
     let template = template(config, &tokenizer)?;
     let spec = read_spec(source).context("cannot read the model's configuration")?;
     let eos_token_ids = spec.eos_token_ids.clone();
+    check_completion(config, spec.max_position_embeddings)?;
     let (engine, handle) = start_engine(config, source, &spec, &tokenizer)?;
     let model = ModelInfo {
         name: config.model.served_name.clone(),
@@ -73,8 +77,31 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
         },
         max_tokens_default: config.completion.max_tokens_default,
     });
-    let service = CompletionService::new(std::sync::Arc::new(provider), config.completion.clone());
+    let service = CompletionService::new(
+        std::sync::Arc::new(provider),
+        config.completion.clone(),
+        config.engine.num_queued_max,
+    );
     Ok(Composed { engine, handle, service })
+}
+
+/// Refuses what no request could ever be served with.
+fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Result<()> {
+    let (choices, queued) = (config.completion.num_choices_limit, config.engine.num_queued_max);
+    if choices as usize > queued {
+        bail!(
+            "`completion.max_choices` must be at most `engine.max_num_queued`, which is {queued}, got {choices}: the queue takes all choices of a request at once"
+        );
+    }
+    let asked = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
+    let context_tokens = asked.unwrap_or(own_context_tokens).min(own_context_tokens);
+    let max_tokens = config.completion.max_tokens_default as usize;
+    if max_tokens + PROMPT_TOKENS_MIN > context_tokens {
+        bail!(
+            "`completion.max_tokens_default` must leave {PROMPT_TOKENS_MIN} tokens of the context to the prompt, which has {context_tokens}, got {max_tokens}; see also `model.max_context_tokens`"
+        );
+    }
+    Ok(())
 }
 
 /// Returns the model's folder; the embedded model has none.

@@ -191,3 +191,24 @@ fn every_request_for_a_completion_leaves_one_line() {
     server.log.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("lacuna::request"), "{rest}");
 }
+
+#[test]
+fn settings_under_which_nothing_could_be_served_are_refused() {
+    let rows = [
+        (
+            ["--max-choices", "8", "--max-num-queued", "4"],
+            "`completion.max_choices` must be at most `engine.max_num_queued`, which is 4, got 8",
+        ),
+        (
+            ["--max-tokens-default", "64", "--max-context-tokens", "64"],
+            "`completion.max_tokens_default` must leave 16 tokens",
+        ),
+    ];
+    for (arguments, message) in rows {
+        let mut server = Server::start(&arguments);
+        let mut rest = String::new();
+        server.log.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains(message), "{rest}");
+        assert_eq!(server.ended().code(), Some(1));
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    TestServer,
+    NUM_SEQUENCES_MAX, TestServer,
     client::{self, Answer, post},
     provider::{Script, sum},
 };
@@ -220,6 +220,8 @@ async fn refuses_broken_rules_in_openai() {
     }
     rows.extend([
         (json!({"prompt": "a", "n": 2, "best_of": 1}), "best_of"),
+        (json!({"prompt": vec!["a"; NUM_SEQUENCES_MAX / 4 + 1], "n": 4}), "prompt"),
+        (json!({"prompt": ["a", "b", "c"], "suffix": "x".repeat(3 << 20)}), "suffix"),
         (json!({"prompt": "a", "stop": ["x", 1]}), "stop[1]"),
         (
             json!({"prompt": "a", "stream_options": {"include_usage": 1}}),
@@ -381,7 +383,7 @@ async fn takes_values_at_their_limits() {
     body["model_name"] = json!("m".repeat(50));
     assert_eq!(post(server.address, GITLAB, body.to_string()).await.status, 200);
     let body = json!({
-        "prompt": vec!["x"; 32], "suffix": "s".repeat(3 << 20), "stop": vec!["x"; 32], "n": 4,
+        "prompt": vec!["x"; NUM_SEQUENCES_MAX / 4], "suffix": "s".repeat(512 << 10), "stop": vec!["x"; 32], "n": 4,
         "temperature": 2, "logprobs": 20, "max_tokens": u32::MAX, "seed": u64::MAX, "top_p": 1,
     });
     let answer = post(server.address, OPENAI, body.to_string()).await;

@@ -146,7 +146,13 @@ async fn allows_browsers_from_configured_origins() {
         }
         let bytes = request("POST", OPENAI.0, &[origin], OPENAI.1.as_bytes());
         let answer = client::send(server.address, &bytes).await;
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, expected));
+        let status = if expected.is_some() { 200 } else { 403 };
+        let allowed = answer.header("access-control-allow-origin");
+        assert_eq!((answer.status, allowed), (status, expected));
+        let bytes = request("POST", GITLAB.0, &[origin], GITLAB.1.as_bytes());
+        let answer = client::send(server.address, &bytes).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.json()["detail"].is_string(), status == 403);
     }
 }
 
@@ -242,6 +248,11 @@ async fn shapes_the_providers_errors_in_gitlab() {
         ),
         (
             error(Kind::InvalidRequest, Some("prefix")),
+            422,
+            "`current_file.content_above_cursor`: is odd",
+        ),
+        (
+            error(Kind::PromptTooLong, Some("prompt")),
             422,
             "`current_file.content_above_cursor`: is odd",
         ),

@@ -10,6 +10,7 @@ use crate::support::{
     TestServer,
     client::{Connection, get, post, request},
     provider::{Script, Step, USAGE, chunk, end},
+    within,
 };
 
 const OPENAI: &str = "/v1/completions";
@@ -155,6 +156,35 @@ async fn refuses_more_than_it_may_have_in_work() {
     for (path, body) in requests() {
         assert_eq!(post(server.address, path, body).await.status, 200);
     }
+}
+
+/// Bodies that are being read hold room together, and give it back.
+#[tokio::test]
+async fn refuses_more_than_sixteen_large_bodies_at_once() {
+    let size = 16 << 10;
+    let server = TestServer::start_with(Script::Echo, |config| config.body_bytes_max = size).await;
+    let body = format!("{{\"prompt\":\"a\",\"x\":\"{}\"}}", "x".repeat(size - 21));
+    assert_eq!(body.len(), size);
+    let whole = request("POST", OPENAI, &[], body.as_bytes());
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        let mut connection = Connection::open(server.address).await;
+        connection.send(&whole[..whole.len() - 1]).await;
+        held.push(connection);
+    }
+    within("the refusal", async {
+        while post(server.address, OPENAI, &body).await.status != 429 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let answer = post(server.address, GITLAB, &body).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")));
+    for connection in &mut held {
+        connection.send(&whole[whole.len() - 1..]).await;
+        assert_eq!(connection.answer().await.status, 200);
+    }
+    assert_eq!(post(server.address, OPENAI, &body).await.status, 200);
 }
 
 /// Slow senders are cut off, and hold nobody else up.

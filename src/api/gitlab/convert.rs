@@ -230,7 +230,8 @@ fn finish_reason_name(reason: FinishReason) -> &'static str {
 pub(super) fn wire_name(field: &'static str) -> &'static str {
     match field {
         "input" => "current_file",
-        "prefix" => "current_file.content_above_cursor",
+        // What breaks a rule of the prompt's tokens is the text before the gap, which alone must stay.
+        "prefix" | "prompt" => "current_file.content_above_cursor",
         "suffix" => "current_file.content_below_cursor",
         "file_name" => "current_file.file_name",
         "language" => "current_file.language_identifier",

@@ -63,6 +63,7 @@ impl IntoResponse for GitlabError {
             ApiErrorKind::WrongMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned())
             }
+            ApiErrorKind::ForbiddenOrigin => (StatusCode::FORBIDDEN, error.message.clone()),
             ApiErrorKind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, error.message.clone()),
             ApiErrorKind::ReadTimeout => (StatusCode::REQUEST_TIMEOUT, error.message.clone()),
             ApiErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY.to_owned()),

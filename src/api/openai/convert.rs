@@ -11,8 +11,8 @@ use crate::api::{
 use crate::completion::{
     CompletionRequest, FinishReason, Input, SamplingParams, TokenLogprob, Usage,
 };
-use crate::config::CompletionConfig;
 use crate::provider::ModelInfo;
+use crate::service::CompletionService;
 
 /// Prompts of one request; each is a completion of its own, so a request may not fill the queue alone.
 const PROMPTS_MAX: usize = 32;
@@ -22,6 +22,8 @@ const LOGPROBS_MAX: u32 = 20;
 const LOGIT_BIAS_MAX: usize = 1024;
 /// Far above what any client sends.
 const STOP_TOKEN_IDS_MAX: usize = 128;
+/// Bytes of a suffix over all prompts of a request: the usual limit of a body.
+const SUFFIX_COPIES_BYTES_MAX: usize = 8 << 20;
 /// What the original shows in place of minus infinity, which JSON cannot write.
 const LOGPROB_MIN: f32 = -9999.0;
 
@@ -42,8 +44,9 @@ pub(super) struct Asked {
 pub(super) fn asked(
     wire: WireRequest,
     model: &ModelInfo,
-    limits: &CompletionConfig,
+    service: &CompletionService,
 ) -> Result<Asked, ApiError> {
+    let limits = service.limits();
     check_model(wire.model.as_deref(), model)?;
     check_unsupported(&wire)?;
     let num_choices = integer("n", wire.n, 1, limits.num_choices_limit.max(1))?.unwrap_or(1);
@@ -67,6 +70,7 @@ pub(super) fn asked(
     let prompt = wire.prompt.ok_or_else(|| ApiError::invalid("prompt", "is required"))?;
     let echo = wire.echo.unwrap_or(false).then(|| echo(&prompt, logprobs)).transpose()?;
     let inputs = inputs(prompt, wire.suffix, model)?;
+    check_sequences(inputs.len(), num_choices, service.num_sequences_max())?;
     let Object(WireStreamOptions { include_usage }) =
         wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
     Ok(Asked {
@@ -234,6 +238,7 @@ fn inputs(
     }
     let inputs: Vec<Input> = match (prompt, suffix) {
         (WirePrompt::Texts(texts), Some(suffix)) => {
+            check_copies(texts.len(), &suffix)?;
             texts.into_iter().map(|prefix| Input::Fim { prefix, suffix: suffix.clone() }).collect()
         }
         (WirePrompt::Texts(texts), None) => texts.into_iter().map(Input::Text).collect(),
@@ -257,6 +262,29 @@ fn inputs(
     }
     check_items("prompt", inputs.len(), PROMPTS_MAX)?;
     Ok(inputs)
+}
+
+/// Each prompt gets a copy of the suffix, so that a body of a few megabytes could become hundreds.
+fn check_copies(num_prompts: usize, suffix: &str) -> Result<(), ApiError> {
+    let num_bytes = suffix.len().saturating_mul(num_prompts);
+    if num_prompts <= 1 || num_bytes <= SUFFIX_COPIES_BYTES_MAX {
+        return Ok(());
+    }
+    let rule = format!(
+        "times the number of prompts must be at most {SUFFIX_COPIES_BYTES_MAX} bytes, got {num_bytes}"
+    );
+    Err(ApiError::invalid("suffix", rule))
+}
+
+/// The queue takes all choices at once: more than it holds would be told to come back later for ever.
+fn check_sequences(num_prompts: usize, n: u32, sequences_max: usize) -> Result<(), ApiError> {
+    if num_prompts * n as usize <= sequences_max {
+        return Ok(());
+    }
+    let rule = format!(
+        "times `n` must be at most {sequences_max} choices, got {num_prompts} prompts times {n}"
+    );
+    Err(ApiError::invalid("prompt", rule))
 }
 
 fn integer(

@@ -78,6 +78,9 @@ impl OpenAiError {
             ApiErrorKind::UnknownModel => (StatusCode::NOT_FOUND, REQUEST, Some("model_not_found")),
             ApiErrorKind::UnknownRoute => (StatusCode::NOT_FOUND, REQUEST, None),
             ApiErrorKind::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, REQUEST, None),
+            ApiErrorKind::ForbiddenOrigin => {
+                (StatusCode::FORBIDDEN, REQUEST, Some("origin_not_allowed"))
+            }
             ApiErrorKind::BodyTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, Some("request_too_large"))
             }
@@ -159,7 +162,7 @@ async fn answer(
     let wire: WireRequest = body::read_json(state, request).await?;
     let service = state.service()?;
     let model = service.model();
-    let asked = convert::asked(wire, &model, service.limits())?;
+    let asked = convert::asked(wire, &model, service)?;
     account.streaming(asked.is_streaming);
     let admission = state.admit()?;
     let head =

@@ -18,6 +18,9 @@ pub(crate) mod provider;
 /// Far longer than anything here takes, far shorter than a person waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Choices of a request over all its prompts.
+pub(crate) const NUM_SEQUENCES_MAX: usize = 64;
+
 /// Waits for what must happen.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(PATIENCE, future).await;
@@ -85,7 +88,11 @@ impl TestServer {
 
     /// Serves the provider from now on.
     pub(crate) fn finish_loading(&self) {
-        self.state.serve(CompletionService::new(self.provider.clone(), limits()));
+        self.state.serve(CompletionService::new(
+            self.provider.clone(),
+            limits(),
+            NUM_SEQUENCES_MAX,
+        ));
     }
 
     /// Begins to drain, as SIGTERM does.
