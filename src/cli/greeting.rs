@@ -5,10 +5,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-/// A gap that a small model fills with the obvious: the middle of a function, with its use before and its end behind.
-const PREFIX: &str =
-    "def average(values):\n    total = 0\n    for value in values:\n        total += ";
-const SUFFIX: &str = "\n    return total / len(values)\n";
+/// A gap that a small model fills with the obvious: the head of a function between its trait and its body.
+const PREFIX: &str = "impl fmt::Display for Point {\n    fn fmt";
+const SUFFIX: &str = "\n        write!(f, \"{} {}\", self.x, self.y)\n    }\n}\n";
 
 /// Returns the greeting of a server that listens on `address` and serves `model`.
 pub fn greeting(address: SocketAddr, model: &str) -> String {

@@ -43,6 +43,8 @@ pub struct FimFamily {
     pub order: Order,
     /// The layout that serves it best.
     pub layout: Layout,
+    /// Most tokens of the text after the cursor, where it was trained on short ones only.
+    pub suffix_tokens_max: Option<usize>,
     /// Its form for several files, where it was trained on one.
     pub repo: Option<RepoForm>,
     /// Tokens that end an answer, besides those that the model's configuration names; those that its tokenizer lacks
@@ -66,6 +68,7 @@ const QWEN2_5_CODER: FimFamily = FimFamily {
     middle: "<|fim_middle|>",
     order: Order::Psm,
     layout: Layout::LineStart,
+    suffix_tokens_max: None,
     repo: Some(RepoForm { repo_name: "<|repo_name|>", file_sep: "<|file_sep|>" }),
     stop_tokens: &[
         "<|endoftext|>",
@@ -81,11 +84,17 @@ const QWEN2_5_CODER: FimFamily = FimFamily {
     stop_texts: &[],
 };
 
-/// The embedded demo model: Qwen's sentinels, trained on one file at a time.
+/// The embedded demo model: Qwen's sentinels, trained on one file at a time and on suffixes of at most 96 tokens,
+/// most of them under 28 (`models/demo/README.md`).
 ///
 /// It is too small for more than a line, so that a line is what it gives where the request says nothing else.
-const DEMO: FimFamily =
-    FimFamily { name: "lacuna-demo", repo: None, stop_texts: &["\n"], ..QWEN2_5_CODER };
+const DEMO: FimFamily = FimFamily {
+    name: "lacuna-demo",
+    suffix_tokens_max: Some(32),
+    repo: None,
+    stop_texts: &["\n"],
+    ..QWEN2_5_CODER
+};
 
 /// Returns the family of that name.
 pub fn by_name(name: &str) -> Option<&'static FimFamily> {

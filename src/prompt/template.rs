@@ -85,6 +85,7 @@ pub struct FimTemplate {
     middle: u32,
     order: Order,
     layout: Layout,
+    suffix_tokens_max: usize,
     repo: Option<RepoIds>,
     stop_token_ids: Vec<u32>,
     stop_texts: Vec<String>,
@@ -114,6 +115,7 @@ impl FimTemplate {
             middle: need(family.middle)?,
             order: family.order,
             layout: family.layout,
+            suffix_tokens_max: family.suffix_tokens_max.unwrap_or(usize::MAX),
             repo,
             stop_token_ids: family.stop_tokens.iter().filter_map(|token| token_id(token)).collect(),
             stop_texts: family.stop_texts.iter().map(|&text| text.to_owned()).collect(),
@@ -129,6 +131,11 @@ impl FimTemplate {
     /// Returns where the typed part of the cursor's line goes.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Returns the most tokens of a suffix that make sense.
+    pub fn suffix_tokens_max(&self) -> usize {
+        self.suffix_tokens_max
     }
 
     /// Returns the sentinels for several files, where the family has them.

@@ -125,8 +125,9 @@ impl PromptBuilder<'_> {
         let prefix = self
             .tokenizer
             .encode(&before[budget::tail_worth_encoding(before, self.context_tokens_max)..])?;
-        let suffix =
-            self.tokenizer.encode(&gap.suffix[..budget::head_worth_encoding(gap.suffix, total)])?;
+        let suffix_tokens = total.min(template.suffix_tokens_max());
+        let suffix_end = budget::head_worth_encoding(gap.suffix, suffix_tokens);
+        let suffix = self.tokenizer.encode(&gap.suffix[..suffix_end])?;
         let shown = match template.repo() {
             Some(_) => self.encode_files(gap.context, total)?,
             None => Vec::new(),
@@ -135,7 +136,7 @@ impl PromptBuilder<'_> {
 
         let demand = Demand {
             prefix: prefix.len(),
-            suffix: suffix.len(),
+            suffix: suffix.len().min(suffix_tokens),
             context: if shown.is_empty() {
                 0
             } else {
