@@ -65,19 +65,16 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
         drained = serve(listener, router, options, shutdown) => Some(drained.num_cut),
         () = second(&mut later_signals) => None,
     };
-    match num_cut {
+    if let Some(num_cut) = num_cut {
         // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
-        Some(num_cut) => {
-            if let Some(engine) = engine {
-                engine.drain(Duration::ZERO).await;
-            }
-            info!(num_cut, "stopped");
+        if let Some(engine) = engine {
+            engine.drain(Duration::ZERO).await;
         }
-        None => {
-            warn!("a second signal: running requests are cut");
-            // Dropping it would wait for the step in work; its thread ends with the process.
-            let _undropped = ManuallyDrop::new(engine);
-        }
+        info!(num_cut, "stopped");
+    } else {
+        warn!("a second signal: running requests are cut");
+        // Dropping it would wait for the step in work; its thread ends with the process.
+        let _undropped = ManuallyDrop::new(engine);
     }
     failure.map_or(Ok(()), Err)
 }

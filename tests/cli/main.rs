@@ -1,6 +1,6 @@
 //! The binary as a shell sees it: output, messages and exit codes.
 
-#![expect(clippy::expect_used, reason = "a test helper fails by panicking")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 mod complete;
 mod config;

@@ -5,11 +5,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
 };
-
-/// Far longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder whose model loads for ever: its tokenizer is a pipe that nobody writes.
 struct EndlessModel(PathBuf);
@@ -49,7 +45,7 @@ impl Server {
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut server = Self { child, log, address: String::new() };
-        server.address = server.line("listening")["address"].as_str().unwrap().to_owned();
+        server.address = String::from(server.line("listening")["address"].as_str().unwrap());
         server
     }
 
@@ -93,14 +89,7 @@ impl Server {
     }
 
     fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "the server did not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.child.wait().unwrap()
     }
 }
 
