@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
     time::timeout,
@@ -43,6 +43,34 @@ pub struct ServeOptions {
 pub struct Drained {
     /// Connections that were cut at the deadline with a request under way.
     pub num_cut: usize,
+}
+
+/// SIGTERM and SIGINT. From its making on they no longer end the process by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// The system refuses to watch signals.
+    pub fn watch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next of either; each watcher sees each signal.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Binds the listening socket.
@@ -87,20 +115,6 @@ pub async fn serve(
     let num_cut = connections.len();
     connections.shutdown().await;
     Drained { num_cut }
-}
-
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// The system refuses to watch signals.
-pub async fn shutdown_signal() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {

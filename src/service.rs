@@ -1,7 +1,7 @@
 //! The one path of every completion: check, complete within the time, account for it once.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -32,17 +32,6 @@ impl std::fmt::Debug for CompletionService {
     }
 }
 
-/// Who asked and how, for the log line of a request.
-#[derive(Clone, Debug)]
-pub struct RequestContext {
-    /// Correlation id: the client's or one we drew.
-    pub request_id: String,
-    /// The dialect and endpoint, such as `openai.completions`; a closed set.
-    pub endpoint: &'static str,
-    /// Whether pieces are handed on as they come.
-    pub is_streaming: bool,
-}
-
 impl CompletionService {
     /// Serves what `provider` completes, within `limits`.
     pub fn new(provider: Arc<dyn Provider>, limits: CompletionConfig) -> Self {
@@ -64,22 +53,23 @@ impl CompletionService {
         self.provider.is_ready()
     }
 
-    /// Starts a completion. Its outcome is recorded once, when the stream ends or is dropped.
+    /// Starts a completion, which is one prompt of the request that `account` is of.
     ///
     /// # Errors
     /// A broken rule of the request, a full queue, the time's end, or the provider's failure.
     pub async fn complete(
         &self,
         mut request: CompletionRequest,
-        context: RequestContext,
+        account: Account,
     ) -> Result<CompletionStream, ProviderError> {
-        let began = Instant::now();
-        let mut account = Account::open(&request, context, self.model(), began);
-        let deadline = began + self.limits.timeout;
+        let model = self.model();
+        account.model(&model);
+        account.prompt(&request);
+        let deadline = Instant::now() + self.limits.timeout;
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);
         let give_up = tokio::time::Instant::from_std(deadline + GRACE);
-        let started = match check(&request, &self.limits, account.model.vocab_size) {
+        let started = match check(&request, &self.limits, model.vocab_size) {
             Ok(()) => {
                 let complete = self.provider.complete(request);
                 tokio::time::timeout_at(give_up, complete)
@@ -94,7 +84,7 @@ impl CompletionService {
                 Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
             }
             Err(error) => {
-                account.outcome = error.kind.as_label();
+                account.fail(error.kind.as_label());
                 Err(error)
             }
         }
@@ -125,11 +115,20 @@ fn out_of_time() -> ProviderError {
     ProviderError::new(kind, "the time allowed for the request ran out")
 }
 
-/// What is known of a request. Written as one line when it is dropped, whichever way it ended.
-struct Account {
-    context: RequestContext,
-    model: Arc<ModelInfo>,
+/// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
+/// the request ended: who holds one until the end of the answer need do nothing else.
+#[derive(Clone, Debug)]
+pub struct Account(Arc<Mutex<Entries>>);
+
+#[derive(Debug)]
+struct Entries {
+    request_id: String,
+    endpoint: &'static str,
+    model: Option<Arc<ModelInfo>>,
+    is_streaming: Option<bool>,
     language: Option<&'static str>,
+    num_prompts: usize,
+    num_prompts_done: usize,
     prefix_chars: usize,
     suffix_chars: usize,
     num_context_items: usize,
@@ -137,61 +136,106 @@ struct Account {
     time_to_first_token: Option<Duration>,
     usage: Usage,
     finish_reason: Option<&'static str>,
-    outcome: &'static str,
+    failure: Option<&'static str>,
 }
 
 impl Account {
-    fn open(
-        request: &CompletionRequest,
-        context: RequestContext,
-        model: Arc<ModelInfo>,
-        began: Instant,
-    ) -> Self {
+    /// Opens the account of a request that has just come. `endpoint` is dialect and endpoint, such as
+    /// `openai.completions`: a closed set.
+    pub fn open(request_id: &str, endpoint: &'static str) -> Self {
+        Self(Arc::new(Mutex::new(Entries {
+            request_id: request_id.to_owned(),
+            endpoint,
+            model: None,
+            is_streaming: None,
+            language: None,
+            num_prompts: 0,
+            num_prompts_done: 0,
+            prefix_chars: 0,
+            suffix_chars: 0,
+            num_context_items: 0,
+            began: Instant::now(),
+            time_to_first_token: None,
+            usage: Usage::default(),
+            finish_reason: None,
+            failure: None,
+        })))
+    }
+
+    /// Notes which model is asked.
+    pub fn model(&self, model: &Arc<ModelInfo>) {
+        self.entries().model = Some(Arc::clone(model));
+    }
+
+    /// Notes whether pieces are handed on as they come.
+    pub fn streaming(&self, is_streaming: bool) {
+        self.entries().is_streaming = Some(is_streaming);
+    }
+
+    /// Notes a failure by its label; the first one stays.
+    pub fn fail(&self, label: &'static str) {
+        self.entries().failure.get_or_insert(label);
+    }
+
+    fn prompt(&self, request: &CompletionRequest) {
         let (prefix_chars, suffix_chars) = match &request.input {
             Input::Fim { prefix, suffix } => (prefix.chars().count(), suffix.chars().count()),
             Input::Text(text) => (text.chars().count(), 0),
             Input::Tokens(_) => (0, 0),
         };
-        Self {
-            context,
-            model,
-            language: request.language.map(Language::name),
-            prefix_chars,
-            suffix_chars,
-            num_context_items: request.context.len(),
-            began,
-            time_to_first_token: None,
-            usage: Usage::default(),
-            finish_reason: None,
-            outcome: "cancelled",
-        }
+        let mut entries = self.entries();
+        entries.num_prompts += 1;
+        entries.prefix_chars += prefix_chars;
+        entries.suffix_chars += suffix_chars;
+        entries.num_context_items += request.context.len();
+        entries.language = request.language.map(Language::name);
     }
 
-    fn take(&mut self, event: &Result<CompletionEvent, ProviderError>) {
+    fn take(&self, event: &Result<CompletionEvent, ProviderError>) {
+        let mut entries = self.entries();
         match event {
             Ok(CompletionEvent::Chunk(chunk)) => {
-                self.time_to_first_token.get_or_insert_with(|| self.began.elapsed());
+                let began = entries.began;
+                entries.time_to_first_token.get_or_insert_with(|| began.elapsed());
                 if let Some(reason) = chunk.finish_reason {
-                    self.finish_reason.get_or_insert(reason.as_label());
+                    entries.finish_reason.get_or_insert(reason.as_label());
                 }
             }
             Ok(CompletionEvent::Done(usage)) => {
-                self.usage = *usage;
-                self.outcome = "ok";
+                entries.num_prompts_done += 1;
+                let total = &mut entries.usage;
+                total.num_prompt_tokens += usage.num_prompt_tokens;
+                total.num_cached_tokens += usage.num_cached_tokens;
+                total.num_completion_tokens += usage.num_completion_tokens;
             }
-            Err(error) => self.outcome = error.kind.as_label(),
+            Err(error) => {
+                entries.failure.get_or_insert(error.kind.as_label());
+            }
         }
+    }
+
+    /// A panic while the lock was held left numbers, which are as good as before.
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Account {
+impl Entries {
+    fn outcome(&self) -> &'static str {
+        let is_done = self.num_prompts > 0 && self.num_prompts_done == self.num_prompts;
+        self.failure.unwrap_or(if is_done { "ok" } else { "cancelled" })
+    }
+}
+
+impl Drop for Entries {
     fn drop(&mut self) {
         record_request(&RequestRecord {
-            request_id: &self.context.request_id,
-            endpoint: self.context.endpoint,
-            model: &self.model.name,
+            request_id: &self.request_id,
+            endpoint: self.endpoint,
+            model: self.model.as_ref().map(|model| model.name.as_str()),
             language: self.language,
-            outcome: self.outcome,
+            outcome: self.outcome(),
+            num_prompts: self.num_prompts,
             prefix_chars: self.prefix_chars,
             suffix_chars: self.suffix_chars,
             num_context_items: self.num_context_items,
@@ -201,7 +245,7 @@ impl Drop for Account {
             time_to_first_token: self.time_to_first_token,
             total_time: self.began.elapsed(),
             finish_reason: self.finish_reason,
-            is_streaming: self.context.is_streaming,
+            is_streaming: self.is_streaming,
         });
     }
 }

@@ -83,6 +83,13 @@ pub trait Backend: Send + 'static {
     /// Returns a name for messages, such as `cpu (avx2, 2 threads)`.
     fn name(&self) -> String;
 
+    /// Returns the memory that a block of one layer's cache takes, with the padding of the device's layout. No device
+    /// is needed, so that a cache can be planned before anything is loaded.
+    ///
+    /// # Units
+    /// bytes
+    fn kv_bytes_per_block(shape: &AttentionShape) -> usize;
+
     // Memory: called while loading, never in a step.
 
     /// Allocates a zeroed buffer of `len` activations.
@@ -91,7 +98,8 @@ pub trait Backend: Send + 'static {
     /// [`BackendError::OutOfMemory`].
     fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError>;
 
-    /// Stores the parts, stacked by rows, as one matrix; fused projections are several parts.
+    /// Stores the parts, stacked by rows, as one matrix; fused projections are several parts. Parts of different types
+    /// are stored in one that holds them all exactly.
     ///
     /// # Errors
     /// [`BackendError::Shape`] where the parts differ in `cols` or a byte count is off; [`BackendError::OutOfMemory`].

@@ -5,21 +5,22 @@
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
-//! | [`reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
+//! | [`mod@reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
 //!
 //! Beneath them, shared by the backends that live in host memory: `checks` (who refuses what, and in which words),
-//! `host_step` (a step's metadata, checked and owned), `rope_table`, `widen` (bytes of a file to f32) and `allocate`.
+//! `host_step` (a step's metadata, checked and owned) and `rope_table`; and, for callers too, [`widen`] (bytes of a file to
+//! f32) and [`allocate`].
 
+pub mod allocate;
 pub mod backend;
 pub mod cpu;
 pub mod metadata;
 pub mod reference;
+pub mod widen;
 
-mod allocate;
 mod checks;
 mod host_step;
 mod rope_table;
-mod widen;
 
 pub use crate::host_step::HostStep;
 pub use crate::rope_table::RopeTable;

@@ -59,8 +59,13 @@ impl Backend for ReferenceBackend {
         DEVICE.to_owned()
     }
 
+    fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
+        let num_slots = 2 * shape.num_kv_heads * shape.block_size;
+        num_slots * shape.head_dim * size_of::<f32>()
+    }
+
     fn buffer(&self, len: usize) -> Result<Vec<f32>, BackendError> {
-        allocate::filled(len, 0.0, DEVICE)
+        allocate::zeroed(len, DEVICE)
     }
 
     fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<ReferenceMatrix, BackendError> {
@@ -91,8 +96,8 @@ impl Backend for ReferenceBackend {
         Ok(ReferenceCache {
             shape: *shape,
             num_blocks,
-            keys: allocate::filled(len, 0.0, DEVICE)?,
-            values: allocate::filled(len, 0.0, DEVICE)?,
+            keys: allocate::zeroed(len, DEVICE)?,
+            values: allocate::zeroed(len, DEVICE)?,
         })
     }
 

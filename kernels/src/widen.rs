@@ -9,7 +9,7 @@ use crate::backend::{DType, MatrixData};
 /// Hands the part's elements, in order, to `sink`.
 ///
 /// Whether the byte count fits the shape is the caller's to check; trailing bytes of a broken element are dropped.
-pub(crate) fn for_each_widened(part: &MatrixData<'_>, mut sink: impl FnMut(f32)) {
+pub fn for_each_widened(part: &MatrixData<'_>, mut sink: impl FnMut(f32)) {
     match part.dtype {
         DType::F32 => {
             for &bytes in part.bytes.as_chunks::<4>().0 {

@@ -2,13 +2,11 @@
 
 use kernels::{
     backend::{Backend, BackendError},
+    cpu::CpuBackend,
     metadata::AttentionShape,
 };
 
 use crate::{config::DecoderSpec, error::ModelError};
-
-/// Bytes of one stored key or value element: the backends keep them in f32.
-const KV_ELEMENT_BYTES: u64 = 4;
 
 /// Longest block: beyond some hundred tokens, paging has lost its sense and a last block is mostly empty.
 const BLOCK_SIZE_MAX: usize = 1 << 12;
@@ -22,23 +20,29 @@ pub enum KvCacheSize {
     Bytes(u64),
 }
 
-/// Returns the memory that one block takes over all layers, keys and values.
-///
-/// A backend may pad heads and blocks to its vectors: 16 on the CPU, which published head sizes and the default block
-/// are multiples of.
+/// Returns the memory that one block takes over all layers on the CPU, keys and values, before anything is loaded.
 ///
 /// # Units
 /// bytes
 pub fn kv_bytes_per_block(spec: &DecoderSpec, block_size: usize) -> u64 {
-    let elements_per_token = 2 * spec.num_layers as u64 * spec.kv_width() as u64;
-    elements_per_token.saturating_mul(block_size as u64).saturating_mul(KV_ELEMENT_BYTES)
+    bytes_per_block::<CpuBackend>(spec, block_size)
 }
 
-/// Returns how many blocks a cache of this size has.
+/// Returns the most blocks that a cache can have: a slot is `block_id * block_size + offset` in 32 bits.
+pub fn num_blocks_max(block_size: usize) -> usize {
+    u32::MAX as usize / block_size
+}
+
+fn bytes_per_block<B: Backend>(spec: &DecoderSpec, block_size: usize) -> u64 {
+    let shapes = (0..spec.num_layers).map(|layer| spec.attention_shape(layer, block_size));
+    shapes.map(|shape| B::kv_bytes_per_block(&shape) as u64).sum()
+}
+
+/// Returns how many blocks a cache of this size has on a backend.
 ///
 /// # Errors
 /// [`ModelError::Option`] where that is none, or more than 32-bit slots can name.
-pub fn num_blocks(
+pub fn num_blocks<B: Backend>(
     spec: &DecoderSpec,
     block_size: usize,
     size: KvCacheSize,
@@ -47,9 +51,8 @@ pub fn num_blocks(
     if !(1..=BLOCK_SIZE_MAX).contains(&block_size) {
         return broken("block_size", format!("from 1 to {BLOCK_SIZE_MAX}"), block_size as u64);
     }
-    // A slot is `block_id * block_size + offset` in 32 bits.
-    let blocks_max = u64::from(u32::MAX) / block_size as u64;
-    let bytes_per_block = kv_bytes_per_block(spec, block_size);
+    let blocks_max = num_blocks_max(block_size) as u64;
+    let bytes_per_block = bytes_per_block::<B>(spec, block_size);
     match size {
         KvCacheSize::Blocks(blocks) if !(1..=blocks_max).contains(&(blocks as u64)) => {
             broken("num_blocks", format!("from 1 to {blocks_max}"), blocks as u64)

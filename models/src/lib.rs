@@ -21,7 +21,7 @@ pub mod weights;
 pub use config::DecoderSpec;
 pub use error::ModelError;
 pub use kernels::metadata::StepInput;
-pub use kv_cache::{KvCacheSize, kv_bytes_per_block};
+pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
     Device, LoadOptions, Source, WeightDtype, load, load_weights, read_spec, tokenizer_json,
     weight_bytes,

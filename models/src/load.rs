@@ -174,7 +174,7 @@ fn build<B: Backend>(
     spec.max_position_embeddings = context_tokens(&spec, options)?;
     let limits = DecoderLimits {
         block_size: options.block_size,
-        num_blocks: kv_cache::num_blocks(&spec, options.block_size, options.kv_cache)?,
+        num_blocks: kv_cache::num_blocks::<B>(&spec, options.block_size, options.kv_cache)?,
         max_num_tokens: options.max_num_tokens,
         max_num_seqs: options.max_num_seqs,
         max_num_logit_rows: options.max_num_logit_rows,

@@ -57,7 +57,11 @@ fn write_config(directory: &Path, spec: &DecoderSpec) {
 }
 
 fn load_from(directory: &Path) -> Result<Box<dyn LanguageModel>, ModelError> {
-    load(Source::Directory(directory), &options(Device::Reference), &mut |_| {})
+    load_on(Device::Reference, directory)
+}
+
+fn load_on(device: Device, directory: &Path) -> Result<Box<dyn LanguageModel>, ModelError> {
+    load(Source::Directory(directory), &options(device), &mut |_| {})
 }
 
 fn error_of(directory: &Path) -> String {
@@ -105,7 +109,8 @@ fn widened_weights_are_the_same_model() {
     write_config(&directory, &spec);
     let stored = tensors(&spec);
     fs::write(directory.join("model.safetensors"), serialize(&stored)).unwrap();
-    let expected = logits(load_from(&directory).unwrap());
+    let [expected, expected_on_cpu] =
+        [Device::Reference, Device::Cpu].map(|device| logits(load_on(device, &directory).unwrap()));
 
     let options = LoadOptions { dtype: models::WeightDtype::F32, ..options(Device::Reference) };
     let wide = load(Source::Directory(&directory), &options, &mut |_| {}).unwrap();
@@ -119,6 +124,7 @@ fn widened_weights_are_the_same_model() {
     part.dtype = Dtype::F32;
     fs::write(directory.join("model.safetensors"), serialize(&mixed)).unwrap();
     assert_eq!(logits(load_from(&directory).unwrap()), expected);
+    assert_eq!(logits(load_on(Device::Cpu, &directory).unwrap()), expected_on_cpu);
 }
 
 #[test]

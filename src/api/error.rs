@@ -36,6 +36,25 @@ pub(super) enum ApiErrorKind {
     Internal,
 }
 
+impl ApiErrorKind {
+    /// Returns the label for logs: a provider's word where it has one.
+    pub(super) fn as_label(self) -> &'static str {
+        match self {
+            Self::Invalid => ProviderErrorKind::InvalidRequest.as_label(),
+            Self::PromptTooLong => ProviderErrorKind::PromptTooLong.as_label(),
+            Self::UnknownModel => "unknown_model",
+            Self::UnknownRoute => "unknown_route",
+            Self::WrongMethod => "wrong_method",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ReadTimeout => "read_timeout",
+            Self::Overloaded => ProviderErrorKind::Overloaded.as_label(),
+            Self::Unavailable => ProviderErrorKind::Unavailable.as_label(),
+            Self::DeadlineExceeded => ProviderErrorKind::DeadlineExceeded.as_label(),
+            Self::Internal => ProviderErrorKind::Internal.as_label(),
+        }
+    }
+}
+
 impl From<ProviderErrorKind> for ApiErrorKind {
     fn from(kind: ProviderErrorKind) -> Self {
         match kind {

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -60,7 +60,8 @@ pub struct ApiState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    service: CompletionService,
+    /// Empty while the model loads.
+    service: OnceLock<CompletionService>,
     drain: DrainFlag,
     admission: Arc<Semaphore>,
     body_bytes_max: usize,
@@ -74,12 +75,22 @@ type Admission = OwnedSemaphorePermit;
 /// A full house empties within a completion's time, which is about this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A model that loads needs seconds to minutes: often enough for a person, seldom enough for the server.
+const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
+
 impl ApiState {
     /// Serves `service` within the limits of `config`.
     pub fn new(service: CompletionService, config: &ServerConfig, drain: DrainFlag) -> Self {
+        let state = Self::loading(config, drain);
+        state.serve(service);
+        state
+    }
+
+    /// Answers probes, and 503 to everything that needs the model, until [`ApiState::serve`].
+    pub fn loading(config: &ServerConfig, drain: DrainFlag) -> Self {
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
-            service,
+            service: OnceLock::new(),
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
             body_bytes_max: config.body_bytes_max,
@@ -88,12 +99,20 @@ impl ApiState {
         }))
     }
 
-    fn service(&self) -> &CompletionService {
-        &self.0.service
+    /// Serves `service` from now on. A second one is passed over: one server has one model.
+    pub fn serve(&self, service: CompletionService) {
+        let _ = self.0.service.set(service);
+    }
+
+    fn service(&self) -> Result<&CompletionService, ApiError> {
+        self.0.service.get().ok_or_else(|| ApiError {
+            retry_after: Some(RETRY_AFTER_LOADING),
+            ..ApiError::new(ApiErrorKind::Unavailable, "the model is loading")
+        })
     }
 
     fn is_ready(&self) -> bool {
-        !self.0.drain.is_raised() && self.0.service.is_ready()
+        !self.0.drain.is_raised() && self.0.service.get().is_some_and(CompletionService::is_ready)
     }
 
     fn body_bytes_max(&self) -> usize {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         raw::{RawCompletion, RawEngine, RawLog, RawModel},
     },
     provider::CompletionEvent,
-    service::{CompletionService, RequestContext},
+    service::{Account, CompletionService},
 };
 
 /// The options of `lacuna complete`.
@@ -102,14 +102,31 @@ struct Gap<'a> {
     max_tokens: Option<NonZeroU32>,
 }
 
+/// More than any source file has, and less than what a device without end would fill.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+fn read_regular(file: &Path) -> anyhow::Result<Vec<u8>> {
+    // A pipe without a writer would wait for ever.
+    if !fs::metadata(file)?.is_file() {
+        bail!("it is no regular file");
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn read(file: &Path) -> anyhow::Result<String> {
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
-        io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        let mut input = io::stdin().take(FILE_BYTES_MAX + 1);
+        input.read_to_end(&mut bytes).context("cannot read standard input")?;
         bytes
     } else {
-        fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
+        read_regular(file).with_context(|| format!("cannot read {}", file.display()))?
     };
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        bail!("{} must have at most {FILE_BYTES_MAX} bytes", file.display());
+    }
     // The error's own text names an offset only, no text of the file.
     String::from_utf8(bytes).map_err(|error| {
         anyhow!(error.utf8_error()).context(format!("{} must be UTF-8", file.display()))
@@ -155,12 +172,9 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         deadline: None,
         model: None,
     };
-    let context = RequestContext {
-        request_id: "complete".to_owned(),
-        endpoint: "cli.complete",
-        is_streaming: true,
-    };
-    let mut stream = service.complete(request, context).await.context("cannot complete")?;
+    let account = Account::open("complete", "cli.complete");
+    account.streaming(true);
+    let mut stream = service.complete(request, account).await.context("cannot complete")?;
     while let Some(event) = stream.next().await {
         match event.context("the completion broke off")? {
             CompletionEvent::Chunk(chunk) => print(&chunk.text)?,

@@ -1,9 +1,9 @@
 //! `lacuna serve`: listens, loads, serves, drains.
 
-use std::net::SocketAddr;
+use std::{mem::ManuallyDrop, net::SocketAddr, time::Duration};
 
-use anyhow::Context as _;
-use tracing::{info, warn};
+use anyhow::{Context as _, anyhow};
+use tracing::{error, info, warn};
 
 use crate::{
     api::{ApiState, DrainFlag, router},
@@ -14,46 +14,167 @@ use crate::{
         print, runtime, start_logs,
     },
     config::Config,
-    server::{ServeOptions, bind, serve, shutdown_signal},
+    engine::{Engine, EngineHandle, EngineState},
+    server::{ServeOptions, Signals, bind, serve},
 };
+
+/// How often the engine is looked after: a supervisor's restart takes longer, and the look is one atomic read.
+const ENGINE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Serves until a signal comes.
 ///
 /// # Errors
-/// A port that is taken, a model that does not load, a system without signals.
+/// A port that is taken, a model that does not load, an engine that fails, a system without signals.
 pub(super) fn run(config: &Config) -> Result<(), CliError> {
     start_logs(&config.log)?;
-    runtime(config.server.num_worker_threads)?.block_on(serve_until_signal(config))
+    let runtime = runtime(config.server.num_worker_threads)?;
+    let ended = runtime.block_on(serve_until_signal(config));
+    // A model that still loads would hold the process for minutes; the process's end frees what it has.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
-    // First the port, which fails at once; then the model, which takes time.
+    // First the signals, which else would end the process without a word; then the port, which fails at once; then
+    // the model, which takes time, while probes are answered already.
+    let mut signals = Signals::watch().context("cannot watch signals")?;
+    let mut later_signals = Signals::watch().context("cannot watch signals")?;
     let address = SocketAddr::new(config.server.host, config.server.port);
     let listener = bind(address).await.with_context(|| {
         format!("cannot listen on {address}; another --port, or 0 for any that is free, may help")
     })?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    let Composed { engine, service, .. } = tokio::task::block_in_place(|| compose(config))?;
-    let model = service.model();
-    info!(%address, model = model.name, "serving");
-    print(&greeting(address, &model.name))?;
+    info!(%address, "listening");
 
     let drain = DrainFlag::default();
-    let router = router(ApiState::new(service, &config.server, drain.clone()), &config.server);
+    let state = ApiState::loading(&config.server, drain.clone());
+    let router = router(state.clone(), &config.server);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
         drain_timeout: config.server.drain_timeout,
         drain,
     };
+    let (mut engine, mut failure) = (None, None);
     let shutdown = async {
-        if let Err(error) = shutdown_signal().await {
-            warn!(%error, "signals cannot be watched, so only a kill ends this process");
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = signals.next() => {}
+            error = keep_model(config, address, &state, &mut engine) => failure = Some(error),
         }
     };
-    let drained = serve(listener, router, options, shutdown).await;
-    // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
-    engine.drain(std::time::Duration::ZERO).await;
-    info!(num_cut = drained.num_cut, "stopped");
-    Ok(())
+    let num_cut = tokio::select! {
+        drained = serve(listener, router, options, shutdown) => Some(drained.num_cut),
+        () = second(&mut later_signals) => None,
+    };
+    match num_cut {
+        // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
+        Some(num_cut) => {
+            if let Some(engine) = engine {
+                engine.drain(Duration::ZERO).await;
+            }
+            info!(num_cut, "stopped");
+        }
+        None => {
+            warn!("a second signal: running requests are cut");
+            // Dropping it would wait for the step in work; its thread ends with the process.
+            let _undropped = ManuallyDrop::new(engine);
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn second(signals: &mut Signals) {
+    signals.next().await;
+    signals.next().await;
+}
+
+/// Loads the model, serves it and looks after its engine; ends with what went wrong.
+async fn keep_model(
+    config: &Config,
+    address: SocketAddr,
+    state: &ApiState,
+    engine: &mut Option<Engine>,
+) -> CliError {
+    match start_model(config, address, state, engine).await {
+        Ok(handle) => {
+            death_of(&handle).await;
+            // A device that failed once does not recover within its process: a supervisor is to start another.
+            error!("the engine is dead, so this process ends");
+            CliError::Failed(anyhow!("the engine failed; its reason is in the log"))
+        }
+        Err(error) => error,
+    }
+}
+
+async fn start_model(
+    config: &Config,
+    address: SocketAddr,
+    state: &ApiState,
+    owner: &mut Option<Engine>,
+) -> Result<EngineHandle, CliError> {
+    let own_config = config.clone();
+    let composing = tokio::task::spawn_blocking(move || compose(&own_config));
+    let composed = composing.await.context("loading the model panicked")?;
+    let Composed { engine, handle, service } = composed?;
+    *owner = Some(engine);
+    let model = service.model();
+    state.serve(service);
+    info!(%address, model = model.name, "serving");
+    print(&greeting(address, &model.name))?;
+    Ok(handle)
+}
+
+/// Waits for the engine's death, which nobody else would notice.
+async fn death_of(engine: &EngineHandle) {
+    let mut checks = tokio::time::interval(ENGINE_CHECK_INTERVAL);
+    while engine.stats().state != EngineState::Dead {
+        checks.tick().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        completion::SamplingParams,
+        engine::{
+            self, Batch, EngineLimits, Executor, ExecutorError, SampledToken, SequenceRequest,
+        },
+    };
+
+    /// A device that fails at its first step.
+    struct Broken;
+
+    impl Executor for Broken {
+        fn execute(&mut self, _: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+            Err(ExecutorError::device("it fell off the bus"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_engine_is_noticed_and_a_living_one_left_alone() {
+        let limits = EngineLimits {
+            num_seqs_max: 1,
+            num_batched_tokens_max: 16,
+            block_size: 16,
+            num_blocks: 4,
+            context_tokens_max: 64,
+            num_queued_max: 1,
+            has_prefix_cache: false,
+            vocab_size: 10,
+        };
+        let (_engine, handle) = engine::start(Box::new(Broken), limits).unwrap();
+        let moment = Duration::from_millis(20);
+        assert!(tokio::time::timeout(moment, death_of(&handle)).await.is_err());
+        let request = SequenceRequest {
+            prompt_token_ids: vec![1],
+            max_tokens: 1,
+            sampling: SamplingParams::greedy(),
+            stop_token_ids: [].into(),
+            logprobs: None,
+            priority: 0,
+        };
+        let mut stream = handle.submit(request).unwrap();
+        assert!(stream.next().await.unwrap().is_err());
+        tokio::time::timeout(Duration::from_mins(1), death_of(&handle)).await.unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! The vocabulary of a completion: what is asked, what comes back. No dialect, no token id, no clock.
+//! The vocabulary of a completion: what is asked, what comes back. No dialect, no tokenizer, no clock.
 
 pub mod language;
 pub mod request;

@@ -1,18 +1,14 @@
 //! How large the KV cache is: what was asked for, else what the batch could use, else a share of the machine.
 
-use std::fs;
-
 use models::{DecoderSpec, kv_bytes_per_block};
 
-/// Share of the memory that is free at start, weights taken off. The rest stays for the page cache, which the mmapped
-/// weights live in, and for other programs.
-const FREE_MEMORY_SHARE: f64 = 0.5;
+pub use models::num_blocks_max;
 
-/// Taken where the system does not tell its free memory.
-///
-/// # Units
-/// bytes
-const FREE_MEMORY_FALLBACK: u64 = 2 << 30;
+pub use crate::engine::free_memory::free_bytes;
+
+/// Share of the memory that is free at start, less what the weights take once they are copied out of their files. The
+/// rest stays for activations, for the page cache through which the files are read, and for other programs.
+const FREE_MEMORY_SHARE: f64 = 0.5;
 
 /// Why the cache cannot be sized.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,22 +68,7 @@ pub fn plan_num_blocks(
             needed_bytes: block_bytes * blocks_per_seq,
         });
     }
-    // Slots are numbered in 32 bits.
-    Ok(num_blocks.min(u64::from(u32::MAX) / demand.block_size as u64) as usize)
-}
-
-/// Returns the memory that could be taken now without swapping.
-///
-/// # Units
-/// bytes
-pub fn free_bytes() -> u64 {
-    let read = || {
-        let text = fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(kib * 1024)
-    };
-    read().unwrap_or(FREE_MEMORY_FALLBACK)
+    Ok(num_blocks.min(num_blocks_max(demand.block_size) as u64) as usize)
 }
 
 #[cfg(test)]

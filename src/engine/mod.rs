@@ -2,17 +2,20 @@
 //!
 //! Read in this order: [`sequence`] (what is decoded), [`scheduler`] (whose turn it is), [`kv_cache_manager`] over
 //! [`block_pool`], [`block_table`] and [`prefix_cache`] (where keys and values lie), [`batch`] (a step as flat arrays),
-//! [`executor`] (the device), [`sampler`] (logits to a token), [`engine_loop`] (the thread), [`handle`] (what the rest
-//! of the server sees), [`stats`].
+//! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token), [`engine_loop`] (the
+//! thread), [`handle`] (what the rest of the server sees), [`stats`]; and, before the start, [`memory`] (how large the
+//! cache is) over `free_memory`.
 //!
-//! All but the last three are pure: they take values and return values. What a sequence gets depends on its own request
-//! only, never on who shares the batch, on how its prompt was cut, on what was cached, or on having been preempted.
+//! From [`sequence`] to [`batch`], and [`sampler`], all is pure: values in, values out, but for the secret that a
+//! [`prefix_cache`] draws when it is made. What a sequence gets depends on its own request only, never on who shares
+//! the batch, on how its prompt was cut, on what was cached, or on having been preempted.
 
 pub mod batch;
 pub mod block_pool;
 pub mod block_table;
 pub mod engine_loop;
 pub mod executor;
+mod free_memory;
 pub mod handle;
 pub mod kv_cache_manager;
 pub mod memory;
@@ -76,7 +79,6 @@ impl EngineLimits {
         assert!(self.block_size > 0, "a block has room for a token");
         assert!(self.context_tokens_max > 1, "the context has room for a prompt and an answer");
         assert!(self.num_queued_max > 0, "the queue has a place");
-        let num_slots = self.num_blocks.checked_mul(self.block_size);
-        assert!(num_slots.is_some_and(|n| u32::try_from(n).is_ok()), "slots have 32 bits");
+        assert!(self.num_blocks <= memory::num_blocks_max(self.block_size), "slots have 32 bits");
     }
 }

@@ -160,6 +160,11 @@ impl ProviderError {
         Self { kind, field: None, message: message.into(), retry_after: None }
     }
 
+    /// Makes the error of a request whose time ran out before there was anything to show.
+    pub fn out_of_time() -> Self {
+        Self::new(ProviderErrorKind::DeadlineExceeded, "the time allowed for the request ran out")
+    }
+
     /// Makes an error about a field of the request.
     pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
         Self {

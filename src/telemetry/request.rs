@@ -11,12 +11,14 @@ pub struct RequestRecord<'a> {
     pub request_id: &'a str,
     /// Dialect and endpoint, such as `openai.completions`; a closed set.
     pub endpoint: &'static str,
-    /// Name of the model that answered or refused.
-    pub model: &'a str,
+    /// Name of the model asked; `None` where the request did not come so far.
+    pub model: Option<&'a str>,
     /// Name of the file's language, where it could be told.
     pub language: Option<&'static str>,
     /// `ok`, `cancelled`, or the label of the error's kind; a closed set.
     pub outcome: &'static str,
+    /// Prompts of the request; what follows counts over all.
+    pub num_prompts: usize,
     /// Characters before the cursor, or of the whole prompt where there is no gap.
     pub prefix_chars: usize,
     /// Characters after the cursor.
@@ -29,14 +31,14 @@ pub struct RequestRecord<'a> {
     pub cached_tokens: u32,
     /// Tokens generated, over all choices.
     pub completion_tokens: u32,
-    /// From admission to the first piece; `None` where none came.
+    /// From the request's head to the first piece; `None` where none came.
     pub time_to_first_token: Option<Duration>,
-    /// From admission to the end.
+    /// From the request's head to the end.
     pub total_time: Duration,
     /// Why the first choice ended; `None` where none did.
     pub finish_reason: Option<&'static str>,
-    /// Whether pieces were handed on as they came.
-    pub is_streaming: bool,
+    /// Whether pieces were handed on as they came; `None` where the request could not be read.
+    pub is_streaming: Option<bool>,
 }
 
 /// Writes the line of a request: exactly one event at `info`, with the record's fields. What is `None` is left out.
@@ -48,6 +50,7 @@ pub fn record_request(record: &RequestRecord<'_>) {
         model = record.model,
         language = record.language,
         outcome = record.outcome,
+        num_prompts = record.num_prompts,
         prefix_chars = record.prefix_chars,
         suffix_chars = record.suffix_chars,
         num_context_items = record.num_context_items,
@@ -105,9 +108,10 @@ mod tests {
         RequestRecord {
             request_id: "r-1",
             endpoint: "openai.completions",
-            model: "demo",
+            model: Some("demo"),
             language: Some("python"),
             outcome: "ok",
+            num_prompts: 1,
             prefix_chars: 120,
             suffix_chars: 40,
             num_context_items: 2,
@@ -117,7 +121,7 @@ mod tests {
             time_to_first_token: Some(Duration::from_micros(4_250)),
             total_time: Duration::from_millis(31),
             finish_reason: Some("stop"),
-            is_streaming: true,
+            is_streaming: Some(true),
         }
     }
 
@@ -146,6 +150,7 @@ mod tests {
             "model": "demo",
             "language": "python",
             "outcome": "ok",
+            "num_prompts": 1,
             "prefix_chars": 120,
             "suffix_chars": 40,
             "num_context_items": 2,
@@ -169,6 +174,8 @@ mod tests {
     #[test]
     fn what_is_unknown_is_left_out() {
         let record = RequestRecord {
+            model: None,
+            is_streaming: None,
             language: None,
             time_to_first_token: None,
             finish_reason: None,
@@ -176,10 +183,10 @@ mod tests {
         };
         let lines = lines("info", || record_request(&record));
         let line = lines[0].as_object().unwrap();
-        for field in ["language", "ttft_ms", "finish_reason"] {
+        for field in ["model", "is_streaming", "language", "ttft_ms", "finish_reason"] {
             assert!(!line.contains_key(field), "{field}");
         }
-        assert_eq!(line.len(), 4 + 15 - 3);
+        assert_eq!(line.len(), 4 + 16 - 5);
     }
 
     #[test]

@@ -11,10 +11,14 @@ use serde_json::Value;
 
 pub mod byte_level;
 pub mod detokenizer;
+mod pieces;
 pub mod stop;
 
 pub use detokenizer::Detokenizer;
 pub use stop::StopMatcher;
+
+/// Some 16 times the largest published vocabulary, and the limit of a model's.
+const IDS_MAX: u32 = 1 << 22;
 
 /// Why a `tokenizer.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,7 @@ pub struct Tokenizer {
     /// Bytes of all tokens, one after the other; token `i` is `bytes[ends[i - 1]..ends[i]]`.
     bytes: Vec<u8>,
     ends: Vec<u32>,
+    token_bytes_max: usize,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -70,9 +75,13 @@ impl Tokenizer {
         }
         let library = tokenizers::Tokenizer::from_bytes(definition.to_string())
             .map_err(|error| TokenizerError::Library(error.to_string()))?;
+        check_ids(&library, &added)?;
         let (bytes, ends) = bytes_of_tokens(&library, &added);
         let ids_of_added = added.iter().map(|(&id, token)| (token.content.clone(), id)).collect();
-        Ok(Self { library, added, ids_of_added, bytes, ends })
+        let starts = std::iter::once(&0).chain(&ends);
+        let longest = starts.zip(&ends).map(|(start, end)| (end - start) as usize).max();
+        let token_bytes_max = longest.unwrap_or(0).max(1);
+        Ok(Self { library, added, ids_of_added, bytes, ends, token_bytes_max })
     }
 
     /// Returns the number of ids, holes included.
@@ -90,14 +99,23 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Library`] where the library fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        if text.is_empty() {
-            return Ok(Vec::new());
+        let mut ids = Vec::new();
+        for piece in pieces::pieces(text) {
+            let encoding = self
+                .library
+                .encode_fast(piece, false)
+                .map_err(|error| TokenizerError::Library(error.to_string()))?;
+            ids.extend_from_slice(encoding.get_ids());
         }
-        let encoding = self
-            .library
-            .encode_fast(text, false)
-            .map_err(|error| TokenizerError::Library(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(ids)
+    }
+
+    /// Returns the length of the longest token, at least 1.
+    ///
+    /// # Units
+    /// bytes
+    pub fn token_bytes_max(&self) -> usize {
+        self.token_bytes_max
     }
 
     /// Returns the bytes that a token stands for: none for a special token or an id that is not in use.
@@ -146,6 +164,20 @@ fn take_added_tokens(definition: &mut Value) -> Result<HashMap<u32, AddedToken>,
 fn is_byte_level(decoder: &Value) -> bool {
     decoder["type"] == "ByteLevel"
         || decoder["decoders"].as_array().is_some_and(|list| list.iter().any(is_byte_level))
+}
+
+/// Refuses ids that no vocabulary has, before memory is taken by the largest of them.
+fn check_ids(
+    library: &tokenizers::Tokenizer,
+    added: &HashMap<u32, AddedToken>,
+) -> Result<(), TokenizerError> {
+    let vocab = library.get_vocab(false);
+    match vocab.values().chain(added.keys()).find(|id| **id >= IDS_MAX) {
+        None => Ok(()),
+        Some(id) => {
+            Err(TokenizerError::Form(format!("token ids must lie below {IDS_MAX}, got {id}")))
+        }
+    }
 }
 
 /// Lays the bytes of all tokens into one buffer; holes between ids take no bytes.
@@ -223,11 +255,17 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_byte_level_tokenizer() {
-        let rows: [(&[u8], &str); 4] = [
+        let rows: [(&[u8], &str); 5] = [
             (b"{", "not valid JSON"),
             (b"[]", "not an object"),
             (br#"{"added_tokens": 1}"#, "not a list"),
             (br#"{"added_tokens": [], "decoder": {"type": "Metaspace"}}"#, "byte-level"),
+            (
+                br#"{"added_tokens": [{"id": 4294967295, "content": "x"}], "decoder": {"type": "ByteLevel",
+                    "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+                    "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#,
+                "below 4194304",
+            ),
         ];
         for (json, expected) in rows {
             let error = Tokenizer::from_json(json).unwrap_err().to_string();

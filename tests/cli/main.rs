@@ -5,6 +5,7 @@
 mod complete;
 mod config;
 mod help;
+mod serve;
 
 use std::process::{Command, Output};
 

@@ -41,6 +41,32 @@ async fn answers_probes() {
 }
 
 #[tokio::test]
+async fn answers_while_the_model_loads() {
+    let server = TestServer::start_loading(sum(), |_| {}).await;
+    assert_eq!(get(server.address, "/monitoring/healthz").await.status, 200);
+    for path in ["/monitoring/ready", "/health", "/v1/models", "/v1/models/demo"] {
+        assert_eq!(get(server.address, path).await.status, 503, "{path}");
+    }
+    let rows = [
+        (
+            OPENAI,
+            r#"{"error":{"message":"the model is loading","type":"server_error","param":null,"code":"unavailable"}}"#,
+        ),
+        (GITLAB, r#"{"detail":"Inference failed"}"#),
+    ];
+    for ((path, body), expected) in rows {
+        let answer = post(server.address, path, body).await;
+        assert_eq!((answer.status, answer.text()), (503, expected), "{path}");
+        assert_eq!(answer.header("retry-after"), Some("5"));
+    }
+    server.finish_loading();
+    for (path, body) in [OPENAI, GITLAB] {
+        assert_eq!(post(server.address, path, body).await.status, 200, "{path}");
+    }
+    assert_eq!(get(server.address, "/monitoring/ready").await.status, 200);
+}
+
+#[tokio::test]
 async fn names_and_times_every_answer() {
     let server = TestServer::start(sum()).await;
     let long = "x".repeat(129);

@@ -1,5 +1,7 @@
 //! Storage that begins on a cache line, so that a vector load never straddles two.
 
+use bytemuck::Zeroable;
+
 use crate::allocate;
 use crate::backend::BackendError;
 
@@ -9,7 +11,8 @@ const ALIGNMENT: usize = 64;
 /// A slice on the heap, 64-byte aligned, of a length that never changes.
 ///
 /// A vector that is one cache line too long, of which the aligned part is lent: the heap block never moves, so the
-/// offset found once stays right, and no unsafe code is needed.
+/// offset found once stays right, and no unsafe code is needed. Asking the allocator for the alignment would cost more
+/// than a line: what it has to align itself, it zeroes by writing.
 #[derive(Debug)]
 pub(crate) struct AlignedSlice<T> {
     storage: Vec<T>,
@@ -17,11 +20,11 @@ pub(crate) struct AlignedSlice<T> {
     len: usize,
 }
 
-impl<T: Copy> AlignedSlice<T> {
-    /// Allocates `len` copies of `value`.
-    pub(crate) fn filled(len: usize, value: T, device: &'static str) -> Result<Self, BackendError> {
+impl<T: Zeroable> AlignedSlice<T> {
+    /// Allocates `len` zeros, which take memory when they are first written to.
+    pub(crate) fn zeroed(len: usize, device: &'static str) -> Result<Self, BackendError> {
         let slack = ALIGNMENT / size_of::<T>();
-        let storage = allocate::filled(len.saturating_add(slack), value, device)?;
+        let storage = allocate::zeroed::<T>(len.saturating_add(slack), device)?;
         let offset = storage.as_ptr().align_offset(ALIGNMENT).min(slack);
         Ok(Self { storage, offset, len })
     }
@@ -46,16 +49,16 @@ mod tests {
     #[test]
     fn begins_on_a_cache_line_and_stays_there_when_moved() {
         for len in [0, 1, 7, 64, 1000] {
-            let slice = AlignedSlice::filled(len, half::bf16::ONE, "test").unwrap();
+            let slice = AlignedSlice::<half::bf16>::zeroed(len, "test").unwrap();
             let moved = Box::new(slice);
             assert!(moved.as_slice().as_ptr().addr().is_multiple_of(ALIGNMENT));
-            assert_eq!(moved.as_slice(), vec![half::bf16::ONE; len]);
+            assert_eq!(moved.as_slice(), vec![half::bf16::ZERO; len]);
         }
     }
 
     #[test]
     fn refuses_what_cannot_be_had() {
-        let error = AlignedSlice::filled(usize::MAX / 4, 0.0_f32, "test").unwrap_err();
+        let error = AlignedSlice::<f32>::zeroed(usize::MAX / 4, "test").unwrap_err();
         assert!(matches!(error, BackendError::OutOfMemory { device: "test", .. }));
     }
 }

@@ -44,14 +44,14 @@ impl CpuLayerCache {
         let check = Check("layer_cache");
         check.attention_shape(shape)?;
         check.at_most("`head_dim`", shape.head_dim, HEAD_DIM_MAX)?;
-        let layout = CacheLayout {
-            block_size: shape.block_size,
-            head_dim: shape.head_dim,
-            num_kv_heads: shape.num_kv_heads,
-        };
+        let layout = CacheLayout::of(shape);
         let len = num_blocks.saturating_mul(layout.block_len());
-        let values = AlignedSlice::filled(len, 0.0, DEVICE)?;
+        let values = AlignedSlice::zeroed(len, DEVICE)?;
         Ok(Self { shape: *shape, num_blocks, layout, values })
+    }
+
+    pub(crate) fn bytes_per_block(shape: &AttentionShape) -> usize {
+        CacheLayout::of(shape).block_len() * size_of::<f32>()
     }
 
     /// Returns a head's part of a block.
@@ -64,6 +64,14 @@ impl CpuLayerCache {
 }
 
 impl CacheLayout {
+    fn of(shape: &AttentionShape) -> Self {
+        Self {
+            block_size: shape.block_size,
+            head_dim: shape.head_dim,
+            num_kv_heads: shape.num_kv_heads,
+        }
+    }
+
     /// Values of a block, all heads.
     pub(crate) fn block_len(self) -> usize {
         self.num_kv_heads.saturating_mul(self.head_len())
@@ -98,5 +106,33 @@ impl CacheLayout {
     pub(crate) fn value(self, offset: usize) -> Range<usize> {
         let start = self.keys_len() + offset * self.padded_dim();
         start..start + self.padded_dim()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_takes_the_bytes_that_are_allocated_for_it() {
+        // (key heads, elements of a head, tokens of a block, tokens and elements as padded)
+        for (num_kv_heads, head_dim, block_size, num_tokens, num_elements) in
+            [(2, 64, 16, 16, 64), (2, 6, 16, 16, 16), (1, 16, 9, 16, 16), (3, 10, 20, 32, 16)]
+        {
+            let num_heads = num_kv_heads;
+            let shape = AttentionShape {
+                num_heads,
+                num_kv_heads,
+                head_dim,
+                block_size,
+                scale: 1.0,
+                window: None,
+            };
+            let bytes = CpuLayerCache::bytes_per_block(&shape);
+            let cache = CpuLayerCache::new(&shape, 7).unwrap();
+            assert_eq!(cache.values.len() * size_of::<f32>(), 7 * bytes);
+            let num_values = num_tokens * head_dim + block_size * num_elements;
+            assert_eq!(bytes, num_kv_heads * num_values * 4, "{shape:?}");
+        }
     }
 }

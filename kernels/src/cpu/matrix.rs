@@ -1,5 +1,6 @@
 //! A weight matrix as the CPU likes it: rows on cache lines, in the element type of the file.
 
+use bytemuck::Zeroable;
 use half::{bf16, f16};
 
 use crate::backend::{BackendError, DType, MatrixData};
@@ -72,7 +73,7 @@ impl CpuMatrix {
 impl<E: Element> WeightRows<E> {
     fn new(parts: &[MatrixData<'_>], rows: usize, cols: usize) -> Result<Self, BackendError> {
         let stride = cols.next_multiple_of(ROW_MULTIPLE).max(ROW_MULTIPLE);
-        let mut values = AlignedSlice::filled(rows.saturating_mul(stride), E::narrow(0.0), DEVICE)?;
+        let mut values = AlignedSlice::zeroed(rows.saturating_mul(stride), DEVICE)?;
         let (mut row, mut col) = (0, 0);
         let slice = values.as_mut_slice();
         for part in parts {
@@ -100,7 +101,7 @@ impl<E: Element> WeightRows<E> {
 }
 
 /// A type that weights are stored in.
-pub(crate) trait Element: Copy + Send + Sync + 'static {
+pub(crate) trait Element: Zeroable + Copy + Send + Sync + 'static {
     /// As many elements as a vector has lanes.
     type Chunk<S: Simd>: Copy;
 

@@ -139,8 +139,12 @@ impl Backend for CpuBackend {
         format!("cpu ({}, {num_threads} thread{plural})", self.vectors.tier())
     }
 
+    fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
+        CpuLayerCache::bytes_per_block(shape)
+    }
+
     fn buffer(&self, len: usize) -> Result<CpuBuffer, BackendError> {
-        AlignedSlice::filled(len, 0.0, DEVICE).map(CpuBuffer)
+        AlignedSlice::zeroed(len, DEVICE).map(CpuBuffer)
     }
 
     fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<CpuMatrix, BackendError> {
@@ -148,7 +152,7 @@ impl Backend for CpuBackend {
     }
 
     fn vector(&self, values: &[f32]) -> Result<CpuBuffer, BackendError> {
-        let mut copy = AlignedSlice::filled(values.len(), 0.0, DEVICE)?;
+        let mut copy = AlignedSlice::zeroed(values.len(), DEVICE)?;
         copy.as_mut_slice().copy_from_slice(values);
         Ok(CpuBuffer(copy))
     }

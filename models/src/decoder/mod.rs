@@ -8,10 +8,7 @@ mod layer;
 
 use std::slice::from_ref;
 
-use kernels::{
-    backend::{Backend, BackendError},
-    metadata::StepInput,
-};
+use kernels::{allocate, backend::Backend, metadata::StepInput};
 
 use crate::{
     LanguageModel,
@@ -77,7 +74,7 @@ impl<B: Backend> Decoder<B> {
             spec.max_position_embeddings,
             spec.rope.amplitude(),
         )?;
-        let logits = zeroed(limits.max_num_logit_rows * spec.vocab_size)?;
+        let logits = allocate::zeroed(limits.max_num_logit_rows * spec.vocab_size, "the host")?;
         let caches = kv_cache::allocate(&backend, &spec, limits.block_size, limits.num_blocks)?;
 
         let embedding = reader.matrix(&backend, from_ref(&plan.embedding))?;
@@ -162,17 +159,6 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         }
         self.compute_logits(rows)
     }
-}
-
-/// Allocates on the host; what does not fit is an error here as it is on the device.
-fn zeroed(len: usize) -> Result<Vec<f32>, BackendError> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| BackendError::OutOfMemory {
-        num_bytes: len.saturating_mul(size_of::<f32>()),
-        device: "the host",
-    })?;
-    values.resize(len, 0.0);
-    Ok(values)
 }
 
 fn check_limits(limits: &DecoderLimits) -> Result<(), ModelError> {

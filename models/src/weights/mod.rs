@@ -20,7 +20,7 @@ use std::{
 };
 
 use candle_core::safetensors::{BufferedSafetensors, MmapedSafetensors, SliceSafetensors};
-use kernels::backend::DType;
+use kernels::backend::{DType, MatrixData};
 use safetensors::{Dtype as StoredDtype, tensor::TensorView};
 
 use crate::error::{ModelError, WeightsError};
@@ -53,6 +53,14 @@ enum Tensors {
 pub(crate) struct StoredTensor<'a> {
     pub(crate) dtype: DType,
     pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> StoredTensor<'a> {
+    /// Views all elements as one row.
+    fn as_row(&self) -> MatrixData<'a> {
+        let cols = self.bytes.len() / self.dtype.num_bytes();
+        MatrixData { rows: 1, cols, dtype: self.dtype, bytes: self.bytes }
+    }
 }
 
 impl Weights {

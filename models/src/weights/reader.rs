@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use half::{bf16, f16};
-use kernels::backend::{Backend, DType, MatrixData};
+use kernels::{
+    backend::{Backend, DType, MatrixData},
+    widen::for_each_widened,
+};
 
 use crate::{
     error::{ModelError, WeightsError},
     load::WeightDtype,
-    weights::{TensorSpec, WeightPlan, Weights},
+    weights::{StoredTensor, TensorSpec, WeightPlan, Weights},
 };
 
 /// How far loading is.
@@ -55,14 +57,11 @@ impl<'a> WeightReader<'a> {
         for part in parts {
             stored.push(weights.tensor(part)?);
         }
-        // A matrix has one element type; files that mix them within a fused one are rare, and f32 holds all.
-        let is_mixed = stored.iter().any(|tensor| tensor.dtype != stored[0].dtype);
-        let widens = is_mixed || self.dtype == WeightDtype::F32;
         let bytes: Vec<Cow<'_, [u8]>> = stored
             .iter()
             .map(|tensor| match tensor.dtype {
-                DType::Bf16 | DType::F16 if widens => {
-                    widen_bytes(tensor.dtype, tensor.bytes).into()
+                DType::Bf16 | DType::F16 if self.dtype == WeightDtype::F32 => {
+                    widen_bytes(tensor).into()
                 }
                 DType::Bf16 | DType::F16 | DType::F32 => Cow::Borrowed(tensor.bytes),
             })
@@ -71,7 +70,10 @@ impl<'a> WeightReader<'a> {
             .map(|((part, tensor), bytes)| MatrixData {
                 rows: part.shape[0],
                 cols: part.shape[1],
-                dtype: if widens { DType::F32 } else { tensor.dtype },
+                dtype: match self.dtype {
+                    WeightDtype::Stored => tensor.dtype,
+                    WeightDtype::F32 => DType::F32,
+                },
                 bytes,
             })
             .collect();
@@ -90,7 +92,7 @@ impl<'a> WeightReader<'a> {
         let mut num_bytes = 0;
         for part in parts {
             let stored = self.weights.tensor(part)?;
-            widen(stored.dtype, stored.bytes, |value| values.push(value));
+            for_each_widened(&stored.as_row(), |value| values.push(value));
             num_bytes += stored.bytes.len();
         }
         let vector = backend.vector(&values)?;
@@ -104,29 +106,9 @@ impl<'a> WeightReader<'a> {
     }
 }
 
-fn widen_bytes(dtype: DType, bytes: &[u8]) -> Vec<u8> {
-    let mut wide = Vec::with_capacity(bytes.len() / dtype.num_bytes() * DType::F32.num_bytes());
-    widen(dtype, bytes, |value| wide.extend_from_slice(&value.to_le_bytes()));
+fn widen_bytes(tensor: &StoredTensor<'_>) -> Vec<u8> {
+    let row = tensor.as_row();
+    let mut wide = Vec::with_capacity(row.cols * DType::F32.num_bytes());
+    for_each_widened(&row, |value| wide.extend_from_slice(&value.to_le_bytes()));
     wide
-}
-
-fn widen(dtype: DType, bytes: &[u8], mut take: impl FnMut(f32)) {
-    // Each arm has its own loop, so that the element type is decided once.
-    match dtype {
-        DType::F32 => {
-            for chunk in bytes.as_chunks().0 {
-                take(f32::from_le_bytes(*chunk));
-            }
-        }
-        DType::Bf16 => {
-            for chunk in bytes.as_chunks().0 {
-                take(bf16::from_le_bytes(*chunk).to_f32());
-            }
-        }
-        DType::F16 => {
-            for chunk in bytes.as_chunks().0 {
-                take(f16::from_le_bytes(*chunk).to_f32());
-            }
-        }
-    }
 }

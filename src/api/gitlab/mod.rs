@@ -3,6 +3,7 @@
 //! # Source
 //! The gateway's published behaviour, August 2026; `docs/api.md` says where we differ and why.
 
+use axum::body::Bytes;
 use axum::{
     Extension, Json, Router,
     body::Body,
@@ -11,7 +12,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use bytes::Bytes;
 use futures_util::{Stream, stream};
 use serde_json::json;
 
@@ -24,7 +24,7 @@ use crate::api::{
 };
 use crate::completion::CompletionRequest;
 use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
-use crate::service::RequestContext;
+use crate::service::{Account, CompletionService};
 
 mod convert;
 mod wire;
@@ -102,42 +102,48 @@ async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let wire: WireRequest = body::read_json(&state, request).await?;
-    let num_choices_limit = state.service().limits().num_choices_limit;
-    let Asked { request, is_streaming } = convert::asked(wire, num_choices_limit)?;
+    let account = Account::open(&id.0, "gitlab.completions");
+    let answer = answer(&state, request, &account).await;
+    answer.inspect_err(|GitlabError(error)| account.fail(error.kind.as_label()))
+}
+
+async fn answer(
+    state: &ApiState,
+    request: Request,
+    account: &Account,
+) -> Result<Response, GitlabError> {
+    let wire: WireRequest = body::read_json(state, request).await?;
+    let service = state.service()?;
+    let Asked { request, is_streaming } = convert::asked(wire, service.limits().num_choices_limit)?;
+    account.streaming(is_streaming);
     let admission = state.admit()?;
-    let context = RequestContext {
-        request_id: id.0.as_ref().to_owned(),
-        endpoint: "gitlab.completions",
-        is_streaming,
-    };
     if is_streaming {
-        streamed(&state, request, context, admission).await
+        streamed(service, request, account, admission).await
     } else {
-        whole(&state, request, context).await
+        whole(service, request, account).await
     }
 }
 
 async fn whole(
-    state: &ApiState,
+    service: &CompletionService,
     request: CompletionRequest,
-    context: RequestContext,
+    account: &Account,
 ) -> Result<Response, GitlabError> {
     let created = unix_seconds();
     let language = request.language;
-    let completion = state.service().complete(request, context).await?.collect().await?;
-    let model = state.service().model();
+    let completion = service.complete(request, account.clone()).await?.collect().await?;
+    let model = service.model();
     Ok(Json(convert::response(completion, &model, language, created)).into_response())
 }
 
 /// Bare text under the content type of events, without an end mark, as the original does.
 async fn streamed(
-    state: &ApiState,
+    service: &CompletionService,
     request: CompletionRequest,
-    context: RequestContext,
+    account: &Account,
     admission: Admission,
 ) -> Result<Response, GitlabError> {
-    let mut events = state.service().complete(request, context).await?;
+    let mut events = service.complete(request, account.clone()).await?;
     // An error before the first byte still gets its status.
     let first = next_text(&mut events).await?;
     let headers: [(HeaderName, HeaderValue); 2] = [

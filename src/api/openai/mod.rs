@@ -28,7 +28,7 @@ use crate::api::{
 };
 use crate::completion::CompletionRequest;
 use crate::provider::{CompletionStream, ModelInfo, ProviderError};
-use crate::service::RequestContext;
+use crate::service::{Account, CompletionService};
 
 mod convert;
 mod stream;
@@ -145,33 +145,46 @@ async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, OpenAiError> {
-    let wire: WireRequest = body::read_json(&state, request).await?;
-    let model = state.service().model();
-    let asked = convert::asked(wire, &model, state.service().limits())?;
+    let account = Account::open(&id.0, "openai.completions");
+    let answer = answer(&state, request, &id, &account).await;
+    answer.inspect_err(|OpenAiError(error)| account.fail(error.kind.as_label()))
+}
+
+async fn answer(
+    state: &ApiState,
+    request: Request,
+    id: &RequestId,
+    account: &Account,
+) -> Result<Response, OpenAiError> {
+    let wire: WireRequest = body::read_json(state, request).await?;
+    let service = state.service()?;
+    let model = service.model();
+    let asked = convert::asked(wire, &model, service.limits())?;
+    account.streaming(asked.is_streaming);
     let admission = state.admit()?;
     let head =
         Head { id: format!("cmpl-{}", id.0), created: unix_seconds(), model: model.name.clone() };
     if !asked.is_streaming {
-        return whole(&state, head, &id, asked).await;
+        return whole(service, head, account, asked).await;
     }
     let has_logprobs = asked.requests.iter().any(|request| request.logprobs.is_some());
     let Asked { num_choices, echo, has_usage, .. } = asked;
-    let streams = start(&state, &id, asked.requests).await?;
+    let streams = start(service, account, asked.requests).await?;
     let answer = Answer { head, num_choices, echo, has_logprobs, has_usage, _admission: admission };
     Ok(stream::respond(answer, streams).await?)
 }
 
 async fn whole(
-    state: &ApiState,
+    service: &CompletionService,
     head: Head,
-    id: &RequestId,
+    account: &Account,
     asked: Asked,
 ) -> Result<Response, OpenAiError> {
     let Asked { requests, echo, num_choices, .. } = asked;
     let has_logprobs = requests.iter().any(|request| request.logprobs.is_some());
     // All run at once; the first to fail takes the others with it.
     let completions = try_join_all(requests.into_iter().map(async |request| {
-        let stream = state.service().complete(request, context(id, false)).await?;
+        let stream = service.complete(request, account.clone()).await?;
         stream.collect().await
     }))
     .await?;
@@ -197,26 +210,18 @@ async fn whole(
 }
 
 async fn start(
-    state: &ApiState,
-    id: &RequestId,
+    service: &CompletionService,
+    account: &Account,
     requests: Vec<CompletionRequest>,
 ) -> Result<Vec<CompletionStream>, ProviderError> {
-    let starts =
-        requests.into_iter().map(|request| state.service().complete(request, context(id, true)));
+    let starts = requests.into_iter().map(|request| service.complete(request, account.clone()));
     try_join_all(starts).await
 }
 
-fn context(id: &RequestId, is_streaming: bool) -> RequestContext {
-    RequestContext {
-        request_id: id.0.as_ref().to_owned(),
-        endpoint: "openai.completions",
-        is_streaming,
-    }
-}
-
-async fn models(State(state): State<ApiState>) -> Response {
-    let model = state.service().model();
-    Json(WireModels { object: "list", data: [wire_model(&model, &state)] }).into_response()
+async fn models(State(state): State<ApiState>) -> Result<Response, OpenAiError> {
+    let model = state.service()?.model();
+    let data = [wire_model(&model, &state)];
+    Ok(Json(WireModels { object: "list", data }).into_response())
 }
 
 /// The wildcard: a model's name may hold slashes.
@@ -224,7 +229,7 @@ async fn model(
     State(state): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Response, OpenAiError> {
-    let model = state.service().model();
+    let model = state.service()?.model();
     if id != model.name {
         return Err(convert::unknown_model(&model).into());
     }

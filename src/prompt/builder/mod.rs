@@ -28,9 +28,9 @@ pub enum PromptError {
         least: usize,
     },
     /// A text that may not be cut is longer than the context.
-    #[error("the prompt has {num_tokens} tokens, at most {limit} fit beside the answer")]
+    #[error("the prompt has {num_tokens} tokens or more, at most {limit} fit beside the answer")]
     TooLong {
-        /// Its tokens.
+        /// Its tokens, or fewer where a glance at its length was enough.
         num_tokens: usize,
         /// What fits.
         limit: usize,
@@ -62,7 +62,7 @@ pub struct Prompt {
     pub token_ids: Vec<u32>,
     /// In order, without gaps; empty spans are left out.
     pub spans: Vec<(Origin, Range<usize>)>,
-    /// Tokens of the other files, before cutting.
+    /// Tokens of the other files that were looked at: of the first ones, until their share was full.
     pub num_context_tokens_sent: usize,
     /// Tokens of the other files in the prompt.
     pub num_context_tokens_used: usize,
@@ -91,7 +91,7 @@ impl Prompt {
 }
 
 /// Fewer tokens than this around a cursor say nothing.
-const PROMPT_TOKENS_MIN: usize = 16;
+const GAP_TOKENS_MIN: usize = 16;
 
 /// The sentinels around a gap.
 const NUM_SENTINELS: usize = 3;
@@ -118,11 +118,13 @@ impl PromptBuilder<'_> {
         gap: Gap<'_>,
         max_tokens: usize,
     ) -> Result<Prompt, PromptError> {
-        let room = self.room(max_tokens)?;
+        let room = self.room(max_tokens, GAP_TOKENS_MIN)?;
+        let block = budget::block_tokens(self.context_tokens_max);
         let (before, typed) = self.split_typed(template.layout(), gap.prefix, room)?;
         let total = room - typed.len() - NUM_SENTINELS;
-        let prefix =
-            self.tokenizer.encode(&before[budget::tail_worth_encoding(before, total)..])?;
+        let prefix = self
+            .tokenizer
+            .encode(&before[budget::tail_worth_encoding(before, self.context_tokens_max)..])?;
         let suffix =
             self.tokenizer.encode(&gap.suffix[..budget::head_worth_encoding(gap.suffix, total)])?;
         let shown = match template.repo() {
@@ -140,10 +142,10 @@ impl PromptBuilder<'_> {
                 frame.num_tokens() + shown.iter().map(ContextFile::num_tokens).sum::<usize>()
             },
         };
-        let budget = budget::divide(total, demand, self.shares);
+        let budget = budget::divide(total, demand, self.shares, block);
         let bytes_of = |id| self.tokenizer.token_bytes(id);
         let ids = GapIds {
-            prefix: &prefix[budget::keep_tail(&prefix, budget.prefix, bytes_of)],
+            prefix: &prefix[budget::keep_tail(&prefix, budget.prefix, block, bytes_of)],
             suffix: &suffix[budget::keep_head(&suffix, budget.suffix, bytes_of)],
             typed: &typed,
         };
@@ -165,6 +167,12 @@ impl PromptBuilder<'_> {
     /// # Errors
     /// [`PromptError::NoRoom`], [`PromptError::TooLong`], [`PromptError::Tokenizer`].
     pub fn text(&self, text: &str, max_tokens: usize) -> Result<Prompt, PromptError> {
+        let limit = self.room(max_tokens, 1)?;
+        // No token is longer than the longest, so that a text of megabytes need not be encoded to be refused.
+        let num_tokens_min = text.len() / self.tokenizer.token_bytes_max();
+        if num_tokens_min > limit {
+            return Err(PromptError::TooLong { num_tokens: num_tokens_min, limit });
+        }
         self.tokens(self.tokenizer.encode(text)?, max_tokens)
     }
 
@@ -173,7 +181,7 @@ impl PromptBuilder<'_> {
     /// # Errors
     /// [`PromptError::NoRoom`], [`PromptError::TooLong`].
     pub fn tokens(&self, token_ids: Vec<u32>, max_tokens: usize) -> Result<Prompt, PromptError> {
-        let limit = self.room(max_tokens)?;
+        let limit = self.room(max_tokens, 1)?;
         let num_tokens = token_ids.len();
         if num_tokens > limit {
             return Err(PromptError::TooLong { num_tokens, limit });
@@ -182,16 +190,11 @@ impl PromptBuilder<'_> {
         Ok(Prompt { token_ids, spans, ..Prompt::default() })
     }
 
-    fn room(&self, max_tokens: usize) -> Result<usize, PromptError> {
-        let left = self.context_tokens_max.saturating_sub(max_tokens);
-        if left < PROMPT_TOKENS_MIN {
-            return Err(PromptError::NoRoom {
-                left,
-                context: self.context_tokens_max,
-                least: PROMPT_TOKENS_MIN,
-            });
-        }
-        Ok(left)
+    /// Returns the tokens that are left for a prompt beside the answer, at least `least`.
+    fn room(&self, max_tokens: usize, least: usize) -> Result<usize, PromptError> {
+        let context = self.context_tokens_max;
+        let left = context.saturating_sub(max_tokens);
+        if left < least { Err(PromptError::NoRoom { left, context, least }) } else { Ok(left) }
     }
 
     /// Splits what was typed on the cursor's line off the prefix. A line that would take half of the room, such as
@@ -214,17 +217,27 @@ impl PromptBuilder<'_> {
         if ids.len() > room / 2 { Ok((prefix, Vec::new())) } else { Ok((before, ids)) }
     }
 
+    /// Encodes other files until their share of `total` is full; what comes behind could not be shown.
     fn encode_files(
         &self,
         context: &[ContextItem],
-        num_tokens: usize,
+        total: usize,
     ) -> Result<Vec<ContextFile>, PromptError> {
-        let encode = |item: &ContextItem| {
-            let worth = budget::head_worth_encoding(&item.content, num_tokens);
+        let share = (total as f64 * self.shares.context) as usize;
+        let mut num_tokens = 0;
+        let mut files = Vec::new();
+        for item in context.iter().filter(|item| !item.content.is_empty()) {
+            if num_tokens >= share {
+                break;
+            }
+            let worth = budget::head_worth_encoding(&item.content, share);
             let header = self.tokenizer.encode(&one_line(&item.name))?;
-            Ok(ContextFile { header, ids: self.tokenizer.encode(&item.content[..worth])? })
-        };
-        context.iter().filter(|item| !item.content.is_empty()).map(encode).collect()
+            let ids = self.tokenizer.encode(&item.content[..worth])?;
+            let file = ContextFile { header, ids };
+            num_tokens += file.num_tokens();
+            files.push(file);
+        }
+        Ok(files)
     }
 
     /// Keeps the first files that fit, the last one cut on a line border, and puts the most useful one last: it is

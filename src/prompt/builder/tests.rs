@@ -101,32 +101,54 @@ fn control_tokens_in_user_text_stay_text() {
     assert_eq!(count("<|file_sep|>"), 2);
 }
 
+/// Lines of mixed lengths, as code has them.
+fn lines(num: usize, salt: usize) -> Vec<String> {
+    let words = ["let", "value", "=", "compute", "(", "previous", ")", "return", "total", "+"];
+    let line = |index: usize| {
+        let hash = (index * 2_654_435_761 + salt) >> 7;
+        let line: Vec<&str> = (0..hash % 13).map(|word| words[(hash + 7 * word) % 10]).collect();
+        format!("    {}\n", line.join(" "))
+    };
+    (0..num).map(line).collect()
+}
+
 #[test]
-fn typing_changes_only_the_end_of_the_prompt() {
+fn typing_line_after_line_seldom_moves_the_window() {
     let tokenizer = tokenizer();
-    let template = template(tokenizer, by_name("lacuna-demo").unwrap());
-    let builder = builder(tokenizer, 512);
-    let before = "value = compute(previous, 1)\n".repeat(200);
-    let after = "print(value)\n".repeat(400);
-    let mut common = usize::MAX;
-    let mut last: Option<Prompt> = None;
-    for typed in ["", "r", "re", "ret", "retu", "return", "return va"] {
-        let text = format!("{before}{typed}");
-        let prompt = builder.gap(&template, gap(&text, &after, &[]), 64).unwrap();
-        if let Some(last) = &last {
-            let same =
-                last.token_ids.iter().zip(&prompt.token_ids).take_while(|(a, b)| a == b).count();
-            common = common.min(same);
+    let other = [ContextItem { name: "b.py".to_owned(), content: lines(300, 5).concat() }];
+    let qwen = by_name("qwen2.5-coder").unwrap();
+    for (num_lines, num_context, context) in
+        [(60, 512, &other[..]), (300, 1024, &other[..]), (1200, 512, &[])]
+    {
+        let template = template(tokenizer, qwen);
+        let builder = builder(tokenizer, num_context);
+        let after = lines(200, 1).concat();
+        let mut text = lines(num_lines, 2).concat();
+        let mut last: Vec<u32> = Vec::new();
+        let (mut num_moves, mut num_keystrokes) = (0, 0);
+        for line in lines(14, 3) {
+            for piece in line.split_inclusive(' ').filter(|piece| piece.len() > 1) {
+                text.push_str(piece);
+                let prompt = builder.gap(&template, gap(&text, &after, context), 64).unwrap();
+                let ids = prompt.token_ids;
+                let same = last.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+                // A new line moves its text from behind the suffix to before it; a keystroke changes the line only.
+                let typed = text.rsplit('\n').next().unwrap().len();
+                let is_new_line = piece.ends_with('\n') || last.is_empty();
+                num_moves += usize::from(!is_new_line && same + typed + 8 < ids.len());
+                num_keystrokes += 1;
+                last = ids;
+            }
         }
-        last = Some(prompt);
+        assert!(num_keystrokes > 50, "{num_keystrokes} keystrokes");
+        // A piece has two tokens at most, and a window moves when it has lost a block of them.
+        let num_moves_max = 2 * num_keystrokes / budget::block_tokens(num_context) + 2;
+        assert!(
+            num_moves <= num_moves_max,
+            "{num_lines} lines in {num_context} tokens: {num_moves} moves"
+        );
+        assert!(last.len() > num_context / 2, "the window is used: {} tokens", last.len());
     }
-    let prompt = last.unwrap();
-    assert!(prompt.token_ids.len() > 380, "the window is used: {}", prompt.token_ids.len());
-    assert!(
-        common + 8 > prompt.token_ids.len(),
-        "{common} of {} tokens stay",
-        prompt.token_ids.len()
-    );
 }
 
 #[test]
@@ -143,7 +165,13 @@ fn a_line_without_end_is_cut_and_not_refused() {
 fn refuses_an_answer_that_leaves_no_room_and_a_text_that_does_not_fit() {
     let tokenizer = tokenizer();
     let builder = builder(tokenizer, 64);
-    assert!(matches!(builder.text("a", 60), Err(PromptError::NoRoom { left: 4, .. })));
+    let template = template(tokenizer, by_name("lacuna-demo").unwrap());
+    let error = builder.gap(&template, gap("a", "", &[]), 60).unwrap_err();
+    assert!(matches!(error, PromptError::NoRoom { left: 4, .. }), "{error}");
+    assert!(matches!(builder.text("a", 64), Err(PromptError::NoRoom { left: 0, .. })));
+    assert_eq!(builder.text("a", 60).unwrap().token_ids.len(), 1);
+    let megabyte = "a ".repeat(500_000);
+    assert!(matches!(builder.text(&megabyte, 32), Err(PromptError::TooLong { .. })));
     assert!(matches!(
         builder.tokens(vec![1; 33], 32),
         Err(PromptError::TooLong { num_tokens: 33, limit: 32 })

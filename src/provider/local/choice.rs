@@ -24,7 +24,7 @@ pub(super) struct ChoiceText {
 
 impl ChoiceText {
     /// Begins an empty choice that ends before any of `stops`.
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, index: u32, stops: &[String]) -> Self {
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, index: u32, stops: Arc<[String]>) -> Self {
         Self {
             tokenizer,
             index,
@@ -130,8 +130,8 @@ mod tests {
         finish: FinishReason,
     ) -> (String, Option<FinishReason>, Vec<TokenLogprob>) {
         let tokenizer = tokenizer();
-        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
-        let mut choice = ChoiceText::new(Arc::clone(&tokenizer), 0, &stops);
+        let stops = stops.iter().map(|&stop| stop.to_owned()).collect();
+        let mut choice = ChoiceText::new(Arc::clone(&tokenizer), 0, stops);
         let ids = tokenizer.encode(text).unwrap();
         let last = ids.len() - 1;
         let (mut shown, mut logprobs) = (String::new(), Vec::new());
@@ -174,5 +174,17 @@ mod tests {
     fn a_beginning_of_a_stop_is_shown_when_the_text_ends() {
         let (shown, reason, _) = play("a = 1;\n", &["\n\n"], FinishReason::Stop);
         assert_eq!((shown.as_str(), reason), ("a = 1;\n", Some(FinishReason::Stop)));
+    }
+
+    #[test]
+    fn a_last_half_character_is_shown_as_broken() {
+        let tokenizer = tokenizer();
+        // Four bytes, and more than one token: the first of them alone is no character.
+        let first = tokenizer.encode("\u{1F980}").unwrap()[0];
+        let mut choice = ChoiceText::new(Arc::clone(&tokenizer), 0, Arc::from([]));
+        let tokens = vec![SampledToken { id: first, logprob: None }];
+        let finish = Some(FinishReason::Length);
+        let chunk = choice.push(SequenceOutput { tokens, num_cached_tokens: 0, finish }).unwrap();
+        assert_eq!(chunk.text, "\u{FFFD}");
     }
 }

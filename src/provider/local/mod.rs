@@ -1,27 +1,23 @@
 //! The engine on this machine as a provider: request to prompt, tokens to text.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use futures_util::{
-    FutureExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::{self, SelectAll},
-};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::Semaphore;
 
 use crate::{
-    completion::{CompletionChunk, CompletionRequest, FinishReason, Input, Usage},
-    engine::{
-        EngineHandle, EngineState, SequenceOutput, SequenceRequest, SequenceStream, SubmitError,
-    },
+    completion::{CompletionRequest, Input, Usage},
+    engine::{EngineHandle, EngineState, SequenceRequest, SubmitError},
     prompt::{FimTemplate, Gap, Prompt, PromptBuilder, PromptError, budget::Shares},
     provider::{
-        CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
-        local::choice::ChoiceText,
+        CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
+        local::{choice::ChoiceText, running::Running},
     },
     tokenizer::Tokenizer,
 };
 
 mod choice;
+mod running;
 
 /// Texts shorter than this are encoded where they are: handing them to another thread would take longer.
 const INLINE_BYTES_MAX: usize = 4096;
@@ -51,6 +47,8 @@ pub struct LocalProvider {
     engine: EngineHandle,
     model: Arc<ModelInfo>,
     asking: Arc<Asking>,
+    /// Places to build long prompts in.
+    builders: Arc<Semaphore>,
 }
 
 /// What a request is turned into a prompt with.
@@ -78,7 +76,13 @@ impl LocalProvider {
             context_tokens_max: parts.model.max_context_tokens as usize,
             max_tokens_default: parts.max_tokens_default,
         };
-        Self { engine: parts.engine, model: Arc::new(parts.model), asking: Arc::new(asking) }
+        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            engine: parts.engine,
+            model: Arc::new(parts.model),
+            asking: Arc::new(asking),
+            builders: Arc::new(Semaphore::new(num_cores)),
+        }
     }
 
     async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, ProviderError> {
@@ -93,30 +97,37 @@ impl LocalProvider {
         let deadline = request.deadline;
         let num_choices = request.num_choices;
         let sequence = self.asking.sequence(request, prompt);
-        let streams =
+        let sequences =
             self.engine.submit_group(sequence, num_choices).map_err(|error| from_submit(&error))?;
-        let choice_text =
-            |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, &stops);
-        let choices = (0..num_choices).map(choice_text).collect();
-        let running =
-            Running { outputs: select(streams), choices, usage, deadline, phase: Phase::Running };
-        Ok(CompletionStream::new(stream::unfold(running, Running::next)))
+        let text =
+            |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, Arc::clone(&stops));
+        let choices = (0..).map(text).zip(sequences).collect();
+        Ok(Running::new(choices, usage, deadline).into_stream())
     }
 
-    /// Builds the prompt, off the async workers where the text is long.
+    /// Builds the prompt, off the async workers where the text is long: then in as many places at once as there are
+    /// cores, and not at all once the client has gone.
     async fn prompt(
         &self,
         request: CompletionRequest,
     ) -> Result<(CompletionRequest, Prompt), ProviderError> {
         if num_bytes(&request) <= INLINE_BYTES_MAX {
-            let prompt = self.asking.prompt(&request)?;
-            return Ok((request, prompt));
+            return self.asking.prompt(request);
         }
-        let asking = Arc::clone(&self.asking);
-        let build = move || asking.prompt(&request).map(|prompt| (request, prompt));
         let failed =
-            |_| ProviderError::new(ProviderErrorKind::Internal, "the prompt could not be built");
-        tokio::task::spawn_blocking(build).await.map_err(failed)?
+            || ProviderError::new(ProviderErrorKind::Internal, "the prompt could not be built");
+        let place = Arc::clone(&self.builders).acquire_owned().await.map_err(|_| failed())?;
+        let client = Arc::new(());
+        let is_client_here = Arc::downgrade(&client);
+        let asking = Arc::clone(&self.asking);
+        let build = move || {
+            // Held to the end of the work, which outlives a future that is dropped.
+            let _place = place;
+            if is_client_here.strong_count() == 0 { Err(failed()) } else { asking.prompt(request) }
+        };
+        let built = tokio::task::spawn_blocking(build).await.unwrap_or_else(|_| Err(failed()));
+        drop(client);
+        built
     }
 }
 
@@ -138,16 +149,19 @@ impl Provider for LocalProvider {
 }
 
 impl Asking {
-    fn prompt(&self, request: &CompletionRequest) -> Result<Prompt, ProviderError> {
+    fn prompt(
+        &self,
+        mut request: CompletionRequest,
+    ) -> Result<(CompletionRequest, Prompt), ProviderError> {
         let builder = PromptBuilder {
             tokenizer: &self.tokenizer,
             context_tokens_max: self.context_tokens_max,
             shares: self.shares,
         };
-        let max_tokens = request.max_tokens.unwrap_or(self.max_tokens_default) as usize;
-        let prompt = match &request.input {
+        let max_tokens = *request.max_tokens.get_or_insert(self.max_tokens_default) as usize;
+        let prompt = match &mut request.input {
             Input::Text(text) => builder.text(text, max_tokens),
-            Input::Tokens(ids) => builder.tokens(ids.clone(), max_tokens),
+            Input::Tokens(ids) => builder.tokens(std::mem::take(ids), max_tokens),
             Input::Fim { prefix, suffix } => {
                 let template = self.template.as_ref().ok_or_else(|| {
                     ProviderError::invalid("suffix", "the model was not trained to fill gaps")
@@ -162,16 +176,19 @@ impl Asking {
                 builder.gap(template, gap, max_tokens)
             }
         };
-        prompt.map_err(|error| from_prompt(&error))
+        let prompt = prompt.map_err(|error| from_prompt(&error))?;
+        Ok((request, prompt))
     }
 
     /// Returns the texts that end a choice: the request's, else the family's, which know gaps only.
-    fn stops(&self, request: &CompletionRequest) -> Vec<String> {
+    fn stops(&self, request: &CompletionRequest) -> Arc<[String]> {
         let of_family = || match (&request.input, &self.template) {
             (Input::Fim { .. }, Some(template)) => template.stop_texts().to_vec(),
             _ => Vec::new(),
         };
-        request.stop.clone().unwrap_or_else(of_family)
+        let mut stops = request.stop.clone().unwrap_or_else(of_family);
+        stops.retain(|stop| !stop.is_empty());
+        stops.into()
     }
 
     fn sequence(&self, request: CompletionRequest, prompt: Prompt) -> SequenceRequest {
@@ -188,116 +205,6 @@ impl Asking {
             logprobs: request.logprobs,
             priority: 0,
         }
-    }
-}
-
-type Output = Result<SequenceOutput, ProviderError>;
-
-/// Merges the sequences of a request; each output bears the index of its choice.
-fn select(streams: Vec<SequenceStream>) -> SelectAll<stream::BoxStream<'static, (usize, Output)>> {
-    let numbered = |(index, stream): (usize, SequenceStream)| {
-        let failed = |_| ProviderError::new(ProviderErrorKind::Unavailable, "the engine failed");
-        stream.map(move |output| (index, output.map_err(failed))).boxed()
-    };
-    stream::select_all(streams.into_iter().enumerate().map(numbered))
-}
-
-/// A request in the engine. Dropping it stops its sequences.
-struct Running {
-    outputs: SelectAll<stream::BoxStream<'static, (usize, Output)>>,
-    choices: Vec<ChoiceText>,
-    usage: Usage,
-    deadline: Option<Instant>,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Running,
-    OutOfTime,
-    Ended,
-}
-
-impl Running {
-    async fn next(mut self) -> Option<(Result<CompletionEvent, ProviderError>, Self)> {
-        loop {
-            let event = match self.phase {
-                Phase::Ended => return None,
-                Phase::OutOfTime => Ok(Some(self.cut())),
-                Phase::Running => self.advance().await,
-            };
-            match event {
-                Ok(None) => {}
-                Ok(Some(event)) => return Some((Ok(event), self)),
-                Err(error) => {
-                    self.end();
-                    return Some((Err(error), self));
-                }
-            }
-        }
-    }
-
-    async fn advance(&mut self) -> Result<Option<CompletionEvent>, ProviderError> {
-        if self.choices.iter().all(ChoiceText::is_finished) {
-            return Ok(Some(self.done()));
-        }
-        let output = match self.deadline {
-            None => self.outputs.next().await,
-            Some(deadline) => {
-                let Ok(output) =
-                    tokio::time::timeout_at(deadline.into(), self.outputs.next()).await
-                else {
-                    return self.run_out_of_time();
-                };
-                output
-            }
-        };
-        let Some((index, output)) = output else {
-            let kind = ProviderErrorKind::Internal;
-            return Err(ProviderError::new(kind, "the engine ended a request too early"));
-        };
-        Ok(self.take(index, output?).map(CompletionEvent::Chunk))
-    }
-
-    fn take(&mut self, index: usize, output: SequenceOutput) -> Option<CompletionChunk> {
-        let choice = &mut self.choices[index];
-        // A stop text may have ended it while the engine was a step ahead.
-        if choice.is_finished() {
-            return None;
-        }
-        self.usage.num_cached_tokens = self.usage.num_cached_tokens.max(output.num_cached_tokens);
-        self.usage.num_completion_tokens += output.tokens.len() as u32;
-        choice.push(output)
-    }
-
-    /// At the deadline what was written is the answer, as if its length had been the limit; nothing is no answer.
-    fn run_out_of_time(&mut self) -> Result<Option<CompletionEvent>, ProviderError> {
-        if self.usage.num_completion_tokens == 0 {
-            let kind = ProviderErrorKind::DeadlineExceeded;
-            return Err(ProviderError::new(kind, "the time allowed for the request ran out"));
-        }
-        self.phase = Phase::OutOfTime;
-        self.outputs.clear();
-        Ok(None)
-    }
-
-    fn cut(&mut self) -> CompletionEvent {
-        let open = self.choices.iter_mut().find(|choice| !choice.is_finished());
-        match open {
-            Some(choice) => CompletionEvent::Chunk(choice.finish(FinishReason::Length)),
-            None => self.done(),
-        }
-    }
-
-    fn done(&mut self) -> CompletionEvent {
-        self.end();
-        CompletionEvent::Done(self.usage)
-    }
-
-    /// Lets go of the sequences at once, whatever becomes of the stream.
-    fn end(&mut self) {
-        self.phase = Phase::Ended;
-        self.outputs.clear();
     }
 }
 
@@ -342,3 +249,6 @@ fn from_submit(error: &SubmitError) -> ProviderError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) provider: Arc<ScriptedProvider>,
+    state: ApiState,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Drained>,
 }
@@ -40,6 +41,16 @@ impl TestServer {
 
     /// Starts with limits of the test's own.
     pub(crate) async fn start_with(script: Script, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let server = Self::start_loading(script, change).await;
+        server.finish_loading();
+        server
+    }
+
+    /// Starts as while a model loads.
+    pub(crate) async fn start_loading(
+        script: Script,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let mut config = ServerConfig {
             host: [127, 0, 0, 1].into(),
             port: 0,
@@ -52,9 +63,9 @@ impl TestServer {
         };
         change(&mut config);
         let provider = Arc::new(ScriptedProvider::new(script));
-        let service = CompletionService::new(provider.clone(), limits());
         let drain = DrainFlag::default();
-        let app = router(ApiState::new(service, &config, drain.clone()), &config);
+        let state = ApiState::loading(&config, drain.clone());
+        let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions {
@@ -69,7 +80,12 @@ impl TestServer {
             };
             serve(listener, app, options, shutdown).await
         });
-        Self { address, provider, stop: Some(stop), task }
+        Self { address, provider, state, stop: Some(stop), task }
+    }
+
+    /// Serves the provider from now on.
+    pub(crate) fn finish_loading(&self) {
+        self.state.serve(CompletionService::new(self.provider.clone(), limits()));
     }
 
     /// Begins to drain, as SIGTERM does.

@@ -8,6 +8,9 @@
 //! One row: memory, 1 flop a byte of bf16. From about a dozen rows on: FMA. Widening costs a tenth or so of
 //! that; a version with panels of widened weights and blocks of `k` was a tenth faster at `k` = 896, a tenth
 //! slower at 4864, and needed scratch.
+//!
+//! On two cores of an AMD EPYC (Zen 3, AVX2; about 210 GFLOP/s), best of many on a busy machine: one row of
+//! `[151936, 896]` 13.2 GB/s where plainly reading it gives 15.4; 64 rows 143 GFLOP/s at `k` = 896, 141 at 4864.
 
 mod tile;
 

@@ -5,8 +5,8 @@
 //! its primitives safe to call.
 //!
 //! There is no tier for AVX-512's `vdpbf16ps`. It wants both sides in bf16, which throws away 16 bits of each activation
-//! and with them parity with f32; two products of a high and a low half keep 16 of 24 bits, at two instructions for
-//! 32 products where shift and FMA need four. Decode waits for memory in either case.
+//! and with them parity with f32; two products, of a high and a low half, keep 16 of 24 bits and spend most of
+//! what the instruction gains. Shift and FMA keep all, and decode waits for memory in either case.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -14,6 +14,8 @@ mod avx2;
 mod avx512;
 mod exp;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -1,0 +1,193 @@
+//! `lacuna serve` as a supervisor sees it: probes from the start, signals, exit codes.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder whose model loads for ever: its tokenizer is a pipe that nobody writes.
+struct EndlessModel(PathBuf);
+
+impl EndlessModel {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("lacuna-cli-{}-{name}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let made = Command::new("mkfifo").arg(folder.join("tokenizer.json")).status().unwrap();
+        assert!(made.success());
+        Self(folder)
+    }
+}
+
+impl Drop for EndlessModel {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running server that ends with its value.
+struct Server {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lacuna"))
+            .args(["serve", "--port", "0", "--log-format", "json"])
+            .args(arguments)
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut server = Self { child, log, address: String::new() };
+        server.address = server.line("listening")["address"].as_str().unwrap().to_owned();
+        server
+    }
+
+    /// Reads the log up to the line with this message.
+    fn line(&mut self, message: &str) -> serde_json::Value {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log has no {message}");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Posts and returns the answer's status.
+    fn post(&self, path: &str, body: &str) -> u16 {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].parse().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "the server did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn answers_probes_and_ends_by_a_signal_while_the_model_loads() {
+    let model = EndlessModel::new("loading");
+    for name in ["TERM", "INT"] {
+        let mut server = Server::start(&["--model", model.0.to_str().unwrap()]);
+        let ready = server.get("/monitoring/ready");
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with(r#"{"ready":false}"#));
+        assert!(server.get("/monitoring/healthz").starts_with("HTTP/1.1 200 "));
+        server.signal(name);
+        assert_eq!(server.ended().code(), Some(0));
+        let mut greeting = String::new();
+        server.child.stdout.take().unwrap().read_to_string(&mut greeting).unwrap();
+        assert_eq!(greeting, "", "it never served");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_drain() {
+    let mut server = Server::start(&["--drain-timeout", "1h"]);
+    server.line("serving");
+    // A request whose body never comes holds the drain up.
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream
+        .write_all(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        .unwrap();
+    // The server asks for the body: the request is under way.
+    let mut asked = [0; 12];
+    stream.read_exact(&mut asked).unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100");
+    server.signal("TERM");
+    assert_eq!(server.line("draining")["num_connections"], 1);
+    server.signal("INT");
+    server.line("a second signal: running requests are cut");
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn a_model_that_does_not_load_ends_the_process() {
+    let folder = EndlessModel::new("absent");
+    std::fs::remove_file(folder.0.join("tokenizer.json")).unwrap();
+    let mut server = Server::start(&["--model", folder.0.to_str().unwrap()]);
+    assert_eq!(server.ended().code(), Some(1));
+}
+
+#[test]
+fn every_request_for_a_completion_leaves_one_line() {
+    let mut server = Server::start(&["--max-body-size", "1KiB"]);
+    server.line("serving");
+    let large = "x".repeat(2000);
+    let file = r#"{"current_file":{"file_name":"a.py","content_above_cursor":"a = ","content_below_cursor":""}}"#;
+    let (openai, gitlab) = ("/v1/completions", "/v2/completions");
+    // Path, body, status, outcome, prompts.
+    let rows = [
+        (openai, r#"{"prompt":["ab","cde"],"max_tokens":2}"#, 200, "ok", 2),
+        (openai, r#"{"prompt":["ab","cde"],"max_tokens":2,"stream":true}"#, 200, "ok", 2),
+        (openai, "{", 400, "invalid_request", 0),
+        (openai, r#"{"prompt":"a","max_tokens":100000}"#, 400, "invalid_request", 1),
+        (openai, r#"{"prompt":"a","model":"other"}"#, 404, "unknown_model", 0),
+        (openai, large.as_str(), 413, "body_too_large", 0),
+        (gitlab, file, 200, "ok", 1),
+        (gitlab, "[]", 422, "invalid_request", 0),
+        (gitlab, large.as_str(), 413, "body_too_large", 0),
+    ];
+    for (path, body, status, outcome, num_prompts) in rows {
+        assert_eq!(server.post(path, body), status, "{body}");
+        // Were there a second line of the request before, it would be read here and differ.
+        let line = server.line("request");
+        assert_eq!(line["outcome"], outcome, "{line}");
+        assert_eq!(line["num_prompts"], num_prompts, "{line}");
+        let endpoint = if path == openai { "openai.completions" } else { "gitlab.completions" };
+        assert_eq!(line["endpoint"], endpoint);
+        if num_prompts == 2 {
+            assert_eq!((&line["prefix_chars"], &line["completion_tokens"]), (&5.into(), &4.into()));
+        }
+    }
+    server.signal("TERM");
+    let mut rest = String::new();
+    server.log.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("lacuna::request"), "{rest}");
+}
