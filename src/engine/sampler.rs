@@ -7,8 +7,10 @@
 //! - **The same seed and logits give the same token**, whatever the batch. Random numbers are not drawn in turn but
 //!   looked up: the seed chooses a stream of `ChaCha8`, the token's place in the output the number. The draw goes through
 //!   the tokens left in the order of their ids.
-//! - **No sort of the vocabulary.** Top-k and the nucleus of top-p are found by partition.
+//! - **No sort of the vocabulary.** The best k and the nucleus of top-p are found by partition.
 //! - **Any logits will do.** NaN counts as impossible, and where nothing is possible the lowest id is taken.
+
+use std::cmp::Ordering;
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -49,9 +51,10 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Orders the likelier first, equals by their id.
-    fn by_rank(&self, other: &Self) -> std::cmp::Ordering {
-        other.logit.total_cmp(&self.logit).then(self.id.cmp(&other.id))
+    /// Orders the likelier first, equals by their id. No candidate is NaN.
+    fn by_rank(&self, other: &Self) -> Ordering {
+        let by_logit = other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal);
+        by_logit.then(self.id.cmp(&other.id))
     }
 }
 
@@ -142,19 +145,20 @@ impl Sampler {
         // floor is what a random number of 53 bits cannot tell from nothing, for all the vocabulary together.
         let floor = -(f64::from(f64::MANTISSA_DIGITS).exp2() * logits.len() as f64).ln();
         let log_share = f64::from(params.min_p).ln().max(floor) * f64::from(params.temperature);
-        let threshold = max + log_share as f32;
+        let mut last = Candidate { id: u32::MAX, logit: max + log_share as f32, weight: 0.0 };
+        if let Some(least) = keep_best(logits, params.top_k as usize, &mut self.ranking)
+            && least.by_rank(&last).is_lt()
+        {
+            last = least;
+        }
         self.candidates.clear();
         for (id, logit) in (0..).zip(logits.iter().copied()) {
+            let candidate = Candidate { id, logit, weight: 0.0 };
             // False for NaN, and for all where the likeliest is impossible.
-            if logit >= threshold && logit > f32::NEG_INFINITY {
-                self.candidates.push(Candidate { id, logit, weight: 0.0 });
+            if logit >= last.logit && logit > f32::NEG_INFINITY && candidate.by_rank(&last).is_le()
+            {
+                self.candidates.push(candidate);
             }
-        }
-        let num_top = params.top_k as usize;
-        if num_top > 0 && num_top < self.candidates.len() {
-            self.ranking.clone_from(&self.candidates);
-            self.ranking.select_nth_unstable_by(num_top - 1, Candidate::by_rank);
-            self.keep_best(num_top);
         }
         for candidate in &mut self.candidates {
             candidate.weight = (distance(candidate.logit, max) / params.temperature).exp();
@@ -172,15 +176,39 @@ impl Sampler {
         self.ranking.clear();
         self.ranking.extend(heavy);
         let num_kept = nucleus(&mut self.ranking, top_p * total);
-        self.keep_best(num_kept);
-    }
-
-    /// Keeps the candidates that stand first in `ranking`, the least likely of them at the last place.
-    fn keep_best(&mut self, num_kept: usize) {
         if let Some(last) = self.ranking[..num_kept].last() {
             self.candidates.retain(|candidate| candidate.by_rank(last).is_le());
         }
     }
+}
+
+/// Leaves the `num` likeliest tokens of a row in `best`, in no order, and returns the least likely of them; or `None`
+/// where so many are not possible, or none is asked for.
+///
+/// Takes what is likelier than the least of the best so far, and drops the worse half when there are twice as many:
+/// after a few rounds hardly any token passes.
+fn keep_best(logits: &[f32], num: usize, best: &mut Vec<Candidate>) -> Option<Candidate> {
+    best.clear();
+    if num == 0 {
+        return None;
+    }
+    let drop_worse = |best: &mut Vec<Candidate>| {
+        let (_, least, _) = best.select_nth_unstable_by(num - 1, Candidate::by_rank);
+        let least = *least;
+        best.truncate(num);
+        least
+    };
+    let mut border = f32::NEG_INFINITY;
+    for (id, logit) in (0..).zip(logits.iter().copied()) {
+        // False for NaN. Of equals the first stays.
+        if logit > border {
+            best.push(Candidate { id, logit, weight: 0.0 });
+            if best.len() == 2 * num {
+                border = drop_worse(best).logit;
+            }
+        }
+    }
+    (best.len() >= num).then(|| drop_worse(best))
 }
 
 /// Brings the fewest likeliest candidates whose weights reach `target` to the front, the least likely of them last, and
@@ -212,8 +240,8 @@ fn nucleus(ranking: &mut [Candidate], target: f64) -> usize {
 struct ModelLogprobs {
     max: f32,
     log_total: f64,
-    /// The likeliest tokens with their logits.
-    top: Vec<(u32, f32)>,
+    /// The likeliest tokens, falling.
+    top: Vec<Candidate>,
 }
 
 impl ModelLogprobs {
@@ -221,12 +249,15 @@ impl ModelLogprobs {
         let max = max(logits);
         // `max` puts 0 in the place of NaN.
         let log_total = sum(logits, |logit| distance(*logit, max).exp().max(0.0)).ln();
-        Self { max, log_total, top: top(logits, num_top) }
+        let mut top = Vec::new();
+        keep_best(logits, num_top, &mut top);
+        top.sort_unstable_by(Candidate::by_rank);
+        Self { max, log_total, top }
     }
 
     /// Returns what to report of a token with this logit.
     fn report(&self, logit: f32) -> TokenLogprobs {
-        let top = self.top.iter().map(|(id, logit)| (*id, self.logprob(*logit))).collect();
+        let top = self.top.iter().map(|token| (token.id, self.logprob(token.logit))).collect();
         TokenLogprobs { logprob: self.logprob(logit), top }
     }
 
@@ -235,23 +266,6 @@ impl ModelLogprobs {
         // `max` also takes the place of NaN.
         (logprob as f32).max(LOGPROB_MIN)
     }
-}
-
-/// Returns the `num` largest logits with their ids, falling, equals by id. `num` is small: one pass, no sort.
-fn top(logits: &[f32], num: usize) -> Vec<(u32, f32)> {
-    let mut top: Vec<(u32, f32)> = Vec::new();
-    for (id, logit) in (0..).zip(logits.iter().copied()) {
-        let is_among = match top.get(num.wrapping_sub(1)) {
-            Some((_, last)) => logit > *last,
-            None => num > 0 && !logit.is_nan(),
-        };
-        if is_among {
-            let place = top.partition_point(|(_, other)| *other >= logit);
-            top.insert(place, (id, logit));
-            top.truncate(num);
-        }
-    }
-    top
 }
 
 fn mass(candidates: &[Candidate]) -> f64 {
