@@ -26,6 +26,7 @@ use crate::api::{
     correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
     error::{ApiError, ApiErrorKind},
 };
+use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::service::CompletionService;
 
@@ -157,6 +158,22 @@ fn overloaded() -> ApiError {
         retry_after: Some(RETRY_AFTER),
         ..ApiError::new(ApiErrorKind::Overloaded, "too many requests are in work")
     }
+}
+
+/// Returns the word for an end that the dialects share; the client of an aborted choice sees a text that was cut.
+fn finish_reason_name(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length | FinishReason::Aborted => "length",
+    }
+}
+
+/// Refuses a list that is too long.
+fn check_items(field: &str, num_items: usize, items_max: usize) -> Result<(), ApiError> {
+    if num_items <= items_max {
+        return Ok(());
+    }
+    Err(ApiError::invalid(field, format!("must have at most {items_max} items, got {num_items}")))
 }
 
 /// Returns all endpoints.

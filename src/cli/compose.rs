@@ -174,7 +174,8 @@ fn start_engine(
         kv_cache_tokens = limits.num_blocks * limits.block_size,
         "loaded"
     );
-    let runner = ModelRunner::new(model, tokenizer.num_ids() as usize);
+    let mut runner = ModelRunner::new(model, tokenizer.num_ids() as usize);
+    runner.probe().context("the model does not compute")?;
     engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
 }
 

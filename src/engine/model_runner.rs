@@ -30,6 +30,30 @@ impl ModelRunner {
     }
 }
 
+impl ModelRunner {
+    /// Runs one token and looks at its logits, so that broken weights are refused before anybody is answered.
+    ///
+    /// # Errors
+    /// The model fails, or what it computes is no number.
+    pub fn probe(&mut self) -> Result<(), ExecutorError> {
+        let input = StepInput {
+            token_ids: &[0],
+            positions: &[0],
+            slot_mapping: &[0],
+            cu_seqlens_q: &[0, 1],
+            context_lens: &[1],
+            block_tables: &[0],
+            max_blocks_per_seq: 1,
+            logit_rows: &[0],
+        };
+        let logits = self.model.forward(&input).map_err(ExecutorError::device)?;
+        if logits.iter().all(|logit| logit.is_finite()) {
+            return Ok(());
+        }
+        Err(ExecutorError::device("the model's logits are no numbers: its weights are broken"))
+    }
+}
+
 impl Executor for ModelRunner {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
         let input = StepInput {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lacuna::{completion::FinishReason, server::Drained};
+use lacuna::{completion::FinishReason, config::ServerConfig, server::Drained};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -56,6 +56,40 @@ async fn cancels_when_the_client_vanishes() {
             drop(connection);
             server.provider.wait_for_open(0).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn cancels_though_bytes_lie_behind_the_request() {
+    for behind in ["\r\n", "G", "GET /health HTTP/1.1\r\n\r\n"] {
+        let server = TestServer::start(Script::Play(vec![Step::Gate])).await;
+        for (path, body) in requests() {
+            let mut connection = Connection::open(server.address).await;
+            let mut bytes = request("POST", path, &[], body.as_bytes());
+            bytes.extend_from_slice(behind.as_bytes());
+            connection.send(&bytes).await;
+            server.provider.wait_for_open(1).await;
+            drop(connection);
+            server.provider.wait_for_open(0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn cuts_off_who_takes_nothing() {
+    // More than the buffers between two sockets hold.
+    let pieces = (0..64).map(|_| chunk(0, &"x".repeat(1 << 20))).collect();
+    let change = |config: &mut ServerConfig| config.read_timeout = Duration::from_millis(300);
+    let server = TestServer::start_with(Script::Play(pieces), change).await;
+    for path in [OPENAI, GITLAB] {
+        let body = requests()
+            .into_iter()
+            .find(|(of, body)| *of == path && body.contains("\"stream\":true"));
+        let (_, body) = body.expect("each dialect streams");
+        let mut connection = Connection::open(server.address).await;
+        connection.send(&request("POST", path, &[], body.as_bytes())).await;
+        server.provider.wait_for_open(1).await;
+        server.provider.wait_for_open(0).await;
     }
 }
 

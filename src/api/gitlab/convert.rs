@@ -1,7 +1,9 @@
 //! Between the gateway's JSON and the vocabulary.
 
 use crate::api::{
+    check_items,
     error::ApiError,
+    finish_reason_name,
     gitlab::wire::{
         WireChoice, WireContext, WireFile, WireMetadata, WireModel, WireRequest, WireResponse,
         WireTokens,
@@ -93,7 +95,7 @@ fn check_unused(wire: &WireRequest) -> Result<(), ApiError> {
     for (field, text, chars_max) in texts {
         check_chars(field, text.as_deref().unwrap_or_default().trim(), chars_max)?;
     }
-    check_items("telemetry", wire.telemetry.as_deref().unwrap_or_default(), TELEMETRY_ITEMS_MAX)
+    check_items("telemetry", wire.telemetry.as_ref().map_or(0, Vec::len), TELEMETRY_ITEMS_MAX)
 }
 
 struct File {
@@ -131,7 +133,7 @@ fn num_choices(count: Option<Integer>, limit: u32) -> Result<u32, ApiError> {
 }
 
 fn context(items: Vec<Object<WireContext>>) -> Result<Vec<ContextItem>, ApiError> {
-    check_items("context", &items, CONTEXT_ITEMS_MAX)?;
+    check_items("context", items.len(), CONTEXT_ITEMS_MAX)?;
     let mut context = Vec::with_capacity(items.len());
     for (index, Object(item)) in items.into_iter().enumerate() {
         let at = |member: &str| format!("context[{index}].{member}");
@@ -167,16 +169,6 @@ fn check_chars(field: &str, text: &str, chars_max: usize) -> Result<(), ApiError
     ))
 }
 
-fn check_items<T>(field: &str, items: &[T], items_max: usize) -> Result<(), ApiError> {
-    if items.len() <= items_max {
-        return Ok(());
-    }
-    Err(ApiError::invalid(
-        field,
-        format!("must have at most {items_max} items, got {}", items.len()),
-    ))
-}
-
 /// Translates a completion. Choices that say nothing, or what an earlier one says, are left out.
 pub(super) fn response(
     completion: Completion,
@@ -192,6 +184,7 @@ pub(super) fn response(
             continue;
         }
         let index = choices.len() as u32;
+        // The original says `length` always; no client reads it, so the truth is told.
         choices.push(WireChoice { text, index, finish_reason: finish_reason_name(finish_reason) });
     }
     let tokens = (!choices.is_empty()).then_some(WireTokens {
@@ -215,14 +208,6 @@ pub(super) fn response(
         created,
         choices,
         metadata: WireMetadata { enabled_feature_flags: [] },
-    }
-}
-
-/// The original says `length` always; no client reads it, so the truth is told.
-fn finish_reason_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length | FinishReason::Aborted => "length",
     }
 }
 

@@ -1,6 +1,7 @@
 //! Between OpenAI's JSON and the vocabulary.
 
 use crate::api::{
+    check_items,
     error::{ApiError, ApiErrorKind},
     json::{Integer, Number, Object},
     openai::wire::{
@@ -8,9 +9,7 @@ use crate::api::{
         WireTop, WireUsage, prompt::WirePrompt,
     },
 };
-use crate::completion::{
-    CompletionRequest, FinishReason, Input, SamplingParams, TokenLogprob, Usage,
-};
+use crate::completion::{CompletionRequest, Input, SamplingParams, TokenLogprob, Usage};
 use crate::provider::ModelInfo;
 use crate::service::CompletionService;
 
@@ -311,26 +310,11 @@ fn number(field: &str, value: Option<Number>, min: f32, max: f32) -> Result<Opti
     Err(ApiError::invalid(field, format!("must be from {min} to {max}, got {value}")))
 }
 
-fn check_items(field: &str, num_items: usize, items_max: usize) -> Result<(), ApiError> {
-    if num_items <= items_max {
-        return Ok(());
-    }
-    Err(ApiError::invalid(field, format!("must have at most {items_max} items, got {num_items}")))
-}
-
 fn check_token_id(field: &str, id: u32, model: &ModelInfo) -> Result<(), ApiError> {
     if id < model.vocab_size {
         return Ok(());
     }
     Err(ApiError::invalid(field, format!("must have token ids below {}", model.vocab_size)))
-}
-
-/// Returns the wire's word; the client of an aborted choice sees a text that was cut.
-pub(super) fn finish_reason_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length | FinishReason::Aborted => "length",
-    }
 }
 
 /// Translates log-probabilities; `text_offset` is where the choice's text stands, and moves on.

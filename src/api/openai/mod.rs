@@ -5,7 +5,7 @@
 
 use axum::{
     Extension, Json, Router,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -17,6 +17,7 @@ use crate::api::{
     clock::unix_seconds,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
+    finish_reason_name,
     openai::{
         convert::Asked,
         stream::Answer,
@@ -205,7 +206,7 @@ async fn whole(
                     format!("{echoed}{}", choice.text)
                 },
                 logprobs: has_logprobs.then(|| convert::logprobs(choice.logprobs, &mut 0)),
-                finish_reason: Some(convert::finish_reason_name(choice.finish_reason)),
+                finish_reason: Some(finish_reason_name(choice.finish_reason)),
             });
         }
     }
@@ -230,10 +231,11 @@ async fn models(State(state): State<ApiState>) -> Result<Response, OpenAiError> 
 /// The wildcard: a model's name may hold slashes.
 async fn model(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, OpenAiError> {
     let model = state.service()?.model();
-    if id != model.name {
+    // A name that is no UTF-8 is no model's either.
+    if !id.is_ok_and(|Path(id)| id == model.name) {
         return Err(convert::unknown_model(&model).into());
     }
     Ok(Json(wire_model(&model, &state)).into_response())

@@ -10,7 +10,7 @@ use futures_util::{
 };
 
 use crate::api::{
-    Admission,
+    Admission, finish_reason_name,
     openai::{
         Head, OpenAiError, convert,
         wire::{WireChoice, WireUsage, WireUsageMember},
@@ -160,7 +160,7 @@ impl Streaming {
             .answer
             .has_logprobs
             .then(|| convert::logprobs(chunk.logprobs, &mut state.text_offset));
-        let finish_reason = chunk.finish_reason.map(convert::finish_reason_name);
+        let finish_reason = chunk.finish_reason.map(finish_reason_name);
         Some(WireChoice { index: index as u32, text, logprobs, finish_reason })
     }
 

@@ -3,7 +3,7 @@
 //! hyper's HTTP/1 is driven here rather than through `axum::serve`, which has no limit on the time of a request's
 //! head. A connection whose client is gone is noticed while its handler runs: the handler is dropped, which cancels.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -19,7 +19,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::api::DrainFlag;
+use crate::{api::DrainFlag, server::socket::Socket};
+
+mod socket;
 
 /// Connections open at once; further ones wait in the system's backlog. Each editor holds one or two, so this is a
 /// thousand people; more would meet common limits of open files.
@@ -30,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Longest time for a request's head; also how long a connection may be idle between requests.
+    /// Longest time for a request's head, for taking more of an answer, and between two requests of a connection.
     pub read_timeout: Duration,
     /// Longest time from the signal to the end.
     pub drain_timeout: Duration,
@@ -140,21 +142,31 @@ async fn drive(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
+    let stream = Arc::new(stream);
+    let socket = Socket::new(Arc::clone(&stream), read_timeout);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(read_timeout)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     let draining = async move {
         // The sender outlives every connection, so there is no error to heed.
         let _ = is_draining.wait_for(|is_draining| *is_draining).await;
     };
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = draining => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let serving = async {
+        tokio::select! {
+            result = connection.as_mut() => result,
+            () = draining => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
+    };
+    let result = tokio::select! {
+        // First, so that an answer which is already written is not taken for one that nobody waits for.
+        biased;
+        result = serving => result,
+        () = socket::closed(&stream) => Ok(()),
     };
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
