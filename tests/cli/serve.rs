@@ -7,6 +7,9 @@ use std::{
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
 
+/// Stands for a user's source text; no log line may hold it.
+const MARKER: &str = "m4rk3r";
+
 /// A folder whose model loads for ever: its tokenizer is a pipe that nobody writes.
 struct EndlessModel(PathBuf);
 
@@ -54,6 +57,7 @@ impl Server {
         loop {
             let mut line = String::new();
             assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log has no {message}");
+            assert!(!line.contains(MARKER), "source text in the log: {line}");
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             if line["message"] == message {
                 return line;
@@ -200,4 +204,34 @@ fn settings_under_which_nothing_could_be_served_are_refused() {
         assert!(rest.contains(message), "{rest}");
         assert_eq!(server.ended().code(), Some(1));
     }
+}
+
+#[test]
+fn no_log_line_holds_source_text() {
+    let mut server = Server::start(&["--log", "trace"]);
+    server.line("serving");
+    let gap = format!(
+        r#"{{"prompt":"{MARKER} = ","suffix":"{MARKER}","max_tokens":4,"logprobs":1,"stop":"{MARKER}"}}"#
+    );
+    let file = format!(
+        r#"{{"current_file":{{"file_name":"{MARKER}.py","content_above_cursor":"{MARKER}","content_below_cursor":""}},
+            "context":[{{"type":"file","name":"{MARKER}","content":"{MARKER}"}}]}}"#
+    );
+    let rows = [
+        ("/v1/completions", gap.clone(), 200),
+        ("/v1/completions", gap.replace(":4,", ":\"4\","), 400),
+        ("/v1/completions", format!(r#"{{"prompt":"{MARKER}"#), 400),
+        ("/v1/completions", format!(r#"{{"prompt":{{"{MARKER}":1}}}}"#), 400),
+        ("/v2/code/completions", file.clone(), 200),
+        ("/v2/code/completions", file.replace("[{", "[[{"), 422),
+    ];
+    for (path, body, status) in rows {
+        assert_eq!(server.post(path, &body), status, "{body}");
+        server.line("request");
+    }
+    server.signal("TERM");
+    server.line("draining");
+    let mut rest = String::new();
+    server.log.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains(MARKER), "{rest}");
 }

@@ -1,0 +1,147 @@
+//! What is known of a request, gathered while it runs and written once.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    completion::{CompletionRequest, Input, Language, Usage},
+    provider::{CompletionEvent, ModelInfo, ProviderError},
+    telemetry::{RequestRecord, record_request},
+};
+
+/// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
+/// the request ended: who holds one until the end of the answer need do nothing else.
+#[derive(Clone, Debug)]
+pub struct Account(Arc<Mutex<Entries>>);
+
+#[derive(Debug)]
+struct Entries {
+    request_id: String,
+    endpoint: &'static str,
+    model: Option<Arc<ModelInfo>>,
+    is_streaming: Option<bool>,
+    language: Option<&'static str>,
+    num_prompts: usize,
+    num_prompts_done: usize,
+    prefix_chars: usize,
+    suffix_chars: usize,
+    num_context_items: usize,
+    began: Instant,
+    time_to_first_token: Option<Duration>,
+    usage: Usage,
+    finish_reason: Option<&'static str>,
+    failure: Option<&'static str>,
+}
+
+impl Account {
+    /// Opens the account of a request that has just come. `endpoint` is dialect and endpoint, such as
+    /// `openai.completions`: a closed set.
+    pub fn open(request_id: &str, endpoint: &'static str) -> Self {
+        Self(Arc::new(Mutex::new(Entries {
+            request_id: request_id.to_owned(),
+            endpoint,
+            model: None,
+            is_streaming: None,
+            language: None,
+            num_prompts: 0,
+            num_prompts_done: 0,
+            prefix_chars: 0,
+            suffix_chars: 0,
+            num_context_items: 0,
+            began: Instant::now(),
+            time_to_first_token: None,
+            usage: Usage::default(),
+            finish_reason: None,
+            failure: None,
+        })))
+    }
+
+    /// Notes which model is asked.
+    pub fn model(&self, model: &Arc<ModelInfo>) {
+        self.entries().model = Some(Arc::clone(model));
+    }
+
+    /// Notes whether pieces are handed on as they come.
+    pub fn streaming(&self, is_streaming: bool) {
+        self.entries().is_streaming = Some(is_streaming);
+    }
+
+    /// Notes a failure by its label; the first one stays.
+    pub fn fail(&self, label: &'static str) {
+        self.entries().failure.get_or_insert(label);
+    }
+
+    pub(super) fn prompt(&self, request: &CompletionRequest) {
+        let (prefix_chars, suffix_chars) = match &request.input {
+            Input::Fim { prefix, suffix } => (prefix.chars().count(), suffix.chars().count()),
+            Input::Text(text) => (text.chars().count(), 0),
+            Input::Tokens(_) => (0, 0),
+        };
+        let mut entries = self.entries();
+        entries.num_prompts += 1;
+        entries.prefix_chars += prefix_chars;
+        entries.suffix_chars += suffix_chars;
+        entries.num_context_items += request.context.len();
+        entries.language = request.language.map(Language::name);
+    }
+
+    pub(super) fn take(&self, event: &Result<CompletionEvent, ProviderError>) {
+        let mut entries = self.entries();
+        match event {
+            Ok(CompletionEvent::Chunk(chunk)) => {
+                let began = entries.began;
+                entries.time_to_first_token.get_or_insert_with(|| began.elapsed());
+                if let Some(reason) = chunk.finish_reason {
+                    entries.finish_reason.get_or_insert(reason.as_label());
+                }
+            }
+            Ok(CompletionEvent::Done(usage)) => {
+                entries.num_prompts_done += 1;
+                let total = &mut entries.usage;
+                total.num_prompt_tokens += usage.num_prompt_tokens;
+                total.num_cached_tokens += usage.num_cached_tokens;
+                total.num_completion_tokens += usage.num_completion_tokens;
+            }
+            Err(error) => {
+                entries.failure.get_or_insert(error.kind.as_label());
+            }
+        }
+    }
+
+    /// A panic while the lock was held left numbers, which are as good as before.
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn outcome(&self) -> &'static str {
+        let is_done = self.num_prompts > 0 && self.num_prompts_done == self.num_prompts;
+        self.failure.unwrap_or(if is_done { "ok" } else { "cancelled" })
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        record_request(&RequestRecord {
+            request_id: &self.request_id,
+            endpoint: self.endpoint,
+            model: self.model.as_ref().map(|model| model.name.as_str()),
+            language: self.language,
+            outcome: self.outcome(),
+            num_prompts: self.num_prompts,
+            prefix_chars: self.prefix_chars,
+            suffix_chars: self.suffix_chars,
+            num_context_items: self.num_context_items,
+            prompt_tokens: self.usage.num_prompt_tokens,
+            cached_tokens: self.usage.num_cached_tokens,
+            completion_tokens: self.usage.num_completion_tokens,
+            time_to_first_token: self.time_to_first_token,
+            total_time: self.began.elapsed(),
+            finish_reason: self.finish_reason,
+            is_streaming: self.is_streaming,
+        });
+    }
+}

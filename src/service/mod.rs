@@ -1,0 +1,127 @@
+//! The one path of every completion: check, complete within the time, account for it once.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::stream;
+
+use crate::{
+    completion::CompletionRequest,
+    config::CompletionConfig,
+    provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
+    service::rules::check,
+};
+
+mod account;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use account::Account;
+
+/// What a provider may take beyond the request's time to hand on what it has, before the service gives up on it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Serves completions of every dialect.
+#[derive(Clone)]
+pub struct CompletionService {
+    provider: Arc<dyn Provider>,
+    limits: CompletionConfig,
+    num_sequences_max: usize,
+}
+
+impl std::fmt::Debug for CompletionService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompletionService").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl CompletionService {
+    /// Serves what `provider` completes, within `limits`. It can take `num_sequences_max` choices at once, over all
+    /// prompts of a request: more would be refused for ever, however often they are asked for.
+    pub fn new(
+        provider: Arc<dyn Provider>,
+        limits: CompletionConfig,
+        num_sequences_max: usize,
+    ) -> Self {
+        Self { provider, limits, num_sequences_max }
+    }
+
+    /// Returns the most choices of a request, over all its prompts.
+    pub fn num_sequences_max(&self) -> usize {
+        self.num_sequences_max
+    }
+
+    /// Returns what is served.
+    pub fn model(&self) -> Arc<ModelInfo> {
+        self.provider.model()
+    }
+
+    /// Returns the rules of a completion.
+    pub fn limits(&self) -> &CompletionConfig {
+        &self.limits
+    }
+
+    /// Returns whether a request would be taken now.
+    pub fn is_ready(&self) -> bool {
+        self.provider.is_ready()
+    }
+
+    /// Starts a completion, which is one prompt of the request that `account` is of.
+    ///
+    /// # Errors
+    /// A broken rule of the request, a full queue, the time's end, or the provider's failure.
+    pub async fn complete(
+        &self,
+        mut request: CompletionRequest,
+        account: Account,
+    ) -> Result<CompletionStream, ProviderError> {
+        let model = self.model();
+        account.model(&model);
+        account.prompt(&request);
+        let deadline = Instant::now() + self.limits.timeout;
+        let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
+        request.deadline = Some(deadline);
+        let give_up = tokio::time::Instant::from_std(deadline + GRACE);
+        let started = match check(&request, &self.limits, model.vocab_size) {
+            Ok(()) => {
+                let complete = self.provider.complete(request);
+                tokio::time::timeout_at(give_up, complete)
+                    .await
+                    .unwrap_or_else(|_| Err(ProviderError::out_of_time()))
+            }
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(events) => {
+                let accounted = Accounted { events, account, give_up };
+                Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
+            }
+            Err(error) => {
+                account.fail(error.kind.as_label());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A completion whose events are counted on their way.
+struct Accounted {
+    events: CompletionStream,
+    account: Account,
+    give_up: tokio::time::Instant,
+}
+
+impl Accounted {
+    async fn next(mut self) -> Option<(Result<CompletionEvent, ProviderError>, Self)> {
+        let event = tokio::time::timeout_at(self.give_up, self.events.next()).await;
+        let event = event.unwrap_or_else(|_| Some(Err(ProviderError::out_of_time())))?;
+        self.account.take(&event);
+        if event.is_err() {
+            self.events = CompletionStream::new(stream::empty());
+        }
+        Some((event, self))
+    }
+}
