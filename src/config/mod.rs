@@ -50,7 +50,7 @@ pub struct ServerConfig {
     pub concurrent_requests_max: usize,
     /// Longest time from SIGTERM to the end.
     pub drain_timeout: Duration,
-    /// Longest time for a client to send a request's head and body.
+    /// Longest time for a client to send a request's head and body, or to take no more of an answer.
     pub read_timeout: Duration,
     /// Threads of the asynchronous runtime; those that compute are the engine's.
     pub num_worker_threads: usize,

@@ -53,7 +53,7 @@ pub struct RawServer {
     /// Longest time for running requests to end after SIGTERM.
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub drain_timeout: Option<String>,
-    /// Longest time for a client to send its request.
+    /// Longest time for a client to send its request, or to take no more of an answer.
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub read_timeout: Option<String>,
     /// Threads that speak HTTP; they share the cores with those that compute.
