@@ -16,7 +16,7 @@ pub(crate) mod client;
 pub(crate) mod provider;
 
 /// Far longer than anything here takes, far shorter than a person waits.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Choices of a request over all its prompts.
 pub(crate) const NUM_SEQUENCES_MAX: usize = 64;
