@@ -34,7 +34,7 @@ pub enum ModelError {
     },
     /// A CUDA device was asked for in a build without CUDA.
     #[error(
-        "cuda:{index} was asked for, but this build is for the CPU; build with `--features cuda`"
+        "cuda:{index} was asked for, but this release computes on the CPU only: say `auto` or `cpu`"
     )]
     NoCuda {
         /// The device's ordinal.

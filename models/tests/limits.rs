@@ -47,7 +47,7 @@ fn refuses_options_that_cannot_work() {
     let rows = [
         (
             LoadOptions { device: Device::Cuda(1), ..cpu.clone() },
-            "cuda:1 was asked for, but this build is for the CPU; build with `--features cuda`",
+            "cuda:1 was asked for, but this release computes on the CPU only: say `auto` or `cpu`",
         ),
         (
             LoadOptions { block_size: 0, ..cpu.clone() },

@@ -8,7 +8,8 @@ demo.json: greedy completions of the prompts in prompts.py, up to 48 tokens. `ou
 (the model's next token is an end token), "length" (48 tokens), or "margin" (at the next step the two best logits are closer than MARGIN, so a
 correct engine may differ there, and the case stops before). A case with fewer than four tokens before such a step is dropped, unless it ended.
 `min_margin` is the smallest gap between the two best logits over the kept steps, the one that chose the end token included.
-A case whose line-start form is meant has "typed": text behind the middle sentinel, encoded apart.
+A case in the line-start layout has "typed": text behind the middle sentinel, encoded apart. Each prompt of one file that ends within a line
+is asked in both layouts.
 `last_logits_of_prompt` has the eight best logits at the prompt's last place.
 
 --tiny also makes tests/golden/tiny-untied/ (a random two-layer Qwen2 with an untied head, in two shards) and tests/golden/tiny.json.
@@ -82,13 +83,23 @@ def versions():
     return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "python": platform.python_version()}
 
 
+def both_layouts(prompts):
+    """Yields the prompts, and behind each plain one its line-start form, where the cursor's line has text."""
+    for prompt in prompts:
+        yield prompt
+        name, language, prefix, suffix, *typed = prompt
+        before, line = prefix[:prefix.rfind("\n") + 1], prefix[prefix.rfind("\n") + 1:]
+        if line and not typed and "<|file_sep|>" not in prefix:
+            yield f"{name}-line-start", language, before, suffix, line
+
+
 def make_demo(model_folder, out):
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="eager").eval()
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     cases, dropped = [], []
-    for name, language, prefix, suffix, *typed in PROMPTS:
+    for name, language, prefix, suffix, *typed in both_layouts(PROMPTS):
         prompt = fim_prompt(tokenizer, prefix, suffix, typed[0] if typed else "")
         output, finish, margin, logits = greedy(model, prompt, ends)
         if finish == "margin" and len(output) < 4:
