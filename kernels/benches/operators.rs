@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::backend::{Backend, DType, MatrixData};
+use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuMatrix, CpuOptions};
 use kernels::metadata::{AttentionShape, StepInput};
 
@@ -19,9 +19,14 @@ fn backend() -> CpuBackend {
     CpuBackend::new(CpuOptions { num_threads: None, simd: None }).unwrap()
 }
 
-fn bf16_matrix(backend: &CpuBackend, rows: usize, cols: usize) -> CpuMatrix {
+fn bf16_matrix(backend: &mut CpuBackend, rows: usize, cols: usize) -> CpuMatrix {
     let bytes = vec![0x3C; rows * cols * 2];
-    backend.matrix(&[MatrixData { rows, cols, dtype: DType::Bf16, bytes: &bytes }]).unwrap()
+    backend
+        .matrix(
+            &[MatrixData { rows, cols, dtype: DType::Bf16, bytes: &bytes }],
+            WeightFormat::Stored,
+        )
+        .unwrap()
 }
 
 /// The floor: as many bytes as the matrix has, read once by as many threads.
@@ -49,7 +54,7 @@ fn gemv(criterion: &mut Criterion) {
     let mut backend = backend();
     let mut group = criterion.benchmark_group("gemv");
     for (rows, cols) in MATRICES {
-        let matrix = bf16_matrix(&backend, rows, cols);
+        let matrix = bf16_matrix(&mut backend, rows, cols);
         group.throughput(Throughput::Bytes(2 * (rows * cols) as u64));
         for num_rows in [1, 4, 8] {
             let x = backend.buffer(num_rows * cols).unwrap();
@@ -68,7 +73,7 @@ fn gemm(criterion: &mut Criterion) {
     let mut backend = backend();
     let mut group = criterion.benchmark_group("gemm");
     for (rows, cols) in [(9728, 896), (896, 4864), (17920, 1536)] {
-        let matrix = bf16_matrix(&backend, rows, cols);
+        let matrix = bf16_matrix(&mut backend, rows, cols);
         for num_rows in [64, 512] {
             let x = backend.buffer(num_rows * cols).unwrap();
             let mut out = backend.buffer(num_rows * rows).unwrap();

@@ -29,6 +29,18 @@ impl DType {
     }
 }
 
+/// What weights become in the device's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
+    /// As exact as they are stored: plain types stay what they are, blocks of integers stay integers.
+    #[default]
+    Stored,
+    /// Single precision.
+    F32,
+    /// Eight-bit integers with a scale for each block of 32 along `cols`.
+    Int8,
+}
+
 /// Rows of a weight matrix as they lie in a file: row-major `[rows, cols]`, little-endian, not necessarily aligned.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixData<'a> {
@@ -103,7 +115,18 @@ pub trait Backend: Send + 'static {
     ///
     /// # Errors
     /// [`BackendError::Shape`] where the parts differ in `cols` or a byte count is off; [`BackendError::OutOfMemory`].
-    fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<Self::Matrix, BackendError>;
+    fn matrix(
+        &mut self,
+        parts: &[MatrixData<'_>],
+        format: WeightFormat,
+    ) -> Result<Self::Matrix, BackendError>;
+
+    /// Allocates what operators need beside their buffers, for steps of at most `max_num_rows` rows over all the
+    /// matrices made so far. To be called once, after the last matrix and before the first step.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError>;
 
     /// Stores a vector.
     ///

@@ -4,7 +4,7 @@
 //! Each backend is tested against this one.
 
 use crate::allocate;
-use crate::backend::{Backend, BackendError, MatrixData};
+use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::host_step::HostStep;
 use crate::metadata::{AttentionShape, StepInput};
@@ -68,13 +68,21 @@ impl Backend for ReferenceBackend {
         allocate::zeroed(len, DEVICE)
     }
 
-    fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<ReferenceMatrix, BackendError> {
+    fn matrix(
+        &mut self,
+        parts: &[MatrixData<'_>],
+        _format: WeightFormat,
+    ) -> Result<ReferenceMatrix, BackendError> {
         let (rows, cols) = Check("matrix").matrix_parts(parts)?;
         let mut values = allocate::reserved(rows.saturating_mul(cols), DEVICE)?;
         for part in parts {
             for_each_widened(part, |value| values.push(value));
         }
         Ok(ReferenceMatrix { rows, cols, values })
+    }
+
+    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
+        Ok(())
     }
 
     fn vector(&self, values: &[f32]) -> Result<Vec<f32>, BackendError> {

@@ -6,7 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kernels::backend::{Backend, DType, MatrixData};
+use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use kernels::metadata::{AttentionShape, StepInput};
 
@@ -65,13 +65,15 @@ struct State {
 }
 
 fn matrix(
-    backend: &CpuBackend,
+    backend: &mut CpuBackend,
     rows: usize,
     cols: usize,
     dtype: DType,
 ) -> <CpuBackend as Backend>::Matrix {
     let bytes = vec![0x3C; rows * cols * dtype.num_bytes()];
-    backend.matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }]).unwrap()
+    backend
+        .matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }], WeightFormat::Stored)
+        .unwrap()
 }
 
 fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepInput<'_>) {
@@ -100,11 +102,11 @@ fn a_step_allocates_nothing() {
         let options = CpuOptions { num_threads: Some(num_threads), simd: None };
         let mut backend = CpuBackend::new(options).unwrap();
         let model = Model {
-            table: matrix(&backend, VOCABULARY, HIDDEN, DType::Bf16),
-            qkv: matrix(&backend, SHAPE.qkv_width(), HIDDEN, DType::Bf16),
-            out: matrix(&backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, DType::F32),
-            gate_up: matrix(&backend, 2 * INTERMEDIATE, HIDDEN, DType::F16),
-            down: matrix(&backend, HIDDEN, INTERMEDIATE, DType::Bf16),
+            table: matrix(&mut backend, VOCABULARY, HIDDEN, DType::Bf16),
+            qkv: matrix(&mut backend, SHAPE.qkv_width(), HIDDEN, DType::Bf16),
+            out: matrix(&mut backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, DType::F32),
+            gate_up: matrix(&mut backend, 2 * INTERMEDIATE, HIDDEN, DType::F16),
+            down: matrix(&mut backend, HIDDEN, INTERMEDIATE, DType::Bf16),
             norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
             rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
         };

@@ -20,11 +20,10 @@ pub mod weights;
 
 pub use config::DecoderSpec;
 pub use error::ModelError;
-pub use kernels::metadata::StepInput;
+pub use kernels::{backend::WeightFormat, metadata::StepInput};
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
-    Device, LoadOptions, Source, WeightDtype, load, load_weights, read_spec, tokenizer_json,
-    weight_bytes,
+    Device, LoadOptions, Source, load, load_weights, read_spec, tokenizer_json, weight_bytes,
 };
 pub use weights::{Progress, random_weights};
 

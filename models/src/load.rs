@@ -7,7 +7,7 @@ use std::{
 };
 
 use kernels::{
-    backend::{Backend, DType},
+    backend::{Backend, DType, WeightFormat},
     cpu::{CpuBackend, CpuOptions},
     reference::ReferenceBackend,
 };
@@ -46,22 +46,13 @@ pub enum Device {
     Cuda(usize),
 }
 
-/// The element type of weights in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightDtype {
-    /// As in the file.
-    Stored,
-    /// Widened while loading.
-    F32,
-}
-
 /// How a model is loaded; every buffer is allocated for these limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// What it runs on.
     pub device: Device,
-    /// The element type of weights in memory.
-    pub dtype: WeightDtype,
+    /// What the matrices become in memory; norms and biases are f32.
+    pub weight_format: WeightFormat,
     /// Tokens of one cache block.
     pub block_size: usize,
     /// Size of the cache.
@@ -153,12 +144,14 @@ pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelErr
 ///
 /// # Units
 /// bytes
-pub fn weight_bytes(spec: &DecoderSpec, dtype: WeightDtype) -> Result<u64, ModelError> {
-    let dtype = match dtype {
-        WeightDtype::Stored => spec.dtype,
-        WeightDtype::F32 => DType::F32,
-    };
-    Ok(arch::plan(spec)?.num_parameters() * dtype.num_bytes() as u64)
+pub fn weight_bytes(spec: &DecoderSpec, format: WeightFormat) -> Result<u64, ModelError> {
+    let num_parameters = arch::plan(spec)?.num_parameters();
+    Ok(match format {
+        WeightFormat::Stored => num_parameters * spec.dtype.num_bytes() as u64,
+        WeightFormat::F32 => num_parameters * DType::F32.num_bytes() as u64,
+        // An eight-bit integer each, and a half-precision scale for each 32.
+        WeightFormat::Int8 => num_parameters * 17 / 16,
+    })
 }
 
 fn build<B: Backend>(
@@ -179,7 +172,7 @@ fn build<B: Backend>(
         max_num_seqs: options.max_num_seqs,
         max_num_logit_rows: options.max_num_logit_rows,
     };
-    let mut reader = WeightReader::new(weights, &plan, options.dtype, progress)?;
+    let mut reader = WeightReader::new(weights, &plan, options.weight_format, progress)?;
     Ok(Box::new(Decoder::new(backend, spec, &plan, &mut reader, limits)?))
 }
 

@@ -202,13 +202,13 @@ fn a_window_hides_what_is_behind_it() {
 #[test]
 fn backends_agree() {
     for spec in specs() {
-        for dtype in [models::WeightDtype::Stored, models::WeightDtype::F32] {
+        for weight_format in [models::WeightFormat::Stored, models::WeightFormat::F32] {
             let prompt = random_ids(50, spec.vocab_size, 17);
             let [cpu, reference] = DEVICES.map(|device| {
-                let options = LoadOptions { dtype, ..options(device) };
+                let options = LoadOptions { weight_format, ..options(device) };
                 run_alone(&mut random_model(&spec, &options), &prompt).remove(0)
             });
-            check_close(&cpu, &reference, &format!("{dtype:?}"));
+            check_close(&cpu, &reference, &format!("{weight_format:?}"));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use models::{Device, Source, WeightDtype, load, read_spec};
+use models::{Device, Source, WeightFormat, load, read_spec};
 use serde::Deserialize;
 
 use crate::support::{DEVICES, Runner, Sequence, argmax, options};
@@ -59,8 +59,8 @@ fn demo_cases() -> Vec<DemoCase> {
     serde_json::from_slice::<Demo>(&text).unwrap().cases
 }
 
-fn demo_runner(device: Device, dtype: WeightDtype) -> Runner {
-    let options = models::LoadOptions { dtype, ..options(device) };
+fn demo_runner(device: Device, weight_format: WeightFormat) -> Runner {
+    let options = models::LoadOptions { weight_format, ..options(device) };
     Runner::new(load(Source::Demo, &options, &mut |_| {}).unwrap())
 }
 
@@ -68,7 +68,7 @@ fn demo_runner(device: Device, dtype: WeightDtype) -> Runner {
 fn demo_on_the_cpu_equals_transformers() {
     let cases = demo_cases();
     assert!(cases.len() >= 32, "{} cases", cases.len());
-    let mut runner = demo_runner(Device::Cpu, WeightDtype::Stored);
+    let mut runner = demo_runner(Device::Cpu, WeightFormat::Stored);
     for case in &cases {
         check_demo(&mut runner, case);
     }
@@ -76,7 +76,7 @@ fn demo_on_the_cpu_equals_transformers() {
 
 #[test]
 fn widened_demo_on_the_cpu_equals_transformers() {
-    let mut runner = demo_runner(Device::Cpu, WeightDtype::F32);
+    let mut runner = demo_runner(Device::Cpu, WeightFormat::F32);
     for case in demo_cases().iter().step_by(8) {
         check_demo(&mut runner, case);
     }
@@ -86,7 +86,7 @@ fn widened_demo_on_the_cpu_equals_transformers() {
 fn demo_on_the_reference_equals_transformers() {
     let mut cases = demo_cases();
     cases.sort_by_key(|case| case.prompt_ids.len() + case.output_ids.len());
-    let mut runner = demo_runner(Device::Reference, WeightDtype::Stored);
+    let mut runner = demo_runner(Device::Reference, WeightFormat::Stored);
     for case in &cases[..NUM_REFERENCE_CASES] {
         check_demo(&mut runner, case);
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use models::{
-    DecoderSpec, Device, KvCacheSize, LanguageModel, LoadOptions, StepInput, WeightDtype,
+    DecoderSpec, Device, KvCacheSize, LanguageModel, LoadOptions, StepInput, WeightFormat,
     config::{Rope, RopeKind},
     load_weights, random_weights,
 };
@@ -19,7 +19,7 @@ pub(crate) const DEVICES: [Device; 2] = [Device::Cpu, Device::Reference];
 pub(crate) fn options(device: Device) -> LoadOptions {
     LoadOptions {
         device,
-        dtype: WeightDtype::Stored,
+        weight_format: WeightFormat::Stored,
         block_size: 16,
         kv_cache: KvCacheSize::Blocks(160),
         max_num_tokens: 2048,

@@ -112,7 +112,8 @@ fn widened_weights_are_the_same_model() {
     let [expected, expected_on_cpu] =
         [Device::Reference, Device::Cpu].map(|device| logits(load_on(device, &directory).unwrap()));
 
-    let options = LoadOptions { dtype: models::WeightDtype::F32, ..options(Device::Reference) };
+    let options =
+        LoadOptions { weight_format: models::WeightFormat::F32, ..options(Device::Reference) };
     let wide = load(Source::Directory(&directory), &options, &mut |_| {}).unwrap();
     assert_eq!(logits(wide), expected);
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, KvCacheSize, LoadOptions, Source, WeightDtype, load, read_spec,
+    DecoderSpec, Device, KvCacheSize, LoadOptions, Source, WeightFormat, load, read_spec,
     tokenizer_json, weight_bytes,
 };
 use tracing::{info, warn};
@@ -180,9 +180,9 @@ fn start_engine(
 }
 
 fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptions> {
-    let dtype = match config.model.dtype {
-        DtypeChoice::Bf16 => WeightDtype::Stored,
-        DtypeChoice::F32 => WeightDtype::F32,
+    let weight_format = match config.model.dtype {
+        DtypeChoice::Bf16 => WeightFormat::Stored,
+        DtypeChoice::F32 => WeightFormat::F32,
     };
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
@@ -191,7 +191,7 @@ fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptio
         block_size: config.engine.block_size,
         context_tokens: context_tokens_max.unwrap_or(own).min(own),
         num_seqs_max: config.engine.num_seqs_max,
-        weight_bytes: weight_bytes(spec, dtype)?,
+        weight_bytes: weight_bytes(spec, weight_format)?,
     };
     Ok(LoadOptions {
         device: match config.model.device {
@@ -199,7 +199,7 @@ fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptio
             DeviceChoice::Cpu => Device::Cpu,
             DeviceChoice::Cuda(ordinal) => Device::Cuda(ordinal),
         },
-        dtype,
+        weight_format,
         block_size: config.engine.block_size,
         kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, free_bytes())?),
         max_num_tokens: config.engine.num_batched_tokens_max,

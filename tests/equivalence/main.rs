@@ -14,7 +14,7 @@ use lacuna::{
     prompt::{FimTemplate, Gap, PromptBuilder, budget::Shares, family, family::Layout},
     tokenizer::Tokenizer,
 };
-use models::{Device, KvCacheSize, LoadOptions, Source, WeightDtype, load, read_spec};
+use models::{Device, KvCacheSize, LoadOptions, Source, WeightFormat, load, read_spec};
 use serde::Deserialize;
 
 const BLOCK_SIZE: usize = 16;
@@ -63,7 +63,7 @@ const ALONE: Shape = Shape {
 fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
     let options = LoadOptions {
         device: Device::Cpu,
-        dtype: WeightDtype::Stored,
+        weight_format: WeightFormat::Stored,
         block_size: BLOCK_SIZE,
         kv_cache: KvCacheSize::Blocks(shape.num_blocks),
         max_num_tokens: shape.num_batched_tokens_max,

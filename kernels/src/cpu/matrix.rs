@@ -3,7 +3,7 @@
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 
-use crate::backend::{BackendError, DType, MatrixData};
+use crate::backend::{BackendError, DType, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
@@ -39,10 +39,17 @@ pub(crate) struct WeightRows<E> {
 
 impl CpuMatrix {
     /// Copies the parts into one matrix. Parts of different types become f32, which holds them all exactly.
-    pub(crate) fn new(parts: &[MatrixData<'_>]) -> Result<Self, BackendError> {
+    pub(crate) fn new(
+        parts: &[MatrixData<'_>],
+        format: WeightFormat,
+    ) -> Result<Self, BackendError> {
         let (rows, cols) = Check("matrix").matrix_parts(parts)?;
         let first = parts[0].dtype;
-        let dtype = if parts.iter().all(|part| part.dtype == first) { first } else { DType::F32 };
+        let is_uniform = parts.iter().all(|part| part.dtype == first);
+        let dtype = match format {
+            WeightFormat::Stored if is_uniform => first,
+            WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
+        };
         let weights = match dtype {
             DType::F32 => Weights::F32(WeightRows::new(parts, rows, cols)?),
             DType::Bf16 => Weights::Bf16(WeightRows::new(parts, rows, cols)?),

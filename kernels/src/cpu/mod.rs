@@ -33,7 +33,7 @@ mod rotary;
 mod simd;
 mod step;
 
-use crate::backend::{Backend, BackendError, MatrixData};
+use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::activation::SiluMul;
 use crate::cpu::aligned::AlignedSlice;
@@ -147,8 +147,16 @@ impl Backend for CpuBackend {
         AlignedSlice::zeroed(len, DEVICE).map(CpuBuffer)
     }
 
-    fn matrix(&self, parts: &[MatrixData<'_>]) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::new(parts)
+    fn matrix(
+        &mut self,
+        parts: &[MatrixData<'_>],
+        format: WeightFormat,
+    ) -> Result<CpuMatrix, BackendError> {
+        CpuMatrix::new(parts, format)
+    }
+
+    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
+        Ok(())
     }
 
     fn vector(&self, values: &[f32]) -> Result<CpuBuffer, BackendError> {

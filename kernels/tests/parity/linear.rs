@@ -1,6 +1,6 @@
 //! Products against the reference, and rows alone against rows in company.
 
-use kernels::backend::{Backend, DType};
+use kernels::backend::{Backend, DType, WeightFormat};
 use kernels::reference::ReferenceBackend;
 
 use crate::rig::{
@@ -43,7 +43,9 @@ impl Case {
 
     /// Runs rows `first..first + num_rows` in one call: plain, with bias, and added to a residual.
     fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 3] {
-        let matrix = backend.matrix(&[self.weights.data(self.rows, self.cols)]).unwrap();
+        let matrix = backend
+            .matrix(&[self.weights.data(self.rows, self.cols)], WeightFormat::Stored)
+            .unwrap();
         let bias = backend.vector(&self.bias).unwrap();
         let x = upload(backend, &self.x[first * self.cols..(first + num_rows) * self.cols]);
         let len = num_rows * self.rows;
@@ -131,7 +133,7 @@ fn run_parts<B: Backend>(
 ) -> Vec<f32> {
     let data: Vec<_> = parts.iter().map(|(rows, part)| part.data(*rows, cols)).collect();
     let rows = parts.iter().map(|(rows, _)| rows).sum::<usize>();
-    let matrix = backend.matrix(&data).unwrap();
+    let matrix = backend.matrix(&data, WeightFormat::Stored).unwrap();
     let x = upload(backend, x);
     let mut out = poisoned(backend, 2 * rows);
     backend.linear(2, &x, &matrix, None, &mut out).unwrap();

@@ -1,6 +1,6 @@
 //! What an operator must refuse, in the same words on every backend.
 
-use kernels::backend::{Backend, BackendError, DType, MatrixData};
+use kernels::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
 use kernels::metadata::{AttentionShape, StepInput};
 use kernels::reference::ReferenceBackend;
 
@@ -85,7 +85,7 @@ fn wrong_steps() -> Vec<(StepInput<'static>, &'static str)> {
 
 fn check_rows<B: Backend>(backend: &mut B) {
     let weights = Stored::new(&[0.0; 12], DType::Bf16);
-    let matrix = backend.matrix(&[weights.data(3, 4)]).unwrap();
+    let matrix = backend.matrix(&[weights.data(3, 4)], WeightFormat::Stored).unwrap();
     let bias = backend.vector(&[0.0; 4]).unwrap();
     let (small, mut large) = (backend.buffer(7).unwrap(), backend.buffer(64).unwrap());
     let mut out = backend.buffer(5).unwrap();
@@ -122,8 +122,8 @@ fn check_rows<B: Backend>(backend: &mut B) {
 }
 
 fn check_matrices<B: Backend>(backend: &mut B) {
-    let refuse = |parts: &[MatrixData<'_>], rule| {
-        assert_refused(backend.matrix(parts).map(drop), "matrix", rule);
+    let mut refuse = |parts: &[MatrixData<'_>], rule| {
+        assert_refused(backend.matrix(parts, WeightFormat::Stored).map(drop), "matrix", rule);
     };
     let part = MatrixData { rows: 2, cols: 3, dtype: DType::Bf16, bytes: &[0; 12] };
     refuse(&[], "at least one part");

@@ -1,7 +1,7 @@
 //! What the tests share: random numbers, the way into buffers and out, the measure of error, the backends.
 
 use half::{bf16, f16};
-use kernels::backend::{Backend, DType, MatrixData};
+use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
 use kernels::metadata::StepInput;
 
@@ -50,7 +50,7 @@ pub(crate) fn cpu(tier: SimdTier, num_threads: usize) -> CpuBackend {
 pub(crate) fn upload<B: Backend>(backend: &mut B, values: &[f32]) -> B::Buffer {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let part = MatrixData { rows: 1, cols: values.len(), dtype: DType::F32, bytes: &bytes };
-    let table = backend.matrix(&[part]).unwrap();
+    let table = backend.matrix(&[part], WeightFormat::Stored).unwrap();
     let step = loaded_ids(backend, &[0]);
     let mut buffer = backend.buffer(values.len()).unwrap();
     backend.embed(&step, &table, &mut buffer).unwrap();

@@ -1,6 +1,6 @@
 //! The operators that work on a row at a time.
 
-use kernels::backend::{Backend, DType};
+use kernels::backend::{Backend, DType, WeightFormat};
 use kernels::reference::ReferenceBackend;
 
 use crate::rig::{
@@ -87,7 +87,7 @@ fn silu_mul_keeps_the_edges() {
 #[test]
 fn embed_copies_the_rows_of_every_dtype() {
     fn run<B: Backend>(backend: &mut B, table: &Stored, cols: usize, ids: &[u32]) -> Vec<f32> {
-        let table = backend.matrix(&[table.data(11, cols)]).unwrap();
+        let table = backend.matrix(&[table.data(11, cols)], WeightFormat::Stored).unwrap();
         let step = loaded_ids(backend, ids);
         let mut out = poisoned(backend, ids.len() * cols);
         backend.embed(&step, &table, &mut out).unwrap();

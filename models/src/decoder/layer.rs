@@ -36,7 +36,7 @@ pub(super) struct Layer<B: Backend> {
 
 impl<B: Backend> Layer<B> {
     pub(super) fn new(
-        backend: &B,
+        backend: &mut B,
         plan: &LayerPlan,
         reader: &mut WeightReader<'_>,
         cache: LayerKvCache<B>,

@@ -58,7 +58,7 @@ pub struct Decoder<B: Backend> {
 impl<B: Backend> Decoder<B> {
     /// Brings weights to the device and allocates every buffer.
     pub(crate) fn new(
-        backend: B,
+        mut backend: B,
         spec: DecoderSpec,
         plan: &WeightPlan,
         reader: &mut WeightReader<'_>,
@@ -77,16 +77,17 @@ impl<B: Backend> Decoder<B> {
         let logits = allocate::zeroed(limits.max_num_logit_rows * spec.vocab_size, "the host")?;
         let caches = kv_cache::allocate(&backend, &spec, limits.block_size, limits.num_blocks)?;
 
-        let embedding = reader.matrix(&backend, from_ref(&plan.embedding))?;
+        let embedding = reader.matrix(&mut backend, from_ref(&plan.embedding))?;
         let mut layers = Vec::with_capacity(spec.num_layers);
         for (layer, cache) in plan.layers.iter().zip(caches) {
-            layers.push(Layer::new(&backend, layer, reader, cache)?);
+            layers.push(Layer::new(&mut backend, layer, reader, cache)?);
         }
         let final_norm = reader.vector(&backend, from_ref(&plan.final_norm))?;
         let head = match &plan.head {
-            Some(head) => Some(reader.matrix(&backend, from_ref(head))?),
+            Some(head) => Some(reader.matrix(&mut backend, from_ref(head))?),
             None => None,
         };
+        backend.reserve(limits.max_num_tokens)?;
         Ok(Self {
             spec,
             limits,

@@ -1,16 +1,13 @@
-//! Brings stored tensors to a backend: stacks the parts of fused matrices, widens where asked, counts bytes.
-
-use std::borrow::Cow;
+//! Brings stored tensors to a backend: stacks the parts of fused matrices, counts bytes.
 
 use kernels::{
-    backend::{Backend, DType, MatrixData},
+    backend::{Backend, MatrixData, WeightFormat},
     widen::for_each_widened,
 };
 
 use crate::{
     error::{ModelError, WeightsError},
-    load::WeightDtype,
-    weights::{StoredTensor, TensorSpec, WeightPlan, Weights},
+    weights::{TensorSpec, WeightPlan, Weights},
 };
 
 /// How far loading is.
@@ -25,7 +22,7 @@ pub struct Progress {
 /// Reads the tensors of a plan, reporting after each.
 pub(crate) struct WeightReader<'a> {
     weights: &'a Weights,
-    dtype: WeightDtype,
+    format: WeightFormat,
     progress: Progress,
     report: &'a mut dyn FnMut(Progress),
 }
@@ -35,7 +32,7 @@ impl<'a> WeightReader<'a> {
     pub(crate) fn new(
         weights: &'a Weights,
         plan: &WeightPlan,
-        dtype: WeightDtype,
+        format: WeightFormat,
         report: &'a mut dyn FnMut(Progress),
     ) -> Result<Self, WeightsError> {
         let mut progress = Progress::default();
@@ -43,13 +40,13 @@ impl<'a> WeightReader<'a> {
             progress.bytes_total += weights.tensor(tensor)?.bytes.len() as u64;
         }
         report(progress);
-        Ok(Self { weights, dtype, progress, report })
+        Ok(Self { weights, format, progress, report })
     }
 
     /// Stores `parts`, stacked by rows, as one matrix.
     pub(crate) fn matrix<B: Backend>(
         &mut self,
-        backend: &B,
+        backend: &mut B,
         parts: &[TensorSpec],
     ) -> Result<B::Matrix, ModelError> {
         let weights = self.weights;
@@ -57,27 +54,15 @@ impl<'a> WeightReader<'a> {
         for part in parts {
             stored.push(weights.tensor(part)?);
         }
-        let bytes: Vec<Cow<'_, [u8]>> = stored
-            .iter()
-            .map(|tensor| match tensor.dtype {
-                DType::Bf16 | DType::F16 if self.dtype == WeightDtype::F32 => {
-                    widen_bytes(tensor).into()
-                }
-                DType::Bf16 | DType::F16 | DType::F32 => Cow::Borrowed(tensor.bytes),
-            })
-            .collect();
-        let data: Vec<MatrixData<'_>> = (parts.iter().zip(&stored).zip(&bytes))
-            .map(|((part, tensor), bytes)| MatrixData {
+        let data: Vec<MatrixData<'_>> = (parts.iter().zip(&stored))
+            .map(|(part, tensor)| MatrixData {
                 rows: part.shape[0],
                 cols: part.shape[1],
-                dtype: match self.dtype {
-                    WeightDtype::Stored => tensor.dtype,
-                    WeightDtype::F32 => DType::F32,
-                },
-                bytes,
+                dtype: tensor.dtype,
+                bytes: tensor.bytes,
             })
             .collect();
-        let matrix = backend.matrix(&data)?;
+        let matrix = backend.matrix(&data, self.format)?;
         self.advance(stored.iter().map(|tensor| tensor.bytes.len()).sum());
         Ok(matrix)
     }
@@ -104,11 +89,4 @@ impl<'a> WeightReader<'a> {
         self.progress.bytes_done += num_bytes as u64;
         (self.report)(self.progress);
     }
-}
-
-fn widen_bytes(tensor: &StoredTensor<'_>) -> Vec<u8> {
-    let row = tensor.as_row();
-    let mut wide = Vec::with_capacity(row.cols * DType::F32.num_bytes());
-    for_each_widened(&row, |value| wide.extend_from_slice(&value.to_le_bytes()));
-    wide
 }
