@@ -1,4 +1,12 @@
-//! A weight matrix as the CPU likes it: rows on cache lines, in the element type of the file.
+//! A weight matrix as the CPU likes it: packed once, while loading, in panels of sixteen features.
+//!
+//! # Layout
+//! A panel holds sixteen rows of the file. Two columns follow two columns, and within a step lie the sixteen features
+//! of both: a lane of a vector is a feature, an activation is broadcast to all, and no sum ever crosses lanes. bf16
+//! keeps the two columns of a feature side by side, `[16, 2]`, which is what a shift and a mask take apart, and
+//! what a dot product of pairs wants; the others lie `[2, 16]`. Rows and columns are padded with zeros.
+
+use std::sync::{Mutex, PoisonError};
 
 use bytemuck::Zeroable;
 use half::{bf16, f16};
@@ -7,14 +15,20 @@ use crate::backend::{BackendError, DType, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
+use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Simd, TILE};
 use crate::widen::for_each_widened;
 
-/// Rows are padded with zeros to a multiple of this many elements: 64 bytes of bf16, 128 of f32. The dimensions of
-/// real models are such multiples already; odd ones must not make a loop with a remainder on the weights' side.
-const ROW_MULTIPLE: usize = 2 * TILE;
+/// Features of a panel: the lanes of the widest tier.
+pub(crate) const PANEL: usize = TILE;
 
-/// A matrix `[rows, cols]`, row-major.
+/// Elements of a step: two columns of a panel.
+pub(crate) const STEP: usize = 2 * PANEL;
+
+/// Panels that a thread packs at a time.
+const PANELS_PER_TASK: usize = 16;
+
+/// A matrix `[rows, cols]`.
 #[derive(Debug)]
 pub struct CpuMatrix {
     pub(crate) rows: usize,
@@ -25,21 +39,22 @@ pub struct CpuMatrix {
 /// The elements, by type.
 #[derive(Debug)]
 pub(crate) enum Weights {
-    F32(WeightRows<f32>),
-    Bf16(WeightRows<bf16>),
-    F16(WeightRows<f16>),
+    F32(Panels<f32>),
+    Bf16(Panels<bf16>),
+    F16(Panels<f16>),
 }
 
-/// Padded rows of one element type.
+/// Panels of one element type: `[num_panels, steps_per_panel, STEP]`.
 #[derive(Debug)]
-pub(crate) struct WeightRows<E> {
+pub(crate) struct Panels<E> {
     values: AlignedSlice<E>,
-    stride: usize,
+    steps_per_panel: usize,
 }
 
 impl CpuMatrix {
-    /// Copies the parts into one matrix. Parts of different types become f32, which holds them all exactly.
+    /// Packs the parts into one matrix. Parts of different types become f32, which holds them all exactly.
     pub(crate) fn new(
+        pool: &mut Pool,
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<Self, BackendError> {
@@ -51,9 +66,9 @@ impl CpuMatrix {
             WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
         };
         let weights = match dtype {
-            DType::F32 => Weights::F32(WeightRows::new(parts, rows, cols)?),
-            DType::Bf16 => Weights::Bf16(WeightRows::new(parts, rows, cols)?),
-            DType::F16 => Weights::F16(WeightRows::new(parts, rows, cols)?),
+            DType::F32 => Weights::F32(Panels::new(pool, parts, rows, cols)?),
+            DType::Bf16 => Weights::Bf16(Panels::new(pool, parts, rows, cols)?),
+            DType::F16 => Weights::F16(Panels::new(pool, parts, rows, cols)?),
         };
         Ok(Self { rows, cols, weights })
     }
@@ -61,70 +76,110 @@ impl CpuMatrix {
     /// Returns the size of a row with its padding.
     pub(crate) fn bytes_per_row(&self) -> usize {
         match &self.weights {
-            Weights::F32(rows) => rows.stride * size_of::<f32>(),
-            Weights::Bf16(rows) => rows.stride * size_of::<bf16>(),
-            Weights::F16(rows) => rows.stride * size_of::<f16>(),
+            Weights::F32(panels) => panels.bytes_per_panel() / PANEL,
+            Weights::Bf16(panels) => panels.bytes_per_panel() / PANEL,
+            Weights::F16(panels) => panels.bytes_per_panel() / PANEL,
         }
     }
 
     /// Writes a row as f32.
     pub(crate) fn widen_row(&self, row: usize, out: &mut [f32]) {
         match &self.weights {
-            Weights::F32(rows) => rows.widen(row, out),
-            Weights::Bf16(rows) => rows.widen(row, out),
-            Weights::F16(rows) => rows.widen(row, out),
+            Weights::F32(panels) => panels.widen_row(row, out),
+            Weights::Bf16(panels) => panels.widen_row(row, out),
+            Weights::F16(panels) => panels.widen_row(row, out),
         }
     }
 }
 
-impl<E: Element> WeightRows<E> {
-    fn new(parts: &[MatrixData<'_>], rows: usize, cols: usize) -> Result<Self, BackendError> {
-        let stride = cols.next_multiple_of(ROW_MULTIPLE).max(ROW_MULTIPLE);
-        let mut values = AlignedSlice::zeroed(rows.saturating_mul(stride), DEVICE)?;
-        let (mut row, mut col) = (0, 0);
-        let slice = values.as_mut_slice();
-        for part in parts {
-            for_each_widened(part, |value| {
-                slice[row * stride + col] = E::narrow(value);
-                col += 1;
-                if col == cols {
-                    (row, col) = (row + 1, 0);
+impl<E: Element> Panels<E> {
+    fn new(
+        pool: &mut Pool,
+        parts: &[MatrixData<'_>],
+        rows: usize,
+        cols: usize,
+    ) -> Result<Self, BackendError> {
+        let steps_per_panel = cols.div_ceil(2);
+        let panel_len = steps_per_panel.saturating_mul(STEP);
+        let mut values =
+            AlignedSlice::zeroed(rows.div_ceil(PANEL).saturating_mul(panel_len), DEVICE)?;
+        if panel_len > 0 {
+            // Each thread locks what no other asks for: the borrow checker's way to hand out disjoint parts.
+            let tasks: Vec<Mutex<&mut [E]>> = values
+                .as_mut_slice()
+                .chunks_mut(panel_len * PANELS_PER_TASK)
+                .map(Mutex::new)
+                .collect();
+            pool.run(tasks.len(), &|task| {
+                let mut panels = tasks[task].lock().unwrap_or_else(PoisonError::into_inner);
+                for (index, panel) in panels.chunks_mut(panel_len).enumerate() {
+                    let first_row = (task * PANELS_PER_TASK + index) * PANEL;
+                    for lane in 0..PANEL.min(rows - first_row) {
+                        pack_row(&stored_row(parts, first_row + lane), lane, panel);
+                    }
                 }
             });
         }
-        Ok(Self { values, stride })
+        Ok(Self { values, steps_per_panel })
     }
 
-    /// Returns a row with its padding.
-    pub(crate) fn row(&self, index: usize) -> &[E] {
-        &self.values.as_slice()[index * self.stride..(index + 1) * self.stride]
+    fn bytes_per_panel(&self) -> usize {
+        self.steps_per_panel * STEP * size_of::<E>()
     }
 
-    fn widen(&self, row: usize, out: &mut [f32]) {
-        for (out, &weight) in out.iter_mut().zip(self.row(row)) {
-            *out = weight.widen();
+    /// Returns a panel, step by step.
+    #[inline(always)]
+    pub(crate) fn panel(&self, index: usize) -> &[[E; STEP]] {
+        let steps = self.values.as_slice().as_chunks().0;
+        &steps[index * self.steps_per_panel..(index + 1) * self.steps_per_panel]
+    }
+
+    fn widen_row(&self, row: usize, out: &mut [f32]) {
+        let (panel, lane) = (self.panel(row / PANEL), row % PANEL);
+        for (col, out) in out.iter_mut().enumerate() {
+            *out = panel[col / 2][E::place(col % 2, lane)].widen();
         }
     }
+}
+
+/// Returns a row of the stack.
+fn stored_row<'a>(parts: &[MatrixData<'a>], mut row: usize) -> MatrixData<'a> {
+    let mut part = parts[0];
+    for next in parts {
+        part = *next;
+        if row < part.rows {
+            break;
+        }
+        row -= part.rows;
+    }
+    let num_bytes = part.cols * part.dtype.num_bytes();
+    MatrixData { rows: 1, bytes: &part.bytes[row * num_bytes..(row + 1) * num_bytes], ..part }
+}
+
+fn pack_row<E: Element>(row: &MatrixData<'_>, lane: usize, panel: &mut [E]) {
+    let mut col = 0;
+    for_each_widened(row, |value| {
+        panel[col / 2 * STEP + E::place(col % 2, lane)] = E::narrow(value);
+        col += 1;
+    });
 }
 
 /// A type that weights are stored in.
 pub(crate) trait Element: Zeroable + Copy + Send + Sync + 'static {
-    /// As many elements as a vector has lanes.
-    type Chunk<S: Simd>: Copy;
-
     /// Returns the element nearest to `value`; exact for what was widened from this type.
     fn narrow(value: f32) -> Self;
+
     /// Returns the element's value.
     fn widen(self) -> f32;
-    /// Views the elements in chunks.
-    fn chunks<S: Simd>(values: &[Self]) -> &[Self::Chunk<S>];
-    /// Loads and widens a chunk.
-    fn load<S: Simd>(simd: S, chunk: &Self::Chunk<S>) -> S::F32;
+
+    /// Returns where in a step the element of a column (0 or 1) and a feature of the panel lies.
+    fn place(col: usize, lane: usize) -> usize;
+
+    /// Loads and widens the features of vector `index` of a panel: a column (0 or 1) of a step.
+    fn load<S: Simd>(simd: S, step: &[Self; STEP], index: usize, col: usize) -> S::F32;
 }
 
 impl Element for f32 {
-    type Chunk<S: Simd> = S::F32s;
-
     fn narrow(value: f32) -> Self {
         value
     }
@@ -133,20 +188,17 @@ impl Element for f32 {
         self
     }
 
-    #[inline(always)]
-    fn chunks<S: Simd>(values: &[Self]) -> &[S::F32s] {
-        S::chunks(values)
+    fn place(col: usize, lane: usize) -> usize {
+        col * PANEL + lane
     }
 
     #[inline(always)]
-    fn load<S: Simd>(simd: S, chunk: &S::F32s) -> S::F32 {
-        simd.load(chunk)
+    fn load<S: Simd>(simd: S, step: &[Self; STEP], index: usize, col: usize) -> S::F32 {
+        simd.load(&S::chunks(step)[col * (PANEL / S::LANES) + index])
     }
 }
 
 impl Element for bf16 {
-    type Chunk<S: Simd> = S::Bf16s;
-
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
     }
@@ -155,20 +207,18 @@ impl Element for bf16 {
         self.to_f32()
     }
 
-    #[inline(always)]
-    fn chunks<S: Simd>(values: &[Self]) -> &[S::Bf16s] {
-        S::bf16_chunks(values)
+    fn place(col: usize, lane: usize) -> usize {
+        lane * 2 + col
     }
 
     #[inline(always)]
-    fn load<S: Simd>(simd: S, chunk: &S::Bf16s) -> S::F32 {
-        simd.load_bf16(chunk)
+    fn load<S: Simd>(simd: S, step: &[Self; STEP], index: usize, col: usize) -> S::F32 {
+        let pairs = &S::bf16_pairs(step)[index];
+        if col == 0 { simd.load_bf16_first(pairs) } else { simd.load_bf16_second(pairs) }
     }
 }
 
 impl Element for f16 {
-    type Chunk<S: Simd> = S::F16s;
-
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
     }
@@ -177,13 +227,12 @@ impl Element for f16 {
         self.to_f32()
     }
 
-    #[inline(always)]
-    fn chunks<S: Simd>(values: &[Self]) -> &[S::F16s] {
-        S::f16_chunks(values)
+    fn place(col: usize, lane: usize) -> usize {
+        col * PANEL + lane
     }
 
     #[inline(always)]
-    fn load<S: Simd>(simd: S, chunk: &S::F16s) -> S::F32 {
-        simd.load_f16(chunk)
+    fn load<S: Simd>(simd: S, step: &[Self; STEP], index: usize, col: usize) -> S::F32 {
+        simd.load_f16(&S::f16_chunks(step)[col * (PANEL / S::LANES) + index])
     }
 }

@@ -152,7 +152,7 @@ impl Backend for CpuBackend {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::new(parts, format)
+        CpuMatrix::new(&mut self.pool, parts, format)
     }
 
     fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {

@@ -1,35 +1,36 @@
 //! `x Wᵀ`, one path from a single row to a whole prefill.
 //!
-//! Weights stay as they lie in the file and are widened in a register, once for every three rows of activations. A task
-//! owns a few features and all rows. It takes the rows in blocks and, within a block, four features at a time, so
-//! that a weight comes from memory once, then from the L1 cache within a block and from L2 between blocks.
+//! Weights lie in panels of sixteen features and are widened in a register. A task owns a few panels and all rows. It
+//! takes the rows in blocks and, within a block, panel by panel, so that a weight comes from memory once, then from
+//! the L1 cache within a block and from L2 between blocks.
 //!
 //! # Limit
-//! One row: memory, 1 flop a byte of bf16. From about a dozen rows on: FMA. Widening costs a tenth or so of
-//! that; a version with panels of widened weights and blocks of `k` was a tenth faster at `k` = 896, a tenth
-//! slower at 4864, and needed scratch.
+//! One row: memory, 1 flop a byte of bf16. From about a dozen rows on: FMA, of which widening costs one in six.
 //!
-//! On two cores of an AMD EPYC (Zen 3, AVX2; about 210 GFLOP/s), best of many on a busy machine: one row of
-//! `[151936, 896]` 13.2 GB/s where plainly reading it gives 15.4; 64 rows 143 GFLOP/s at `k` = 896, 141 at 4864.
+//! On a core of an AMD EPYC (Zen 3, AVX2; 100 GFLOP/s of bare FMAs): 83 at `k` = 896, 85 at 4864. Blocks of `k`, with the
+//! sums put by in between, changed nothing at 896 and lost up to a fifth at 4864. An earlier version, with rows as in
+//! the file and sums across lanes, reached 71.
 
 mod tile;
+
+use std::ops::Range;
 
 use half::{bf16, f16};
 
 use crate::cpu::grid::{Grid, RowTiles, Tile};
-use crate::cpu::linear::tile::{NR_MAX, Sums, add_products, next_height};
-use crate::cpu::matrix::{CpuMatrix, Element, WeightRows, Weights};
+use crate::cpu::linear::tile::{next_height, products};
+use crate::cpu::matrix::{CpuMatrix, Element, PANEL, Panels, STEP, Weights};
 use crate::cpu::pool::Pool;
-use crate::cpu::simd::{Kernel, Simd, Vectors};
+use crate::cpu::simd::{Kernel, Simd, TILE, Vectors};
 
 /// Rows of a block: 12 rows of 4864 f32 are half of an L2 of 512 KiB.
 const BLOCK_ROWS: usize = 12;
 
+/// Up to this many rows are one block: a batch of decodes reads each weight from memory once.
+const DECODE_ROWS: usize = 24;
+
 /// Bytes of weights that are to stay in L2 from block to block.
 const TASK_WEIGHT_BYTES: usize = 128 << 10;
-
-/// Features of a task are a multiple of this: a cache line of outputs belongs to one task.
-const FEATURE_MULTIPLE: usize = 16;
 
 /// Tasks for each thread: enough that a thread which lost its core for a while does not hold up the others.
 const TASKS_PER_THREAD: usize = 8;
@@ -80,27 +81,27 @@ impl Linear<'_> {
         });
     }
 
-    fn task<'t, E>(&'t self, weights: &'t WeightRows<E>, tile: Tile<'t>) -> Task<'t, E> {
+    fn task<'t, E>(&'t self, weights: &'t Panels<E>, tile: Tile<'t>) -> Task<'t, E> {
         Task { x: self.x, cols: self.matrix.cols, weights, epilogue: self.epilogue, tile }
     }
 
     fn features_per_task(&self, num_threads: usize) -> usize {
         let by_threads = self.matrix.rows.div_ceil(num_threads * TASKS_PER_THREAD);
-        let features = if self.num_rows <= BLOCK_ROWS {
+        let features = if self.num_rows <= DECODE_ROWS {
             // Each weight is used in one block only: nothing needs to stay.
             by_threads
         } else {
-            by_threads.min(TASK_WEIGHT_BYTES / self.matrix.bytes_per_row())
+            by_threads.min(TASK_WEIGHT_BYTES / self.matrix.bytes_per_row().max(1))
         };
-        features.next_multiple_of(FEATURE_MULTIPLE).max(FEATURE_MULTIPLE)
+        features.next_multiple_of(PANEL).max(PANEL)
     }
 }
 
-/// The tile's columns are the features of the task.
+/// The tile's columns are the features of the task, from a panel's first on.
 struct Task<'a, E> {
     x: &'a [f32],
     cols: usize,
-    weights: &'a WeightRows<E>,
+    weights: &'a Panels<E>,
     epilogue: Epilogue<'a>,
     tile: Tile<'a>,
 }
@@ -111,67 +112,90 @@ impl<E: Element> Kernel for Task<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let num_rows = self.tile.rows.end;
-        for start in (0..num_rows).step_by(BLOCK_ROWS) {
-            let end = num_rows.min(start + BLOCK_ROWS);
-            let mut feature = self.tile.columns.start;
-            while feature + NR_MAX <= self.tile.columns.end {
-                self.features::<S, NR_MAX>(simd, start, end, feature);
-                feature += NR_MAX;
+        let height = if num_rows <= DECODE_ROWS { DECODE_ROWS } else { BLOCK_ROWS };
+        for start in (0..num_rows).step_by(height) {
+            let rows = start..num_rows.min(start + height);
+            let mut panels = self.tile.columns.start / PANEL..self.tile.columns.end.div_ceil(PANEL);
+            // Few rows need many panels: enough sums at a time to hide the latency of the FMAs, and enough streams
+            // to keep memory busy. A vector of the wide tiers is a whole panel, of the others half of one.
+            match (rows.len(), S::LANES == TILE) {
+                (1, false) => self.panels::<S, 4>(simd, &rows, &mut panels),
+                (1, true) => self.panels::<S, 8>(simd, &rows, &mut panels),
+                (2 | 3, false) => self.panels::<S, 2>(simd, &rows, &mut panels),
+                (2 | 3, true) => self.panels::<S, 4>(simd, &rows, &mut panels),
+                (_, false) => {}
+                (_, true) => self.panels::<S, 2>(simd, &rows, &mut panels),
             }
-            while feature < self.tile.columns.end {
-                self.features::<S, 1>(simd, start, end, feature);
-                feature += 1;
-            }
+            self.panels::<S, 1>(simd, &rows, &mut panels);
         }
     }
 }
 
 impl<E: Element> Task<'_, E> {
-    /// Computes `NR` features of the rows of a block.
+    /// Computes a block's rows for `NP` panels at a time, and leaves the panels that remain.
     #[inline(always)]
-    fn features<S: Simd, const NR: usize>(
+    fn panels<S: Simd, const NP: usize>(
         &mut self,
         simd: S,
-        start: usize,
-        end: usize,
-        feature: usize,
+        rows: &Range<usize>,
+        panels: &mut Range<usize>,
     ) {
-        let mut row = start;
-        while row < end {
-            let height = next_height(end - row);
-            match height {
-                3 => self.register_tile::<S, 3, NR>(simd, row, feature),
-                2 => self.register_tile::<S, 2, NR>(simd, row, feature),
-                _ => self.register_tile::<S, 1, NR>(simd, row, feature),
+        while panels.len() >= NP {
+            let mut row = rows.start;
+            while row < rows.end {
+                let height = next_height(rows.end - row);
+                // Taller than these, wide tiles never are: `run` sees to it.
+                match height {
+                    6 if NP <= 2 => self.register_tile::<S, 6, NP>(simd, row, panels.start),
+                    5 if NP <= 2 => self.register_tile::<S, 5, NP>(simd, row, panels.start),
+                    4 if NP <= 2 => self.register_tile::<S, 4, NP>(simd, row, panels.start),
+                    3 if NP <= 4 => self.register_tile::<S, 3, NP>(simd, row, panels.start),
+                    2 if NP <= 4 => self.register_tile::<S, 2, NP>(simd, row, panels.start),
+                    _ => self.register_tile::<S, 1, NP>(simd, row, panels.start),
+                }
+                row += height;
             }
-            row += height;
+            panels.start += NP;
         }
     }
 
     #[inline(always)]
-    fn register_tile<S: Simd, const MR: usize, const NR: usize>(
+    fn register_tile<S: Simd, const MR: usize, const NP: usize>(
         &mut self,
         simd: S,
         first_row: usize,
-        feature: usize,
+        first_panel: usize,
     ) {
         let mut x: [&[f32]; MR] = [&[]; MR];
         for m in 0..MR {
             let start = (first_row + m) * self.cols;
             x[m] = &self.x[start..start + self.cols];
         }
-        let mut w: [&[E]; NR] = [&[]; NR];
-        for n in 0..NR {
-            w[n] = self.weights.row(feature + n);
+        let mut w: [&[[E; STEP]]; NP] = [&[]; NP];
+        for n in 0..NP {
+            w[n] = self.weights.panel(first_panel + n);
         }
-        let mut sums: Sums<S, MR, NR> = [[simd.zero(); NR]; MR];
-        add_products::<S, E, MR, NR>(simd, x, w, &mut sums);
-        let column = feature - self.tile.columns.start;
+        let sums = products::<S, E, MR, NP>(simd, x, w);
         for m in 0..MR {
-            let out = &mut self.tile.row(first_row + m)[column..column + NR];
-            for n in 0..NR {
-                self.epilogue.apply(&mut out[n], feature + n, simd.reduce_add(sums[m][n]));
+            for n in 0..NP {
+                let mut features = [0.0; PANEL];
+                for (chunk, &sum) in S::chunks_mut(&mut features).iter_mut().zip(&sums[m][n]) {
+                    simd.store(sum, chunk);
+                }
+                self.finish(first_row + m, first_panel + n, &features);
             }
+        }
+    }
+
+    /// Writes a row's sums of a panel, less the padding of the last.
+    #[inline(always)]
+    fn finish(&mut self, row: usize, panel: usize, sums: &[f32; PANEL]) {
+        let columns = &self.tile.columns;
+        let (first, end) = (panel * PANEL, columns.end.min((panel + 1) * PANEL));
+        let place = first - columns.start..end - columns.start;
+        let outputs = &mut self.tile.row(row)[place];
+        for (index, (out, &sum)) in outputs.iter_mut().zip(sums).enumerate() {
+            self.epilogue.apply(out, first + index, sum);
         }
     }
 }

@@ -1,98 +1,98 @@
-//! The register tile of a product: `MR` activation rows against `NR` weight rows, a running sum each.
+//! The register tile of a product: `MR` rows of activations against `NP` panels of weights, a running sum each.
 //!
 //! # Order
-//! The sum of an output is one vector. Step `k` adds `x[k * LANES + lane] * w[k * LANES + lane]` to each lane,
-//! `k` ascending, then the lanes are added in the tier's fixed order. Nothing in that depends on `MR`, `NR`, the
-//! block, the task or the thread: a row's result is bit for bit the same alone and in company.
+//! The sum of an output is one lane. It takes `x[k] * w[k]` for `k` ascending, fused where the tier fuses. Nothing in
+//! that depends on `MR`, `NP`, the block, the task or the thread, nor on the width of the vectors: a row's result is
+//! bit for bit the same alone and in company, and on all tiers that fuse.
 
-use crate::cpu::matrix::Element;
-use crate::cpu::simd::Simd;
+use crate::cpu::matrix::{Element, PANEL, STEP};
+use crate::cpu::simd::{Simd, TILE_VECTORS_MAX};
 
-/// Activation rows of the tallest tile. Three by four sums, three activations and a weight are 16 registers, all that
-/// AVX2 has, and seven loads feed twelve FMAs, so that the FMAs are the limit.
-const MR_MAX: usize = 3;
+/// Rows of the tallest tile. Six rows by two vectors are twelve sums; with two vectors of weights and an activation
+/// that is 15 registers of the 16 that AVX2 has, and eight loads feed twelve FMAs: the FMAs are the limit.
+pub(crate) const MR_MAX: usize = 6;
 
-/// Returns how many of the rows that are left the next tile takes: three, but rather two and two than three and one.
+/// Returns how many of the rows that are left the next tile takes: as few tiles as can be, of heights as even as can be.
 #[inline(always)]
 pub(crate) fn next_height(num_left: usize) -> usize {
-    match num_left {
-        2 | 4 => 2,
-        0 | 1 => num_left,
-        _ => MR_MAX,
-    }
+    num_left.div_ceil(num_left.div_ceil(MR_MAX).max(1))
 }
 
-/// Weight rows of a tile. Four keep memory busy with four streams where there is one activation row.
-pub(crate) const NR_MAX: usize = 4;
+/// The running sums of a tile; of the vectors of a panel the wide tiers use the first only.
+pub(crate) type Sums<S, const MR: usize, const NP: usize> =
+    [[[<S as Simd>::F32; TILE_VECTORS_MAX]; NP]; MR];
 
-/// The running sums of a tile.
-pub(crate) type Sums<S, const MR: usize, const NR: usize> = [[<S as Simd>::F32; NR]; MR];
-
-/// Adds the products of the rows of `x`, `[cols]` each, and of `w`, padded with zeros to whole chunks.
+/// Returns the products of the rows of `x`, `[cols]` each, and of the panels `w`.
 ///
 /// # Panics
-/// Where the rows of `x` differ in length, or a row of `w` is shorter.
+/// Where a panel has fewer steps than the rows of `x` have pairs of columns, or a row is shorter than the first.
 #[inline(always)]
-pub(crate) fn add_products<S: Simd, E: Element, const MR: usize, const NR: usize>(
+pub(crate) fn products<S: Simd, E: Element, const MR: usize, const NP: usize>(
     simd: S,
     x: [&[f32]; MR],
-    w: [&[E]; NR],
-    sums: &mut Sums<S, MR, NR>,
-) {
-    let mut x_chunks: [&[S::F32s]; MR] = [&[]; MR];
+    w: [&[[E; STEP]]; NP],
+) -> Sums<S, MR, NP> {
+    let mut sums = [[[simd.zero(); TILE_VECTORS_MAX]; NP]; MR];
+    let num_pairs = x[0].len() / 2;
+    let mut pairs: [&[[f32; 2]]; MR] = [&[]; MR];
+    let mut steps: [&[[E; STEP]]; NP] = [&[]; NP];
+    // Equal lengths, said once, spare the loop its bounds checks.
     for m in 0..MR {
-        x_chunks[m] = S::chunks(x[m]);
+        pairs[m] = &x[m].as_chunks().0[..num_pairs];
     }
-    let mut w_chunks: [&[E::Chunk<S>]; NR] = [&[]; NR];
-    for n in 0..NR {
-        w_chunks[n] = E::chunks::<S>(w[n]);
+    for n in 0..NP {
+        steps[n] = &w[n][..num_pairs];
     }
-    add_chunks::<S, E, MR, NR>(simd, x_chunks, w_chunks, sums);
-    let num_chunks = x_chunks[0].len();
-    if num_chunks * S::LANES < x[0].len() {
-        // The rest of `x` against the padding of `w`: one more step of the same sum.
-        let mut rest = [simd.zero_chunk(); MR];
+    for k in 0..num_pairs {
+        let mut activations = [&[0.0; 2]; MR];
+        let mut weights = [&w[0][0]; NP];
         for m in 0..MR {
-            rest[m] = simd.padded(&x[m][num_chunks * S::LANES..]);
+            activations[m] = &pairs[m][k];
+        }
+        for n in 0..NP {
+            weights[n] = &steps[n][k];
+        }
+        add_step(simd, activations, weights, &mut sums);
+    }
+    if num_pairs * 2 < x[0].len() {
+        // The odd column, with the zeros that pad the panel.
+        let mut last = [[0.0; 2]; MR];
+        let mut activations = [&[0.0; 2]; MR];
+        let mut weights = [&w[0][0]; NP];
+        for m in 0..MR {
+            last[m][0] = x[m][num_pairs * 2];
         }
         for m in 0..MR {
-            x_chunks[m] = std::slice::from_ref(&rest[m]);
+            activations[m] = &last[m];
         }
-        for row in &mut w_chunks {
-            *row = &row[num_chunks..];
+        for n in 0..NP {
+            weights[n] = &w[n][num_pairs];
         }
-        add_chunks::<S, E, MR, NR>(simd, x_chunks, w_chunks, sums);
+        add_step(simd, activations, weights, &mut sums);
     }
+    sums
 }
 
+/// Adds two columns. Of the weights no more than a panel's column is alive at a time: AVX2 has no register for more.
 #[inline(always)]
-fn add_chunks<S: Simd, E: Element, const MR: usize, const NR: usize>(
+fn add_step<S: Simd, E: Element, const MR: usize, const NP: usize>(
     simd: S,
-    mut x: [&[S::F32s]; MR],
-    mut w: [&[E::Chunk<S>]; NR],
-    sums: &mut Sums<S, MR, NR>,
+    x: [&[f32; 2]; MR],
+    w: [&[E; STEP]; NP],
+    sums: &mut Sums<S, MR, NP>,
 ) {
-    let len = x[0].len();
-    // Equal lengths, said once, spare the loop its bounds checks.
-    for row in &mut x {
-        *row = &row[..len];
-    }
-    for row in &mut w {
-        *row = &row[..len];
-    }
-    // A copy: sums behind a reference would be stored at each step.
-    let mut running = *sums;
-    for k in 0..len {
-        let mut activations = [simd.zero(); MR];
-        for m in 0..MR {
-            activations[m] = simd.load(&x[m][k]);
-        }
-        for n in 0..NR {
-            let weights = E::load(simd, &w[n][k]);
+    for col in 0..2 {
+        for n in 0..NP {
+            let mut weights = [simd.zero(); TILE_VECTORS_MAX];
+            for v in 0..PANEL / S::LANES {
+                weights[v] = E::load(simd, w[n], v, col);
+            }
             for m in 0..MR {
-                running[m][n] = simd.mul_add(activations[m], weights, running[m][n]);
+                let activation = simd.splat(x[m][col]);
+                for v in 0..PANEL / S::LANES {
+                    sums[m][n][v] = simd.mul_add(activation, weights[v], sums[m][n][v]);
+                }
             }
         }
     }
-    *sums = running;
 }

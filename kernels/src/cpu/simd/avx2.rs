@@ -4,11 +4,11 @@
 
 use std::arch::x86_64::{
     __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps, _mm_max_ss,
-    _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
-    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
-    _mm256_sub_ps,
+    _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+    _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 use half::{bf16, f16};
@@ -42,12 +42,22 @@ fn with_features<K: Kernel>(kernel: K, simd: Avx2) -> K::Output {
     kernel.run(simd)
 }
 
+/// A bf16 is the upper half of an f32: the first of a pair moves up, the second is there already.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn widen_bf16(chunk: &[bf16; LANES]) -> __m256 {
-    // SAFETY: the chunk has 16 bytes.
-    let bits = unsafe { _mm_loadu_si128(chunk.as_ptr().cast()) };
-    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+fn widen_bf16_first(chunk: &[bf16; 2 * LANES]) -> __m256 {
+    // SAFETY: the chunk has 32 bytes.
+    let bits = unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) };
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen_bf16_second(chunk: &[bf16; 2 * LANES]) -> __m256 {
+    // SAFETY: the chunk has 32 bytes.
+    let bits = unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) };
+    let upper = _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed());
+    _mm256_castsi256_ps(_mm256_and_si256(bits, upper))
 }
 
 #[inline]
@@ -87,7 +97,7 @@ impl Simd for Avx2 {
 
     type F32 = __m256;
     type F32s = [f32; LANES];
-    type Bf16s = [bf16; LANES];
+    type Bf16Pairs = [bf16; 2 * LANES];
     type F16s = [f16; LANES];
 
     #[inline(always)]
@@ -101,7 +111,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn bf16_chunks(values: &[bf16]) -> &[[bf16; LANES]] {
+    fn bf16_pairs(values: &[bf16]) -> &[[bf16; 2 * LANES]] {
         values.as_chunks().0
     }
 
@@ -134,9 +144,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bf16(self, chunk: &[bf16; LANES]) -> __m256 {
+    fn load_bf16_first(self, chunk: &[bf16; 2 * LANES]) -> __m256 {
         // SAFETY: the token proves the feature.
-        unsafe { widen_bf16(chunk) }
+        unsafe { widen_bf16_first(chunk) }
+    }
+
+    #[inline(always)]
+    fn load_bf16_second(self, chunk: &[bf16; 2 * LANES]) -> __m256 {
+        // SAFETY: the token proves the feature.
+        unsafe { widen_bf16_second(chunk) }
     }
 
     #[inline(always)]

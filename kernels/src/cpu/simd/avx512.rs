@@ -5,11 +5,11 @@
 use std::arch::x86_64::{
     __m256, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps,
     _mm_movehl_ps, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_pd,
-    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm256_loadu_si256, _mm256_max_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtph_ps,
     _mm512_cvtps_epi32, _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use half::{bf16, f16};
@@ -44,12 +44,22 @@ fn with_features<K: Kernel>(kernel: K, simd: Avx512) -> K::Output {
     kernel.run(simd)
 }
 
+/// A bf16 is the upper half of an f32: the first of a pair moves up, the second is there already.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn widen_bf16(chunk: &[bf16; LANES]) -> __m512 {
-    // SAFETY: the chunk has 32 bytes.
-    let bits = unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) };
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+fn widen_bf16_first(chunk: &[bf16; 2 * LANES]) -> __m512 {
+    // SAFETY: the chunk has 64 bytes.
+    let bits = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widen_bf16_second(chunk: &[bf16; 2 * LANES]) -> __m512 {
+    // SAFETY: the chunk has 64 bytes.
+    let bits = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+    let upper = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
+    _mm512_castsi512_ps(_mm512_and_si512(bits, upper))
 }
 
 #[inline]
@@ -101,7 +111,7 @@ impl Simd for Avx512 {
 
     type F32 = __m512;
     type F32s = [f32; LANES];
-    type Bf16s = [bf16; LANES];
+    type Bf16Pairs = [bf16; 2 * LANES];
     type F16s = [f16; LANES];
 
     #[inline(always)]
@@ -115,7 +125,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn bf16_chunks(values: &[bf16]) -> &[[bf16; LANES]] {
+    fn bf16_pairs(values: &[bf16]) -> &[[bf16; 2 * LANES]] {
         values.as_chunks().0
     }
 
@@ -148,9 +158,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn load_bf16(self, chunk: &[bf16; LANES]) -> __m512 {
+    fn load_bf16_first(self, chunk: &[bf16; 2 * LANES]) -> __m512 {
         // SAFETY: the token proves the feature.
-        unsafe { widen_bf16(chunk) }
+        unsafe { widen_bf16_first(chunk) }
+    }
+
+    #[inline(always)]
+    fn load_bf16_second(self, chunk: &[bf16; 2 * LANES]) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { widen_bf16_second(chunk) }
     }
 
     #[inline(always)]

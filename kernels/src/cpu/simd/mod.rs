@@ -144,8 +144,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type F32: Copy;
     /// `LANES` f32 in memory.
     type F32s: Copy + AsRef<[f32]> + AsMut<[f32]>;
-    /// `LANES` bf16 in memory.
-    type Bf16s: Copy;
+    /// `LANES` pairs of bf16 in memory.
+    type Bf16Pairs: Copy;
     /// `LANES` f16 in memory.
     type F16s: Copy;
 
@@ -153,8 +153,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn chunks(values: &[f32]) -> &[Self::F32s];
     /// Views the values in chunks of `LANES`, less a remainder.
     fn chunks_mut(values: &mut [f32]) -> &mut [Self::F32s];
-    /// Views the values in chunks of `LANES`, less a remainder.
-    fn bf16_chunks(values: &[bf16]) -> &[Self::Bf16s];
+    /// Views the values in chunks of `LANES` pairs, less a remainder.
+    fn bf16_pairs(values: &[bf16]) -> &[Self::Bf16Pairs];
     /// Views the values in chunks of `LANES`, less a remainder.
     fn f16_chunks(values: &[f16]) -> &[Self::F16s];
 
@@ -164,8 +164,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load(self, chunk: &Self::F32s) -> Self::F32;
     /// Stores a chunk.
     fn store(self, vector: Self::F32, chunk: &mut Self::F32s);
-    /// Loads and widens a chunk, exactly.
-    fn load_bf16(self, chunk: &Self::Bf16s) -> Self::F32;
+    /// Loads and widens the first of each pair, exactly.
+    fn load_bf16_first(self, chunk: &Self::Bf16Pairs) -> Self::F32;
+    /// Loads and widens the second of each pair, exactly.
+    fn load_bf16_second(self, chunk: &Self::Bf16Pairs) -> Self::F32;
     /// Loads and widens a chunk, exactly.
     fn load_f16(self, chunk: &Self::F16s) -> Self::F32;
 

@@ -39,7 +39,7 @@ impl<const LANES: usize> Simd for Scalar<LANES> {
 
     type F32 = [f32; LANES];
     type F32s = [f32; LANES];
-    type Bf16s = [bf16; LANES];
+    type Bf16Pairs = [[bf16; 2]; LANES];
     type F16s = [f16; LANES];
 
     #[inline(always)]
@@ -53,8 +53,8 @@ impl<const LANES: usize> Simd for Scalar<LANES> {
     }
 
     #[inline(always)]
-    fn bf16_chunks(values: &[bf16]) -> &[[bf16; LANES]] {
-        values.as_chunks().0
+    fn bf16_pairs(values: &[bf16]) -> &[[[bf16; 2]; LANES]] {
+        values.as_chunks().0.as_chunks().0
     }
 
     #[inline(always)]
@@ -83,8 +83,13 @@ impl<const LANES: usize> Simd for Scalar<LANES> {
     }
 
     #[inline(always)]
-    fn load_bf16(self, chunk: &[bf16; LANES]) -> [f32; LANES] {
-        chunk.map(|value| f32::from_bits(u32::from(value.to_bits()) << 16))
+    fn load_bf16_first(self, chunk: &[[bf16; 2]; LANES]) -> [f32; LANES] {
+        chunk.map(|pair| f32::from_bits(u32::from(pair[0].to_bits()) << 16))
+    }
+
+    #[inline(always)]
+    fn load_bf16_second(self, chunk: &[[bf16; 2]; LANES]) -> [f32; LANES] {
+        chunk.map(|pair| f32::from_bits(u32::from(pair[1].to_bits()) << 16))
     }
 
     #[inline(always)]

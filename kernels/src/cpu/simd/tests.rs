@@ -81,8 +81,14 @@ impl Kernel for Primitives {
         for n in [-126.0_f32, -1.0, 0.0, 3.0, 127.0] {
             check(simd.pow2(simd.splat(n)), &|_| n.exp2(), "pow2");
         }
-        let halves = A.map(bf16::from_f32);
-        check(simd.load_bf16(&S::bf16_chunks(&halves)[0]), &|lane| halves[lane].to_f32(), "bf16");
+        let halves = [A, B].concat().into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let pairs = &S::bf16_pairs(&halves)[0];
+        check(simd.load_bf16_first(pairs), &|lane| halves[2 * lane].to_f32(), "first of bf16");
+        check(
+            simd.load_bf16_second(pairs),
+            &|lane| halves[2 * lane + 1].to_f32(),
+            "second of bf16",
+        );
         let halves = A.map(f16::from_f32);
         check(simd.load_f16(&S::f16_chunks(&halves)[0]), &|lane| halves[lane].to_f32(), "f16");
         let partial = |lane: usize| if lane < 3 { A[lane] } else { 0.0 };
