@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
-use kernels::cpu::{CpuBackend, CpuOptions};
+use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
 use kernels::metadata::{AttentionShape, StepInput};
 
 static NUM_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -98,8 +98,9 @@ fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepI
 fn a_step_allocates_nothing() {
     drop(std::hint::black_box(vec![0_u8; 100]));
     assert!(NUM_ALLOCATIONS.load(Ordering::SeqCst) > 0, "the allocator must count");
-    for num_threads in [1, 3] {
-        let options = CpuOptions { num_threads: Some(num_threads), simd: None };
+    let tiers = SimdTier::available().flat_map(|tier| [(tier, 1), (tier, 3)]);
+    for (tier, num_threads) in tiers {
+        let options = CpuOptions { num_threads: Some(num_threads), simd: Some(tier) };
         let mut backend = CpuBackend::new(options).unwrap();
         let model = Model {
             table: matrix(&mut backend, VOCABULARY, HIDDEN, DType::Bf16),
@@ -110,6 +111,7 @@ fn a_step_allocates_nothing() {
             norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
             rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
         };
+        backend.reserve(200).unwrap();
         let mut state = State {
             cache: backend.layer_cache(&SHAPE, 16).unwrap(),
             step: backend.step(200, 2, 16).unwrap(),

@@ -39,7 +39,8 @@ use crate::cpu::activation::SiluMul;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, Linear};
+use crate::cpu::linear::{Epilogue, Linear, Rounding};
+use crate::cpu::matrix::Weights;
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Vectors;
@@ -88,6 +89,7 @@ pub enum CpuError {
 pub struct CpuBackend {
     pool: Pool,
     vectors: Vectors,
+    rounding: Rounding,
 }
 
 /// A flat buffer of activations, or a vector of weights, on cache lines.
@@ -111,7 +113,35 @@ impl CpuBackend {
         }
         let pool =
             Pool::new(num_threads).map_err(|source| CpuError::Spawn { num_threads, source })?;
-        Ok(Self { pool, vectors })
+        Ok(Self { pool, vectors, rounding: Rounding::none() })
+    }
+
+    /// Returns the instruction set in use.
+    pub fn tier(&self) -> SimdTier {
+        self.vectors.tier()
+    }
+
+    /// Computes a product in the way of its weights and of the tier.
+    fn product(
+        &mut self,
+        check: Check,
+        linear: Linear<'_>,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let Self { pool, vectors, rounding } = self;
+        let out = out.0.as_mut_slice();
+        match &linear.matrix.weights {
+            Weights::Bf16(panels) if vectors.tier().rounds_to_bf16() => {
+                let cols = linear.matrix.cols;
+                let x = &linear.x[..linear.num_rows * cols];
+                let pairs = rounding.round(check, pool, *vectors, x, cols)?;
+                linear.run_rounded(pool, *vectors, (pairs, panels), out);
+            }
+            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => {
+                linear.run(pool, *vectors, out);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -152,11 +182,15 @@ impl Backend for CpuBackend {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::new(&mut self.pool, parts, format)
+        let matrix = CpuMatrix::new(&mut self.pool, parts, format)?;
+        if self.vectors.tier().rounds_to_bf16() && matches!(matrix.weights, Weights::Bf16(_)) {
+            self.rounding.expect(matrix.cols);
+        }
+        Ok(matrix)
     }
 
-    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
-        Ok(())
+    fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
+        self.rounding.reserve(max_num_rows)
     }
 
     fn vector(&self, values: &[f32]) -> Result<CpuBuffer, BackendError> {
@@ -246,8 +280,7 @@ impl Backend for CpuBackend {
         }
         let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
         let linear = Linear { num_rows, x: x.values(), matrix, epilogue };
-        linear.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
-        Ok(())
+        self.product(check, linear, out)
     }
 
     fn linear_add(
@@ -261,8 +294,7 @@ impl Backend for CpuBackend {
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
         let linear = Linear { num_rows, x: x.values(), matrix, epilogue: Epilogue::Add };
-        linear.run(&mut self.pool, self.vectors, residual.0.as_mut_slice());
-        Ok(())
+        self.product(check, linear, residual)
     }
 
     fn rope_and_cache_write(

@@ -86,6 +86,7 @@ fn wrong_steps() -> Vec<(StepInput<'static>, &'static str)> {
 fn check_rows<B: Backend>(backend: &mut B) {
     let weights = Stored::new(&[0.0; 12], DType::Bf16);
     let matrix = backend.matrix(&[weights.data(3, 4)], WeightFormat::Stored).unwrap();
+    backend.reserve(16).unwrap();
     let bias = backend.vector(&[0.0; 4]).unwrap();
     let (small, mut large) = (backend.buffer(7).unwrap(), backend.buffer(64).unwrap());
     let mut out = backend.buffer(5).unwrap();

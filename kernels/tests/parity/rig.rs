@@ -88,7 +88,7 @@ pub(crate) fn loaded_ids<B: Backend>(backend: &mut B, token_ids: &[u32]) -> B::S
 }
 
 /// Elements of a dtype, one byte off any alignment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) dtype: DType,
     bytes: Vec<u8>,

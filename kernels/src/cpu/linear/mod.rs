@@ -11,17 +11,22 @@
 //! sums put by in between, changed nothing at 896 and lost up to a fifth at 4864. An earlier version, with rows as in
 //! the file and sums across lanes, reached 71.
 
+mod operands;
+mod rounding;
 mod tile;
 
 use std::ops::Range;
 
-use half::{bf16, f16};
+use half::bf16;
 
 use crate::cpu::grid::{Grid, RowTiles, Tile};
-use crate::cpu::linear::tile::{next_height, products};
-use crate::cpu::matrix::{CpuMatrix, Element, PANEL, Panels, STEP, Weights};
+use crate::cpu::linear::operands::{Exact, Operands, Rounded};
+use crate::cpu::linear::tile::next_height;
+use crate::cpu::matrix::{CpuMatrix, Element, PANEL, Panels, Weights};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Simd, TILE, Vectors};
+
+pub(crate) use crate::cpu::linear::rounding::Rounding;
 
 /// Rows of a block: 12 rows of 4864 f32 are half of an L2 of 512 KiB.
 const BLOCK_ROWS: usize = 12;
@@ -69,20 +74,38 @@ pub(crate) struct Linear<'a> {
 impl Linear<'_> {
     /// Computes the product. Sizes were checked: `x` and `out` hold `num_rows` rows.
     pub(crate) fn run(self, pool: &mut Pool, vectors: Vectors, out: &mut [f32]) {
-        let grid = Grid {
-            rows: RowTiles::Even { num_rows: self.num_rows, height: self.num_rows.max(1) },
-            width: self.matrix.rows,
-            tile_width: self.features_per_task(pool.num_threads()),
-        };
-        grid.for_each_tile(pool, out, &|tile| match &self.matrix.weights {
-            Weights::F32(weights) => vectors.run(self.task::<f32>(weights, tile)),
-            Weights::Bf16(weights) => vectors.run(self.task::<bf16>(weights, tile)),
-            Weights::F16(weights) => vectors.run(self.task::<f16>(weights, tile)),
+        self.grid(pool).for_each_tile(pool, out, &|tile| match &self.matrix.weights {
+            Weights::F32(panels) => self.exact(vectors, panels, tile),
+            Weights::Bf16(panels) => self.exact(vectors, panels, tile),
+            Weights::F16(panels) => self.exact(vectors, panels, tile),
         });
     }
 
-    fn task<'t, E>(&'t self, weights: &'t Panels<E>, tile: Tile<'t>) -> Task<'t, E> {
-        Task { x: self.x, cols: self.matrix.cols, weights, epilogue: self.epilogue, tile }
+    /// Computes the product of activations that were rounded, `[num_rows, cols.div_ceil(2)]` pairs.
+    pub(crate) fn run_rounded(
+        self,
+        pool: &mut Pool,
+        vectors: Vectors,
+        (pairs, panels): (&[u32], &Panels<bf16>),
+        out: &mut [f32],
+    ) {
+        let operands = Rounded { pairs, pairs_per_row: self.matrix.cols.div_ceil(2), panels };
+        self.grid(pool).for_each_tile(pool, out, &|tile| {
+            vectors.run(Task { operands, epilogue: self.epilogue, tile });
+        });
+    }
+
+    fn exact<E: Element>(&self, vectors: Vectors, panels: &Panels<E>, tile: Tile<'_>) {
+        let operands = Exact { x: self.x, cols: self.matrix.cols, panels };
+        vectors.run(Task { operands, epilogue: self.epilogue, tile });
+    }
+
+    fn grid(&self, pool: &Pool) -> Grid<'static> {
+        Grid {
+            rows: RowTiles::Even { num_rows: self.num_rows, height: self.num_rows.max(1) },
+            width: self.matrix.rows,
+            tile_width: self.features_per_task(pool.num_threads()),
+        }
     }
 
     fn features_per_task(&self, num_threads: usize) -> usize {
@@ -98,15 +121,13 @@ impl Linear<'_> {
 }
 
 /// The tile's columns are the features of the task, from a panel's first on.
-struct Task<'a, E> {
-    x: &'a [f32],
-    cols: usize,
-    weights: &'a Panels<E>,
+struct Task<'a, O> {
+    operands: O,
     epilogue: Epilogue<'a>,
     tile: Tile<'a>,
 }
 
-impl<E: Element> Kernel for Task<'_, E> {
+impl<O: Operands> Kernel for Task<'_, O> {
     type Output = ();
 
     #[inline(always)]
@@ -131,7 +152,7 @@ impl<E: Element> Kernel for Task<'_, E> {
     }
 }
 
-impl<E: Element> Task<'_, E> {
+impl<O: Operands> Task<'_, O> {
     /// Computes a block's rows for `NP` panels at a time, and leaves the panels that remain.
     #[inline(always)]
     fn panels<S: Simd, const NP: usize>(
@@ -144,13 +165,14 @@ impl<E: Element> Task<'_, E> {
             let mut row = rows.start;
             while row < rows.end {
                 let height = next_height(rows.end - row);
-                // Taller than these, wide tiles never are: `run` sees to it.
+                // `run` asks for no wide tile that is tall, and the compiler makes none.
+                let (few, some) = (S::LANES / 8, S::LANES / 4);
                 match height {
-                    6 if NP <= 2 => self.register_tile::<S, 6, NP>(simd, row, panels.start),
-                    5 if NP <= 2 => self.register_tile::<S, 5, NP>(simd, row, panels.start),
-                    4 if NP <= 2 => self.register_tile::<S, 4, NP>(simd, row, panels.start),
-                    3 if NP <= 4 => self.register_tile::<S, 3, NP>(simd, row, panels.start),
-                    2 if NP <= 4 => self.register_tile::<S, 2, NP>(simd, row, panels.start),
+                    6 if NP <= few => self.register_tile::<S, 6, NP>(simd, row, panels.start),
+                    5 if NP <= few => self.register_tile::<S, 5, NP>(simd, row, panels.start),
+                    4 if NP <= few => self.register_tile::<S, 4, NP>(simd, row, panels.start),
+                    3 if NP <= some => self.register_tile::<S, 3, NP>(simd, row, panels.start),
+                    2 if NP <= some => self.register_tile::<S, 2, NP>(simd, row, panels.start),
                     _ => self.register_tile::<S, 1, NP>(simd, row, panels.start),
                 }
                 row += height;
@@ -166,16 +188,7 @@ impl<E: Element> Task<'_, E> {
         first_row: usize,
         first_panel: usize,
     ) {
-        let mut x: [&[f32]; MR] = [&[]; MR];
-        for m in 0..MR {
-            let start = (first_row + m) * self.cols;
-            x[m] = &self.x[start..start + self.cols];
-        }
-        let mut w: [&[[E; STEP]]; NP] = [&[]; NP];
-        for n in 0..NP {
-            w[n] = self.weights.panel(first_panel + n);
-        }
-        let sums = products::<S, E, MR, NP>(simd, x, w);
+        let sums = self.operands.products::<S, MR, NP>(simd, first_row, first_panel);
         for m in 0..MR {
             for n in 0..NP {
                 let mut features = [0.0; PANEL];

@@ -3,7 +3,10 @@
 //! # Order
 //! The sum of an output is one lane. It takes `x[k] * w[k]` for `k` ascending, fused where the tier fuses. Nothing in
 //! that depends on `MR`, `NP`, the block, the task or the thread, nor on the width of the vectors: a row's result is
-//! bit for bit the same alone and in company, and on all tiers that fuse.
+//! bit for bit the same alone and in company, and on all tiers that fuse. Rounded products take pairs of columns, `k`
+//! ascending, the second of a pair first.
+
+use half::bf16;
 
 use crate::cpu::matrix::{Element, PANEL, STEP};
 use crate::cpu::simd::{Simd, TILE_VECTORS_MAX};
@@ -21,6 +24,38 @@ pub(crate) fn next_height(num_left: usize) -> usize {
 /// The running sums of a tile; of the vectors of a panel the wide tiers use the first only.
 pub(crate) type Sums<S, const MR: usize, const NP: usize> =
     [[[<S as Simd>::F32; TILE_VECTORS_MAX]; NP]; MR];
+
+/// Returns the products of rows of bf16 pairs, padded with a zero, and of the panels `w`.
+///
+/// # Panics
+/// As [`products`].
+#[inline(always)]
+pub(crate) fn rounded_products<S: Simd, const MR: usize, const NP: usize>(
+    simd: S,
+    x: [&[u32]; MR],
+    w: [&[[bf16; STEP]]; NP],
+) -> Sums<S, MR, NP> {
+    let mut sums = [[[simd.zero(); TILE_VECTORS_MAX]; NP]; MR];
+    let num_pairs = x[0].len();
+    let (mut rows, mut steps) = (x, w);
+    for m in 0..MR {
+        rows[m] = &x[m][..num_pairs];
+    }
+    for n in 0..NP {
+        steps[n] = &w[n][..num_pairs];
+    }
+    for k in 0..num_pairs {
+        for n in 0..NP {
+            let weights = S::bf16_pairs(&steps[n][k]);
+            for m in 0..MR {
+                for v in 0..PANEL / S::LANES {
+                    sums[m][n][v] = simd.dot_bf16_pairs(&weights[v], rows[m][k], sums[m][n][v]);
+                }
+            }
+        }
+    }
+    sums
+}
 
 /// Returns the products of the rows of `x`, `[cols]` each, and of the panels `w`.
 ///

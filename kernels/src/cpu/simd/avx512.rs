@@ -3,14 +3,16 @@
 #![expect(unsafe_code, reason = "intrinsics of a feature that the token proves")]
 
 use std::arch::x86_64::{
-    __m256, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
-    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtph_ps,
-    _mm512_cvtps_epi32, _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m256, __m512, __m512bh, __m512i, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps,
+    _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps, _mm256_castpd_ps,
+    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_max_ps,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_pd, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_dpbf16_ps,
+    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_sub_ps,
 };
+use std::mem::transmute;
 
 use half::{bf16, f16};
 
@@ -18,33 +20,57 @@ use crate::cpu::simd::{Kernel, Simd};
 
 const LANES: usize = 16;
 
-/// The token of the AVX-512 tier: whoever holds one has detected AVX-512 F with AVX2, FMA and F16C.
+/// The token of the AVX-512 tiers: whoever holds one has detected AVX-512 F with AVX2, FMA and F16C, and BF16 where
+/// that is `true`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// Returns the token if the machine has the features.
     pub(crate) fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (!BF16 || is_x86_feature_detected!("avx512bf16"));
         found.then_some(Self(()))
     }
 
     /// Runs the kernel, compiled for the tier.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves the features.
-        unsafe { with_features(kernel, self) }
+        if BF16 {
+            // SAFETY: the token proves the features.
+            unsafe { with_bf16(kernel, self) }
+        } else {
+            // SAFETY: the token proves the features.
+            unsafe { with_features(kernel, self) }
+        }
     }
 }
 
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-fn with_features<K: Kernel>(kernel: K, simd: Avx512) -> K::Output {
+fn with_features<K: Kernel, const BF16: bool>(kernel: K, simd: Avx512<BF16>) -> K::Output {
     kernel.run(simd)
 }
 
-/// A bf16 is the upper half of an f32: the first of a pair moves up, the second is there already.
+#[target_feature(enable = "avx512f,avx512bf16,avx2,fma,f16c")]
+fn with_bf16<K: Kernel, const BF16: bool>(kernel: K, simd: Avx512<BF16>) -> K::Output {
+    kernel.run(simd)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn dot_bf16_pairs(weights: &[bf16; 2 * LANES], x: u32, sum: __m512) -> __m512 {
+    // SAFETY: the chunk has 64 bytes.
+    let weights = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
+    let x = _mm512_set1_epi32(x.cast_signed());
+    // SAFETY: both types are 64 bytes of any bits.
+    let weights = unsafe { transmute::<__m512i, __m512bh>(weights) };
+    // SAFETY: as above.
+    let x = unsafe { transmute::<__m512i, __m512bh>(x) };
+    _mm512_dpbf16_ps(sum, weights, x)
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn widen_bf16_first(chunk: &[bf16; 2 * LANES]) -> __m512 {
@@ -106,7 +132,7 @@ fn reduce_max(vector: __m512) -> f32 {
 }
 
 // Each block below is one operation on a feature that the token proves.
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = LANES;
 
     type F32 = __m512;
@@ -203,6 +229,13 @@ impl Simd for Avx512 {
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn dot_bf16_pairs(self, weights: &[bf16; 2 * LANES], x: u32, sum: __m512) -> __m512 {
+        assert!(BF16, "only the tier of BF16 has the instruction");
+        // SAFETY: the token proves the feature.
+        unsafe { dot_bf16_pairs(weights, x, sum) }
     }
 
     #[inline(always)]

@@ -4,9 +4,8 @@
 //! features. A tier's type is a token: it can only be had where the features were detected, which is what makes
 //! its primitives safe to call.
 //!
-//! There is no tier for AVX-512's `vdpbf16ps`. It wants both sides in bf16, which throws away 16 bits of each activation
-//! and with them parity with f32; two products, of a high and a low half, keep 16 of 24 bits and spend most of
-//! what the instruction gains. Shift and FMA keep all, and decode waits for memory in either case.
+//! A tier may round activations to bf16 before they meet bf16 weights, for the sake of a dot product of pairs: twice the
+//! products of an FMA, and 16 bits less of each activation. It is the precision that these models were trained in.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -35,19 +34,38 @@ pub enum SimdTier {
     Scalar,
     /// Plain Rust on arrays of sixteen: the loops of AVX-512 on every machine, for tests.
     ScalarWide,
+    /// The same with activations rounded to bf16: the loops of AVX-512 BF16 on every machine, for tests.
+    ScalarBf16,
     /// AVX2 with FMA and F16C: x86-64 since 2013.
     Avx2,
     /// AVX-512 F: x86-64 servers since 2017, AMD since Zen 4.
     Avx512,
+    /// AVX-512 F and BF16, with activations rounded to bf16: AMD since Zen 4, Intel's servers since 2023.
+    Avx512Bf16,
 }
 
 impl SimdTier {
     /// Every tier.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::ScalarWide, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 6] = [
+        Self::Scalar,
+        Self::ScalarWide,
+        Self::ScalarBf16,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Bf16,
+    ];
 
     /// Returns whether this machine can run the tier.
     pub fn is_available(self) -> bool {
         Vectors::new(self).is_some()
+    }
+
+    /// Returns whether the tier rounds activations to bf16 where the weights are bf16.
+    pub fn rounds_to_bf16(self) -> bool {
+        match self {
+            Self::ScalarBf16 | Self::Avx512Bf16 => true,
+            Self::Scalar | Self::ScalarWide | Self::Avx2 | Self::Avx512 => false,
+        }
     }
 
     /// Returns the tiers of this machine.
@@ -57,8 +75,8 @@ impl SimdTier {
 
     /// Returns the fastest tier of this machine.
     pub fn fastest() -> Self {
-        let vector = [Self::Avx512, Self::Avx2].into_iter().find(|tier| tier.is_available());
-        vector.unwrap_or(Self::Scalar)
+        let vectors = [Self::Avx512Bf16, Self::Avx512, Self::Avx2];
+        vectors.into_iter().find(|tier| tier.is_available()).unwrap_or(Self::Scalar)
     }
 }
 
@@ -67,8 +85,10 @@ impl fmt::Display for SimdTier {
         formatter.write_str(match self {
             Self::Scalar => "scalar",
             Self::ScalarWide => "scalar-wide",
+            Self::ScalarBf16 => "scalar-bf16",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512-bf16",
         })
     }
 }
@@ -88,12 +108,15 @@ pub(crate) trait Kernel {
 /// A tier that was found on this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Vectors {
-    Scalar(Scalar<8>),
-    ScalarWide(Scalar<16>),
+    Scalar(Scalar<8, false>),
+    ScalarWide(Scalar<16, false>),
+    ScalarBf16(Scalar<16, true>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512<false>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512<true>),
 }
 
 impl Vectors {
@@ -102,12 +125,15 @@ impl Vectors {
         match tier {
             SimdTier::Scalar => Some(Self::Scalar(Scalar)),
             SimdTier::ScalarWide => Some(Self::ScalarWide(Scalar)),
+            SimdTier::ScalarBf16 => Some(Self::ScalarBf16(Scalar)),
             #[cfg(target_arch = "x86_64")]
             SimdTier::Avx2 => Avx2::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             SimdTier::Avx512 => Avx512::detect().map(Self::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            SimdTier::Avx512Bf16 => Avx512::detect().map(Self::Avx512Bf16),
             #[cfg(not(target_arch = "x86_64"))]
-            SimdTier::Avx2 | SimdTier::Avx512 => None,
+            SimdTier::Avx2 | SimdTier::Avx512 | SimdTier::Avx512Bf16 => None,
         }
     }
 
@@ -115,10 +141,13 @@ impl Vectors {
         match self {
             Self::Scalar(_) => SimdTier::Scalar,
             Self::ScalarWide(_) => SimdTier::ScalarWide,
+            Self::ScalarBf16(_) => SimdTier::ScalarBf16,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => SimdTier::Avx2,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => SimdTier::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(_) => SimdTier::Avx512Bf16,
         }
     }
 
@@ -127,10 +156,13 @@ impl Vectors {
         match self {
             Self::Scalar(simd) => kernel.run(simd),
             Self::ScalarWide(simd) => kernel.run(simd),
+            Self::ScalarBf16(simd) => kernel.run(simd),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(simd) => simd.run(kernel),
         }
     }
 }
@@ -181,6 +213,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the tier fuses.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `sum + second * second + first * first` of the pairs of `weights` and the one pair of `x`, which lies as in memory,
+    /// the first in the lower half. Rounded after each product; a tier may take denormals for zeros.
+    #[inline(always)]
+    fn dot_bf16_pairs(self, weights: &Self::Bf16Pairs, x: u32, sum: Self::F32) -> Self::F32 {
+        let first = self.splat(f32::from_bits(x << 16));
+        let second = self.splat(f32::from_bits(x & 0xFFFF_0000));
+        let sum = self.mul_add(self.load_bf16_second(weights), second, sum);
+        self.mul_add(self.load_bf16_first(weights), first, sum)
+    }
     /// `if a < b { a } else { b }`: where either is NaN, `b`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `if a > b { a } else { b }`: where either is NaN, `b`.

@@ -6,9 +6,10 @@ use half::{bf16, f16};
 
 use crate::cpu::simd::Simd;
 
-/// The token of a scalar tier. Eight lanes are for use; sixteen run the loops of the AVX-512 tier on any machine.
+/// The token of a scalar tier. Eight lanes are for use; sixteen run the loops of the AVX-512 tiers on any machine, with
+/// `ROUNDS` those of the one that rounds activations.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scalar<const LANES: usize>;
+pub(crate) struct Scalar<const LANES: usize, const ROUNDS: bool>;
 
 #[inline(always)]
 fn lanewise<const LANES: usize>(
@@ -34,7 +35,7 @@ fn reduce<const LANES: usize>(mut vector: [f32; LANES], op: impl Fn(f32, f32) ->
     vector[0]
 }
 
-impl<const LANES: usize> Simd for Scalar<LANES> {
+impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
     const LANES: usize = LANES;
 
     type F32 = [f32; LANES];

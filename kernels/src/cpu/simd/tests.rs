@@ -73,7 +73,7 @@ impl Kernel for Primitives {
         check(simd.div(a, b), &|lane| A[lane] / B[lane], "div");
         check(simd.min(a, b), &|lane| if A[lane] < B[lane] { A[lane] } else { B[lane] }, "min");
         check(simd.max(a, b), &|lane| if A[lane] > B[lane] { A[lane] } else { B[lane] }, "max");
-        let is_fused = !matches!(tier, SimdTier::Scalar | SimdTier::ScalarWide);
+        let is_fused = matches!(tier, SimdTier::Avx2 | SimdTier::Avx512 | SimdTier::Avx512Bf16);
         let sum = |lane: usize| {
             if is_fused { A[lane].mul_add(B[lane], 0.3) } else { A[lane] * B[lane] + 0.3 }
         };
@@ -89,6 +89,16 @@ impl Kernel for Primitives {
             &|lane| halves[2 * lane + 1].to_f32(),
             "second of bf16",
         );
+        if is_fused || tier == SimdTier::ScalarBf16 {
+            let x = [1.5, -0.75].map(bf16::from_f32);
+            let bits = u32::from(x[0].to_bits()) | u32::from(x[1].to_bits()) << 16;
+            // Products of bf16 are exact in f32, so fused or not is the same.
+            let sum = |lane: usize| {
+                let sum = 0.3 + halves[2 * lane + 1].to_f32() * x[1].to_f32();
+                sum + halves[2 * lane].to_f32() * x[0].to_f32()
+            };
+            check(simd.dot_bf16_pairs(pairs, bits, simd.splat(0.3)), &sum, "dot_bf16_pairs");
+        }
         let halves = A.map(f16::from_f32);
         check(simd.load_f16(&S::f16_chunks(&halves)[0]), &|lane| halves[lane].to_f32(), "f16");
         let partial = |lane: usize| if lane < 3 { A[lane] } else { 0.0 };
