@@ -4,7 +4,9 @@
 //! (who completes), [`prompt`] (how a gap becomes tokens), [`engine`] (how tokens are decoded), [`api`] (the dialects).
 
 pub mod api;
+pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod completion;
 pub mod config;
 pub mod engine;

@@ -10,12 +10,12 @@ use std::{
 /// Modules of `src/`, lowest layer first. A module names strictly lower layers only.
 const LAYERS: &[&[&str]] = &[
     &["completion", "config", "telemetry"],
-    &["tokenizer"],
+    &["tokenizer", "client"],
     &["prompt", "engine", "postprocess", "hub"],
     &["provider"],
     &["routing"],
     &["service", "auth"],
-    &["api", "eval"],
+    &["api", "bench", "eval"],
     &["server"],
     &["cli", "main", "lib"],
 ];
@@ -28,12 +28,14 @@ const FENCED: &[(&str, &[&str])] = &[
     ("clap::", &["src/cli/", "src/config/"]),
     // The environment: variables, arguments, the working folder.
     ("env::", &["src/config/", "kernels/build.rs"]),
-    ("hyper::", &["src/cli/client.rs", "src/server"]),
+    ("hyper::", &["src/client/", "src/server"]),
     ("kernels::", &["kernels/", "models/"]),
     (
         "models::",
         &[
             "models/",
+            "src/bench/engine/model.rs",
+            "src/cli/bench/engine.rs",
             "src/engine/model_runner",
             "src/engine/memory",
             "src/server",
@@ -47,7 +49,17 @@ const FENCED: &[(&str, &[&str])] = &[
 
 /// Files that take values and the time, and return values.
 const PURE: &[&str] = &[
+    "src/bench/arrivals.rs",
+    "src/bench/dialect.rs",
+    "src/bench/engine/steps.rs",
+    "src/bench/random.rs",
+    "src/bench/report.rs",
+    "src/bench/source_text.rs",
+    "src/bench/statistics.rs",
+    "src/bench/table/",
+    "src/bench/typing.rs",
     "src/cli/place.rs",
+    "src/client/events.rs",
     "src/completion/",
     "src/config/units.rs",
     "src/engine/batch",
@@ -311,7 +323,7 @@ mod tests {
             ("src/config/raw.rs", "src/telemetry/logs.rs", "use clap::Args;"),
             ("src/config/environment.rs", "src/hub/mod.rs", "let a = std::env::var(\"A\");"),
             ("src/config/environment.rs", "src/hub/mod.rs", "for a in env::vars_os() {}"),
-            ("src/cli/client.rs", "src/cli/compose.rs", "use hyper::Request;"),
+            ("src/client/mod.rs", "src/cli/compose.rs", "use hyper::Request;"),
             (
                 "models/src/decoder.rs",
                 "src/engine/model_runner.rs",

@@ -7,7 +7,8 @@
 //! - [`kv_cache`]: what the paged cache costs;
 //! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
-//! - [`demo`]: the embedded model.
+//! - [`demo`]: the embedded model;
+//! - [`shapes`]: published sizes by name, for benches.
 
 pub mod arch;
 pub mod config;
@@ -16,15 +17,24 @@ pub mod demo;
 pub mod error;
 pub mod kv_cache;
 pub mod load;
+pub mod shapes;
 pub mod weights;
 
 pub use config::DecoderSpec;
 pub use error::ModelError;
-pub use kernels::{backend::WeightFormat, metadata::StepInput};
+pub use kernels::{
+    backend::{DType, WeightFormat},
+    cpu::{
+        SimdTier,
+        bandwidth::{BandwidthError, ReadStream},
+    },
+    metadata::StepInput,
+};
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
     Device, LoadOptions, Source, load, load_weights, read_spec, tokenizer_json, weight_bytes,
 };
+pub use shapes::{shape, shape_names};
 pub use weights::{Progress, random_weights};
 
 /// A loaded model: one step over a ragged batch in, rows of logits out.

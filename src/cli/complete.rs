@@ -11,7 +11,8 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use crate::{
-    cli::{CliError, client::Server, compose::compose, place, print, runtime, start_logs},
+    cli::{CliError, compose::compose, place, print, runtime, start_logs},
+    client::Server,
     completion::{CompletionRequest, Input, Language, SamplingParams},
     config::{
         Config, Environment, RawConfig,
@@ -68,7 +69,8 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
     let text = read(&file).map_err(CliError::Usage)?;
     let (prefix, suffix) =
         place::split(&text, line, column).map_err(|error| CliError::Usage(error.into()))?;
-    let server = url.as_deref().map(Server::parse).transpose().map_err(CliError::Usage)?;
+    let server = url.as_deref().map(Server::parse).transpose();
+    let server = server.map_err(|error| CliError::Usage(error.into()))?;
     let mut raw = RawConfig {
         model: arguments.model,
         engine: arguments.engine,
@@ -115,7 +117,8 @@ fn read_regular(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+/// Reads a file of text, or standard input for `-`.
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
         let mut input = io::stdin().take(FILE_BYTES_MAX + 1);

@@ -105,7 +105,7 @@ fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Resul
 }
 
 /// Returns the model's folder; the embedded model has none.
-fn folder(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
+pub(super) fn folder(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
     match &model.source {
         ModelSource::Demo => Ok(None),
         ModelSource::Directory(folder) if folder.is_dir() => Ok(Some(folder.clone())),
@@ -179,7 +179,8 @@ fn start_engine(
     engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
 }
 
-fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptions> {
+/// Returns how a model is loaded by the settings in force.
+pub(super) fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptions> {
     let weight_format = match config.model.dtype {
         DtypeChoice::Bf16 => WeightFormat::Stored,
         DtypeChoice::F32 => WeightFormat::F32,
@@ -208,4 +209,9 @@ fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptio
         context_tokens_max,
         num_threads: config.engine.num_threads,
     })
+}
+
+/// Returns the threads that compute where nobody says otherwise.
+pub(super) fn num_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,5 +1,5 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `check-config` and `print-config` are
-//! the tools beside it.
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `check-config` and
+//! `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -15,7 +15,7 @@ use crate::{
     telemetry::logs,
 };
 
-pub mod client;
+mod bench;
 pub mod complete;
 pub mod compose;
 pub mod greeting;
@@ -100,6 +100,8 @@ enum Command {
     Serve(Box<Settings>),
     /// Print the completion of a place in a file.
     Complete(Box<complete::CompleteArgs>),
+    /// Measure this machine's engine and memory, or a running server.
+    Bench(bench::BenchArgs),
     /// Check a file of settings, together with the variables, and say what is wrong.
     CheckConfig(CheckConfigArgs),
     /// Print the settings in force as TOML.
@@ -145,6 +147,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         None => serve::run(&load(cli.serve, environment)?),
         Some(Command::Serve(settings)) => serve::run(&load(*settings, environment)?),
         Some(Command::Complete(arguments)) => complete::run(*arguments, environment),
+        Some(Command::Bench(arguments)) => bench::run(arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =
                 load(*settings, environment)?.to_toml().context("cannot print the settings")?;
@@ -182,8 +185,12 @@ fn command() -> Result<clap::Command, ConfigError> {
         let help = format!("{help} [default: {default}]");
         argument.help(help)
     };
-    let command = Cli::command().mut_args(&show);
-    Ok(command.mut_subcommands(|command| command.mut_args(&show)))
+    Ok(mut_all_args(Cli::command(), &show))
+}
+
+/// Changes the arguments of a command and of all below it.
+fn mut_all_args(command: clap::Command, change: &dyn Fn(clap::Arg) -> clap::Arg) -> clap::Command {
+    command.mut_args(change).mut_subcommands(|command| mut_all_args(command, change))
 }
 
 fn start_logs(config: &LogConfig) -> Result<(), CliError> {

@@ -8,6 +8,7 @@
 //! | `linear/` | products, from one row to a whole prefill |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
 //! | `rotary`, `norm`, `activation`, `gather` | the rest |
+//! | `bandwidth` | how fast the memory can be read, for benches |
 //!
 //! # Invariant
 //! What an operator computes for a row depends on that row (and its context) alone: not on the rows beside it, the number
@@ -22,6 +23,7 @@
 mod activation;
 mod aligned;
 mod attention;
+pub mod bandwidth;
 mod cache;
 mod gather;
 mod grid;

@@ -1,0 +1,284 @@
+//! The engine by itself: prefill and decode through an executor, step by step, without HTTP or a scheduler between.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::{
+    bench::{
+        Watch, bandwidth::BandwidthResult, engine::steps::Steps, machine::ProcessMemory,
+        random::Random, statistics::Spread,
+    },
+    engine::{Batch, Executor, ExecutorError},
+};
+
+pub mod model;
+pub mod steps;
+
+/// Tokens of the run that warms caches, pages and clocks up, and is not counted.
+const WARM_UP_TOKENS: usize = 64;
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EnginePlan {
+    /// Tokens of a prompt.
+    pub prompt_tokens: usize,
+    /// Tokens decoded after it.
+    pub gen_tokens: usize,
+    /// Sequences computed together, one measurement each.
+    pub batch: Vec<usize>,
+    /// Measurements of each.
+    pub repeat: usize,
+    /// Most tokens of a step.
+    pub max_num_batched_tokens: usize,
+    /// Tokens of a cache block.
+    pub block_size: usize,
+    /// Draws the prompts.
+    pub seed: u64,
+}
+
+impl EnginePlan {
+    /// Returns the tokens of a sequence at its end.
+    pub fn num_tokens_max(&self) -> usize {
+        self.prompt_tokens + self.gen_tokens
+    }
+
+    /// Returns the cache blocks that the largest batch takes.
+    pub fn num_blocks(&self) -> usize {
+        let sequences = self.batch.iter().copied().max().unwrap_or(1);
+        sequences * self.num_tokens_max().div_ceil(self.block_size)
+    }
+}
+
+/// What a step reads from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Weights that every step reads.
+    pub weight_bytes: u64,
+    /// Keys and values of one token.
+    pub kv_bytes_per_token: u64,
+}
+
+/// Everything that `lacuna bench engine` says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EngineResult {
+    /// What was loaded.
+    pub model: ModelFacts,
+    /// What it ran on.
+    pub device: String,
+    /// Threads that computed.
+    pub num_threads: usize,
+    /// What was measured.
+    pub settings: EnginePlan,
+    /// Time to load it, or to draw its weights and bring them to the device.
+    pub load_seconds: f64,
+    /// Memory of the process after the measurements.
+    pub memory: ProcessMemory,
+    /// How fast the memory was read with as many threads; `None` where it was not measured.
+    pub bandwidth: Option<BandwidthResult>,
+    /// One a batch size.
+    pub batches: Vec<BatchResult>,
+}
+
+/// What a model is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelFacts {
+    /// Its name, or that of its shape.
+    pub name: String,
+    /// Whether its weights are random: its speed is true, its words mean nothing.
+    pub is_random: bool,
+    /// Its architecture.
+    pub architecture: &'static str,
+    /// Its parameters.
+    pub num_parameters: u64,
+    /// Element type of the matrices in memory: `bf16`, `f16`, `f32`, `int8`.
+    pub weight_format: &'static str,
+    /// Memory of the weights.
+    pub weight_bytes: u64,
+    /// Memory of the keys and values of one token.
+    pub kv_bytes_per_token: u64,
+}
+
+/// One batch size.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BatchResult {
+    /// Sequences computed together.
+    pub batch: usize,
+    /// All prompts, from nothing to their first tokens.
+    pub prefill: PhaseResult,
+    /// The tokens after the first, a step each; `None` where the plan has none.
+    pub decode: Option<DecodeResult>,
+}
+
+/// How fast tokens went through, all sequences together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PhaseResult {
+    /// Tokens a second.
+    pub tokens_per_second: Spread,
+    /// Tokens of one repeat.
+    pub num_tokens: usize,
+    /// Steps of one repeat.
+    pub num_steps: usize,
+}
+
+/// A decode, and how near it came to the memory's limit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DecodeResult {
+    /// How fast.
+    #[serde(flatten)]
+    pub phase: PhaseResult,
+    /// Time of a step, the mean of each repeat.
+    pub step_seconds: Spread,
+    /// Weights, keys and values that a step reads, the mean of a repeat.
+    pub bytes_per_step: f64,
+    /// Bytes of the median step a second.
+    pub bytes_per_second: f64,
+    /// The same as a share of the measured bandwidth.
+    pub bandwidth_fraction: Option<f64>,
+}
+
+/// One repeat, timed.
+struct Repeat {
+    prefill_seconds: f64,
+    num_prefill_steps: usize,
+    decode_seconds: f64,
+    /// Context tokens, summed over the decode steps.
+    num_context_tokens: usize,
+}
+
+/// Measures the plan on an executor, whose cache has [`EnginePlan::num_blocks`] blocks and whose token ids go to
+/// `vocab_size`. Batch sizes of which nothing was measured before `watch` stopped it are left out.
+///
+/// # Errors
+/// The executor's.
+pub fn measure(
+    executor: &mut dyn Executor,
+    plan: &EnginePlan,
+    vocab_size: u32,
+    traffic: Traffic,
+    watch: &mut dyn Watch,
+) -> Result<Vec<BatchResult>, ExecutorError> {
+    let num_all = plan.batch.len() * plan.repeat;
+    let warm_up = EnginePlan {
+        prompt_tokens: plan.prompt_tokens.min(WARM_UP_TOKENS),
+        gen_tokens: plan.gen_tokens.min(2),
+        ..plan.clone()
+    };
+    watch.update(0, num_all, "warming up");
+    run_once(executor, &warm_up, 1, vocab_size, watch)?;
+    let mut results = Vec::new();
+    for (index, &batch) in plan.batch.iter().enumerate() {
+        let mut repeats = Vec::with_capacity(plan.repeat);
+        for repeat in 0..plan.repeat {
+            watch.update(index * plan.repeat + repeat, num_all, &format!("batch {batch}"));
+            let Some(timed) = run_once(executor, plan, batch, vocab_size, watch)? else { break };
+            repeats.push(timed);
+        }
+        if let Some(result) = summarise(plan, batch, traffic, &repeats) {
+            results.push(result);
+        }
+        if watch.is_stopped() {
+            break;
+        }
+    }
+    watch.update(num_all, num_all, "done");
+    Ok(results)
+}
+
+/// Runs one prefill and its decode; `None` where it was stopped.
+fn run_once(
+    executor: &mut dyn Executor,
+    plan: &EnginePlan,
+    num_seqs: usize,
+    vocab_size: u32,
+    watch: &dyn Watch,
+) -> Result<Option<Repeat>, ExecutorError> {
+    let prompts = (0..num_seqs).map(|index| prompt(plan, index, vocab_size)).collect();
+    let mut steps = Steps::new(prompts, plan.num_tokens_max(), plan.block_size);
+    let mut batch = Batch::default();
+    let stretches = steps.prefill(plan.max_num_batched_tokens);
+    let mut first_tokens = Vec::with_capacity(num_seqs);
+    let began = Instant::now();
+    for stretch in &stretches {
+        if watch.is_stopped() {
+            return Ok(None);
+        }
+        steps.fill_prefill(stretch, &mut batch);
+        let tokens = executor.execute(&batch)?;
+        first_tokens.extend(batch.sampling_rows.drain(..).zip(tokens));
+    }
+    let prefill_seconds = began.elapsed().as_secs_f64();
+    for (row, token) in first_tokens {
+        steps.append(&row, token.id);
+    }
+    let mut num_context_tokens = 0;
+    let began = Instant::now();
+    for _ in 0..plan.gen_tokens {
+        if watch.is_stopped() {
+            return Ok(None);
+        }
+        steps.fill_decode(&mut batch);
+        num_context_tokens += steps.num_context_tokens();
+        let tokens = executor.execute(&batch)?;
+        for (row, token) in batch.sampling_rows.iter().zip(tokens) {
+            steps.append(row, token.id);
+        }
+    }
+    let decode_seconds = began.elapsed().as_secs_f64();
+    let num_prefill_steps = stretches.len();
+    Ok(Some(Repeat { prefill_seconds, num_prefill_steps, decode_seconds, num_context_tokens }))
+}
+
+fn prompt(plan: &EnginePlan, index: usize, vocab_size: u32) -> Vec<u32> {
+    let mut random = Random::new(plan.seed, index as u64);
+    (0..plan.prompt_tokens).map(|_| random.below(vocab_size as usize) as u32).collect()
+}
+
+fn summarise(
+    plan: &EnginePlan,
+    batch: usize,
+    traffic: Traffic,
+    repeats: &[Repeat],
+) -> Option<BatchResult> {
+    let spread = |of: &dyn Fn(&Repeat) -> f64| Spread::of(repeats.iter().map(of).collect());
+    let num_tokens = batch * plan.prompt_tokens;
+    let prefill = PhaseResult {
+        tokens_per_second: spread(&|repeat| num_tokens as f64 / repeat.prefill_seconds)?,
+        num_tokens,
+        num_steps: repeats.first()?.num_prefill_steps,
+    };
+    if plan.gen_tokens == 0 {
+        return Some(BatchResult { batch, prefill, decode: None });
+    }
+    let (num_tokens, num_steps) = (batch * plan.gen_tokens, plan.gen_tokens);
+    let num_context_tokens = repeats.first()?.num_context_tokens as f64 / num_steps as f64;
+    let bytes_per_step =
+        traffic.weight_bytes as f64 + num_context_tokens * traffic.kv_bytes_per_token as f64;
+    let step_seconds = spread(&|repeat| repeat.decode_seconds / num_steps as f64)?;
+    let decode = DecodeResult {
+        phase: PhaseResult {
+            tokens_per_second: spread(&|repeat| num_tokens as f64 / repeat.decode_seconds)?,
+            num_tokens,
+            num_steps,
+        },
+        bytes_per_step,
+        bytes_per_second: bytes_per_step / step_seconds.median,
+        step_seconds,
+        bandwidth_fraction: None,
+    };
+    Some(BatchResult { batch, prefill, decode: Some(decode) })
+}
+
+impl EngineResult {
+    /// Sets the bandwidth, and every decode's share of the best reading.
+    pub fn compare_with(&mut self, bandwidth: BandwidthResult) {
+        for decode in self.batches.iter_mut().filter_map(|batch| batch.decode.as_mut()) {
+            let share = decode.bytes_per_second / bandwidth.bytes_per_second.max;
+            decode.bandwidth_fraction = Some(share);
+        }
+        self.bandwidth = Some(bandwidth);
+    }
+}
+
+#[cfg(test)]
+mod tests;

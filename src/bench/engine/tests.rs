@@ -1,0 +1,95 @@
+//! The measurement over an executor that counts.
+
+use super::*;
+use crate::engine::SampledToken;
+
+/// Answers each wanted row with the number of its step.
+#[derive(Default)]
+struct Counting {
+    num_tokens: Vec<usize>,
+    num_rows: Vec<usize>,
+}
+
+impl Executor for Counting {
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+        self.num_tokens.push(batch.num_tokens());
+        self.num_rows.push(batch.logit_rows.len());
+        let id = self.num_tokens.len() as u32;
+        Ok(batch.logit_rows.iter().map(|_| SampledToken { id, logprob: None }).collect())
+    }
+}
+
+/// Stops once it was asked so many times.
+struct StopAfter(std::cell::Cell<usize>);
+
+impl Watch for StopAfter {
+    fn update(&mut self, _: usize, _: usize, _: &str) {}
+
+    fn is_stopped(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left == 0
+    }
+}
+
+const PLAN: EnginePlan = EnginePlan {
+    prompt_tokens: 10,
+    gen_tokens: 3,
+    batch: Vec::new(),
+    repeat: 2,
+    max_num_batched_tokens: 8,
+    block_size: 4,
+    seed: 1,
+};
+
+const TRAFFIC: Traffic = Traffic { weight_bytes: 1000, kv_bytes_per_token: 10 };
+
+fn run(plan: &EnginePlan, num_looks: usize) -> (Counting, Vec<BatchResult>) {
+    let mut executor = Counting::default();
+    let mut watch = StopAfter(std::cell::Cell::new(num_looks));
+    let results = measure(&mut executor, plan, 100, TRAFFIC, &mut watch).unwrap();
+    (executor, results)
+}
+
+#[test]
+fn every_batch_is_prefilled_in_chunks_and_decoded_in_steps() {
+    let plan = EnginePlan { batch: vec![1, 2], ..PLAN };
+    let (executor, results) = run(&plan, usize::MAX);
+    let warm_up = [8, 2, 1, 1];
+    let (one, two) = ([8, 2, 1, 1, 1], [8, 8, 4, 2, 2, 2]);
+    assert_eq!(executor.num_tokens, [&warm_up[..], &one, &one, &two, &two].concat());
+    // The first chunk of two prompts ends none, the second one, the third the other.
+    assert_eq!(executor.num_rows[14..20], [0, 1, 1, 2, 2, 2]);
+    let [one, two] = &results[..] else { panic!("{results:?}") };
+    assert_eq!((one.batch, one.prefill.num_tokens, one.prefill.num_steps), (1, 10, 2));
+    assert_eq!((two.batch, two.prefill.num_tokens, two.prefill.num_steps), (2, 20, 3));
+    let decode = two.decode.as_ref().unwrap();
+    assert_eq!((decode.phase.num_tokens, decode.phase.num_steps), (6, 3));
+    assert_eq!(decode.phase.tokens_per_second.samples.len(), 2);
+    // Contexts of 11, 12 and 13 tokens, twice each.
+    assert!((decode.bytes_per_step - (1000.0 + 24.0 * 10.0)).abs() < 1e-9);
+    let speed = decode.bytes_per_step / decode.step_seconds.median;
+    assert!((decode.bytes_per_second / speed - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn without_decoding_there_is_a_prefill_alone() {
+    let (_, results) = run(&EnginePlan { gen_tokens: 0, batch: vec![1], ..PLAN }, usize::MAX);
+    assert_eq!((results.len(), &results[0].decode), (1, &None));
+}
+
+#[test]
+fn what_was_measured_before_the_end_is_kept() {
+    // The warm-up looks 4 times, a repeat of one sequence 5 times, the end of a batch once.
+    let plan = EnginePlan { batch: vec![1, 1], ..PLAN };
+    let (_, results) = run(&plan, 4 + 5 + 2);
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].prefill.tokens_per_second.samples.len(), 1);
+    assert_eq!(run(&plan, 2).1, []);
+}
+
+#[test]
+fn the_plan_says_how_many_blocks_it_takes() {
+    let plan = EnginePlan { batch: vec![1, 4, 2], ..PLAN };
+    assert_eq!((plan.num_tokens_max(), plan.num_blocks()), (13, 16));
+}

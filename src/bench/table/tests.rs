@@ -1,0 +1,50 @@
+//! How results look.
+
+use super::*;
+use crate::bench::machine::Machine;
+
+fn run_facts(is_complete: bool) -> Run {
+    Run {
+        version: "0.1.0",
+        commit: "0123456789ab",
+        date: "2026-11-21T06:46:39Z".to_owned(),
+        command: "lacuna bench".to_owned(),
+        is_complete,
+        machine: Machine {
+            cpu: "A processor with a name as long as they come @ 2.0 GHz".to_owned(),
+            num_cores: 128,
+            memory_bytes: Some(512 << 30),
+            os: "linux",
+            architecture: "x86_64",
+        },
+        simd: "avx512".to_owned(),
+    }
+}
+
+#[test]
+fn columns_are_aligned() {
+    let mut table = Table::new(&["name", "a", "bb"]);
+    table.row(vec!["x".to_owned(), "100".to_owned(), "é".to_owned()]);
+    assert_eq!(table.render(), "name    a  bb\nx     100   é\n");
+}
+
+#[test]
+fn numbers_have_digits_that_tell_something() {
+    let rows = [(0.123, "0.12"), (9.994, "9.99"), (44.32, "44.3"), (1331.4, "1331")];
+    for (value, text) in rows {
+        assert_eq!(rate(value), text);
+    }
+}
+
+#[test]
+fn a_result_that_was_stopped_says_so() {
+    let spread = Spread::of(vec![13.0e9, 16.0e9, 15.0e9]).unwrap();
+    let result = BandwidthResult { num_threads: 2, num_bytes: 512 << 20, bytes_per_second: spread };
+    let results = BandwidthResults { threads: vec![result] };
+    let whole = bandwidth(&run_facts(true), &results);
+    let row = whole.lines().last().unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells, ["2", "16.00", "15.00", "13.00", "512"]);
+    assert!(whole.lines().all(|line| line.chars().count() <= 100), "{whole}");
+    assert!(bandwidth(&run_facts(false), &results).starts_with("stopped early"));
+}

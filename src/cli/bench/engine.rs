@@ -1,0 +1,211 @@
+//! `lacuna bench engine`: loads a model as `lacuna serve` would, and measures it without a server.
+
+use std::{num::NonZeroU32, time::Instant};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use models::{KvCacheSize, LanguageModel, LoadOptions, Source, load, read_spec};
+
+use crate::{
+    bench::{
+        Watch as _, bandwidth,
+        engine::{self, EnginePlan, EngineResult, ModelFacts, Traffic, model},
+        machine::ProcessMemory,
+        table,
+    },
+    cli::{
+        CliError,
+        bench::{Output, Sink, watch::Progress},
+        compose, start_logs,
+    },
+    config::{
+        Config, Environment, RawConfig,
+        raw::{RawEngine, RawModel},
+    },
+    engine::ModelRunner,
+};
+
+/// Memory that is read to know the bandwidth: many times the largest cache.
+const BANDWIDTH_BYTES: usize = 256 << 20;
+
+#[derive(Args, Debug)]
+pub(super) struct EngineArgs {
+    /// Random weights in a published shape in place of a model: qwen2.5-coder-0.5b, -1.5b, -3b, -7b, or demo.
+    #[arg(long, value_name = "SHAPE", conflicts_with = "source")]
+    random_weights: Option<String>,
+    /// Tokens of a prompt.
+    #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    prompt_tokens: u32,
+    /// Tokens decoded after it, a step each; 0 measures the prefill alone.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    gen_tokens: u32,
+    /// Sequences computed together, separated by commas; one measurement each.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4,8",
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Vec<u16>,
+    /// Measurements of each batch.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeat: u16,
+    /// Draws the prompts.
+    #[arg(long, value_name = "N", default_value = "1")]
+    seed: u64,
+    #[command(flatten)]
+    output: Output,
+    /// File of settings, see lacuna.example.toml [env: `LACUNA_CONFIG`].
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    model: RawModel,
+    #[command(flatten)]
+    engine: RawEngine,
+}
+
+/// A model, ready to be measured.
+struct Loaded {
+    model: Box<dyn LanguageModel>,
+    facts: ModelFacts,
+    traffic: Traffic,
+    seconds: f64,
+}
+
+pub(super) fn run(arguments: EngineArgs, environment: &Environment) -> Result<(), CliError> {
+    let EngineArgs { random_weights, output, config, model, engine, .. } = &arguments;
+    let mut raw =
+        RawConfig { model: model.clone(), engine: engine.clone(), ..RawConfig::default() };
+    raw.log.filter = Some("warn".to_owned());
+    let path = config.clone().or_else(|| environment.config_file());
+    let mut config = Config::load(&raw, environment, path.as_deref())?;
+    let plan = plan(&arguments, &config);
+    // The measurement has sequences of its own length and number; what a server would reserve is not taken.
+    config.model.context_tokens_max = NonZeroU32::new(plan.num_tokens_max() as u32);
+    config.engine.num_seqs_max = plan.batch.iter().copied().max().unwrap_or(1);
+    start_logs(&config.log)?;
+    let sink = Sink::open(output)?;
+    let mut progress = Progress::new()?;
+    let loaded = load_model(&config, random_weights.as_deref(), &plan, &mut progress)?;
+    drop(progress);
+    let command = command(&arguments, &loaded.facts, &plan, &config);
+    let measured = measure(loaded, plan, &config)?;
+    sink.write("engine", command, measured, table::engine)
+}
+
+fn plan(arguments: &EngineArgs, config: &Config) -> EnginePlan {
+    let batch: Vec<usize> = arguments.batch.iter().map(|&batch| batch.into()).collect();
+    let largest = batch.iter().copied().max().unwrap_or(1);
+    EnginePlan {
+        prompt_tokens: arguments.prompt_tokens as usize,
+        gen_tokens: arguments.gen_tokens as usize,
+        // A decode step has a token of each sequence.
+        max_num_batched_tokens: config.engine.num_batched_tokens_max.max(largest),
+        batch,
+        repeat: arguments.repeat.into(),
+        block_size: config.engine.block_size,
+        seed: arguments.seed,
+    }
+}
+
+fn load_model(
+    config: &Config,
+    random_weights: Option<&str>,
+    plan: &EnginePlan,
+    progress: &mut Progress,
+) -> Result<Loaded, CliError> {
+    let (folder, spec) = match random_weights {
+        Some(name) => (None, named_shape(name)?),
+        None => {
+            let folder = compose::folder(&config.model)?;
+            let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
+            let spec = read_spec(source).context("cannot read the model's configuration")?;
+            (folder, spec)
+        }
+    };
+    if plan.num_tokens_max() > spec.max_position_embeddings {
+        return Err(CliError::Usage(anyhow!(
+            "--prompt-tokens and --gen-tokens must be at most {} together, the model's context, got {}",
+            spec.max_position_embeddings,
+            plan.num_tokens_max()
+        )));
+    }
+    let options = LoadOptions {
+        kv_cache: KvCacheSize::Blocks(plan.num_blocks()),
+        max_num_tokens: plan.max_num_batched_tokens,
+        ..compose::load_options(config, &spec)?
+    };
+    let name = random_weights.unwrap_or(&config.model.served_name).to_owned();
+    let facts = model::facts(name, random_weights.is_some(), &spec, &options);
+    let (facts, traffic) = facts.context("cannot use the model")?;
+    let began = Instant::now();
+    let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
+    let model = if random_weights.is_some() {
+        progress.update(0, 1, "drawing weights");
+        model::load_random(spec, &options)
+    } else {
+        load(source, &options, &mut |at| {
+            progress.update((at.bytes_done >> 10) as usize, (at.bytes_total >> 10) as usize, "KiB");
+        })
+    };
+    let model = model.context("cannot load the model")?;
+    Ok(Loaded { model, facts, traffic, seconds: began.elapsed().as_secs_f64() })
+}
+
+fn named_shape(name: &str) -> Result<models::DecoderSpec, CliError> {
+    let spec = model::shape(name).context("cannot read the shape")?;
+    spec.ok_or_else(|| {
+        let names: Vec<&str> = model::shape_names().collect();
+        CliError::Usage(anyhow!("--random-weights must be one of {}, got {name}", names.join(", ")))
+    })
+}
+
+fn measure(
+    loaded: Loaded,
+    plan: EnginePlan,
+    config: &Config,
+) -> Result<(EngineResult, bool), CliError> {
+    let Loaded { model, facts, traffic, seconds } = loaded;
+    let (vocab_size, device) = (model.spec().vocab_size, model.backend_name());
+    let num_threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
+    let mut runner = ModelRunner::new(model, vocab_size);
+    runner.probe().context("the model does not compute")?;
+    let (mut progress, _runtime) = Progress::stopped_by_signal()?;
+    let batches = engine::measure(&mut runner, &plan, vocab_size as u32, traffic, &mut progress);
+    let mut result = EngineResult {
+        model: facts,
+        device,
+        num_threads,
+        settings: plan,
+        load_seconds: seconds,
+        batches: batches.context("the engine failed")?,
+        memory: ProcessMemory::here(),
+        bandwidth: None,
+    };
+    // Its buffer would else be part of the peak.
+    let bandwidth = bandwidth::measure(num_threads, BANDWIDTH_BYTES, &mut progress);
+    if let Some(bandwidth) = bandwidth.context("cannot compare with the memory")? {
+        result.compare_with(bandwidth);
+    }
+    Ok((result, !progress.is_stopped()))
+}
+
+fn command(
+    arguments: &EngineArgs,
+    facts: &ModelFacts,
+    plan: &EnginePlan,
+    config: &Config,
+) -> String {
+    let what = if facts.is_random { "--random-weights" } else { "--model" };
+    let batch: Vec<String> = plan.batch.iter().map(usize::to_string).collect();
+    let threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
+    format!(
+        "lacuna bench engine {what} {} --prompt-tokens {} --gen-tokens {} --batch {} --repeat {} --seed {} \
+         --max-num-batched-tokens {} --block-size {} --threads {threads} # {}",
+        facts.name,
+        plan.prompt_tokens,
+        plan.gen_tokens,
+        batch.join(","),
+        plan.repeat,
+        arguments.seed,
+        plan.max_num_batched_tokens,
+        plan.block_size,
+        facts.weight_format,
+    )
+}
