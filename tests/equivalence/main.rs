@@ -17,6 +17,8 @@ use lacuna::{
 use models::{Device, KvCacheSize, LoadOptions, Source, WeightFormat, load, read_spec};
 use serde::Deserialize;
 
+mod keystrokes;
+
 const BLOCK_SIZE: usize = 16;
 const CONTEXT_TOKENS: usize = 2048;
 

@@ -1,10 +1,13 @@
 """Measures a model on held-out places: is the rest of the line, completed greedily, exactly right?
 
-usage: evaluate.py CORPUS.jsonl MODEL_FOLDER [--weights OTHER.safetensors] [--per-language 48] [--layouts line-start,plain] [--split package]
+usage: evaluate.py CORPUS.jsonl MODEL_FOLDER [--weights OTHER.safetensors] [--per-language 48] [--layouts line-start,plain] [--cut border] [--split package]
 
-A place is a word border (a letter, digit or underscore on one side, none on the other) inside a line of code, not of comments, of a file that was
-never trained on; something stands before the cursor and at least three characters, blanks at the ends not counted, behind it. Files come from
-held-out packages; a language without one takes held-out files of other packages (marked *), as `--split file` does for all.
+A place is in a line of code, not of comments, of a file that was never trained on, with at least three characters, blanks at the ends not counted,
+behind it. `--cut` says where in the line:
+    border   a word border (a letter, digit or underscore on one side, none on the other) with something before it
+    inside   between two letters, digits or underscores
+    start    behind the indentation, as after a line break
+Files come from held-out packages; a language without one takes held-out files of other packages (marked *), as `--split file` does for all.
 The prompt has at most --prefix-chars of whole lines before the line and --suffix-chars after it. Layouts:
     line-start   <|fim_prefix|>lines before<|fim_suffix|>S<|fim_middle|>typed part of the line
     plain        <|fim_prefix|>lines before, typed part of the line<|fim_suffix|>S<|fim_middle|>
@@ -21,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-WORD_BORDER = re.compile(r"(?<=\w)(?=\W)|(?<=\W)(?=\w)")
+CUTS = {"border": re.compile(r"(?<=\w)(?=\W)|(?<=\W)(?=\w)"), "inside": re.compile(r"(?<=\w)(?=\w)")}
 PROSE = re.compile(r"\s*(//|#(?!\[|!\[|include|define|if|endif|else|pragma)|\*|/\*|\"\"\"|''')")
 
 
@@ -42,7 +45,16 @@ def code_lines(text):
     return numbers
 
 
-def places(documents, count, rng, prefix_chars, suffix_chars):
+def cuts(line, kind):
+    """Where in a line of code the cursor may be."""
+    if kind == "start":
+        found = [len(line) - len(line.lstrip())]
+    else:
+        found = [m.start() for m in CUTS[kind].finditer(line) if line[:m.start()].strip()]
+    return [at for at in found if len(line[at:].strip()) >= 3]
+
+
+def places(documents, count, rng, options):
     """`count` places, one of a file where there are enough files."""
     documents, found, tries = sorted(documents, key=lambda d: (d["package"], d["path"])), [], 0
     rng.shuffle(documents)
@@ -54,14 +66,14 @@ def places(documents, count, rng, prefix_chars, suffix_chars):
             continue
         number = rng.choice(numbers)
         line = lines[number]
-        cuts = [m.start() for m in WORD_BORDER.finditer(line) if line[:m.start()].strip() and len(line[m.start():].strip()) >= 3]
-        if not cuts:
+        possible = cuts(line, options.cut)
+        if not possible:
             continue
-        cut = rng.choice(cuts)
+        cut = rng.choice(possible)
         before = "".join(part + "\n" for part in lines[:number])
-        if len(before) > prefix_chars:
-            before = before[-prefix_chars:].split("\n", 1)[-1]
-        after = ("\n" + "\n".join(lines[number + 1:]))[:suffix_chars]
+        if len(before) > options.prefix_chars:
+            before = before[-options.prefix_chars:].split("\n", 1)[-1]
+        after = ("\n" + "\n".join(lines[number + 1:]))[:options.suffix_chars]
         found.append({"language": document["language"], "before": before, "typed": line[:cut], "rest": line[cut:].rstrip(), "after": after})
     return found
 
@@ -126,7 +138,7 @@ def chosen_places(options):
     for language in sorted({d["language"] for d in documents}):
         own = [d for d in documents if d["language"] == language]
         wanted = [d for d in own if d["split"] == options.split]
-        made = places(wanted or own, options.per_language, random.Random(options.seed), options.prefix_chars, options.suffix_chars)
+        made = places(wanted or own, options.per_language, random.Random(options.seed), options)
         for place in made:
             place["language"] = language if wanted else language + "*"
         found += made
@@ -137,6 +149,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("corpus")
     parser.add_argument("model")
+    parser.add_argument("--cut", choices=["border", "inside", "start"], default="border")
     for name, default in [("weights", None), ("layouts", "line-start,plain"), ("split", "package"), ("show", "0"), ("out", None)]:
         parser.add_argument(f"--{name}", default=default)
     for name, default in [("per-language", 48), ("prefix-chars", 900), ("suffix-chars", 120), ("new-tokens", 32), ("batch", 12), ("seed", 5), ("threads", 1)]:
@@ -151,7 +164,7 @@ def main():
         model.load_state_dict(state)
     ends = {tokenizer.convert_tokens_to_ids(t) for t in ("<|endoftext|>", "<|im_end|>")}
     found, results = chosen_places(options), {}
-    print(f"{len(found)} places, {options.split} split, seed {options.seed}, at most {options.prefix_chars} + {options.suffix_chars} characters")
+    print(f"{len(found)} places, {options.cut} cut, {options.split} split, seed {options.seed}, at most {options.prefix_chars} + {options.suffix_chars} characters")
     for layout in options.layouts.split(","):
         prompts = [prompt_ids(tokenizer, place, layout) for place in found]
         order, texts = sorted(range(len(found)), key=lambda n: len(prompts[n])), {}

@@ -96,6 +96,22 @@ const GAP_TOKENS_MIN: usize = 16;
 /// The sentinels around a gap.
 const NUM_SENTINELS: usize = 3;
 
+/// Tokens by which the place of the typed part of a line grows. Few lines of code are longer, so that most are typed
+/// from end to end without moving a border before them; it costs as many tokens of the other texts where those are cut.
+const LINE_TOKENS: usize = 64;
+
+/// Returns the tokens kept for what is typed on the cursor's line and may still be typed. All borders before it depend
+/// on what is left, and one that moved at a keystroke would have everything behind it computed anew.
+fn reserved_for_line(num_typed: usize, layout: Layout, room: usize) -> usize {
+    match layout {
+        Layout::Plain => num_typed,
+        Layout::LineStart => {
+            let whole = (num_typed / LINE_TOKENS + 1) * LINE_TOKENS;
+            num_typed.max(whole.min(room / 4))
+        }
+    }
+}
+
 /// Builds prompts for one model.
 #[derive(Clone, Copy, Debug)]
 pub struct PromptBuilder<'a> {
@@ -121,7 +137,7 @@ impl PromptBuilder<'_> {
         let room = self.room(max_tokens, GAP_TOKENS_MIN)?;
         let block = budget::block_tokens(self.context_tokens_max);
         let (before, typed) = self.split_typed(template.layout(), gap.prefix, room)?;
-        let total = room - typed.len() - NUM_SENTINELS;
+        let total = room - reserved_for_line(typed.len(), template.layout(), room) - NUM_SENTINELS;
         let prefix = self
             .tokenizer
             .encode(&before[budget::tail_worth_encoding(before, self.context_tokens_max)..])?;

@@ -152,6 +152,29 @@ fn typing_line_after_line_seldom_moves_the_window() {
 }
 
 #[test]
+fn typing_a_line_leaves_all_that_stands_before_it() {
+    let tokenizer = tokenizer();
+    let template = template(tokenizer, by_name("qwen2.5-coder").unwrap());
+    let builder = builder(tokenizer, 1024);
+    let other = [ContextItem { name: "b.py".to_owned(), content: lines(300, 5).concat() }];
+    let after = lines(60, 1).concat();
+    // Files of all lengths about the window's: a border that moves with what is left moves in some of them.
+    for num_lines in 30..150 {
+        let mut text = lines(num_lines, 2).concat();
+        let mut before_line: Option<Vec<u32>> = None;
+        for word in ["    let", " value", " =", " compute", "(", "previous", " + 1", ")", ";"] {
+            text.push_str(word);
+            let prompt = builder.gap(&template, gap(&text, &after, &other), 64).unwrap();
+            let (origin, typed) = prompt.spans.last().unwrap();
+            assert_eq!(*origin, Origin::Typed);
+            let now = &prompt.token_ids[..typed.start];
+            assert!(before_line.is_none_or(|last| last == now), "{num_lines} lines, {word}");
+            before_line = Some(now.to_vec());
+        }
+    }
+}
+
+#[test]
 fn a_line_without_end_is_cut_and_not_refused() {
     let tokenizer = tokenizer();
     let template = template(tokenizer, by_name("lacuna-demo").unwrap());
