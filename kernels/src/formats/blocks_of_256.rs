@@ -22,7 +22,7 @@ pub(super) fn q2k(block: &[u8; 84]) -> [CodeRun; NUM_RUNS] {
     std::array::from_fn(|run| {
         let factors = &block[2 * run..2 * run + 2];
         CodeRun {
-            codes: two_bits(&block[16..80], run).map(|code| code.cast_signed()),
+            codes: two_bits(&block[16..80], run).map(u8::cast_signed),
             scales: [0, 1].map(|half| scale * f32::from(factors[half] & 15)),
             mins: [0, 1].map(|half| min_scale * f32::from(factors[half] >> 4)),
         }
@@ -56,7 +56,7 @@ pub(super) fn q4k(block: &[u8; 144]) -> [CodeRun; NUM_RUNS] {
     let (scale, min_scale) = (half_at(block, 0), half_at(block, 2));
     std::array::from_fn(|run| {
         let (s, m) = six_bit_pair(&block[4..16], run);
-        let codes = four_bits(&block[16..], run).map(|code| code.cast_signed());
+        let codes = four_bits(&block[16..], run).map(u8::cast_signed);
         CodeRun::uniform(codes, scale * s, min_scale * m)
     })
 }

@@ -20,7 +20,7 @@ pub(super) fn q4_0(block: &[u8; 18]) -> [CodeRun; 1] {
 
 /// Four bits and an offset, which is a minimum of the other sign.
 pub(super) fn q4_1(block: &[u8; 20]) -> [CodeRun; 1] {
-    let codes = nibbles(&block[4..]).map(|code| code.cast_signed());
+    let codes = nibbles(&block[4..]).map(u8::cast_signed);
     [CodeRun::uniform(codes, half_at(block, 0), -half_at(block, 2))]
 }
 
@@ -32,7 +32,7 @@ pub(super) fn q5_0(block: &[u8; 22]) -> [CodeRun; 1] {
 
 /// Five bits and an offset.
 pub(super) fn q5_1(block: &[u8; 24]) -> [CodeRun; 1] {
-    let codes = five_bits(&block[4..8], &block[8..]).map(|code| code.cast_signed());
+    let codes = five_bits(&block[4..8], &block[8..]).map(u8::cast_signed);
     [CodeRun::uniform(codes, half_at(block, 0), -half_at(block, 2))]
 }
 
