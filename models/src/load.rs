@@ -147,8 +147,10 @@ pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelErr
 pub fn weight_bytes(spec: &DecoderSpec, format: WeightFormat) -> Result<u64, ModelError> {
     let num_parameters = arch::plan(spec)?.num_parameters();
     Ok(match format {
-        WeightFormat::Stored => num_parameters * spec.dtype.num_bytes() as u64,
-        WeightFormat::F32 => num_parameters * DType::F32.num_bytes() as u64,
+        WeightFormat::Stored => {
+            num_parameters * spec.dtype.block_bytes() as u64 / spec.dtype.block_len() as u64
+        }
+        WeightFormat::F32 => num_parameters * DType::F32.block_bytes() as u64,
         // An eight-bit integer each, and a half-precision scale for each 32.
         WeightFormat::Int8 => num_parameters * 17 / 16,
     })

@@ -16,6 +16,7 @@ use crate::checks::Check;
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::pool::Pool;
+use crate::cpu::quantized::CodePanels;
 use crate::cpu::simd::{Simd, TILE};
 use crate::widen::for_each_widened;
 
@@ -42,6 +43,7 @@ pub(crate) enum Weights {
     F32(Panels<f32>),
     Bf16(Panels<bf16>),
     F16(Panels<f16>),
+    Codes(CodePanels),
 }
 
 /// Panels of one element type: `[num_panels, steps_per_panel, STEP]`.
@@ -52,23 +54,28 @@ pub(crate) struct Panels<E> {
 }
 
 impl CpuMatrix {
-    /// Packs the parts into one matrix. Parts of different types become f32, which holds them all exactly.
+    /// Packs the parts into one matrix. Plain parts of different types, or beside parts in blocks, become f32, which
+    /// holds them all; blocks of different types become integers that hold them all, as do all parts of int8.
     pub(crate) fn new(
         pool: &mut Pool,
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<Self, BackendError> {
         let (rows, cols) = Check("matrix").matrix_parts(parts)?;
+        if is_in_codes(parts, format) {
+            let weights = Weights::Codes(CodePanels::new(pool, parts, rows, cols)?);
+            return Ok(Self { rows, cols, weights });
+        }
         let first = parts[0].dtype;
         let is_uniform = parts.iter().all(|part| part.dtype == first);
         let dtype = match format {
-            WeightFormat::Stored if is_uniform => first,
+            WeightFormat::Stored if is_uniform && !first.is_blocks() => first,
             WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
         };
         let weights = match dtype {
-            DType::F32 => Weights::F32(Panels::new(pool, parts, rows, cols)?),
             DType::Bf16 => Weights::Bf16(Panels::new(pool, parts, rows, cols)?),
             DType::F16 => Weights::F16(Panels::new(pool, parts, rows, cols)?),
+            _ => Weights::F32(Panels::new(pool, parts, rows, cols)?),
         };
         Ok(Self { rows, cols, weights })
     }
@@ -79,6 +86,7 @@ impl CpuMatrix {
             Weights::F32(panels) => panels.bytes_per_panel() / PANEL,
             Weights::Bf16(panels) => panels.bytes_per_panel() / PANEL,
             Weights::F16(panels) => panels.bytes_per_panel() / PANEL,
+            Weights::Codes(panels) => panels.bytes_per_panel() / PANEL,
         }
     }
 
@@ -88,7 +96,17 @@ impl CpuMatrix {
             Weights::F32(panels) => panels.widen_row(row, out),
             Weights::Bf16(panels) => panels.widen_row(row, out),
             Weights::F16(panels) => panels.widen_row(row, out),
+            Weights::Codes(panels) => panels.widen_row(row, out),
         }
+    }
+}
+
+/// Returns whether the parts become integers.
+fn is_in_codes(parts: &[MatrixData<'_>], format: WeightFormat) -> bool {
+    match format {
+        WeightFormat::Stored => parts.iter().all(|part| part.dtype.is_blocks()),
+        WeightFormat::F32 => false,
+        WeightFormat::Int8 => true,
     }
 }
 
@@ -152,8 +170,7 @@ fn stored_row<'a>(parts: &[MatrixData<'a>], mut row: usize) -> MatrixData<'a> {
         }
         row -= part.rows;
     }
-    let num_bytes = part.cols * part.dtype.num_bytes();
-    MatrixData { rows: 1, bytes: &part.bytes[row * num_bytes..(row + 1) * num_bytes], ..part }
+    part.row(row)
 }
 
 fn pack_row<E: Element>(row: &MatrixData<'_>, lane: usize, panel: &mut [E]) {

@@ -6,6 +6,7 @@
 //! | `pool`, `grid` | threads, and matrices cut into tiles for them |
 //! | `aligned`, `matrix`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
 //! | `linear/` | products, from one row to a whole prefill |
+//! | `quantized/` | products of weights in four and eight bits |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
 //! | `rotary`, `norm`, `activation`, `gather` | the rest |
 //! | `bandwidth` | how fast the memory can be read, for benches |
@@ -13,9 +14,9 @@
 //! # Invariant
 //! What an operator computes for a row depends on that row (and its context) alone: not on the rows beside it, the number
 //! of threads, or how a prefill was cut. Batched is alone and chunked is whole, bit for bit, on a tier. Tiers differ
-//! from each other in the last bits.
+//! from each other in the last bits, but for products of integers, which are the same on all.
 //!
-//! Here `unsafe` lives in four files: `pool`, `grid` and the two tiers of `simd` that call intrinsics.
+//! Here `unsafe` lives in `pool`, `grid` and the tiers of `simd` and `quantized/dot` that call intrinsics.
 
 #![expect(clippy::inline_always, reason = "a vector loop must be inlined into its tier's function")]
 #![expect(clippy::needless_range_loop, reason = "register tiles are indexed by row and column")]
@@ -31,6 +32,7 @@ mod linear;
 mod matrix;
 mod norm;
 mod pool;
+mod quantized;
 mod rotary;
 mod simd;
 mod step;
@@ -45,6 +47,7 @@ use crate::cpu::linear::{Epilogue, Linear, Rounding};
 use crate::cpu::matrix::Weights;
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
+use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
 use crate::metadata::{AttentionShape, StepInput};
 use crate::rope_table::RopeTable;
@@ -92,6 +95,7 @@ pub struct CpuBackend {
     pool: Pool,
     vectors: Vectors,
     rounding: Rounding,
+    quantized: QuantizedProducts,
 }
 
 /// A flat buffer of activations, or a vector of weights, on cache lines.
@@ -115,7 +119,8 @@ impl CpuBackend {
         }
         let pool =
             Pool::new(num_threads).map_err(|source| CpuError::Spawn { num_threads, source })?;
-        Ok(Self { pool, vectors, rounding: Rounding::none() })
+        let (rounding, quantized) = (Rounding::none(), QuantizedProducts::new(vectors));
+        Ok(Self { pool, vectors, rounding, quantized })
     }
 
     /// Returns the instruction set in use.
@@ -130,7 +135,7 @@ impl CpuBackend {
         linear: Linear<'_>,
         out: &mut CpuBuffer,
     ) -> Result<(), BackendError> {
-        let Self { pool, vectors, rounding } = self;
+        let Self { pool, vectors, rounding, quantized } = self;
         let out = out.0.as_mut_slice();
         match &linear.matrix.weights {
             Weights::Bf16(panels) if vectors.tier().rounds_to_bf16() => {
@@ -141,6 +146,9 @@ impl CpuBackend {
             }
             Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => {
                 linear.run(pool, *vectors, out);
+            }
+            Weights::Codes(panels) => {
+                quantized.run(check, linear, panels, (pool, *vectors), out)?;
             }
         }
         Ok(())
@@ -185,14 +193,19 @@ impl Backend for CpuBackend {
         format: WeightFormat,
     ) -> Result<CpuMatrix, BackendError> {
         let matrix = CpuMatrix::new(&mut self.pool, parts, format)?;
-        if self.vectors.tier().rounds_to_bf16() && matches!(matrix.weights, Weights::Bf16(_)) {
-            self.rounding.expect(matrix.cols);
+        match &matrix.weights {
+            Weights::Bf16(_) if self.vectors.tier().rounds_to_bf16() => {
+                self.rounding.expect(matrix.cols);
+            }
+            Weights::Codes(panels) => self.quantized.expect(panels),
+            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => {}
         }
         Ok(matrix)
     }
 
     fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
-        self.rounding.reserve(max_num_rows)
+        self.rounding.reserve(max_num_rows)?;
+        self.quantized.reserve(max_num_rows)
     }
 
     fn vector(&self, values: &[f32]) -> Result<CpuBuffer, BackendError> {

@@ -58,7 +58,7 @@ pub(crate) struct StoredTensor<'a> {
 impl<'a> StoredTensor<'a> {
     /// Views all elements as one row.
     fn as_row(&self) -> MatrixData<'a> {
-        let cols = self.bytes.len() / self.dtype.num_bytes();
+        let cols = self.bytes.len() / self.dtype.block_bytes() * self.dtype.block_len();
         MatrixData { rows: 1, cols, dtype: self.dtype, bytes: self.bytes }
     }
 }

@@ -15,7 +15,7 @@ use safetensors::{
 use crate::{
     arch,
     config::DecoderSpec,
-    error::ModelError,
+    error::{ModelError, WeightsError},
     weights::{TensorSpec, Weights},
 };
 
@@ -36,28 +36,33 @@ const RUN_LEN: usize = 1 << 16;
 /// [`ModelError::Backend`] where memory is short.
 pub fn random_weights(spec: &DecoderSpec, seed: u64) -> Result<Weights, ModelError> {
     let plan = arch::plan(spec)?;
-    let (dtype, mut end) = (spec.dtype, 0);
+    let (stored, mut end) = (stored_dtype(spec.dtype, &plan.embedding)?, 0);
     let mut infos = Vec::new();
     for tensor in plan.tensors() {
-        let start = end;
-        end += tensor.num_elements() * dtype.num_bytes();
-        infos.push((tensor.name.clone(), info(tensor, dtype, (start, end))));
+        let data_offsets = (end, end + tensor.num_elements() * spec.dtype.block_bytes());
+        end = data_offsets.1;
+        let info = TensorInfo { dtype: stored, shape: tensor.shape.clone(), data_offsets };
+        infos.push((tensor.name.clone(), info));
     }
     let header = header(infos)?;
     let mut file = allocate::zeroed(header.len() + end, "the host")?;
     let (head, data) = file.split_at_mut(header.len());
     head.copy_from_slice(&header);
-    fill(plan.tensors(), dtype, seed, data);
+    fill(plan.tensors(), spec.dtype, seed, data);
     Weights::from_bytes(FILE, file)
 }
 
-fn info(tensor: &TensorSpec, dtype: DType, data_offsets: (usize, usize)) -> TensorInfo {
-    let dtype = match dtype {
-        DType::F32 => StoredDtype::F32,
-        DType::Bf16 => StoredDtype::BF16,
-        DType::F16 => StoredDtype::F16,
-    };
-    TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets }
+/// Returns the type as safetensors know it; they have no blocks.
+fn stored_dtype(dtype: DType, tensor: &TensorSpec) -> Result<StoredDtype, WeightsError> {
+    match dtype {
+        DType::F32 => Ok(StoredDtype::F32),
+        DType::Bf16 => Ok(StoredDtype::BF16),
+        DType::F16 => Ok(StoredDtype::F16),
+        blocks => {
+            let (file, tensor) = (FILE.to_owned(), tensor.name.clone());
+            Err(WeightsError::Dtype { file, tensor, found: format!("{blocks:?}") })
+        }
+    }
 }
 
 /// Returns what stands before the tensors: the length of the rest, and the list of tensors padded to whole words.
@@ -89,7 +94,7 @@ fn fill<'a>(
     let mut runs = Vec::new();
     let mut state = seed;
     for tensor in tensors {
-        let (bytes, rest) = data.split_at_mut(tensor.num_elements() * dtype.num_bytes());
+        let (bytes, rest) = data.split_at_mut(tensor.num_elements() * dtype.block_bytes());
         data = rest;
         let (centre, spread) = match tensor.shape[..] {
             // A uniform variable in ±√(3/n) has variance 1/n.
@@ -97,7 +102,7 @@ fn fill<'a>(
             _ if tensor.name.ends_with("bias") => (0.0, 0.1),
             _ => (1.0, 0.1),
         };
-        for bytes in bytes.chunks_mut(RUN_LEN * dtype.num_bytes()) {
+        for bytes in bytes.chunks_mut(RUN_LEN * dtype.block_bytes()) {
             runs.push(Run { centre, spread, seed: draw(&mut state), bytes });
         }
     }
@@ -121,9 +126,10 @@ fn deal(runs: Vec<Run<'_>>, num_hands: usize) -> Vec<Vec<Run<'_>>> {
 impl Run<'_> {
     fn draw(self, dtype: DType) {
         match dtype {
-            DType::F32 => self.write(f32::to_le_bytes),
             DType::Bf16 => self.write(|value| bf16::from_f32(value).to_le_bytes()),
             DType::F16 => self.write(|value| f16::from_f32(value).to_le_bytes()),
+            // F32; blocks were refused before.
+            _ => self.write(f32::to_le_bytes),
         }
     }
 

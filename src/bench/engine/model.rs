@@ -78,10 +78,9 @@ pub fn facts(
 }
 
 fn format_name(spec: &DecoderSpec, format: WeightFormat) -> &'static str {
-    match (format, spec.dtype) {
-        (WeightFormat::Int8, _) => "int8",
-        (WeightFormat::F32, _) | (WeightFormat::Stored, models::DType::F32) => "f32",
-        (WeightFormat::Stored, models::DType::Bf16) => "bf16",
-        (WeightFormat::Stored, models::DType::F16) => "f16",
+    match format {
+        WeightFormat::Int8 => "int8",
+        WeightFormat::F32 => "f32",
+        WeightFormat::Stored => spec.dtype.name(),
     }
 }

@@ -78,6 +78,7 @@ impl Linear<'_> {
             Weights::F32(panels) => self.exact(vectors, panels, tile),
             Weights::Bf16(panels) => self.exact(vectors, panels, tile),
             Weights::F16(panels) => self.exact(vectors, panels, tile),
+            Weights::Codes(_) => unreachable!("products of integers are `quantized`'s"),
         });
     }
 
