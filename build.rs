@@ -1,8 +1,6 @@
 //! Tells the binary which commit it was built from, so that a measurement can say it. Without git, or without a
 //! repository, the build goes on and the commit is unknown; `BUILD_COMMIT` at build time says it instead.
 
-#![expect(clippy::print_stdout, reason = "a build script speaks to cargo on standard output")]
-
 use std::{path::Path, process::Command};
 
 fn main() {

@@ -63,6 +63,7 @@ impl Provider for Instantly {
                 text: (*text).to_owned(),
                 logprobs: Vec::new(),
                 finish_reason: (index == last).then_some(FinishReason::Stop),
+                usage: None,
             })
         });
         let events = chunks.chain([CompletionEvent::Done(Usage::default())]).map(Ok);

@@ -26,8 +26,8 @@ const FENCED: &[(&str, &[&str])] = &[
     ("axum::", &["src/api/", "src/server"]),
     ("candle_core::", &["models/", "kernels/", "src/engine/model_runner"]),
     ("clap::", &["src/cli/", "src/config/"]),
-    // The environment: variables, arguments, the working folder.
-    ("env::", &["src/config/", "kernels/build.rs"]),
+    // The environment: variables, arguments, the working folder. A bench names what it was built for.
+    ("env::", &["src/config/", "src/bench/machine.rs", "kernels/build.rs"]),
     ("hyper::", &["src/client/", "src/server"]),
     ("kernels::", &["kernels/", "models/"]),
     (

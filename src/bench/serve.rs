@@ -298,9 +298,9 @@ impl Running<'_> {
             ignores_eos: self.plan.ignores_eos,
             model: self.target.model.as_deref(),
         };
-        let start = self.began.elapsed();
+        let (start, began) = (self.began.elapsed(), Instant::now());
         let outcome = complete(self.target, &question).await;
-        let total = self.began.elapsed() - start;
+        let total = began.elapsed();
         let mut seen = self.seen.borrow_mut();
         match outcome {
             Ok(timing) => seen.take(index, start, timing),
@@ -359,7 +359,7 @@ impl Seen {
         if let Some(first) = timing.first_text
             && completion_tokens > 1
         {
-            let writing = (timing.total - first).as_secs_f64();
+            let writing = timing.total.saturating_sub(first).as_secs_f64();
             self.per_token.push(writing / (completion_tokens - 1) as f64);
         }
         self.gaps.extend(timing.gaps.iter().map(Duration::as_secs_f64));

@@ -170,6 +170,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         max_tokens: gap.max_tokens.map(NonZeroU32::get),
         stop: None,
         stop_token_ids: Vec::new(),
+        ignores_eos: false,
         num_choices: 1,
         logprobs: None,
         deadline: None,

@@ -33,7 +33,7 @@ impl EventParser {
     ///
     /// # Errors
     /// [`EventTooLong`].
-    pub fn next(&mut self) -> Result<Option<String>, EventTooLong> {
+    pub fn next_event(&mut self) -> Result<Option<String>, EventTooLong> {
         loop {
             let rest = &self.bytes[self.line_start..];
             let Some(len) = rest.iter().position(|byte| *byte == b'\n') else {
@@ -72,7 +72,7 @@ mod tests {
         let mut events = Vec::new();
         for chunk in TEXT.as_bytes().chunks(chunk_len) {
             parser.push(chunk);
-            while let Some(event) = parser.next().unwrap() {
+            while let Some(event) = parser.next_event().unwrap() {
                 events.push(event);
             }
         }
@@ -91,14 +91,14 @@ mod tests {
         let mut parser = EventParser::default();
         parser.push(b"data: ");
         parser.push(&vec![b'x'; EVENT_BYTES_MAX + 1]);
-        assert_eq!(parser.next(), Err(EventTooLong));
+        assert_eq!(parser.next_event(), Err(EventTooLong));
         let mut parser = EventParser::default();
         for _ in 0..3 {
             parser.push(b"data: ");
             parser.push(&vec![b'x'; EVENT_BYTES_MAX / 2]);
             parser.push(b"\n");
-            let _ = parser.next();
+            let _ = parser.next_event();
         }
-        assert_eq!(parser.next(), Err(EventTooLong));
+        assert_eq!(parser.next_event(), Err(EventTooLong));
     }
 }

@@ -298,7 +298,7 @@ impl EventStream {
     /// [`ClientError::CutOff`].
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
-            if let Some(data) = self.parser.next().map_err(cut_off("the answer"))? {
+            if let Some(data) = self.parser.next_event().map_err(cut_off("the answer"))? {
                 return Ok(Some(data));
             }
             match self.answer.next().await? {

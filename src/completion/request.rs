@@ -25,6 +25,9 @@ pub struct CompletionRequest {
     pub stop: Option<Vec<String>>,
     /// Token ids that end a choice, besides the model's own.
     pub stop_token_ids: Vec<u32>,
+    /// Whether a choice goes on where the model, or its family, would end it: only what the request itself names, and
+    /// its lengths, end it then.
+    pub ignores_eos: bool,
     /// Number of choices, at least 1.
     pub num_choices: u32,
     /// Number of alternatives to report at each token; `Some(0)` reports the chosen token alone.

@@ -59,6 +59,8 @@ pub struct CompletionChunk {
     pub logprobs: Vec<TokenLogprob>,
     /// Set on the last chunk of the choice.
     pub finish_reason: Option<FinishReason>,
+    /// Tokens read and written so far over all choices, where the provider counts along.
+    pub usage: Option<Usage>,
 }
 
 /// A choice that ended.

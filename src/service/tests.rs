@@ -37,6 +37,7 @@ impl Provider for Stalling {
             text: format!("{} s", left.map_or(0, |left| left.as_secs_f64().round() as u64)),
             logprobs: Vec::new(),
             finish_reason: None,
+            usage: None,
         };
         let first = futures_util::future::ready(Ok(CompletionEvent::Chunk(chunk)));
         let events = futures_util::StreamExt::chain(stream::once(first), stream::pending());
@@ -69,6 +70,7 @@ fn request(deadline: Option<Instant>) -> CompletionRequest {
         max_tokens: None,
         stop: None,
         stop_token_ids: Vec::new(),
+        ignores_eos: false,
         num_choices: 1,
         logprobs: None,
         deadline,

@@ -204,7 +204,7 @@ fn broken_parameters() -> Vec<(&'static str, Value)> {
         ("logit_bias", biases),
         ("seed", json!(1.5)),
         ("seed", json!(1e30)),
-        ("ignore_eos", json!(true)),
+        ("ignore_eos", json!("yes")),
         ("min_tokens", json!(5)),
         ("bad_words", json!(["sEcReT"])),
         ("response_format", json!({"type": "json_object"})),

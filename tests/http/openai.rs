@@ -115,7 +115,7 @@ async fn translates_parameters() {
         "stop": ["\n", "", "b"], "presence_penalty": 1, "frequency_penalty": -2, "seed": -1,
         "logit_bias": {"7": -100, "8": 0.5}, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.5,
         "stop_token_ids": [5], "user": "u",
-        "ignore_eos": false, "min_tokens": 0, "bad_words": [], "unheard_of": {"x": [1]},
+        "ignore_eos": true, "min_tokens": 0, "bad_words": [], "unheard_of": {"x": [1]},
     }))
     .await;
     let expected = SamplingParams {
@@ -132,7 +132,7 @@ async fn translates_parameters() {
     assert_eq!(request.sampling, expected);
     assert_eq!((request.max_tokens, request.num_choices, request.logprobs), (Some(16), 2, Some(0)));
     assert_eq!(request.stop, Some(vec!["\n".to_owned(), "b".to_owned()]));
-    assert_eq!(request.stop_token_ids, [5]);
+    assert_eq!((request.stop_token_ids, request.ignores_eos), (vec![5], true));
 }
 
 /// Absent, null and neutral values.
@@ -176,6 +176,7 @@ async fn takes_defaults_where_nothing_is_said() {
     assert_eq!(request.sampling, SamplingParams::greedy());
     assert_eq!((request.max_tokens, request.num_choices, request.logprobs), (None, 1, None));
     assert_eq!((request.stop, request.model.as_deref()), (None, Some("org/scripted")));
+    assert!(!request.ignores_eos);
 
     let stop = asked(json!({"prompt": "a", "stop": "```", "top_k": -1})).await;
     assert_eq!((stop.stop, stop.sampling.top_k), (Some(vec!["```".to_owned()]), 0));

@@ -1,7 +1,7 @@
 //! OpenAI's dialect, streamed: every event to the byte.
 
 use lacuna::{
-    completion::FinishReason,
+    completion::{FinishReason, Usage},
     provider::{ProviderError, ProviderErrorKind},
 };
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     TestServer,
     client::{self, Answer, post},
-    provider::{Script, Step, USAGE, chunk, end, sum, token},
+    provider::{Script, Step, USAGE, chunk, counted, end, sum, token},
 };
 
 const PATH: &str = "/v1/completions";
@@ -63,6 +63,32 @@ async fn streams_to_the_byte() {
     );
     let expected = [event(first, null), event(last, null), event("", usage), "[DONE]".to_owned()];
     assert_eq!(events(&answer.await), expected);
+}
+
+/// As vLLM has it: with the usage of the end, that of each piece may be asked for.
+#[tokio::test]
+async fn streams_usage_with_every_piece_that_is_counted() {
+    let so_far = |num_completion_tokens| Usage { num_completion_tokens, ..USAGE };
+    let script = vec![
+        counted(chunk(0, "a"), so_far(1)),
+        chunk(0, "b"),
+        counted(end(0, "", FinishReason::Stop), so_far(2)),
+        Step::Done(USAGE),
+    ];
+    let server = TestServer::start(Script::Play(script)).await;
+    let told = async |options: Value| {
+        let answer = stream(&server, json!({"prompt": "x", "stream_options": options})).await;
+        let usage = |event: &String| {
+            let event: Value = serde_json::from_str(event).ok()?;
+            Some(event.get("usage")?["completion_tokens"].as_u64())
+        };
+        events(&answer).iter().map(usage).collect::<Vec<_>>()
+    };
+    let all = json!({"include_usage": true, "continuous_usage_stats": true});
+    assert_eq!(told(all).await, [Some(Some(1)), Some(None), Some(Some(2)), Some(Some(2)), None]);
+    let last = json!({"include_usage": true, "continuous_usage_stats": false});
+    assert_eq!(told(last).await, [Some(None), Some(None), Some(None), Some(Some(2)), None]);
+    assert_eq!(told(json!({"continuous_usage_stats": true})).await, [None; 4]);
 }
 
 #[tokio::test]

@@ -184,6 +184,6 @@ mod tests {
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / len;
         // A uniform variable in ±0.5 has variance 1/12.
         assert!((mean - 1.0).abs() < 0.01 && (variance - 1.0 / 12.0).abs() < 0.001);
-        assert_ne!(values[0], values[RUN_LEN], "each run has a seed of its own");
+        assert_ne!(values[0].to_bits(), values[RUN_LEN].to_bits(), "each run has its own seed");
     }
 }

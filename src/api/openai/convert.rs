@@ -36,7 +36,28 @@ pub(super) struct Asked {
     /// Choices of each prompt.
     pub(super) num_choices: u32,
     pub(super) is_streaming: bool,
-    pub(super) has_usage: bool,
+    pub(super) usage: StreamUsage,
+}
+
+/// Which events of a stream tell the tokens read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamUsage {
+    /// None.
+    Absent,
+    /// One of its own at the end.
+    Last,
+    /// That one, and each piece those so far.
+    Continuous,
+}
+
+impl From<WireStreamOptions> for StreamUsage {
+    fn from(wire: WireStreamOptions) -> Self {
+        match (wire.include_usage, wire.continuous_usage_stats) {
+            (Some(true), Some(true)) => Self::Continuous,
+            (Some(true), _) => Self::Last,
+            _ => Self::Absent,
+        }
+    }
 }
 
 /// Checks a body and translates it.
@@ -61,6 +82,7 @@ pub(super) fn asked(
         max_tokens: integer("max_tokens", wire.max_tokens, 1, u32::MAX)?,
         stop: stop(wire.stop, limits.num_stops_limit)?,
         stop_token_ids: stop_token_ids(wire.stop_token_ids, model)?,
+        ignores_eos: wire.ignore_eos.unwrap_or(false),
         num_choices,
         logprobs,
         deadline: None,
@@ -70,8 +92,7 @@ pub(super) fn asked(
     let echo = wire.echo.unwrap_or(false).then(|| echo(&prompt, logprobs)).transpose()?;
     let inputs = inputs(prompt, wire.suffix, model)?;
     check_sequences(inputs.len(), num_choices, service.num_sequences_max())?;
-    let Object(WireStreamOptions { include_usage }) =
-        wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
+    let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
     Ok(Asked {
         requests: inputs
             .into_iter()
@@ -80,7 +101,7 @@ pub(super) fn asked(
         echo,
         num_choices,
         is_streaming: wire.stream.unwrap_or(false),
-        has_usage: include_usage.unwrap_or(false),
+        usage: options.into(),
     })
 }
 
@@ -105,7 +126,6 @@ fn check_unsupported(wire: &WireRequest) -> Result<(), ApiError> {
     let members = [
         ("allowed_token_ids", wire.allowed_token_ids),
         ("bad_words", wire.bad_words),
-        ("ignore_eos", wire.ignore_eos),
         ("include_stop_str_in_output", wire.include_stop_str_in_output),
         ("min_tokens", wire.min_tokens),
         ("prompt_logprobs", wire.prompt_logprobs),

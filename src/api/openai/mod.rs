@@ -172,9 +172,9 @@ async fn answer(
         return whole(service, head, account, asked).await;
     }
     let has_logprobs = asked.requests.iter().any(|request| request.logprobs.is_some());
-    let Asked { num_choices, echo, has_usage, .. } = asked;
+    let Asked { num_choices, echo, usage, .. } = asked;
     let streams = start(service, account, asked.requests).await?;
-    let answer = Answer { head, num_choices, echo, has_logprobs, has_usage, _admission: admission };
+    let answer = Answer { head, num_choices, echo, has_logprobs, usage, _admission: admission };
     Ok(stream::respond(answer, streams).await?)
 }
 

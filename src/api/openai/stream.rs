@@ -12,11 +12,12 @@ use futures_util::{
 use crate::api::{
     Admission, finish_reason_name,
     openai::{
-        Head, OpenAiError, convert,
+        Head, OpenAiError,
+        convert::{self, StreamUsage},
         wire::{WireChoice, WireUsage, WireUsageMember},
     },
 };
-use crate::completion::CompletionChunk;
+use crate::completion::{CompletionChunk, Usage};
 use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
 
 /// What every event says, and what the answer is made of.
@@ -26,7 +27,8 @@ pub(super) struct Answer {
     /// The prompts' texts, where they are to stand before the answers.
     pub(super) echo: Option<Vec<String>>,
     pub(super) has_logprobs: bool,
-    pub(super) has_usage: bool,
+    /// Which events tell the tokens.
+    pub(super) usage: StreamUsage,
     /// Held to the end of the answer.
     pub(super) _admission: Admission,
 }
@@ -39,7 +41,8 @@ pub(super) async fn respond(
     answer: Answer,
     streams: Vec<CompletionStream>,
 ) -> Result<Response, ProviderError> {
-    let num_choices_all = streams.len() * answer.num_choices as usize;
+    let num_prompts = streams.len();
+    let num_choices_all = num_prompts * answer.num_choices as usize;
     let mut events = merge(streams);
     let first = match events.next().await {
         Some((_, Err(error))) => return Err(error),
@@ -49,7 +52,7 @@ pub(super) async fn respond(
         choices: vec![ChoiceState::default(); num_choices_all],
         events: stream::iter(first).chain(events).boxed(),
         phase: Phase::Running,
-        usage: WireUsage::default(),
+        usages: vec![Usage::default(); num_prompts],
         answer,
     };
     Ok(Sse::new(sse_events(state)).into_response())
@@ -102,7 +105,8 @@ struct Streaming {
     choices: Vec<ChoiceState>,
     events: BoxStream<'static, PromptEvent>,
     phase: Phase,
-    usage: WireUsage,
+    /// Of each prompt, as far as it is known.
+    usages: Vec<Usage>,
 }
 
 fn sse_events(state: Streaming) -> impl Stream<Item = Result<Event, axum::Error>> + Send {
@@ -118,20 +122,24 @@ impl Streaming {
             match self.phase {
                 Phase::Running => match self.events.next().await {
                     Some((prompt_index, Ok(CompletionEvent::Chunk(chunk)))) => {
+                        let usage = chunk.usage;
+                        if let Some(usage) = usage {
+                            self.usages[prompt_index] = usage;
+                        }
                         if let Some(choice) = self.choice(prompt_index, chunk) {
-                            return Some(self.event(vec![choice], None));
+                            return Some(self.piece(choice, usage.is_some()));
                         }
                     }
-                    Some((_, Ok(CompletionEvent::Done(usage)))) => {
-                        convert::add_usage(&mut self.usage, usage);
+                    Some((prompt_index, Ok(CompletionEvent::Done(usage)))) => {
+                        self.usages[prompt_index] = usage;
                     }
                     Some((_, Err(error))) => return Some(self.fail(error)),
-                    None if self.answer.has_usage => self.phase = Phase::Usage,
-                    None => self.phase = Phase::EndMark,
+                    None if self.answer.usage == StreamUsage::Absent => self.phase = Phase::EndMark,
+                    None => self.phase = Phase::Usage,
                 },
                 Phase::Usage => {
                     self.phase = Phase::EndMark;
-                    return Some(self.event(Vec::new(), Some(self.usage)));
+                    return Some(self.event(Vec::new(), self.counted()));
                 }
                 Phase::EndMark => {
                     self.phase = Phase::Over;
@@ -164,16 +172,29 @@ impl Streaming {
         Some(WireChoice { index: index as u32, text, logprobs, finish_reason })
     }
 
+    fn piece(&self, choice: WireChoice, is_counted: bool) -> Result<Event, axum::Error> {
+        let usage = match self.answer.usage {
+            StreamUsage::Absent => WireUsageMember::Absent,
+            StreamUsage::Continuous if is_counted => self.counted(),
+            StreamUsage::Continuous | StreamUsage::Last => WireUsageMember::Null,
+        };
+        self.event(vec![choice], usage)
+    }
+
+    /// Returns the tokens of all prompts so far.
+    fn counted(&self) -> WireUsageMember {
+        let mut total = WireUsage::default();
+        for usage in &self.usages {
+            convert::add_usage(&mut total, *usage);
+        }
+        WireUsageMember::Counted(total)
+    }
+
     fn event(
         &self,
         choices: Vec<WireChoice>,
-        usage: Option<WireUsage>,
+        usage: WireUsageMember,
     ) -> Result<Event, axum::Error> {
-        let usage = match usage {
-            Some(usage) => WireUsageMember::Counted(usage),
-            None if self.answer.has_usage => WireUsageMember::Null,
-            None => WireUsageMember::Absent,
-        };
         Event::default().json_data(self.answer.head.response(choices, usage))
     }
 

@@ -63,7 +63,8 @@ impl Steps {
         }
     }
 
-    /// Appends a token to the sequence that a row of logits belongs to.
+    /// Appends a token to the sequence that a row of logits belongs to; the prefill must have ended, whose stretches
+    /// count the prompts alone.
     pub fn append(&mut self, row: &SamplingRow, token_id: u32) {
         self.sequences[row.sequence_id.0 as usize].push(token_id);
     }
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_prefill_is_cut_into_chunks_over_sequences_and_then_decodes() {
-        let mut steps = Steps::new(vec![vec![10, 11, 12], vec![20, 21, 22]], 5, 2);
+        let steps = Steps::new(vec![vec![10, 11, 12], vec![20, 21, 22]], 5, 2);
         let stretches = steps.prefill(4);
         assert_eq!(stretches, [0..4, 4..6]);
         let mut batch = Batch::default();
@@ -134,7 +135,6 @@ mod tests {
             (&[0, 1, 2, 3, 4, 5][..], 3)
         );
         assert_eq!(batch.logit_rows, [2], "only a prompt that is whole has a next token");
-        steps.append(&batch.sampling_rows[0].clone(), 13);
 
         steps.fill_prefill(&stretches[1], &mut batch);
         assert_eq!(batch.token_ids, [21, 22]);

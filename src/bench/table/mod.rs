@@ -75,7 +75,7 @@ pub fn engine(run: &Run, result: &EngineResult) -> String {
     let plan = &result.settings;
     let _ = writeln!(
         text,
-        "plan     prompts of {} tokens, {} decoded, steps of {} tokens at most, {} repeats\n",
+        "plan     prompts of {} tokens, {} decoded, steps of {} tokens at most, repeat {}\n",
         plan.prompt_tokens, plan.gen_tokens, plan.max_num_batched_tokens, plan.repeat,
     );
     let mut table = Table::new(&[

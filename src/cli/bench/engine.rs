@@ -68,14 +68,14 @@ struct Loaded {
     seconds: f64,
 }
 
-pub(super) fn run(arguments: EngineArgs, environment: &Environment) -> Result<(), CliError> {
-    let EngineArgs { random_weights, output, config, model, engine, .. } = &arguments;
+pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(), CliError> {
+    let EngineArgs { random_weights, output, config, model, engine, .. } = arguments;
     let mut raw =
         RawConfig { model: model.clone(), engine: engine.clone(), ..RawConfig::default() };
     raw.log.filter = Some("warn".to_owned());
     let path = config.clone().or_else(|| environment.config_file());
     let mut config = Config::load(&raw, environment, path.as_deref())?;
-    let plan = plan(&arguments, &config);
+    let plan = plan(arguments, &config);
     // The measurement has sequences of its own length and number; what a server would reserve is not taken.
     config.model.context_tokens_max = NonZeroU32::new(plan.num_tokens_max() as u32);
     config.engine.num_seqs_max = plan.batch.iter().copied().max().unwrap_or(1);
@@ -84,7 +84,7 @@ pub(super) fn run(arguments: EngineArgs, environment: &Environment) -> Result<()
     let mut progress = Progress::new()?;
     let loaded = load_model(&config, random_weights.as_deref(), &plan, &mut progress)?;
     drop(progress);
-    let command = command(&arguments, &loaded.facts, &plan, &config);
+    let command = command(arguments, &loaded.facts, &plan, &config);
     let measured = measure(loaded, plan, &config)?;
     sink.write("engine", command, measured, table::engine)
 }
@@ -110,14 +110,11 @@ fn load_model(
     plan: &EnginePlan,
     progress: &mut Progress,
 ) -> Result<Loaded, CliError> {
-    let (folder, spec) = match random_weights {
-        Some(name) => (None, named_shape(name)?),
-        None => {
-            let folder = compose::folder(&config.model)?;
-            let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
-            let spec = read_spec(source).context("cannot read the model's configuration")?;
-            (folder, spec)
-        }
+    let folder = if random_weights.is_some() { None } else { compose::folder(&config.model)? };
+    let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
+    let spec = match random_weights {
+        Some(name) => named_shape(name)?,
+        None => read_spec(source).context("cannot read the model's configuration")?,
     };
     if plan.num_tokens_max() > spec.max_position_embeddings {
         return Err(CliError::Usage(anyhow!(
@@ -135,7 +132,6 @@ fn load_model(
     let facts = model::facts(name, random_weights.is_some(), &spec, &options);
     let (facts, traffic) = facts.context("cannot use the model")?;
     let began = Instant::now();
-    let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
     let model = if random_weights.is_some() {
         progress.update(0, 1, "drawing weights");
         model::load_random(spec, &options)

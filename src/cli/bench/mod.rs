@@ -83,7 +83,7 @@ enum Format {
 /// [`CliError::Usage`] for what was typed wrongly, [`CliError::Failed`] where the measurement failed or was stopped.
 pub(super) fn run(arguments: BenchArgs, environment: &Environment) -> Result<(), CliError> {
     match arguments.command {
-        Command::Engine(arguments) => engine::run(*arguments, environment),
+        Command::Engine(arguments) => engine::run(&arguments, environment),
         Command::Serve(arguments) => serving::serve(&arguments),
         Command::Keystrokes(arguments) => serving::keystrokes(&arguments),
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),

@@ -89,7 +89,7 @@ impl ChoiceText {
         }
         self.num_bytes_shown += text.len();
         let logprobs = self.shown_logprobs();
-        Some(CompletionChunk { choice_index: self.index, text, logprobs, finish_reason: None })
+        Some(self.chunk(text, logprobs, None))
     }
 
     fn end(&mut self, mut text: String, reason: FinishReason) -> CompletionChunk {
@@ -101,8 +101,17 @@ impl ChoiceText {
             text.push_str(&self.stop.finish());
             self.held_logprobs.drain(..).map(|(_, logprob)| logprob).collect()
         };
-        let finish_reason = Some(reason);
-        CompletionChunk { choice_index: self.index, text, logprobs, finish_reason }
+        self.chunk(text, logprobs, Some(reason))
+    }
+
+    /// Makes a chunk. Tokens are counted over all choices, which is not known here.
+    fn chunk(
+        &self,
+        text: String,
+        logprobs: Vec<TokenLogprob>,
+        finish_reason: Option<FinishReason>,
+    ) -> CompletionChunk {
+        CompletionChunk { choice_index: self.index, text, logprobs, finish_reason, usage: None }
     }
 
     /// Gives the log-probabilities of the tokens that are shown whole. A broken character is longer as U+FFFD than

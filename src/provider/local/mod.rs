@@ -183,7 +183,9 @@ impl Asking {
     /// Returns the texts that end a choice: the request's, else the family's, which know gaps only.
     fn stops(&self, request: &CompletionRequest) -> Arc<[String]> {
         let of_family = || match (&request.input, &self.template) {
-            (Input::Fim { .. }, Some(template)) => template.stop_texts().to_vec(),
+            (Input::Fim { .. }, Some(template)) if !request.ignores_eos => {
+                template.stop_texts().to_vec()
+            }
             _ => Vec::new(),
         };
         let mut stops = request.stop.clone().unwrap_or_else(of_family);
@@ -192,7 +194,9 @@ impl Asking {
     }
 
     fn sequence(&self, request: CompletionRequest, prompt: Prompt) -> SequenceRequest {
-        let stop_token_ids = if request.stop_token_ids.is_empty() {
+        let stop_token_ids = if request.ignores_eos {
+            request.stop_token_ids.into()
+        } else if request.stop_token_ids.is_empty() {
             Arc::clone(&self.stop_token_ids)
         } else {
             self.stop_token_ids.iter().copied().chain(request.stop_token_ids).collect()

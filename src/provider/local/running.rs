@@ -127,7 +127,7 @@ impl Running {
         if choice.text.is_finished() {
             choice.sequence = None;
         }
-        chunk
+        chunk.map(|chunk| CompletionChunk { usage: Some(self.usage), ..chunk })
     }
 
     /// At the deadline what was written is the answer, as if its length had been the limit; nothing is no answer.
@@ -143,7 +143,10 @@ impl Running {
     fn cut(&mut self) -> CompletionEvent {
         let open = self.choices.iter_mut().find(|choice| !choice.text.is_finished());
         match open {
-            Some(choice) => CompletionEvent::Chunk(choice.text.finish(FinishReason::Length)),
+            Some(choice) => {
+                let chunk = choice.text.finish(FinishReason::Length);
+                CompletionEvent::Chunk(CompletionChunk { usage: Some(self.usage), ..chunk })
+            }
             None => self.done(),
         }
     }

@@ -82,6 +82,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         max_tokens: None,
         stop: None,
         stop_token_ids: Vec::new(),
+        ignores_eos: false,
         num_choices,
         logprobs: None,
         deadline: None,
@@ -169,4 +170,26 @@ async fn the_requests_own_ends_count_and_the_familys_only_in_gaps() {
     let by_token = CompletionRequest { stop_token_ids: word, ..plain };
     let choice = collect(by_token).await.choices.remove(0);
     assert_eq!((choice.text.as_str(), choice.finish_reason), ("", FinishReason::Stop));
+}
+
+#[tokio::test]
+async fn nothing_of_the_models_own_ends_what_ignores_it() {
+    // The first sequence of each device ends its line.
+    let collect = async |request| {
+        let (_engine, provider) = provider(Duration::ZERO);
+        let choices = provider.complete(request).await.unwrap().collect().await.unwrap().choices;
+        (choices[0].text.clone(), choices[0].finish_reason)
+    };
+    let short = CompletionRequest { max_tokens: Some(4), ..request(1) };
+    assert_eq!(collect(short.clone()).await.1, FinishReason::Stop);
+    let endless = CompletionRequest { ignores_eos: true, ..short };
+    assert_eq!(collect(endless.clone()).await, ("a\naa".to_owned(), FinishReason::Length));
+    let stop = Some(vec!["\n".to_owned()]);
+    let named = CompletionRequest { stop, ..endless.clone() };
+    assert_eq!(collect(named).await, ("a".to_owned(), FinishReason::Stop));
+
+    let (_engine, provider) = provider(Duration::ZERO);
+    let (_, prompt) = provider.asking.prompt(endless.clone()).unwrap();
+    assert!(!provider.asking.stop_token_ids.is_empty());
+    assert!(provider.asking.sequence(endless, prompt).stop_token_ids.is_empty());
 }

@@ -55,6 +55,7 @@ pub(crate) fn chunk(choice_index: u32, text: &str) -> Step {
         text: text.to_owned(),
         logprobs: Vec::new(),
         finish_reason: None,
+        usage: None,
     })
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn end(choice_index: u32, text: &str, finish_reason: FinishReason) ->
         text: text.to_owned(),
         logprobs: Vec::new(),
         finish_reason: Some(finish_reason),
+        usage: None,
     })
 }
 
@@ -79,7 +81,16 @@ pub(crate) fn token(text: &str, logprob: f32, top: &[(&str, f32)]) -> Step {
             top: top.iter().map(|(text, logprob)| ((*text).to_owned(), *logprob)).collect(),
         }],
         finish_reason: None,
+        usage: None,
     })
+}
+
+/// The step with the tokens so far.
+pub(crate) fn counted(step: Step, usage: Usage) -> Step {
+    match step {
+        Step::Chunk(chunk) => Step::Chunk(CompletionChunk { usage: Some(usage), ..chunk }),
+        Step::Done(_) | Step::Fail(_) | Step::Gate => panic!("only pieces are counted"),
+    }
 }
 
 /// Two pieces and an end: "a + b".

@@ -42,10 +42,10 @@ pub(super) struct WireRequest {
     pub(super) min_p: Option<Number>,
     pub(super) repetition_penalty: Option<Number>,
     pub(super) stop_token_ids: Option<Vec<Integer>>,
+    pub(super) ignore_eos: Option<bool>,
     // Members that would change the answer if they were heeded: refused rather than ignored.
     pub(super) allowed_token_ids: Option<Unsupported>,
     pub(super) bad_words: Option<Unsupported>,
-    pub(super) ignore_eos: Option<Unsupported>,
     pub(super) include_stop_str_in_output: Option<Unsupported>,
     pub(super) min_tokens: Option<Unsupported>,
     pub(super) prompt_logprobs: Option<Unsupported>,
@@ -60,6 +60,7 @@ pub(super) struct WireRequest {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(super) struct WireStreamOptions {
     pub(super) include_usage: Option<bool>,
+    pub(super) continuous_usage_stats: Option<bool>,
 }
 
 /// One stop text or several.

@@ -1,0 +1,124 @@
+//! `lacuna bench`: results, refusals, and a server that is not there.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::{Run, TempFile, USAGE, lacuna};
+
+fn bench(arguments: &[&str]) -> Run {
+    lacuna(&[&["bench"], arguments].concat(), &[])
+}
+
+#[test]
+fn the_engine_is_measured() {
+    let arguments = ["engine", "--model", "demo", "--prompt-tokens", "64", "--gen-tokens", "8"];
+    let few =
+        ["--batch", "1,3", "--repeat", "2", "--threads", "1", "--max-num-batched-tokens", "32"];
+    let run = bench(&[&arguments[..], &few, &["--format", "json"]].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["schema"], &report["bench"]), (&1.into(), &"engine".into()));
+    let circumstances = &report["run"];
+    assert_eq!(circumstances["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(circumstances["is_complete"], true);
+    for member in ["commit", "date", "command", "simd"] {
+        assert!(!circumstances[member].as_str().unwrap().is_empty(), "{member}");
+    }
+    let result = &report["result"];
+    assert_eq!((&result["model"]["name"], &result["num_threads"]), (&"demo".into(), &1.into()));
+    assert!(result["load_seconds"].as_f64().unwrap() > 0.0);
+    assert!(result["bandwidth"]["bytes_per_second"]["max"].as_f64().unwrap() > 1e8);
+    let batches = result["batches"].as_array().unwrap();
+    for (batch, num_sequences) in batches.iter().zip([1, 3]) {
+        assert_eq!(batch["batch"], num_sequences);
+        let (prefill, decode) = (&batch["prefill"], &batch["decode"]);
+        assert_eq!(
+            (&prefill["num_tokens"], &prefill["num_steps"]),
+            (&(64 * num_sequences).into(), &(2 * num_sequences).into())
+        );
+        assert_eq!(decode["num_tokens"], 8 * num_sequences);
+        assert_eq!(decode["tokens_per_second"]["samples"].as_array().unwrap().len(), 2);
+        assert!(decode["bandwidth_fraction"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(batches.len(), 2);
+}
+
+#[test]
+fn random_weights_compute_like_others_and_tables_fit_a_terminal() {
+    let arguments = ["engine", "--random-weights", "demo", "--prompt-tokens", "16"];
+    let run =
+        bench(&[&arguments[..], &["--gen-tokens", "2", "--batch", "1", "--repeat", "1"]].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("demo (random weights), bf16, 8."), "{}", run.stdout);
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 100), "{}", run.stdout);
+}
+
+#[test]
+fn the_memory_is_measured_into_a_file() {
+    let file = TempFile::new("bandwidth.json", b"");
+    let run = bench(&[
+        "bandwidth",
+        "--mib",
+        "4",
+        "--threads",
+        "1,2",
+        "--format",
+        "json",
+        "--output",
+        file.path(),
+    ]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
+    let report: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+    assert_eq!(report["run"]["command"], "lacuna bench bandwidth --threads 1,2 --mib 4");
+    let threads = report["result"]["threads"].as_array().unwrap();
+    assert_eq!((threads.len(), &threads[1]["num_threads"]), (2, &2.into()));
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let empty = TempFile::new("empty.rs", b"\n  \n");
+    let long = ["engine", "--prompt-tokens", "2000", "--gen-tokens", "100"];
+    let url = ["--url", "http://127.0.0.1:1"];
+    let line_start = ["keystrokes", "--client", "line-start", empty.path(), url[0], url[1]];
+    let rows: &[(&[&str], &str)] = &[
+        (
+            &["engine", "--random-weights", "gpt"],
+            "--random-weights must be one of demo, qwen2.5-coder-0.5b",
+        ),
+        (&long, "--prompt-tokens and --gen-tokens must be at most 2048 together"),
+        (&["serve", "--url", "https://a.example"], "speaks no TLS"),
+        (&["keystrokes", empty.path(), url[0], url[1]], "the file has no text from line 2 on"),
+        (
+            &["keystrokes", empty.path(), "--start", "9", url[0], url[1]],
+            "--start must be a line between 1 and 2",
+        ),
+        (&["serve", url[0], url[1], "--prompt-file", empty.path()], "has no text"),
+        (&["keystrokes", "/nowhere.rs", url[0], url[1]], "cannot read /nowhere.rs"),
+        (&line_start, "--client line-start needs --dialect infill"),
+        (&["bandwidth", "--output", "/nowhere/a.json"], "cannot write to /nowhere/a.json"),
+        (&["serve", url[0], url[1], "--rate", "0"], "from 0.001"),
+        (&["serve", url[0], url[1], "--clients", "0"], "0 is not in 1..=4096"),
+        (&["engine", "--batch", "1,0"], "0 is not in 1..=1024"),
+        (&["engine", "--model", "demo", "--random-weights", "demo"], "cannot be used with"),
+        (&["keystrokes", empty.path()], "--url"),
+    ];
+    for (arguments, message) in rows {
+        let run = bench(arguments);
+        assert_eq!(run.code, Some(USAGE), "{run:?}");
+        assert!(run.stderr.contains(message), "{message} is not in {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_server_that_is_away_is_said_at_once() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let file = TempFile::new("typed.rs", b"fn a() {}\n");
+    for arguments in [vec!["serve"], vec!["serve", "--rate", "5"], vec!["keystrokes", file.path()]]
+    {
+        let run = bench(&[&arguments[..], &["--url", &url]].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:?}");
+        assert!(run.stderr.starts_with(&format!("error: cannot reach {address}: ")), "{run:?}");
+    }
+}
