@@ -92,7 +92,7 @@ impl Linear<'_> {
     ) {
         let operands = Rounded { pairs, pairs_per_row: self.matrix.cols.div_ceil(2), panels };
         self.grid(pool).for_each_tile(pool, out, &|tile| {
-            vectors.run(Task { operands, epilogue: self.epilogue, tile });
+            vectors.run_rounded(Task { operands, epilogue: self.epilogue, tile });
         });
     }
 
@@ -138,17 +138,25 @@ impl<O: Operands> Kernel for Task<'_, O> {
         for start in (0..num_rows).step_by(height) {
             let rows = start..num_rows.min(start + height);
             let mut panels = self.tile.columns.start / PANEL..self.tile.columns.end.div_ceil(PANEL);
-            // Few rows need many panels: enough sums at a time to hide the latency of the FMAs, and enough streams
-            // to keep memory busy. A vector of the wide tiers is a whole panel, of the others half of one.
-            match (rows.len(), S::LANES == TILE) {
-                (1, false) => self.panels::<S, 4>(simd, &rows, &mut panels),
-                (1, true) => self.panels::<S, 8>(simd, &rows, &mut panels),
-                (2 | 3, false) => self.panels::<S, 2>(simd, &rows, &mut panels),
-                (2 | 3, true) => self.panels::<S, 4>(simd, &rows, &mut panels),
-                (_, false) => {}
-                (_, true) => self.panels::<S, 2>(simd, &rows, &mut panels),
+            if S::HAS_TALL_TILES && self.operands.fit_large_tiles() {
+                // Few rows need many panels: enough sums at a time to hide the latency of the FMAs, and enough streams
+                // to keep memory busy. A vector of the wide tiers is a whole panel, of the others half of one.
+                match (rows.len(), S::LANES == TILE) {
+                    (1, false) => self.panels::<S, 4>(simd, &rows, &mut panels),
+                    (1, true) => self.panels::<S, 8>(simd, &rows, &mut panels),
+                    (2 | 3, false) => self.panels::<S, 2>(simd, &rows, &mut panels),
+                    (2 | 3, true) => self.panels::<S, 4>(simd, &rows, &mut panels),
+                    (_, false) => {}
+                    (_, true) => self.panels::<S, 2>(simd, &rows, &mut panels),
+                }
+                self.panels::<S, 1>(simd, &rows, &mut panels);
+            } else {
+                for panel in panels {
+                    for row in rows.clone() {
+                        self.register_tile::<S, 1, 1>(simd, row, panel);
+                    }
+                }
             }
-            self.panels::<S, 1>(simd, &rows, &mut panels);
         }
     }
 }
@@ -162,12 +170,12 @@ impl<O: Operands> Task<'_, O> {
         rows: &Range<usize>,
         panels: &mut Range<usize>,
     ) {
+        // `run` asks for no wide tile that is tall, nor for a low one where there are many rows: none is compiled.
+        let (few, some) = (S::LANES / 8, S::LANES / 4);
         while panels.len() >= NP {
             let mut row = rows.start;
             while row < rows.end {
                 let height = next_height(rows.end - row);
-                // `run` asks for no wide tile that is tall, and the compiler makes none.
-                let (few, some) = (S::LANES / 8, S::LANES / 4);
                 match height {
                     6 if NP <= few => self.register_tile::<S, 6, NP>(simd, row, panels.start),
                     5 if NP <= few => self.register_tile::<S, 5, NP>(simd, row, panels.start),

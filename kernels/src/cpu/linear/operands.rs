@@ -8,6 +8,9 @@ use crate::cpu::simd::Simd;
 
 /// Rows and panels that can be multiplied.
 pub(crate) trait Operands: Copy {
+    /// Returns whether tiles may be larger than a row by a panel.
+    fn fit_large_tiles(self) -> bool;
+
     /// Returns the products of `MR` rows and `NP` panels.
     fn products<S: Simd, const MR: usize, const NP: usize>(
         self,
@@ -26,6 +29,11 @@ pub(crate) struct Exact<'a, E> {
 }
 
 impl<E: Element> Operands for Exact<'_, E> {
+    /// No published model has an odd width, so that one goes slowly instead of each tile having code for it.
+    fn fit_large_tiles(self) -> bool {
+        self.cols.is_multiple_of(2)
+    }
+
     #[inline(always)]
     fn products<S: Simd, const MR: usize, const NP: usize>(
         self,
@@ -47,6 +55,10 @@ pub(crate) struct Rounded<'a> {
 }
 
 impl Operands for Rounded<'_> {
+    fn fit_large_tiles(self) -> bool {
+        true
+    }
+
     #[inline(always)]
     fn products<S: Simd, const MR: usize, const NP: usize>(
         self,

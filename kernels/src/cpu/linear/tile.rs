@@ -57,10 +57,12 @@ pub(crate) fn rounded_products<S: Simd, const MR: usize, const NP: usize>(
     sums
 }
 
-/// Returns the products of the rows of `x`, `[cols]` each, and of the panels `w`.
+/// Returns the products of the rows of `x`, `[cols]` each, and of the panels `w`; of an odd number of columns where
+/// the tile is a row by a panel.
 ///
 /// # Panics
-/// Where a panel has fewer steps than the rows of `x` have pairs of columns, or a row is shorter than the first.
+/// Where a panel has fewer steps than the rows of `x` have pairs of columns, a row is shorter than the first, or
+/// columns are odd and the tile is larger.
 #[inline(always)]
 pub(crate) fn products<S: Simd, E: Element, const MR: usize, const NP: usize>(
     simd: S,
@@ -89,21 +91,13 @@ pub(crate) fn products<S: Simd, E: Element, const MR: usize, const NP: usize>(
         }
         add_step(simd, activations, weights, &mut sums);
     }
-    if num_pairs * 2 < x[0].len() {
-        // The odd column, with the zeros that pad the panel.
-        let mut last = [[0.0; 2]; MR];
-        let mut activations = [&[0.0; 2]; MR];
-        let mut weights = [&w[0][0]; NP];
-        for m in 0..MR {
-            last[m][0] = x[m][num_pairs * 2];
+    if !x[0].len().is_multiple_of(2) {
+        assert!(MR * NP == 1, "an odd column must meet the smallest tile");
+        if MR * NP == 1 {
+            // With the zeros that pad the panel.
+            let last = [x[0][num_pairs * 2], 0.0];
+            add_step(simd, [&last; MR], [&w[0][num_pairs]; NP], &mut sums);
         }
-        for m in 0..MR {
-            activations[m] = &last[m];
-        }
-        for n in 0..NP {
-            weights[n] = &w[n][num_pairs];
-        }
-        add_step(simd, activations, weights, &mut sums);
     }
     sums
 }

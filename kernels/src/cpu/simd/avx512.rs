@@ -36,6 +36,11 @@ impl<const BF16: bool> Avx512<BF16> {
         found.then_some(Self(()))
     }
 
+    /// Returns the token of the tier without BF16.
+    pub(crate) fn plain(self) -> Avx512<false> {
+        Avx512(())
+    }
+
     /// Runs the kernel, compiled for the tier.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         if BF16 {

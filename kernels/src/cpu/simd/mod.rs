@@ -151,18 +151,31 @@ impl Vectors {
         }
     }
 
-    /// Runs the kernel, compiled for this tier.
+    /// Runs the kernel, compiled for this tier; one that rounds has no loops of its own but those of [`Self::run_rounded`].
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Self::Scalar(simd) => kernel.run(simd),
             Self::ScalarWide(simd) => kernel.run(simd),
-            Self::ScalarBf16(simd) => kernel.run(simd),
+            Self::ScalarBf16(_) => kernel.run(Scalar::<16, false>),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(simd) => simd.plain().run(kernel),
+        }
+    }
+
+    /// Runs a kernel of rounded activations.
+    ///
+    /// # Panics
+    /// Where the tier does not round.
+    pub(crate) fn run_rounded<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Self::ScalarBf16(simd) => kernel.run(simd),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(simd) => simd.run(kernel),
+            _ => unreachable!("{} does not round", self.tier()),
         }
     }
 }
@@ -171,6 +184,9 @@ impl Vectors {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Lanes of a vector; divides [`TILE`].
     const LANES: usize;
+
+    /// Whether many sums at a time are worth their code: vectors have latencies to hide.
+    const HAS_TALL_TILES: bool = true;
 
     /// A vector of f32.
     type F32: Copy;

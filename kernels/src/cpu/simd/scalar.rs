@@ -38,6 +38,9 @@ fn reduce<const LANES: usize>(mut vector: [f32; LANES], op: impl Fn(f32, f32) ->
 impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
     const LANES: usize = LANES;
 
+    // Sixteen lanes stand for AVX-512 in tests, tall tiles and all.
+    const HAS_TALL_TILES: bool = LANES > 8;
+
     type F32 = [f32; LANES];
     type F32s = [f32; LANES];
     type Bf16Pairs = [[bf16; 2]; LANES];
