@@ -67,6 +67,12 @@ impl WeightPlan {
         [&self.embedding, &self.final_norm].into_iter().chain(&self.head).chain(layers)
     }
 
+    /// Returns every tensor, each once, to be changed.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
+        let layers = self.layers.iter_mut().flat_map(LayerPlan::tensors_mut);
+        [&mut self.embedding, &mut self.final_norm].into_iter().chain(&mut self.head).chain(layers)
+    }
+
     /// Returns whether a tensor of this name may be stored and have no use.
     pub fn ignores(&self, name: &str) -> bool {
         self.ignored_suffixes.iter().any(|suffix| name.ends_with(suffix))
@@ -83,5 +89,15 @@ impl LayerPlan {
         let single = [&self.attention_norm, &self.attention_output, &self.ffn_norm, &self.down];
         let bias = self.qkv_bias.iter().flatten();
         single.into_iter().chain(&self.qkv).chain(bias).chain(&self.gate_up)
+    }
+    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
+        let single = [
+            &mut self.attention_norm,
+            &mut self.attention_output,
+            &mut self.ffn_norm,
+            &mut self.down,
+        ];
+        let bias = self.qkv_bias.iter_mut().flatten();
+        single.into_iter().chain(&mut self.qkv).chain(bias).chain(&mut self.gate_up)
     }
 }

@@ -38,7 +38,7 @@ pub fn random_weights(spec: &DecoderSpec, seed: u64) -> Result<Weights, ModelErr
 }
 
 fn format_error(source: safetensors::SafeTensorError) -> ModelError {
-    super::format_error("random.safetensors", source.into()).into()
+    super::format_error("random.safetensors", source).into()
 }
 
 fn draw(tensor: &TensorSpec, dtype: DType, state: &mut u64) -> Vec<u8> {
