@@ -101,7 +101,7 @@ pub fn weight_bytes(
     let plan = weights.plan(spec)?;
     let mut num_bytes = 0;
     for tensor in plan.tensors() {
-        let (_, dtype) = weights.find(tensor)?;
+        weights.find(tensor)?;
         let num_elements = tensor.num_elements() as u64;
         num_bytes += match (&tensor.shape[..], format) {
             ([_, _], WeightFormat::Stored) => weights.stored_bytes(tensor)?,

@@ -6,6 +6,12 @@
 mod config;
 /// Batched, chunked and scattered runs give the same bits as plain ones.
 mod equivalence;
+/// Headers of GGUF files.
+mod gguf_header;
+/// Models in GGUF files.
+mod gguf_model;
+/// Writes GGUF files.
+mod gguf_writer;
 /// Logits and greedy output of Hugging Face transformers.
 mod golden;
 /// Limits of loading: memory, context, rows of logits.

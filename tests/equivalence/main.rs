@@ -71,6 +71,7 @@ fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
         max_num_logit_rows: shape.num_seqs_max,
         context_tokens_max: None,
         num_threads: Some(shape.num_threads),
+        simd: None,
     };
     let model = load(Source::Demo, &options, &mut |_| {}).unwrap();
     let vocab_size = model.spec().vocab_size;

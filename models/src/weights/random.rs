@@ -7,9 +7,12 @@ use safetensors::{Dtype as StoredDtype, tensor::TensorView};
 use crate::{
     arch,
     config::DecoderSpec,
-    error::ModelError,
+    error::{ModelError, WeightsError},
     weights::{TensorSpec, Weights},
 };
+
+/// What errors call the file that there is not.
+const FILE: &str = "random.safetensors";
 
 /// Returns random weights for `spec`, the same for the same seed, in the element type that the spec names.
 ///
@@ -17,44 +20,48 @@ use crate::{
 /// in the range of a trained model whatever the depth.
 ///
 /// # Errors
-/// As [`arch::plan`]; [`ModelError::Weights`] where the sizes cannot be written as safetensors.
+/// As [`arch::plan`]; [`ModelError::Weights`] where the sizes or the element type cannot be written as safetensors.
 pub fn random_weights(spec: &DecoderSpec, seed: u64) -> Result<Weights, ModelError> {
     let plan = arch::plan(spec)?;
     let stored = match spec.dtype {
         DType::F32 => StoredDtype::F32,
         DType::Bf16 => StoredDtype::BF16,
         DType::F16 => StoredDtype::F16,
+        blocks => {
+            let (file, tensor) = (FILE.to_owned(), plan.embedding.name.clone());
+            return Err(WeightsError::Dtype { file, tensor, found: format!("{blocks:?}") }.into());
+        }
     };
     let mut state = seed;
     let data: Vec<(&TensorSpec, Vec<u8>)> =
-        plan.tensors().map(|tensor| (tensor, draw(tensor, spec.dtype, &mut state))).collect();
+        plan.tensors().map(|tensor| (tensor, draw(tensor, stored, &mut state))).collect();
     let mut views = Vec::with_capacity(data.len());
     for (tensor, bytes) in &data {
         let view = TensorView::new(stored, tensor.shape.clone(), bytes).map_err(format_error)?;
         views.push((tensor.name.as_str(), view));
     }
     let bytes = safetensors::serialize(views, None).map_err(format_error)?;
-    Weights::from_bytes("random.safetensors", bytes)
+    Weights::from_bytes(FILE, bytes)
 }
 
 fn format_error(source: safetensors::SafeTensorError) -> ModelError {
-    super::format_error("random.safetensors", source).into()
+    super::format_error(FILE, source).into()
 }
 
-fn draw(tensor: &TensorSpec, dtype: DType, state: &mut u64) -> Vec<u8> {
+fn draw(tensor: &TensorSpec, stored: StoredDtype, state: &mut u64) -> Vec<u8> {
     let (centre, spread) = match tensor.shape[..] {
         // A uniform variable in ±√(3/n) has variance 1/n.
         [_, cols] => (0.0, (3.0 / cols as f32).sqrt()),
         _ if tensor.name.ends_with("bias") => (0.0, 0.1),
         _ => (1.0, 0.1),
     };
-    let mut bytes = Vec::with_capacity(tensor.num_elements() * dtype.num_bytes());
+    let mut bytes = Vec::with_capacity(tensor.num_elements() * size_of::<f32>());
     for _ in 0..tensor.num_elements() {
         let value = centre + spread * (2.0 * uniform(state) - 1.0);
-        match dtype {
-            DType::F32 => bytes.extend(value.to_le_bytes()),
-            DType::Bf16 => bytes.extend(bf16::from_f32(value).to_le_bytes()),
-            DType::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+        match stored {
+            StoredDtype::BF16 => bytes.extend(bf16::from_f32(value).to_le_bytes()),
+            StoredDtype::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+            _ => bytes.extend(value.to_le_bytes()),
         }
     }
     bytes
