@@ -75,7 +75,14 @@ impl Check {
         let mut rows = 0_usize;
         for part in parts {
             self.equal("`cols` of each part", part.cols, first.cols)?;
-            let needed = part.rows.saturating_mul(part.cols).saturating_mul(part.dtype.num_bytes());
+            let Some(bytes_per_row) = part.dtype.num_bytes(part.cols) else {
+                let (dtype, block) = (part.dtype, part.dtype.block_len());
+                return self.refuse(format!(
+                    "`cols` of {dtype:?} must be a multiple of {block}, got {}",
+                    part.cols
+                ));
+            };
+            let needed = part.rows.saturating_mul(bytes_per_row);
             self.equal("bytes of a part", part.bytes.len(), needed)?;
             rows = rows.saturating_add(part.rows);
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
+//! | [`formats`] | stored weights: blocks of integers to codes, scales and minimums |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
 //! | [`mod@reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
 //!
@@ -14,6 +15,7 @@
 pub mod allocate;
 pub mod backend;
 pub mod cpu;
+pub mod formats;
 pub mod metadata;
 pub mod reference;
 pub mod widen;

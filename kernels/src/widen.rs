@@ -1,10 +1,12 @@
-//! Elements of a weight file to f32, exactly: every bf16 and f16 number is an f32 number.
+//! Elements of a weight file to f32: exactly for plain types, since every bf16 and f16 number is an f32 number; blocks of
+//! integers by way of their codes, rounded as `scale * code - min` in f32.
 //!
 //! A file aligns nothing, so elements are assembled from bytes and no pointer is cast.
 
 use half::{bf16, f16};
 
 use crate::backend::{DType, MatrixData};
+use crate::formats::for_each_run;
 
 /// Hands the part's elements, in order, to `sink`.
 ///
@@ -26,6 +28,20 @@ pub fn for_each_widened(part: &MatrixData<'_>, mut sink: impl FnMut(f32)) {
                 sink(f16::from_le_bytes(bytes).to_f32());
             }
         }
+        DType::Q4_0
+        | DType::Q4_1
+        | DType::Q5_0
+        | DType::Q5_1
+        | DType::Q8_0
+        | DType::Q2K
+        | DType::Q3K
+        | DType::Q4K
+        | DType::Q5K
+        | DType::Q6K => for_each_run(part.dtype, part.bytes, |run| {
+            for value in run.values() {
+                sink(value);
+            }
+        }),
     }
 }
 
@@ -51,7 +67,7 @@ mod tests {
                 for_each_widened(&part, |x| widened.push(x));
                 let expected: Vec<f32> = match dtype {
                     DType::F32 | DType::F16 => values.to_vec(),
-                    DType::Bf16 => values.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
+                    _ => values.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
                 };
                 assert_eq!(widened, expected, "{dtype:?} at offset {offset}");
             }

@@ -70,7 +70,7 @@ fn matrix(
     cols: usize,
     dtype: DType,
 ) -> <CpuBackend as Backend>::Matrix {
-    let bytes = vec![0x3C; rows * cols * dtype.num_bytes()];
+    let bytes = vec![0x3C; dtype.num_bytes(rows * cols).unwrap()];
     backend
         .matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }], WeightFormat::Stored)
         .unwrap()

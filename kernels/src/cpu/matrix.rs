@@ -47,13 +47,13 @@ impl CpuMatrix {
         let first = parts[0].dtype;
         let is_uniform = parts.iter().all(|part| part.dtype == first);
         let dtype = match format {
-            WeightFormat::Stored if is_uniform => first,
+            WeightFormat::Stored if is_uniform && !first.is_blocks() => first,
             WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
         };
         let weights = match dtype {
-            DType::F32 => Weights::F32(WeightRows::new(parts, rows, cols)?),
             DType::Bf16 => Weights::Bf16(WeightRows::new(parts, rows, cols)?),
             DType::F16 => Weights::F16(WeightRows::new(parts, rows, cols)?),
+            _ => Weights::F32(WeightRows::new(parts, rows, cols)?),
         };
         Ok(Self { rows, cols, weights })
     }

@@ -102,6 +102,7 @@ impl Stored {
                 DType::F32 => bytes.extend(value.to_le_bytes()),
                 DType::Bf16 => bytes.extend(bf16::from_f32(value).to_le_bytes()),
                 DType::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+                _ => panic!("{dtype:?} is no plain type"),
             }
         }
         Self { dtype, bytes }
