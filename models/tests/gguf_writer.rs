@@ -1,5 +1,7 @@
 //! Writes GGUF files, right and wrong ones, and the embedded model as one. Shared with the tests of the server.
 
+use std::sync::LazyLock;
+
 use models::demo;
 use serde_json::Value as Json;
 
@@ -167,8 +169,15 @@ pub(crate) fn demo(encode: &dyn Fn(usize, usize, &[f32]) -> (u32, Vec<u8>)) -> W
     writer
 }
 
+/// Returns the embedded model as GGUF, its matrices as they are.
+pub(crate) fn demo_bf16() -> Writer {
+    // Made once: its eight million numbers pass through code that tests do not optimise.
+    static WRITER: LazyLock<Writer> = LazyLock::new(|| demo(&as_bf16));
+    WRITER.clone()
+}
+
 /// Encodes a matrix as the demo has it.
-pub(crate) fn as_bf16(_: usize, _: usize, values: &[f32]) -> (u32, Vec<u8>) {
+fn as_bf16(_: usize, _: usize, values: &[f32]) -> (u32, Vec<u8>) {
     let upper_half = |value: &f32| ((value.to_bits() >> 16) as u16).to_le_bytes();
     (BF16, values.iter().flat_map(upper_half).collect())
 }
@@ -188,7 +197,10 @@ fn write_sizes(writer: &mut Writer) {
     writer.set("qwen2.attention.head_count_kv", count("num_key_value_heads"));
     writer.set("qwen2.attention.layer_norm_rms_epsilon", number("rms_norm_eps"));
     writer.set("qwen2.rope.freq_base", number("rope_theta"));
-    writer.set("tokenizer.ggml.eos_token_id", count("eos_token_id"));
+    let ends: Json = serde_json::from_slice(demo::GENERATION_CONFIG_JSON).unwrap();
+    let end = |index: usize| Value::U32(ends["eos_token_id"][index].as_u64().unwrap() as u32);
+    writer.set("tokenizer.ggml.eos_token_id", end(0));
+    writer.set("tokenizer.ggml.eot_token_id", end(1));
     writer.set("tokenizer.ggml.add_bos_token", Value::Flag(false));
 }
 

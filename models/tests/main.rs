@@ -16,6 +16,8 @@ mod gguf_writer;
 mod golden;
 /// Limits of loading: memory, context, rows of logits.
 mod limits;
+/// What integers cost.
+mod quality;
 /// A block table and a loop, as simple as an engine can be.
 mod support;
 /// Safetensors that are right, wrong, cut short or in pieces.

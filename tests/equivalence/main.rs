@@ -4,6 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+mod gguf;
+#[path = "../../models/tests/gguf_writer.rs"]
+#[expect(dead_code, reason = "the tests of `models` use the rest")]
+mod gguf_writer;
+
 use std::sync::Arc;
 
 use lacuna::{
