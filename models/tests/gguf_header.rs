@@ -170,20 +170,19 @@ fn a_broken_rule_is_named_with_its_value() {
             "m.gguf: the offset of tensor `two` must be a multiple of the alignment, 32, got 33",
             |w| w.tensor("two").offset = Some(33),
         ),
-        (
-            "m.gguf: the offset of tensor `two` must be behind tensor `one`, got byte ",
-            |w| w.tensor("two").offset = Some(0),
-        ),
-        (
-            "m.gguf: the offset of tensor `three` must be behind tensor `two`, got byte ",
-            |w| w.tensor("two").shape[0] = 8,
-        ),
+        ("m.gguf: the offset of tensor `two` must be behind tensor `one`, got byte ", |w| {
+            w.tensor("two").offset = Some(0)
+        }),
+        ("m.gguf: the offset of tensor `three` must be behind tensor `two`, got byte ", |w| {
+            w.tensor("two").shape[0] = 8
+        }),
     ];
     for (expected, edit) in rows {
         let error = error_after(edit);
         assert!(error.starts_with(expected), "{error}\nis not\n{expected}");
     }
-    for (name, offset, size) in [("two", 1 << 20, 5), ("two", huge - 31, 5), ("three", 64, 1 << 60)] {
+    for (name, offset, size) in [("two", 1 << 20, 5), ("two", huge - 31, 5), ("three", 64, 1 << 60)]
+    {
         let error = error_after(|w| {
             w.tensor(name).offset = Some(offset);
             w.tensor(name).shape[0] = size;
@@ -191,7 +190,10 @@ fn a_broken_rule_is_named_with_its_value() {
         let expected = format!("m.gguf: tensor `{name}` needs ");
         assert!(error.starts_with(&expected) && error.contains("the file ends at byte"), "{error}");
     }
-    assert_eq!(error_of(b"PK\x03\x04"), "m.gguf: the first four bytes must be \"GGUF\", got \"PK\\u{3}\\u{4}\"");
+    assert_eq!(
+        error_of(b"PK\x03\x04"),
+        "m.gguf: the first four bytes must be \"GGUF\", got \"PK\\u{3}\\u{4}\""
+    );
 }
 
 #[test]

@@ -154,9 +154,12 @@ fn metadata_that_cannot_be_run_is_refused() {
         ("`qwen2.attention.head_count_kv` must be a divisor of", |w| {
             w.set("qwen2.attention.head_count_kv", Value::U32(3));
         }),
-        ("`qwen2.attention.head_count` must be a divisor of `qwen2.embedding_length` (256), got 0", |w| {
-            w.set("qwen2.attention.head_count", Value::U32(0));
-        }),
+        (
+            "`qwen2.attention.head_count` must be a divisor of `qwen2.embedding_length` (256), got 0",
+            |w| {
+                w.set("qwen2.attention.head_count", Value::U32(0));
+            },
+        ),
         ("`qwen2.attention.layer_norm_rms_epsilon` is missing", |w| {
             w.remove("qwen2.attention.layer_norm_rms_epsilon");
         }),
@@ -166,9 +169,12 @@ fn metadata_that_cannot_be_run_is_refused() {
         ("`qwen2.rope.freq_base` must be finite and at least 1, got 0", |w| {
             w.set("qwen2.rope.freq_base", Value::F32(0.0));
         }),
-        ("`qwen2.rope.scaling.type` must be \"none\", the only kind that is supported, got \"yarn\"", |w| {
-            w.set("qwen2.rope.scaling.type", "yarn".into());
-        }),
+        (
+            "`qwen2.rope.scaling.type` must be \"none\", the only kind that is supported, got \"yarn\"",
+            |w| {
+                w.set("qwen2.rope.scaling.type", "yarn".into());
+            },
+        ),
         ("`qwen2.rope.dimension_count` must be the head's width (64), got 32", |w| {
             w.set("qwen2.rope.dimension_count", Value::U32(32));
         }),
@@ -182,7 +188,10 @@ fn metadata_that_cannot_be_run_is_refused() {
     ];
     for (index, (expected, edit)) in rows.into_iter().enumerate() {
         let error = error_with(&format!("metadata-{index}"), edit);
-        assert!(error.starts_with(&format!("demo.gguf: {expected}")), "{error}\nis not\n{expected}");
+        assert!(
+            error.starts_with(&format!("demo.gguf: {expected}")),
+            "{error}\nis not\n{expected}"
+        );
     }
 }
 
@@ -192,10 +201,9 @@ fn tensors_that_do_not_fit_are_refused() {
         ("tensor `blk.7.ffn_up.weight` of shape [768, 256] is missing", |w| {
             w.tensors.retain(|tensor| tensor.name != "blk.7.ffn_up.weight");
         }),
-        (
-            "demo.gguf: tensor `blk.3.attn_q.weight` must have shape [256, 256], got [65536]",
-            |w| w.tensor("blk.3.attn_q.weight").shape = vec![256 * 256],
-        ),
+        ("demo.gguf: tensor `blk.3.attn_q.weight` must have shape [256, 256], got [65536]", |w| {
+            w.tensor("blk.3.attn_q.weight").shape = vec![256 * 256]
+        }),
         (
             "demo.gguf: tensor `rope_freqs.weight` of shape [32] has no use in this architecture (1 such)",
             |w| w.add("rope_freqs.weight", &[32], 0, vec![0; 128]),
@@ -249,7 +257,8 @@ fn write_parts(folder: &Path, edit: impl Fn(usize, &mut Writer)) {
         part.set("split.no", Value::U16(index as u16));
         part.set("split.count", Value::U16(3));
         edit(index, &mut part);
-        fs::write(folder.join(format!("m-0000{}-of-00003.gguf", index + 1)), part.finish()).unwrap();
+        fs::write(folder.join(format!("m-0000{}-of-00003.gguf", index + 1)), part.finish())
+            .unwrap();
     }
 }
 
@@ -269,7 +278,10 @@ fn parts_are_one_model() {
     let renamed = folder.join("renamed.gguf");
     fs::rename(&first, &renamed).unwrap();
     let error = Weights::open_gguf(&renamed).unwrap_err().to_string();
-    assert!(error.starts_with("renamed.gguf: `split.count` must be 1 in a file whose name"), "{error}");
+    assert!(
+        error.starts_with("renamed.gguf: `split.count` must be 1 in a file whose name"),
+        "{error}"
+    );
     fs::rename(&renamed, &first).unwrap();
 
     write_parts(&folder, |index, part| {
@@ -278,7 +290,12 @@ fn parts_are_one_model() {
         }
     });
     let error = error_of(Source::Directory(&folder));
-    assert!(error.starts_with("`token_embd.weight` is in m-00001-of-00003.gguf and in m-00003-of-00003.gguf"), "{error}");
+    assert!(
+        error.starts_with(
+            "`token_embd.weight` is in m-00001-of-00003.gguf and in m-00003-of-00003.gguf"
+        ),
+        "{error}"
+    );
     fs::remove_file(&second).unwrap();
     let error = error_of(Source::Directory(&folder));
     assert_eq!(error, format!("cannot read {}", second.display()));
@@ -292,10 +309,10 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
     let num_in_vectors: usize = vectors.map(|tensor| tensor.num_elements()).sum();
     let num_in_matrices = plan.num_parameters() - num_in_vectors as u64;
     let vector_bytes = 4 * num_in_vectors as u64;
-    let bytes = |source, format| {
-        weight_bytes(&spec, &open_weights(source).unwrap(), format).unwrap()
-    };
-    let zeros = |rows: usize, cols: usize, kind, per_256| (kind, vec![0; rows * cols / 256 * per_256]);
+    let bytes =
+        |source, format| weight_bytes(&spec, &open_weights(source).unwrap(), format).unwrap();
+    let zeros =
+        |rows: usize, cols: usize, kind, per_256| (kind, vec![0; rows * cols / 256 * per_256]);
     let q8 = file("bytes-q8", &gguf_writer::demo(&|rows, cols, _| zeros(rows, cols, 8, 8 * 34)));
     let q4 = file("bytes-q4", &gguf_writer::demo(&|rows, cols, _| zeros(rows, cols, 12, 144)));
     let rows = [
@@ -358,17 +375,23 @@ fn a_tokenizer_that_we_do_not_have_is_refused() {
             w.set("tokenizer.ggml.tokens", Value::U32(3));
         }),
         ("`tokenizer.ggml.token_type` is missing", |w| w.remove("tokenizer.ggml.token_type")),
-        ("`tokenizer.ggml.token_type` must be as long as `tokenizer.ggml.tokens` (8192), got 1", |w| {
-            w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)]));
-        }),
+        (
+            "`tokenizer.ggml.token_type` must be as long as `tokenizer.ggml.tokens` (8192), got 1",
+            |w| {
+                w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)]));
+            },
+        ),
         ("`tokenizer.ggml.token_type[0]` must be from 1 to 6, got 7", |w| {
             w.set("tokenizer.ggml.tokens", Value::texts(["a"]));
             w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(7)]));
         }),
-        ("`tokenizer.ggml.tokens` must be a different text for each id, got \"a\" for 0 and 1", |w| {
-            w.set("tokenizer.ggml.tokens", Value::texts(["a", "a"]));
-            w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 2]));
-        }),
+        (
+            "`tokenizer.ggml.tokens` must be a different text for each id, got \"a\" for 0 and 1",
+            |w| {
+                w.set("tokenizer.ggml.tokens", Value::texts(["a", "a"]));
+                w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 2]));
+            },
+        ),
         ("`tokenizer.ggml.merges[1]` must be two tokens that join to a third, got \"ab c\"", |w| {
             w.set("tokenizer.ggml.tokens", Value::texts(["a", "b", "ab", "c"]));
             w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 4]));

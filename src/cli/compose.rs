@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, KvCacheSize, LoadOptions, Progress, SimdTier, Source, WeightFormat, load_weights,
-    open_weights, read_spec, tokenizer_json, weight_bytes, weights::Weights,
+    DecoderSpec, Device, KvCacheSize, LoadOptions, Progress, SimdTier, Source, WeightFormat,
+    load_weights, open_weights, read_spec, tokenizer_json, weight_bytes, weights::Weights,
 };
 use tracing::{info, warn};
 
 use crate::{
     cli::progress::LoadProgress,
-    config::{Config, DeviceChoice, DtypeChoice, ModelConfig, ModelSource, QuantizeChoice, SimdChoice},
+    config::{
+        Config, DeviceChoice, DtypeChoice, ModelConfig, ModelSource, QuantizeChoice, SimdChoice,
+    },
     engine::{
         self, Engine, EngineHandle, EngineLimits, ModelRunner,
         memory::{CacheDemand, free_bytes, plan_num_blocks},
@@ -168,7 +170,8 @@ fn start_engine(
     let architecture = spec.architecture;
     let mut progress = LoadProgress::new(&config.model.served_name);
     let mut report = |at: Progress| progress.update(at.bytes_done, at.bytes_total);
-    let model = load_weights(spec, weights, options, &mut report).context("cannot load the model")?;
+    let model =
+        load_weights(spec, weights, options, &mut report).context("cannot load the model")?;
     progress.finish();
     let limits = EngineLimits {
         num_seqs_max: options.max_num_seqs,

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::config::{
-    Config, DeviceChoice, DtypeChoice, EngineConfig, LogFormat, ModelSource, QuantizeChoice, SimdChoice,
+    Config, DeviceChoice, DtypeChoice, EngineConfig, LogFormat, ModelSource, QuantizeChoice,
+    SimdChoice,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},

@@ -167,7 +167,8 @@ fn what_cannot_be_loaded_says_why() {
     writer.tensor("blk.2.attn_v.weight").kind = 18;
     let file = File::new("unknown-type", &writer);
     let message = format!("{:#}", compose(&config(file.0.to_str().unwrap())).err().unwrap());
-    let is_clear = message.contains("the element type of tensor `blk.2.attn_v.weight` must be one of")
+    let is_clear = message
+        .contains("the element type of tensor `blk.2.attn_v.weight` must be one of")
         && message.ends_with("got IQ3_XXS");
     assert!(is_clear, "{message}");
 }

@@ -152,14 +152,19 @@ fn translate_gguf(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError> {
     for field in ["attention.value_length", "rope.dimension_count"] {
         let found = fields.optional_count(field)?.unwrap_or(head_dim);
         if found != head_dim {
-            return Err(fields.invalid(field, &format!("the head's width ({head_dim})"), &json!(found)));
+            return Err(fields.invalid(
+                field,
+                &format!("the head's width ({head_dim})"),
+                &json!(found),
+            ));
         }
     }
     // A window as wide as the context hides nothing.
     if let Some(window) = fields.optional_count("attention.sliding_window")?
         && window < context
     {
-        let rule = format!("at least `qwen2.context_length` ({context}), windows being unsupported");
+        let rule =
+            format!("at least `qwen2.context_length` ({context}), windows being unsupported");
         return Err(fields.invalid("attention.sliding_window", &rule, &json!(window)));
     }
     Ok(DecoderSpec {

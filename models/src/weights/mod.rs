@@ -15,12 +15,7 @@ pub use random::random_weights;
 pub use reader::Progress;
 pub(crate) use reader::WeightReader;
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs,
-    ops::Range,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt, fs, ops::Range, path::Path};
 
 use kernels::backend::{DType, MatrixData};
 use safetensors::{Dtype as StoredDtype, SafeTensors};
@@ -181,9 +176,10 @@ impl Weights {
         for tensor in wanted.values() {
             self.find(tensor)?;
         }
-        let mut unused = self.tensors.iter().filter(|(name, _)| {
-            !wanted.contains_key(name.as_str()) && !plan.ignores(name)
-        });
+        let mut unused = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| !wanted.contains_key(name.as_str()) && !plan.ignores(name));
         let Some((tensor, stored)) = unused.next() else { return Ok(()) };
         let (file, found) = (self.files[stored.file].name.clone(), stored.shape.clone());
         let num_unused = 1 + unused.count();
