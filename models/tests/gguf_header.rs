@@ -70,8 +70,10 @@ fn is_same(found: GgufValue<'_>, expected: &CandleValue) -> bool {
         (GgufValue::Signed(found), CandleValue::I16(value)) => found == i64::from(*value),
         (GgufValue::Signed(found), CandleValue::I32(value)) => found == i64::from(*value),
         (GgufValue::Signed(found), CandleValue::I64(value)) => found == *value,
-        (GgufValue::Float(found), CandleValue::F32(value)) => found == f64::from(*value),
-        (GgufValue::Float(found), CandleValue::F64(value)) => found == *value,
+        (GgufValue::Float(found), CandleValue::F32(value)) => {
+            found.to_bits() == f64::from(*value).to_bits()
+        }
+        (GgufValue::Float(found), CandleValue::F64(value)) => found.to_bits() == value.to_bits(),
         (GgufValue::Flag(found), CandleValue::Bool(value)) => found == *value,
         (GgufValue::Text(found), CandleValue::String(value)) => found == value.as_bytes(),
         // Arrays in arrays are walked and left alone.
@@ -171,10 +173,10 @@ fn a_broken_rule_is_named_with_its_value() {
             |w| w.tensor("two").offset = Some(33),
         ),
         ("m.gguf: the offset of tensor `two` must be behind tensor `one`, got byte ", |w| {
-            w.tensor("two").offset = Some(0)
+            w.tensor("two").offset = Some(0);
         }),
         ("m.gguf: the offset of tensor `three` must be behind tensor `two`, got byte ", |w| {
-            w.tensor("two").shape[0] = 8
+            w.tensor("two").shape[0] = 8;
         }),
     ];
     for (expected, edit) in rows {

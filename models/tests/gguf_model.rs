@@ -4,12 +4,13 @@ use std::{fs, path::Path};
 
 use models::{
     DecoderSpec, Device, LoadOptions, ModelError, Source, WeightFormat, load, open_weights,
-    read_spec, tokenizer_json, weight_bytes, weights::Weights,
+    read_spec, tokenizer_json, weight_bytes,
+    weights::{TensorSpec, Weights},
 };
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{
-    gguf_writer::{self, Value, Writer},
+    gguf_writer::{self, Edit, Value, Writer},
     support::{DEVICES, Folder, Runner, Sequence, options, random_ids},
 };
 
@@ -133,7 +134,7 @@ fn one_id_of_an_end_is_enough_and_none_is_allowed() {
 
 #[test]
 fn metadata_that_cannot_be_run_is_refused() {
-    let rows: [(&str, fn(&mut Writer)); 17] = [
+    let rows: [Edit; 17] = [
         ("`general.architecture` is missing", |w| w.remove("general.architecture")),
         ("`general.architecture` must be one of qwen2, got \"mamba\"", |w| {
             w.set("general.architecture", "mamba".into());
@@ -197,12 +198,12 @@ fn metadata_that_cannot_be_run_is_refused() {
 
 #[test]
 fn tensors_that_do_not_fit_are_refused() {
-    let rows: [(&str, fn(&mut Writer)); 4] = [
+    let rows: [Edit; 4] = [
         ("tensor `blk.7.ffn_up.weight` of shape [768, 256] is missing", |w| {
             w.tensors.retain(|tensor| tensor.name != "blk.7.ffn_up.weight");
         }),
         ("demo.gguf: tensor `blk.3.attn_q.weight` must have shape [256, 256], got [65536]", |w| {
-            w.tensor("blk.3.attn_q.weight").shape = vec![256 * 256]
+            w.tensor("blk.3.attn_q.weight").shape = vec![256 * 256];
         }),
         (
             "demo.gguf: tensor `rope_freqs.weight` of shape [32] has no use in this architecture (1 such)",
@@ -306,7 +307,7 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
     let spec = read_spec(Source::Demo).unwrap();
     let plan = models::arch::plan(&spec).unwrap();
     let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
-    let num_in_vectors: usize = vectors.map(|tensor| tensor.num_elements()).sum();
+    let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
     let num_in_matrices = plan.num_parameters() - num_in_vectors as u64;
     let vector_bytes = 4 * num_in_vectors as u64;
     let bytes =
@@ -357,7 +358,7 @@ fn a_tokenizer_beside_the_file_comes_first() {
 
 #[test]
 fn a_tokenizer_that_we_do_not_have_is_refused() {
-    let rows: [(&str, fn(&mut Writer)); 12] = [
+    let rows: [Edit; 12] = [
         ("`tokenizer.ggml.model` is missing", |w| w.remove("tokenizer.ggml.model")),
         ("`tokenizer.ggml.model` must be gpt2 (byte-level BPE), got \"llama\"", |w| {
             w.set("tokenizer.ggml.model", "llama".into());

@@ -10,6 +10,12 @@ pub(crate) const F32: u32 = 0;
 /// The type of the demo's own matrices.
 pub(crate) const BF16: u32 = 30;
 
+/// What becomes of a matrix: the number of its element type and its bytes, given rows, columns and elements.
+pub(crate) type Encode<'a> = &'a dyn Fn(usize, usize, &[f32]) -> (u32, Vec<u8>);
+
+/// The beginning of an error, and the edit of a file that brings it.
+pub(crate) type Edit = (&'static str, fn(&mut Writer));
+
 /// A value of the metadata, of one of the kinds that models use; `kind` is its number in a file.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -152,9 +158,8 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     out.extend(text.as_bytes());
 }
 
-/// Returns the embedded model as GGUF. `encode` says what becomes of a matrix: the number of its element type and its
-/// bytes, given rows, columns and elements. Vectors are f32, as converters write them.
-pub(crate) fn demo(encode: &dyn Fn(usize, usize, &[f32]) -> (u32, Vec<u8>)) -> Writer {
+/// Returns the embedded model as GGUF. Vectors are f32, as converters write them.
+pub(crate) fn demo(encode: Encode<'_>) -> Writer {
     let mut writer = Writer::new();
     write_sizes(&mut writer);
     write_tokenizer(&mut writer);

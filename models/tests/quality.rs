@@ -112,7 +112,6 @@ fn integers_stay_near_the_weights_that_they_stand_for() {
     ];
     for (name, found, mean_max, same_top_min) in rows {
         let distance = distance(&expected, &found);
-        println!("{name} {distance:?}");
         let is_near = distance.mean <= mean_max && distance.same_top >= same_top_min;
         assert!(is_near, "{name}: {distance:?}");
     }
