@@ -87,6 +87,48 @@ fn gemm(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// How the weights of the integer products are stored, with their bits a weight in memory.
+const INTEGERS: [(&str, DType, WeightFormat, f64); 4] = [
+    ("int8", DType::Bf16, WeightFormat::Int8, 8.5),
+    ("q6k", DType::Q6K, WeightFormat::Stored, 9.0),
+    ("q4_0", DType::Q4_0, WeightFormat::Stored, 4.5),
+    ("q4k", DType::Q4K, WeightFormat::Stored, 5.0),
+];
+
+/// Integer products: decode in bytes of weights, prefill in multiply-adds, a second. Columns are padded to whole blocks of
+/// the type.
+fn integers(criterion: &mut Criterion) {
+    let mut backend = backend();
+    let mut group = criterion.benchmark_group("integers");
+    for (name, dtype, format, bits) in INTEGERS {
+        for (rows, cols) in [(9728, 896), (896, 4864), (151_936, 896)] {
+            let cols = cols.next_multiple_of(dtype.block_len());
+            let bytes = vec![0x2C; dtype.num_bytes(rows * cols).unwrap()];
+            let matrix =
+                backend.matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }], format).unwrap();
+            backend.reserve(512).unwrap();
+            for num_rows in [1, 8, 512] {
+                if num_rows == 512 && rows > 100_000 {
+                    // A head sees the last rows of a prompt only.
+                    continue;
+                }
+                let x = backend.buffer(num_rows * cols).unwrap();
+                let mut out = backend.buffer(num_rows * rows).unwrap();
+                group.throughput(if num_rows < 512 {
+                    Throughput::Bytes((bits / 8.0 * (rows * cols) as f64) as u64)
+                } else {
+                    Throughput::Elements((num_rows * rows * cols) as u64)
+                });
+                let id = BenchmarkId::new(format!("{name}/{rows}x{cols}"), num_rows);
+                group.bench_function(id, |bencher| {
+                    bencher.iter(|| backend.linear(num_rows, &x, &matrix, None, &mut out).unwrap());
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
 /// Decode in bytes of keys and values, prefill in multiply-adds.
 fn attention(criterion: &mut Criterion) {
     let mut backend = backend();
@@ -164,6 +206,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = plain_read, gemv, gemm, attention, rows
+    targets = plain_read, gemv, gemm, integers, attention, rows
 }
 criterion_main!(operators);

@@ -189,7 +189,8 @@ pub trait Backend: Send + 'static {
     fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError>;
 
     /// Stores the parts, stacked by rows, as one matrix; fused projections are several parts. Parts of different types
-    /// are stored in one that holds them all exactly.
+    /// are stored in one that holds them all: exactly where any is a plain type, else in integers of the same codes, with
+    /// scales and minimums in half precision. Int8 rounds plain parts and keeps the codes of others.
     ///
     /// # Errors
     /// [`BackendError::Shape`] where the parts differ in `cols` or a byte count is off; [`BackendError::OutOfMemory`].

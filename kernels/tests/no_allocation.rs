@@ -68,12 +68,10 @@ fn matrix(
     backend: &mut CpuBackend,
     rows: usize,
     cols: usize,
-    dtype: DType,
+    (dtype, format): (DType, WeightFormat),
 ) -> <CpuBackend as Backend>::Matrix {
     let bytes = vec![0x3C; dtype.num_bytes(rows * cols).unwrap()];
-    backend
-        .matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }], WeightFormat::Stored)
-        .unwrap()
+    backend.matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }], format).unwrap()
 }
 
 fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepInput<'_>) {
@@ -94,22 +92,43 @@ fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepI
     backend.linear(input.logit_rows.len(), normed, &model.table, None, logits).unwrap();
 }
 
+/// How the five matrices are stored: as plain numbers, and as integers.
+const FORMATS: [[(DType, WeightFormat); 5]; 2] = [
+    [
+        (DType::Bf16, WeightFormat::Stored),
+        (DType::Bf16, WeightFormat::Stored),
+        (DType::F32, WeightFormat::Stored),
+        (DType::F16, WeightFormat::Stored),
+        (DType::Bf16, WeightFormat::Stored),
+    ],
+    [
+        (DType::Bf16, WeightFormat::Int8),
+        (DType::Q8_0, WeightFormat::Stored),
+        (DType::Q4_0, WeightFormat::Stored),
+        (DType::Q5_1, WeightFormat::Stored),
+        (DType::F16, WeightFormat::Int8),
+    ],
+];
+
 #[test]
 fn a_step_allocates_nothing() {
     drop(std::hint::black_box(vec![0_u8; 100]));
     assert!(NUM_ALLOCATIONS.load(Ordering::SeqCst) > 0, "the allocator must count");
-    for num_threads in [1, 3] {
+    for (num_threads, formats) in
+        [(1, FORMATS[0]), (3, FORMATS[0]), (1, FORMATS[1]), (3, FORMATS[1])]
+    {
         let options = CpuOptions { num_threads: Some(num_threads), simd: None };
         let mut backend = CpuBackend::new(options).unwrap();
         let model = Model {
-            table: matrix(&mut backend, VOCABULARY, HIDDEN, DType::Bf16),
-            qkv: matrix(&mut backend, SHAPE.qkv_width(), HIDDEN, DType::Bf16),
-            out: matrix(&mut backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, DType::F32),
-            gate_up: matrix(&mut backend, 2 * INTERMEDIATE, HIDDEN, DType::F16),
-            down: matrix(&mut backend, HIDDEN, INTERMEDIATE, DType::Bf16),
+            table: matrix(&mut backend, VOCABULARY, HIDDEN, formats[0]),
+            qkv: matrix(&mut backend, SHAPE.qkv_width(), HIDDEN, formats[1]),
+            out: matrix(&mut backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, formats[2]),
+            gate_up: matrix(&mut backend, 2 * INTERMEDIATE, HIDDEN, formats[3]),
+            down: matrix(&mut backend, HIDDEN, INTERMEDIATE, formats[4]),
             norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
             rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
         };
+        backend.reserve(200).unwrap();
         let mut state = State {
             cache: backend.layer_cache(&SHAPE, 16).unwrap(),
             step: backend.step(200, 2, 16).unwrap(),
@@ -149,7 +168,7 @@ fn a_step_allocates_nothing() {
         };
         // A step that allocates does so each time; a thread that just starts, or the harness, may be counted once.
         let fewest = (0..8).map(|_| count()).min();
-        assert_eq!(fewest, Some(0), "with {num_threads} threads");
+        assert_eq!(fewest, Some(0), "with {num_threads} threads, {formats:?}");
         assert!(read.iter().all(|value| value.is_finite()));
     }
 }

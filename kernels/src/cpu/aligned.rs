@@ -21,6 +21,11 @@ pub(crate) struct AlignedSlice<T> {
 }
 
 impl<T: Zeroable> AlignedSlice<T> {
+    /// No values, nothing allocated.
+    pub(crate) fn empty() -> Self {
+        Self { storage: Vec::new(), offset: 0, len: 0 }
+    }
+
     /// Allocates `len` zeros, which take memory when they are first written to.
     pub(crate) fn zeroed(len: usize, device: &'static str) -> Result<Self, BackendError> {
         let slack = ALIGNMENT / size_of::<T>();

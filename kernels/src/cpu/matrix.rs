@@ -1,4 +1,4 @@
-//! A weight matrix as the CPU likes it: rows on cache lines, in the element type of the file.
+//! A weight matrix as the CPU likes it: rows on cache lines, in the element type of the file; or integers in panels.
 
 use bytemuck::Zeroable;
 use half::{bf16, f16};
@@ -7,6 +7,8 @@ use crate::backend::{BackendError, DType, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
+use crate::cpu::pool::Pool;
+use crate::cpu::quantized::{CodePanels, PANEL};
 use crate::cpu::simd::{Simd, TILE};
 use crate::widen::for_each_widened;
 
@@ -28,6 +30,7 @@ pub(crate) enum Weights {
     F32(WeightRows<f32>),
     Bf16(WeightRows<bf16>),
     F16(WeightRows<f16>),
+    Codes(CodePanels),
 }
 
 /// Padded rows of one element type.
@@ -38,12 +41,18 @@ pub(crate) struct WeightRows<E> {
 }
 
 impl CpuMatrix {
-    /// Copies the parts into one matrix. Parts of different types become f32, which holds them all exactly.
+    /// Copies the parts into one matrix. Plain parts of different types, or beside parts in blocks, become f32, which
+    /// holds them all; blocks of different types become integers that hold them all, as do all parts of int8.
     pub(crate) fn new(
+        pool: &mut Pool,
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<Self, BackendError> {
         let (rows, cols) = Check("matrix").matrix_parts(parts)?;
+        if is_in_codes(parts, format) {
+            let weights = Weights::Codes(CodePanels::new(pool, parts, rows, cols)?);
+            return Ok(Self { rows, cols, weights });
+        }
         let first = parts[0].dtype;
         let is_uniform = parts.iter().all(|part| part.dtype == first);
         let dtype = match format {
@@ -58,12 +67,21 @@ impl CpuMatrix {
         Ok(Self { rows, cols, weights })
     }
 
+    /// Returns the weights where they are integers.
+    pub(crate) fn codes(&self) -> Option<&CodePanels> {
+        match &self.weights {
+            Weights::Codes(panels) => Some(panels),
+            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => None,
+        }
+    }
+
     /// Returns the size of a row with its padding.
     pub(crate) fn bytes_per_row(&self) -> usize {
         match &self.weights {
             Weights::F32(rows) => rows.stride * size_of::<f32>(),
             Weights::Bf16(rows) => rows.stride * size_of::<bf16>(),
             Weights::F16(rows) => rows.stride * size_of::<f16>(),
+            Weights::Codes(panels) => panels.bytes_per_panel() / PANEL,
         }
     }
 
@@ -73,7 +91,17 @@ impl CpuMatrix {
             Weights::F32(rows) => rows.widen(row, out),
             Weights::Bf16(rows) => rows.widen(row, out),
             Weights::F16(rows) => rows.widen(row, out),
+            Weights::Codes(panels) => panels.widen_row(row, out),
         }
+    }
+}
+
+/// Returns whether the parts become integers.
+fn is_in_codes(parts: &[MatrixData<'_>], format: WeightFormat) -> bool {
+    match format {
+        WeightFormat::Stored => parts.iter().all(|part| part.dtype.is_blocks()),
+        WeightFormat::F32 => false,
+        WeightFormat::Int8 => true,
     }
 }
 

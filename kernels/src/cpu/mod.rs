@@ -6,15 +6,16 @@
 //! | `pool`, `grid` | threads, and matrices cut into tiles for them |
 //! | `aligned`, `matrix`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
 //! | `linear/` | products, from one row to a whole prefill |
+//! | `quantized/` | products of weights in four and eight bits |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
 //! | `rotary`, `norm`, `activation`, `gather` | the rest |
 //!
 //! # Invariant
 //! What an operator computes for a row depends on that row (and its context) alone: not on the rows beside it, the number
 //! of threads, or how a prefill was cut. Batched is alone and chunked is whole, bit for bit, on a tier. Tiers differ
-//! from each other in the last bits.
+//! from each other in the last bits, but for products of integers, which are the same on all.
 //!
-//! Here `unsafe` lives in four files: `pool`, `grid` and the two tiers of `simd` that call intrinsics.
+//! Here `unsafe` lives in `pool`, `grid` and the tiers of `simd` and `quantized/dot` that call intrinsics.
 
 #![expect(clippy::inline_always, reason = "a vector loop must be inlined into its tier's function")]
 #![expect(clippy::needless_range_loop, reason = "register tiles are indexed by row and column")]
@@ -29,6 +30,7 @@ mod linear;
 mod matrix;
 mod norm;
 mod pool;
+mod quantized;
 mod rotary;
 mod simd;
 mod step;
@@ -42,6 +44,7 @@ use crate::cpu::grid::Grid;
 use crate::cpu::linear::{Epilogue, Linear};
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
+use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
 use crate::metadata::{AttentionShape, StepInput};
 use crate::rope_table::RopeTable;
@@ -88,6 +91,7 @@ pub enum CpuError {
 pub struct CpuBackend {
     pool: Pool,
     vectors: Vectors,
+    quantized: QuantizedProducts,
 }
 
 /// A flat buffer of activations, or a vector of weights, on cache lines.
@@ -111,7 +115,23 @@ impl CpuBackend {
         }
         let pool =
             Pool::new(num_threads).map_err(|source| CpuError::Spawn { num_threads, source })?;
-        Ok(Self { pool, vectors })
+        Ok(Self { pool, vectors, quantized: QuantizedProducts::new(vectors) })
+    }
+
+    /// Computes a product in the way of its weights.
+    fn product(
+        &mut self,
+        check: Check,
+        linear: Linear<'_>,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let out = out.0.as_mut_slice();
+        if let Some(weights) = linear.matrix.codes() {
+            let machine = (&mut self.pool, self.vectors);
+            return self.quantized.run(check, linear, weights, machine, out);
+        }
+        linear.run(&mut self.pool, self.vectors, out);
+        Ok(())
     }
 }
 
@@ -152,11 +172,15 @@ impl Backend for CpuBackend {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::new(parts, format)
+        let matrix = CpuMatrix::new(&mut self.pool, parts, format)?;
+        if let Some(panels) = matrix.codes() {
+            self.quantized.expect(panels);
+        }
+        Ok(matrix)
     }
 
-    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
-        Ok(())
+    fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
+        self.quantized.reserve(max_num_rows)
     }
 
     fn vector(&self, values: &[f32]) -> Result<CpuBuffer, BackendError> {
@@ -246,8 +270,7 @@ impl Backend for CpuBackend {
         }
         let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
         let linear = Linear { num_rows, x: x.values(), matrix, epilogue };
-        linear.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
-        Ok(())
+        self.product(check, linear, out)
     }
 
     fn linear_add(
@@ -261,8 +284,7 @@ impl Backend for CpuBackend {
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
         let linear = Linear { num_rows, x: x.values(), matrix, epilogue: Epilogue::Add };
-        linear.run(&mut self.pool, self.vectors, residual.0.as_mut_slice());
-        Ok(())
+        self.product(check, linear, residual)
     }
 
     fn rope_and_cache_write(

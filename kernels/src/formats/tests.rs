@@ -31,6 +31,9 @@ fn runs(dtype: DType, bytes: &[u8]) -> Vec<CodeRun> {
 const HALF: [u8; 2] = [0x00, 0x38];
 const MINUS_ONE_AND_A_HALF: [u8; 2] = [0x00, 0xBE];
 
+/// A type, the fields of a block, its codes and its minimum.
+type Row<'a> = (DType, Vec<&'a [u8]>, Vec<i8>, f32);
+
 #[test]
 fn a_block_of_each_simple_type_by_hand() {
     let nibbles: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
@@ -41,7 +44,7 @@ fn a_block_of_each_simple_type_by_hand() {
     five[31] += 16;
     let eight: Vec<u8> = (0..32).map(|i| (i * 8) as u8).collect();
     let less = |codes: &[i8], centre: i8| codes.iter().map(|code| code - centre).collect();
-    let rows: [(DType, Vec<&[u8]>, Vec<i8>, f32); 5] = [
+    let rows: [Row<'_>; 5] = [
         (DType::Q4_0, vec![&HALF, &nibbles], less(&four, 8), 0.0),
         (DType::Q4_1, vec![&HALF, &MINUS_ONE_AND_A_HALF, &nibbles], less(&four, 0), 1.5),
         (DType::Q5_0, vec![&HALF, &fifth, &nibbles], less(&five, 16), 0.0),
@@ -124,7 +127,7 @@ proptest! {
         let values = values.map(|value| value * (exponent as f32).exp2());
         let run = round_to_int8(&values);
         prop_assert!(run.codes.iter().all(|&code| code > -128));
-        prop_assert!(run.mins == [0.0; 2] && run.scales[0].to_bits() == run.scales[1].to_bits());
+        prop_assert!(run.mins.map(f32::to_bits) == [0; 2] && run.scales[0].to_bits() == run.scales[1].to_bits());
         // Half a step, and what the greatest value loses where the stored scale came out below its own: 127 steps
         // of half a unit in the last of eleven places, or of the least subnormal.
         let (scale, mut bound) = (run.scales[0], 0.5 * run.scales[0] * (1.0 + 1e-6));
@@ -142,7 +145,7 @@ fn rounding_keeps_what_it_can_say_exactly() {
     exact[7] = -127.0 * 0.25;
     let run = round_to_int8(&exact);
     assert_eq!(run.values().map(f32::to_bits), exact.map(f32::to_bits));
-    assert_eq!(round_to_int8(&[0.0; RUN_LEN]).values(), [0.0; RUN_LEN]);
+    assert_eq!(round_to_int8(&[0.0; RUN_LEN]).codes, [0; RUN_LEN]);
 }
 
 #[test]

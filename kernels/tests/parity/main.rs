@@ -11,6 +11,7 @@
 mod attention;
 mod attention_rig;
 mod linear;
+mod quantized;
 mod refusals;
 mod rig;
 mod rows;

@@ -133,6 +133,12 @@ fn check_matrices<B: Backend>(backend: &mut B) {
         "`cols` of each part must be 3, got 2",
     );
     refuse(&[MatrixData { rows: usize::MAX, ..part }], "bytes of a part");
+    let blocks = MatrixData { rows: 1, cols: 256, dtype: DType::Q4K, bytes: &[0; 144] };
+    refuse(
+        &[MatrixData { cols: 255, ..blocks }],
+        "`cols` of Q4K must be a multiple of 256, got 255",
+    );
+    refuse(&[MatrixData { bytes: &[0; 143], ..blocks }], "bytes of a part must be 144, got 143");
 }
 
 fn check_shapes<B: Backend>(backend: &mut B) {

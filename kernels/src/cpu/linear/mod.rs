@@ -77,6 +77,7 @@ impl Linear<'_> {
             Weights::F32(weights) => vectors.run(self.task::<f32>(weights, tile)),
             Weights::Bf16(weights) => vectors.run(self.task::<bf16>(weights, tile)),
             Weights::F16(weights) => vectors.run(self.task::<f16>(weights, tile)),
+            Weights::Codes(_) => unreachable!("products of integers are `quantized`'s"),
         });
     }
 

@@ -1,0 +1,142 @@
+//! Products of weights in four and eight bits: activations are rounded to eight bits, sums are integers.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `layout` | which form a type's blocks take in memory |
+//! | `panels` | weights of that form, packed once, sixteen features to a panel |
+//! | `activations` | rows as codes, in room that is reserved once |
+//! | `dot/` | products of codes in tiers that give the same bits |
+//! | `tile` | a few rows against a panel |
+//!
+//! # Accuracy
+//! A product of `cols` columns is off by about 0.4 % of its norm, from the activations' rounding; weights of a file are
+//! what they are in the file, but for factors rounded to half precision (2⁻¹² each).
+//!
+//! # Limit
+//! One row: memory, 8.5 bits a weight for int8, 4.5 to 5 for four bits. Many rows: on AVX2 two multiplications through 16 bits
+//! for 32 products, 32 a cycle and core, twice what f32 can; `vpdpbusd` does four times that.
+
+mod activations;
+mod dot;
+mod layout;
+mod panels;
+mod tile;
+
+use crate::backend::BackendError;
+use crate::checks::Check;
+use crate::cpu::grid::{Grid, RowTiles, Tile};
+use crate::cpu::linear::{Epilogue, Linear};
+use crate::cpu::pool::Pool;
+use crate::cpu::quantized::activations::{ActivationRows, Activations};
+use crate::cpu::quantized::dot::Dots;
+use crate::cpu::quantized::layout::{CodeKind, CodeLayout};
+use crate::cpu::quantized::tile::Task;
+use crate::cpu::simd::Vectors;
+
+pub(crate) use crate::cpu::quantized::dot::PANEL;
+pub(crate) use crate::cpu::quantized::panels::CodePanels;
+
+/// Bytes of weights that are to stay in L2 while rows pass by them.
+const TASK_WEIGHT_BYTES: usize = 128 << 10;
+
+/// Tasks for each thread: enough that a thread which lost its core for a while does not hold up the others.
+const TASKS_PER_THREAD: usize = 8;
+
+/// What products of integers need beside their operands.
+#[derive(Debug)]
+pub(crate) struct QuantizedProducts {
+    dots: Dots,
+    activations: Activations,
+    /// Blocks of a row of the widest matrix.
+    num_blocks_max: usize,
+}
+
+/// A product whose activations were rounded.
+#[derive(Clone, Copy, Debug)]
+struct CodesLinear<'a> {
+    num_rows: usize,
+    x: ActivationRows<'a>,
+    weights: &'a CodePanels,
+    epilogue: Epilogue<'a>,
+}
+
+impl QuantizedProducts {
+    /// Chooses the instructions; there is no room for activations yet.
+    pub(crate) fn new(vectors: Vectors) -> Self {
+        let dots = Dots::fastest(vectors.tier());
+        Self { dots, activations: Activations::none(), num_blocks_max: 0 }
+    }
+
+    /// Learns of a matrix whose products will be asked for.
+    pub(crate) fn expect(&mut self, weights: &CodePanels) {
+        self.num_blocks_max = self.num_blocks_max.max(weights.num_blocks());
+    }
+
+    /// Makes room for steps of `max_num_rows` over all matrices that were expected.
+    pub(crate) fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
+        self.activations = Activations::new(max_num_rows.saturating_mul(self.num_blocks_max))?;
+        Ok(())
+    }
+
+    /// Computes a product with the matrix's `weights`. `x` and `out` were checked to hold `num_rows` rows.
+    pub(crate) fn run(
+        &mut self,
+        check: Check,
+        linear: Linear<'_>,
+        weights: &CodePanels,
+        (pool, vectors): (&mut Pool, Vectors),
+        out: &mut [f32],
+    ) -> Result<(), BackendError> {
+        let Linear { num_rows, epilogue, .. } = linear;
+        let needed = num_rows.saturating_mul(weights.num_blocks());
+        check.at_most(
+            "blocks of `x` in the room of `reserve`",
+            needed,
+            self.activations.capacity(),
+        )?;
+        let x = &linear.x[..num_rows * weights.cols];
+        let x = self.activations.load(pool, vectors, num_rows, x);
+        let linear = CodesLinear { num_rows, x, weights, epilogue };
+        let grid = Grid {
+            rows: RowTiles::Even { num_rows, height: num_rows.max(1) },
+            width: weights.rows,
+            tile_width: linear.features_per_task(pool.num_threads()),
+        };
+        let dots = self.dots;
+        grid.for_each_tile(pool, out, &|tile| linear.run_task(dots, tile));
+        Ok(())
+    }
+}
+
+impl CodesLinear<'_> {
+    fn features_per_task(&self, num_threads: usize) -> usize {
+        let num_panels = self.weights.rows.div_ceil(PANEL);
+        let by_threads = num_panels.div_ceil(num_threads * TASKS_PER_THREAD);
+        let by_cache = TASK_WEIGHT_BYTES / self.weights.bytes_per_panel().max(1);
+        // Where all rows meet a panel in one go, nothing needs to stay.
+        let panels =
+            if self.num_rows <= tile::BLOCK_ROWS { by_threads } else { by_threads.min(by_cache) };
+        panels.max(1) * PANEL
+    }
+
+    fn run_task(&self, dots: Dots, tile: Tile<'_>) {
+        let CodeLayout { codes, num_groups, has_min } = self.weights.layout;
+        match (codes, num_groups, has_min) {
+            (CodeKind::Byte, 1, false) => dots.run(self.task::<false, 1, false>(tile)),
+            (CodeKind::Byte, 1, true) => dots.run(self.task::<false, 1, true>(tile)),
+            (CodeKind::Byte, _, false) => dots.run(self.task::<false, 2, false>(tile)),
+            (CodeKind::Byte, _, true) => dots.run(self.task::<false, 2, true>(tile)),
+            (CodeKind::Nibble, 1, false) => dots.run(self.task::<true, 1, false>(tile)),
+            (CodeKind::Nibble, 1, true) => dots.run(self.task::<true, 1, true>(tile)),
+            (CodeKind::Nibble, _, false) => dots.run(self.task::<true, 2, false>(tile)),
+            (CodeKind::Nibble, _, true) => dots.run(self.task::<true, 2, true>(tile)),
+        }
+    }
+
+    fn task<'t, const NIBBLES: bool, const GROUPS: usize, const MINS: bool>(
+        &'t self,
+        tile: Tile<'t>,
+    ) -> Task<'t, NIBBLES, GROUPS, MINS> {
+        Task { x: self.x, weights: self.weights, epilogue: self.epilogue, tile }
+    }
+}
