@@ -1,7 +1,7 @@
 //! From a place to a running model: reads the configuration, opens the weights, picks the backend.
 
 use kernels::{
-    backend::{Backend, DType, WeightFormat},
+    backend::{Backend, MatrixData, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
     reference::ReferenceBackend,
 };
@@ -13,7 +13,7 @@ use crate::{
     error::ModelError,
     kv_cache::{self, KvCacheSize},
     source::{Source, open_weights, read_spec},
-    weights::{Progress, WeightReader, Weights},
+    weights::{Progress, TensorSpec, WeightReader, Weights},
 };
 
 /// What the model runs on.
@@ -86,7 +86,7 @@ pub fn load_weights(
     }
 }
 
-/// Returns the memory that the weights take once loaded, by the element types that are stored.
+/// Returns the memory that the weights take once loaded on the CPU, by the element types that are stored.
 ///
 /// # Errors
 /// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec.
@@ -99,18 +99,21 @@ pub fn weight_bytes(
     format: WeightFormat,
 ) -> Result<u64, ModelError> {
     let plan = weights.plan(spec)?;
+    weights.check(&plan)?;
     let mut num_bytes = 0;
-    for tensor in plan.tensors() {
-        weights.find(tensor)?;
-        let num_elements = tensor.num_elements() as u64;
-        num_bytes += match (&tensor.shape[..], format) {
-            ([_, _], WeightFormat::Stored) => weights.stored_bytes(tensor)?,
-            // An eight-bit integer each, and a half-precision scale for each 32.
-            ([_, _], WeightFormat::Int8) => num_elements * 17 / 16,
-            _ => num_elements * DType::F32.block_bytes() as u64,
-        };
+    for matrix in plan.matrices() {
+        let mut parts = Vec::with_capacity(matrix.len());
+        for part in matrix {
+            let (rows, cols) = (part.shape[0], part.shape[1]);
+            let (_, dtype) = weights.find(part)?;
+            parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
+        }
+        num_bytes += CpuBackend::matrix_bytes(&parts, format);
     }
-    Ok(num_bytes)
+    // Norms and biases are f32 whatever they were.
+    let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
+    let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
+    Ok(num_bytes + (num_in_vectors * size_of::<f32>()) as u64)
 }
 
 fn build<B: Backend>(

@@ -6,7 +6,7 @@ use candle_core::quantized::gguf_file::{Content, Value as CandleValue};
 use models::gguf::{Gguf, GgufValue};
 
 use crate::{
-    gguf_writer::{self, BF16, F32, Value, Writer},
+    gguf_writer::{self, BF16, Edit, F32, Value, Writer},
     support::random_ids,
 };
 
@@ -115,71 +115,76 @@ fn error_of(bytes: &[u8]) -> String {
     Gguf::parse("m.gguf", bytes).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
+/// Metadata that breaks a rule.
+const BROKEN_METADATA: [Edit; 8] = [
+    ("m.gguf: the version must be 2 or 3, got 1", |w| w.version = 1),
+    ("m.gguf: the version must be little-endian, got a big-endian file", |w| {
+        w.version = 3_u32.swap_bytes();
+    }),
+    ("m.gguf: `general.alignment` must be a power of two, got 24", |w| {
+        w.set("general.alignment", Value::U32(24));
+    }),
+    ("m.gguf: `general.alignment` must be a power of two, got \"32\"", |w| {
+        w.set("general.alignment", "32".into());
+    }),
+    ("m.gguf: `a.u8` must be of a kind from 0 to 12, got 13", |w| {
+        w.set("a.u8", Value::Raw(13, vec![0]));
+    }),
+    ("m.gguf: `a.flag` must be 0 or 1, being a truth value, got [2]", |w| {
+        w.set("a.flag", Value::Raw(7, vec![2]));
+    }),
+    ("m.gguf: `a.nested` must be nested 4 deep at most, got more", |w| {
+        let deep = (0..5).fold(Value::U32(1), |inner, _| Value::Array(vec![inner]));
+        w.set("a.nested", deep);
+    }),
+    ("m.gguf: key 16 of the metadata must be new, got `a.u8` again", |w| {
+        w.entries.push(("a.u8".to_owned(), Value::U32(1)));
+    }),
+];
+
+/// Tables of tensors that break a rule.
+const BROKEN_TENSORS: [Edit; 10] = [
+    ("m.gguf: the name of tensor 1 must be new, got `one` again", |w| {
+        "one".clone_into(&mut w.tensors[1].name);
+    }),
+    ("m.gguf: the shape of tensor `two` must be of 1 to 4 axes, got 0", |w| {
+        w.tensor("two").shape.clear();
+    }),
+    ("m.gguf: the shape of tensor `two` must be of 1 to 4 axes, got 5", |w| {
+        w.tensor("two").shape = vec![1; 5];
+    }),
+    ("m.gguf: the shape of tensor `two` must be of sizes from 1, got 0", |w| {
+        w.tensor("two").shape[0] = 0;
+    }),
+    (
+        "m.gguf: the element type of tensor `two` must be one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, \
+         Q3_K, Q4_K, Q5_K, Q6_K, BF16, got IQ4_XS",
+        |w| w.tensor("two").kind = 23,
+    ),
+    (
+        "m.gguf: the element type of tensor `two` must be one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, \
+         Q3_K, Q4_K, Q5_K, Q6_K, BF16, got number 99",
+        |w| w.tensor("two").kind = 99,
+    ),
+    (
+        "m.gguf: the shape of tensor `three` must be of rows of whole blocks of 32, got [2, 65]",
+        |w| w.tensor("three").shape[1] = 65,
+    ),
+    ("m.gguf: the offset of tensor `two` must be a multiple of the alignment, 32, got 33", |w| {
+        w.tensor("two").offset = Some(33);
+    }),
+    ("m.gguf: the offset of tensor `two` must be behind tensor `one`, got byte ", |w| {
+        w.tensor("two").offset = Some(0);
+    }),
+    ("m.gguf: the offset of tensor `three` must be behind tensor `two`, got byte ", |w| {
+        w.tensor("two").shape[0] = 8;
+    }),
+];
+
 #[test]
 fn a_broken_rule_is_named_with_its_value() {
     let huge = u64::MAX;
-    let rows: [(&str, fn(&mut Writer)); 18] = [
-        ("m.gguf: the version must be 2 or 3, got 1", |w| w.version = 1),
-        ("m.gguf: the version must be little-endian, got a big-endian file", |w| {
-            w.version = 3_u32.swap_bytes();
-        }),
-        ("m.gguf: `general.alignment` must be a power of two, got 24", |w| {
-            w.set("general.alignment", Value::U32(24));
-        }),
-        ("m.gguf: `general.alignment` must be a power of two, got \"32\"", |w| {
-            w.set("general.alignment", "32".into());
-        }),
-        ("m.gguf: `a.u8` must be of a kind from 0 to 12, got 13", |w| {
-            w.set("a.u8", Value::Raw(13, vec![0]));
-        }),
-        ("m.gguf: `a.flag` must be 0 or 1, being a truth value, got [2]", |w| {
-            w.set("a.flag", Value::Raw(7, vec![2]));
-        }),
-        ("m.gguf: `a.nested` must be nested 4 deep at most, got more", |w| {
-            let deep = (0..5).fold(Value::U32(1), |inner, _| Value::Array(vec![inner]));
-            w.set("a.nested", deep);
-        }),
-        ("m.gguf: key 16 of the metadata must be new, got `a.u8` again", |w| {
-            w.entries.push(("a.u8".to_owned(), Value::U32(1)));
-        }),
-        ("m.gguf: the name of tensor 1 must be new, got `one` again", |w| {
-            w.tensors[1].name = "one".to_owned();
-        }),
-        ("m.gguf: the shape of tensor `two` must be of 1 to 4 axes, got 0", |w| {
-            w.tensor("two").shape.clear();
-        }),
-        ("m.gguf: the shape of tensor `two` must be of 1 to 4 axes, got 5", |w| {
-            w.tensor("two").shape = vec![1; 5];
-        }),
-        ("m.gguf: the shape of tensor `two` must be of sizes from 1, got 0", |w| {
-            w.tensor("two").shape[0] = 0;
-        }),
-        (
-            "m.gguf: the element type of tensor `two` must be one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, \
-             Q3_K, Q4_K, Q5_K, Q6_K, BF16, got IQ4_XS",
-            |w| w.tensor("two").kind = 23,
-        ),
-        (
-            "m.gguf: the element type of tensor `two` must be one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, \
-             Q3_K, Q4_K, Q5_K, Q6_K, BF16, got number 99",
-            |w| w.tensor("two").kind = 99,
-        ),
-        (
-            "m.gguf: the shape of tensor `three` must be of rows of whole blocks of 32, got [2, 65]",
-            |w| w.tensor("three").shape[1] = 65,
-        ),
-        (
-            "m.gguf: the offset of tensor `two` must be a multiple of the alignment, 32, got 33",
-            |w| w.tensor("two").offset = Some(33),
-        ),
-        ("m.gguf: the offset of tensor `two` must be behind tensor `one`, got byte ", |w| {
-            w.tensor("two").offset = Some(0);
-        }),
-        ("m.gguf: the offset of tensor `three` must be behind tensor `two`, got byte ", |w| {
-            w.tensor("two").shape[0] = 8;
-        }),
-    ];
-    for (expected, edit) in rows {
+    for (expected, edit) in BROKEN_METADATA.into_iter().chain(BROKEN_TENSORS) {
         let error = error_after(edit);
         assert!(error.starts_with(expected), "{error}\nis not\n{expected}");
     }

@@ -322,7 +322,8 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
         (Source::Demo, WeightFormat::Int8, num_in_matrices * 17 / 16),
         (Source::Directory(&q8), WeightFormat::Stored, num_in_matrices * 34 / 32),
         (Source::Directory(&q8), WeightFormat::F32, num_in_matrices * 4),
-        (Source::Directory(&q4), WeightFormat::Stored, num_in_matrices * 144 / 256),
+        // A scale and a minimum for each 32 in half precision, where the file has six bits for either.
+        (Source::Directory(&q4), WeightFormat::Stored, num_in_matrices * (16 + 4) / 32),
     ];
     for (source, format, expected) in rows {
         assert_eq!(bytes(source, format), expected + vector_bytes, "{source:?} {format:?}");
