@@ -101,7 +101,7 @@ fn integers(criterion: &mut Criterion) {
     let mut backend = backend();
     let mut group = criterion.benchmark_group("integers");
     for (name, dtype, format, bits) in INTEGERS {
-        for (rows, cols) in [(9728, 896), (896, 4864), (151_936, 896)] {
+        for (rows, cols) in [(9728_usize, 896_usize), (896, 4864), (151_936, 896)] {
             let cols = cols.next_multiple_of(dtype.block_len());
             let bytes = vec![0x2C; dtype.num_bytes(rows * cols).unwrap()];
             let matrix =
