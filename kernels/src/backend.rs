@@ -211,6 +211,13 @@ pub trait Backend: Send + 'static {
     /// bytes
     fn kv_bytes_per_block(shape: &AttentionShape) -> usize;
 
+    /// Returns the memory that a matrix of these parts takes in the device's layout; their `bytes` are not looked at, and
+    /// no device is needed. What the parts of an impossible matrix take means nothing.
+    ///
+    /// # Units
+    /// bytes
+    fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64;
+
     // Memory: called while loading, never in a step.
 
     /// Allocates a zeroed buffer of `len` activations.

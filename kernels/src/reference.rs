@@ -64,6 +64,11 @@ impl Backend for ReferenceBackend {
         num_slots * shape.head_dim * size_of::<f32>()
     }
 
+    fn matrix_bytes(parts: &[MatrixData<'_>], _format: WeightFormat) -> u64 {
+        let num_elements = parts.iter().map(|part| (part.rows * part.cols) as u64);
+        num_elements.sum::<u64>() * size_of::<f32>() as u64
+    }
+
     fn buffer(&self, len: usize) -> Result<Vec<f32>, BackendError> {
         allocate::zeroed(len, DEVICE)
     }

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use kernels::{backend::BackendError, cpu::CpuError};
 
+use crate::gguf::GgufError;
+
 /// A model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -13,6 +15,17 @@ pub enum ModelError {
     /// The weights do not fit the configuration.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A GGUF file's header cannot be used.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A folder holds GGUF files, and which of them is meant is not said.
+    #[error("{} has {} GGUF files; name one of them: {}", directory.display(), files.len(), files.join(", "))]
+    SeveralGguf {
+        /// The folder.
+        directory: PathBuf,
+        /// The names of the files.
+        files: Vec<String>,
+    },
     /// A file could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -56,14 +69,14 @@ pub enum ModelError {
     Backend(#[from] BackendError),
 }
 
-/// `config.json` or `generation_config.json` cannot be run as it is written.
+/// `config.json`, `generation_config.json` or the metadata of a GGUF file cannot be run as it is written.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not a JSON object.
     #[error("{file} is not a JSON object")]
     Json {
         /// The file's name.
-        file: &'static str,
+        file: String,
         /// Where it breaks.
         #[source]
         source: serde_json::Error,
@@ -72,7 +85,7 @@ pub enum ConfigError {
     #[error("{file}: `{field}` is missing")]
     Missing {
         /// The file's name.
-        file: &'static str,
+        file: String,
         /// The field, with its parents.
         field: String,
     },
@@ -80,7 +93,7 @@ pub enum ConfigError {
     #[error("{file}: `{field}` must be {rule}, got {value}")]
     Invalid {
         /// The file's name.
-        file: &'static str,
+        file: String,
         /// The field, with its parents.
         field: String,
         /// The rule.
@@ -93,8 +106,8 @@ pub enum ConfigError {
 /// The stored tensors are not those that the configuration asks for.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// A folder holds no safetensors.
-    #[error("{} has neither model.safetensors nor model.safetensors.index.json", directory.display())]
+    /// A folder holds no weights.
+    #[error("{} has neither model.safetensors nor model.safetensors.index.json nor a GGUF file", directory.display())]
     None {
         /// The folder.
         directory: PathBuf,
@@ -106,7 +119,7 @@ pub enum WeightsError {
         file: String,
         /// What its header says.
         #[source]
-        source: Box<candle_core::Error>,
+        source: safetensors::SafeTensorError,
     },
     /// The shard index is not one.
     #[error("{file}: {what}")]

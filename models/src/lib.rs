@@ -3,9 +3,11 @@
 //! The way of a model, in reading order:
 //! - [`config`]: `config.json` becomes a [`DecoderSpec`], checked once;
 //! - [`arch`]: the registry; a row translates a family's configuration and names its tensors;
-//! - [`weights`]: safetensors, compared with the plan before anything is allocated, then brought to the backend;
+//! - [`gguf`]: the other file format: a header that says all of that by itself;
+//! - [`weights`]: stored tensors, compared with the plan before anything is allocated, then brought to the backend;
 //! - [`kv_cache`]: what the paged cache costs;
 //! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
+//! - [`source`]: which file says what;
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
 //! - [`demo`]: the embedded model;
 //! - [`shapes`]: published sizes by name, for benches.
@@ -15,9 +17,11 @@ pub mod config;
 pub mod decoder;
 pub mod demo;
 pub mod error;
+pub mod gguf;
 pub mod kv_cache;
 pub mod load;
 pub mod shapes;
+pub mod source;
 pub mod weights;
 
 pub use config::DecoderSpec;
@@ -31,10 +35,9 @@ pub use kernels::{
     metadata::StepInput,
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
-pub use load::{
-    Device, LoadOptions, Source, load, load_weights, read_spec, tokenizer_json, weight_bytes,
-};
+pub use load::{Device, LoadOptions, load, load_weights, weight_bytes};
 pub use shapes::{shape, shape_names};
+pub use source::{Source, open_weights, read_spec, tokenizer_json};
 pub use weights::{Progress, random_weights};
 
 /// A loaded model: one step over a ragged batch in, rows of logits out.

@@ -1,37 +1,20 @@
 //! From a place to a running model: reads the configuration, opens the weights, picks the backend.
 
-use std::{
-    borrow::Cow,
-    fs, io,
-    path::{Path, PathBuf},
-};
-
 use kernels::{
-    backend::{Backend, DType, WeightFormat},
-    cpu::{CpuBackend, CpuOptions},
+    backend::{Backend, MatrixData, WeightFormat},
+    cpu::{CpuBackend, CpuOptions, SimdTier},
     reference::ReferenceBackend,
 };
 
 use crate::{
-    LanguageModel, arch,
-    config::{self, CONFIG_FILE, DecoderSpec, GENERATION_FILE},
+    LanguageModel,
+    config::DecoderSpec,
     decoder::{Decoder, DecoderLimits},
-    demo,
     error::ModelError,
     kv_cache::{self, KvCacheSize},
-    weights::{Progress, WeightReader, Weights},
+    source::{Source, open_weights, read_spec},
+    weights::{Progress, TensorSpec, WeightReader, Weights},
 };
-
-const TOKENIZER_FILE: &str = "tokenizer.json";
-
-/// Where a model's files are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source<'a> {
-    /// Embedded in this binary.
-    Demo,
-    /// A folder as Hugging Face keeps one: `config.json`, `tokenizer.json`, safetensors.
-    Directory(&'a Path),
-}
 
 /// What the model runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +50,8 @@ pub struct LoadOptions {
     pub context_tokens_max: Option<usize>,
     /// Compute threads; `None` takes the machine's cores.
     pub num_threads: Option<usize>,
+    /// Instruction set of the CPU; `None` takes the fastest of the machine.
+    pub simd: Option<SimdTier>,
 }
 
 /// Loads a model. `progress` is called before the first tensor and after each.
@@ -78,12 +63,7 @@ pub fn load(
     options: &LoadOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Box<dyn LanguageModel>, ModelError> {
-    let spec = read_spec(source)?;
-    let weights = match source {
-        Source::Demo => Weights::from_static("the demo model", demo::model_safetensors())?,
-        Source::Directory(directory) => Weights::open_directory(directory)?,
-    };
-    load_weights(spec, &weights, options, progress)
+    load_weights(read_spec(source)?, &open_weights(source)?, options, progress)
 }
 
 /// Loads a model from weights that are at hand, such as [random ones](crate::random_weights).
@@ -98,7 +78,7 @@ pub fn load_weights(
 ) -> Result<Box<dyn LanguageModel>, ModelError> {
     match options.device {
         Device::Auto | Device::Cpu => {
-            let cpu = CpuOptions { num_threads: options.num_threads, simd: None };
+            let cpu = CpuOptions { num_threads: options.num_threads, simd: options.simd };
             build(CpuBackend::new(cpu)?, spec, weights, options, progress)
         }
         Device::Reference => build(ReferenceBackend, spec, weights, options, progress),
@@ -106,54 +86,34 @@ pub fn load_weights(
     }
 }
 
-/// Reads what a model is, without its weights, so that memory can be planned.
+/// Returns the memory that the weights take once loaded on the CPU, by the element types that are stored.
 ///
 /// # Errors
-/// [`ModelError::Read`] or [`ModelError::Config`].
-pub fn read_spec(source: Source<'_>) -> Result<DecoderSpec, ModelError> {
-    let (config, generation) = match source {
-        Source::Demo => {
-            (Cow::Borrowed(demo::CONFIG_JSON), Some(Cow::Borrowed(demo::GENERATION_CONFIG_JSON)))
-        }
-        Source::Directory(directory) => {
-            let generation = match fs::read(directory.join(GENERATION_FILE)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                generation => Some(generation.map_err(read_error(directory, GENERATION_FILE))?),
-            };
-            (read(directory, CONFIG_FILE)?.into(), generation.map(Cow::Owned))
-        }
-    };
-    Ok(config::from_json(&config, generation.as_deref())?)
-}
-
-/// Returns the text of the model's `tokenizer.json`.
-///
-/// # Errors
-/// [`ModelError::Read`].
-pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelError> {
-    match source {
-        Source::Demo => Ok(Cow::Borrowed(demo::TOKENIZER_JSON)),
-        Source::Directory(directory) => read(directory, TOKENIZER_FILE).map(Cow::Owned),
-    }
-}
-
-/// Returns the memory that the weights take once loaded, going by the element type that the configuration names.
-///
-/// # Errors
-/// [`ModelError::Config`] where the spec breaks a rule.
+/// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec.
 ///
 /// # Units
 /// bytes
-pub fn weight_bytes(spec: &DecoderSpec, format: WeightFormat) -> Result<u64, ModelError> {
-    let num_parameters = arch::plan(spec)?.num_parameters();
-    Ok(match format {
-        WeightFormat::Stored => {
-            num_parameters * spec.dtype.block_bytes() as u64 / spec.dtype.block_len() as u64
+pub fn weight_bytes(
+    spec: &DecoderSpec,
+    weights: &Weights,
+    format: WeightFormat,
+) -> Result<u64, ModelError> {
+    let plan = weights.plan(spec)?;
+    weights.check(&plan)?;
+    let mut num_bytes = 0;
+    for matrix in plan.matrices() {
+        let mut parts = Vec::with_capacity(matrix.len());
+        for part in matrix {
+            let (rows, cols) = (part.shape[0], part.shape[1]);
+            let (_, dtype) = weights.find(part)?;
+            parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
-        WeightFormat::F32 => num_parameters * DType::F32.block_bytes() as u64,
-        // An eight-bit integer each, and a half-precision scale for each 32.
-        WeightFormat::Int8 => num_parameters * 17 / 16,
-    })
+        num_bytes += CpuBackend::matrix_bytes(&parts, format);
+    }
+    // Norms and biases are f32 whatever they were.
+    let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
+    let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
+    Ok(num_bytes + (num_in_vectors * size_of::<f32>()) as u64)
 }
 
 fn build<B: Backend>(
@@ -164,7 +124,7 @@ fn build<B: Backend>(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Box<dyn LanguageModel>, ModelError> {
     // The plan comes first: it checks the spec, and everything below computes with its sizes.
-    let plan = arch::plan(&spec)?;
+    let plan = weights.plan(&spec)?;
     weights.check(&plan)?;
     spec.max_position_embeddings = context_tokens(&spec, options)?;
     let limits = DecoderLimits {
@@ -188,13 +148,4 @@ fn context_tokens(spec: &DecoderSpec, options: &LoadOptions) -> Result<usize, Mo
         }),
         tokens => Ok(tokens.unwrap_or(own)),
     }
-}
-
-fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {
-    fs::read(directory.join(file)).map_err(read_error(directory, file))
-}
-
-fn read_error(directory: &Path, file: &str) -> impl FnOnce(io::Error) -> ModelError {
-    let path: PathBuf = directory.join(file);
-    |source| ModelError::Read { path, source }
 }

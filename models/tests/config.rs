@@ -2,9 +2,10 @@
 
 use kernels::backend::DType;
 use models::{
-    DecoderSpec, Source, WeightFormat,
+    DecoderSpec, Source,
+    arch::plan,
     config::{RopeKind, from_json},
-    read_spec, weight_bytes,
+    read_spec,
 };
 use serde_json::{Value, json};
 
@@ -59,14 +60,14 @@ fn reads_the_spelling_of_transformers_5_as_the_same() {
 #[test]
 fn counts_the_parameters_that_are_published() {
     let spec = read(&qwen_half_billion()).unwrap();
-    assert_eq!(weight_bytes(&spec, WeightFormat::Stored).unwrap(), 2 * 494_032_768);
+    assert_eq!(plan(&spec).unwrap().num_parameters(), 494_032_768);
     let seven_billion = with(&json!({
         "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
         "num_hidden_layers": 28, "num_key_value_heads": 4, "tie_word_embeddings": false,
         "vocab_size": 152_064
     }));
     let spec = read(&seven_billion).unwrap();
-    assert_eq!(weight_bytes(&spec, WeightFormat::F32).unwrap(), 4 * 7_615_616_512);
+    assert_eq!(plan(&spec).unwrap().num_parameters(), 7_615_616_512);
 }
 
 #[test]
@@ -272,7 +273,7 @@ fn never_panics_on_absurd_values() {
                 let mut config = with(&base);
                 config[field] = value.clone();
                 let Ok(spec) = read(&config) else { continue };
-                assert!(weight_bytes(&spec, WeightFormat::F32).unwrap() > 0);
+                assert!(plan(&spec).unwrap().num_parameters() > 0);
                 assert!(models::kv_bytes_per_block(&spec, 16) > 0);
                 let inv_freq = spec.rope.inv_freq(spec.head_dim);
                 assert!(inv_freq.iter().all(|x| x.is_finite()), "{field} {value}");

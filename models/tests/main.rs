@@ -6,10 +6,18 @@
 mod config;
 /// Batched, chunked and scattered runs give the same bits as plain ones.
 mod equivalence;
+/// Headers of GGUF files.
+mod gguf_header;
+/// Models in GGUF files.
+mod gguf_model;
+/// Writes GGUF files.
+mod gguf_writer;
 /// Logits and greedy output of Hugging Face transformers.
 mod golden;
 /// Limits of loading: memory, context, rows of logits.
 mod limits;
+/// What integers cost.
+mod quality;
 /// A block table and a loop, as simple as an engine can be.
 mod support;
 /// Safetensors that are right, wrong, cut short or in pieces.

@@ -27,6 +27,7 @@ pub(crate) fn options(device: Device) -> LoadOptions {
         max_num_logit_rows: 8,
         context_tokens_max: None,
         num_threads: Some(2),
+        simd: None,
     }
 }
 

@@ -307,7 +307,9 @@ fn says_which_file_is_not_there() {
     write_config(&directory, &tiny_spec());
     assert_eq!(
         error_of(&directory),
-        format!("{shown} has neither model.safetensors nor model.safetensors.index.json")
+        format!(
+            "{shown} has neither model.safetensors nor model.safetensors.index.json nor a GGUF file"
+        )
     );
     let error = tokenizer_json(Source::Directory(&directory)).unwrap_err().to_string();
     assert_eq!(error, format!("cannot read {shown}/tokenizer.json"));

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, KvCacheSize, LoadOptions, Source, WeightFormat, load, read_spec,
-    tokenizer_json, weight_bytes,
+    DecoderSpec, Device, KvCacheSize, LoadOptions, Progress, SimdTier, Source, WeightFormat,
+    load_weights, open_weights, read_spec, tokenizer_json, weight_bytes, weights::Weights,
 };
 use tracing::{info, warn};
 
 use crate::{
     cli::progress::LoadProgress,
-    config::{Config, DeviceChoice, DtypeChoice, ModelConfig, ModelSource},
+    config::{
+        Config, DeviceChoice, DtypeChoice, ModelConfig, ModelSource, QuantizeChoice, SimdChoice,
+    },
     engine::{
         self, Engine, EngineHandle, EngineLimits, ModelRunner,
         memory::{CacheDemand, free_bytes, plan_num_blocks},
@@ -48,15 +50,26 @@ pub struct Composed {
 /// # Errors
 /// The first part that cannot be made, with what would mend it.
 pub fn compose(config: &Config) -> anyhow::Result<Composed> {
-    let folder = folder(&config.model)?;
-    let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
+    compose_within(config, free_bytes())
+}
+
+/// As [`compose`], on a machine with this much free memory.
+///
+/// # Errors
+/// As [`compose`].
+pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
+    let path = path(&config.model)?;
+    let source = path.as_deref().map_or(Source::Demo, Source::at);
     let json = tokenizer_json(source).context("cannot read the tokenizer")?;
     let tokenizer = Tokenizer::from_json(&json).context("cannot use the tokenizer")?;
     let template = template(config, &tokenizer)?;
     let spec = read_spec(source).context("cannot read the model's configuration")?;
     let eos_token_ids = spec.eos_token_ids.clone();
     check_completion(config, spec.max_position_embeddings)?;
-    let (engine, handle) = start_engine(config, source, &spec, &tokenizer)?;
+    check_token_ids(&spec, &tokenizer)?;
+    let weights = open_weights(source).context("cannot load the model")?;
+    let options = load_options(config, &spec, &weights, free_bytes)?;
+    let (engine, handle) = start_engine(config, spec, &weights, &options, &tokenizer)?;
     let model = ModelInfo {
         name: config.model.served_name.clone(),
         engine: "lacuna".to_owned(),
@@ -104,12 +117,12 @@ fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Resul
     Ok(())
 }
 
-/// Returns the model's folder; the embedded model has none.
-pub(super) fn folder(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
+/// Returns the model's folder or file; the embedded model has none.
+pub(super) fn path(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
     match &model.source {
         ModelSource::Demo => Ok(None),
-        ModelSource::Directory(folder) if folder.is_dir() => Ok(Some(folder.clone())),
-        ModelSource::Directory(folder) => Err(anyhow!("there is no folder {}", folder.display())),
+        ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
+        ModelSource::Path(path) => Err(anyhow!("there is no folder or file {}", path.display())),
         ModelSource::Hub { repository, revision } => {
             Ok(Some(hub::find_snapshot(&model.hub_cache, repository, revision)?))
         }
@@ -139,23 +152,26 @@ fn template(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<Option<Fim
     }))
 }
 
+fn check_token_ids(spec: &DecoderSpec, tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    let (ids, rows) = (tokenizer.num_ids(), spec.vocab_size);
+    if ids as usize > rows {
+        bail!("the tokenizer has {ids} ids, the model only {rows}: they do not belong together");
+    }
+    Ok(())
+}
+
 fn start_engine(
     config: &Config,
-    source: Source<'_>,
-    spec: &DecoderSpec,
+    spec: DecoderSpec,
+    weights: &Weights,
+    options: &LoadOptions,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<(Engine, EngineHandle)> {
-    if tokenizer.num_ids() as usize > spec.vocab_size {
-        bail!(
-            "the tokenizer has {} ids, the model only {}: they do not belong together",
-            tokenizer.num_ids(),
-            spec.vocab_size
-        );
-    }
-    let options = load_options(config, spec)?;
+    let architecture = spec.architecture;
     let mut progress = LoadProgress::new(&config.model.served_name);
-    let model = load(source, &options, &mut |at| progress.update(at.bytes_done, at.bytes_total))
-        .context("cannot load the model")?;
+    let mut report = |at: Progress| progress.update(at.bytes_done, at.bytes_total);
+    let model =
+        load_weights(spec, weights, options, &mut report).context("cannot load the model")?;
     progress.finish();
     let limits = EngineLimits {
         num_seqs_max: options.max_num_seqs,
@@ -169,7 +185,7 @@ fn start_engine(
     };
     info!(
         backend = model.backend_name(),
-        architecture = spec.architecture,
+        architecture,
         context_tokens = limits.context_tokens_max,
         kv_cache_tokens = limits.num_blocks * limits.block_size,
         "loaded"
@@ -180,19 +196,27 @@ fn start_engine(
 }
 
 /// Returns how a model is loaded by the settings in force.
-pub(super) fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Result<LoadOptions> {
-    let weight_format = match config.model.dtype {
-        DtypeChoice::Bf16 => WeightFormat::Stored,
-        DtypeChoice::F32 => WeightFormat::F32,
+pub(super) fn load_options(
+    config: &Config,
+    spec: &DecoderSpec,
+    weights: &Weights,
+    free_bytes: u64,
+) -> anyhow::Result<LoadOptions> {
+    let weight_format = match (config.model.quantize, config.model.dtype) {
+        (QuantizeChoice::Int8, _) => WeightFormat::Int8,
+        (QuantizeChoice::None, DtypeChoice::Bf16) => WeightFormat::Stored,
+        (QuantizeChoice::None, DtypeChoice::F32) => WeightFormat::F32,
     };
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
+    let weight_bytes =
+        weight_bytes(spec, weights, weight_format).context("cannot load the model")?;
     let demand = CacheDemand {
         kv_cache_bytes: config.engine.kv_cache_bytes,
         block_size: config.engine.block_size,
         context_tokens: context_tokens_max.unwrap_or(own).min(own),
         num_seqs_max: config.engine.num_seqs_max,
-        weight_bytes: weight_bytes(spec, weight_format)?,
+        weight_bytes,
     };
     Ok(LoadOptions {
         device: match config.model.device {
@@ -202,16 +226,32 @@ pub(super) fn load_options(config: &Config, spec: &DecoderSpec) -> anyhow::Resul
         },
         weight_format,
         block_size: config.engine.block_size,
-        kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, free_bytes())?),
+        kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, free_bytes)?),
         max_num_tokens: config.engine.num_batched_tokens_max,
         max_num_seqs: config.engine.num_seqs_max,
         max_num_logit_rows: config.engine.num_seqs_max,
         context_tokens_max,
         num_threads: config.engine.num_threads,
+        simd: config.engine.cpu_simd.map(simd_tier).transpose()?,
     })
 }
 
 /// Returns the threads that compute where nobody says otherwise.
 pub(super) fn num_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Returns the instruction set that was asked for, if the machine has it.
+fn simd_tier(choice: SimdChoice) -> anyhow::Result<SimdTier> {
+    let tier = match choice {
+        SimdChoice::Avx512Bf16 => SimdTier::Avx512Bf16,
+        SimdChoice::Avx512 => SimdTier::Avx512,
+        SimdChoice::Avx2 => SimdTier::Avx2,
+        SimdChoice::Scalar => SimdTier::Scalar,
+    };
+    if !tier.is_available() {
+        let fastest = SimdTier::fastest();
+        bail!("`engine.cpu_simd` must be one that this machine has, {fastest} at most, got {tier}");
+    }
+    Ok(tier)
 }

@@ -61,8 +61,8 @@ pub struct ServerConfig {
 pub enum ModelSource {
     /// The model embedded in this binary.
     Demo,
-    /// A folder with `config.json`, `tokenizer.json` and safetensors.
-    Directory(PathBuf),
+    /// A folder with `config.json`, `tokenizer.json` and safetensors, or with a GGUF file; or a GGUF file.
+    Path(PathBuf),
     /// A name on the Hugging Face hub, looked up in the local cache.
     Hub {
         /// `org/name`.
@@ -86,10 +86,32 @@ pub enum DeviceChoice {
 /// Element type of the weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// As in the file, bf16 as a rule.
+    /// As in the file: bf16 as a rule, or a GGUF file's blocks.
     Bf16,
     /// Widened when loaded: twice the memory, for comparisons.
     F32,
+}
+
+/// What the weights become when they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuantizeChoice {
+    /// What [`DtypeChoice`] says.
+    None,
+    /// Eight-bit integers, a scale for each 32.
+    Int8,
+}
+
+/// An instruction set of the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimdChoice {
+    /// AVX-512 with dot products of bf16, which rounds activations.
+    Avx512Bf16,
+    /// AVX-512.
+    Avx512,
+    /// AVX2.
+    Avx2,
+    /// None in particular.
+    Scalar,
 }
 
 /// What is loaded.
@@ -97,12 +119,14 @@ pub enum DtypeChoice {
 pub struct ModelConfig {
     /// Where the weights come from.
     pub source: ModelSource,
-    /// Name that clients see; by default `demo`, the folder's or the repository's name.
+    /// Name that clients see; by default `demo`, the folder's, the file's or the repository's name.
     pub served_name: String,
     /// Where it runs.
     pub device: DeviceChoice,
     /// Element type of the weights in memory.
     pub dtype: DtypeChoice,
+    /// Whether integers are made of them.
+    pub quantize: QuantizeChoice,
     /// Name of the FIM family; `None` recognises it by the tokenizer's sentinels.
     pub family: Option<String>,
     /// Cuts the model's own context; `None` keeps it.
@@ -128,6 +152,8 @@ pub struct EngineConfig {
     pub has_prefix_cache: bool,
     /// Compute threads; `None` takes the machine's cores.
     pub num_threads: Option<usize>,
+    /// Instruction set of the CPU; `None` takes the fastest of the machine.
+    pub cpu_simd: Option<SimdChoice>,
 }
 
 /// Rules of a completion.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::config::{
-    Config, DeviceChoice, DtypeChoice, LogFormat, ModelSource,
+    Config, DeviceChoice, DtypeChoice, EngineConfig, LogFormat, ModelSource, QuantizeChoice,
+    SimdChoice,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},
@@ -21,7 +22,7 @@ impl Config {
 
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
-        let Config { server, engine, completion, log, .. } = config;
+        let Config { server, completion, log, .. } = config;
         Self {
             server: RawServer {
                 host: Some(server.host.to_string()),
@@ -34,17 +35,7 @@ impl From<&Config> for RawConfig {
                 worker_threads: integer(server.num_worker_threads),
             },
             model: raw_model(config),
-            engine: RawEngine {
-                max_num_seqs: integer(engine.num_seqs_max),
-                max_num_batched_tokens: integer(engine.num_batched_tokens_max),
-                block_size: integer(engine.block_size),
-                kv_cache_memory: Some(Scalar::Text(
-                    engine.kv_cache_bytes.map_or_else(|| AUTO.to_owned(), format_size),
-                )),
-                max_num_queued: integer(engine.num_queued_max),
-                prefix_cache: Some(engine.has_prefix_cache),
-                threads: Some(scalar(engine.num_threads)),
-            },
+            engine: raw_engine(&config.engine),
             completion: RawCompletion {
                 max_tokens_default: Some(completion.max_tokens_default.into()),
                 max_tokens_limit: Some(completion.max_tokens_limit.into()),
@@ -79,7 +70,7 @@ fn raw_model(config: &Config) -> RawModel {
     RawModel {
         source: Some(match &model.source {
             ModelSource::Demo => "demo".to_owned(),
-            ModelSource::Directory(path) => directory(path),
+            ModelSource::Path(path) => directory(path),
             ModelSource::Hub { repository, revision } => format!("{repository}@{revision}"),
         }),
         served_name: Some(model.served_name.clone()),
@@ -95,6 +86,13 @@ fn raw_model(config: &Config) -> RawModel {
             }
             .to_owned(),
         ),
+        quantize: Some(
+            match model.quantize {
+                QuantizeChoice::None => "none",
+                QuantizeChoice::Int8 => "int8",
+            }
+            .to_owned(),
+        ),
         family: Some(model.family.clone().unwrap_or_else(|| AUTO.to_owned())),
         max_context_tokens: Some(scalar(
             model.context_tokens_max.map(|tokens| tokens.get() as usize),
@@ -103,7 +101,31 @@ fn raw_model(config: &Config) -> RawModel {
     }
 }
 
-/// A folder reads back as a folder only where it cannot be taken for `org/name` or `demo`.
+fn raw_engine(engine: &EngineConfig) -> RawEngine {
+    RawEngine {
+        max_num_seqs: integer(engine.num_seqs_max),
+        max_num_batched_tokens: integer(engine.num_batched_tokens_max),
+        block_size: integer(engine.block_size),
+        kv_cache_memory: Some(Scalar::Text(
+            engine.kv_cache_bytes.map_or_else(|| AUTO.to_owned(), format_size),
+        )),
+        max_num_queued: integer(engine.num_queued_max),
+        prefix_cache: Some(engine.has_prefix_cache),
+        threads: Some(scalar(engine.num_threads)),
+        cpu_simd: Some(
+            match engine.cpu_simd {
+                None => AUTO,
+                Some(SimdChoice::Avx512Bf16) => "avx512-bf16",
+                Some(SimdChoice::Avx512) => "avx512",
+                Some(SimdChoice::Avx2) => "avx2",
+                Some(SimdChoice::Scalar) => "scalar",
+            }
+            .to_owned(),
+        ),
+    }
+}
+
+/// A path reads back as a path only where it cannot be taken for `org/name` or `demo`.
 fn directory(path: &Path) -> String {
     let path = path.to_string_lossy();
     if path.starts_with(['/', '.', '~']) { path.into_owned() } else { format!("./{path}") }

@@ -66,8 +66,9 @@ pub struct RawServer {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Model")]
 pub struct RawModel {
-    /// The embedded demo model, a model's folder, or `org/name[@revision]` from the local Hugging Face cache.
-    #[arg(long = "model", value_name = "demo|DIR|org/name")]
+    /// The embedded demo model, a model's folder, a GGUF file, or `org/name[@revision]` from the local Hugging Face
+    /// cache.
+    #[arg(long = "model", value_name = "demo|DIR|FILE.gguf|org/name")]
     pub source: Option<String>,
     /// Name that clients see; auto takes the folder's or the repository's.
     #[arg(long = "served-model-name", value_name = "NAME")]
@@ -75,9 +76,12 @@ pub struct RawModel {
     /// Device to compute on.
     #[arg(long, value_name = "auto|cpu|cuda:N")]
     pub device: Option<String>,
-    /// Element type of the weights in memory.
+    /// Element type of the weights in memory; bf16 keeps them as they are stored.
     #[arg(long, value_name = "bf16|f32")]
     pub dtype: Option<String>,
+    /// Makes integers of the weights when they are loaded.
+    #[arg(long, value_name = "none|int8")]
+    pub quantize: Option<String>,
     /// FIM family, such as qwen2.5-coder; auto recognises it by the tokenizer's sentinels.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub family: Option<String>,
@@ -115,6 +119,9 @@ pub struct RawEngine {
     /// Threads that compute; auto takes the machine's cores.
     #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true)]
     pub threads: Option<Scalar>,
+    /// Instruction set of the CPU; auto takes the fastest of the machine.
+    #[arg(long, value_name = "auto|avx512-bf16|avx512|avx2|scalar", hide_short_help = true)]
+    pub cpu_simd: Option<String>,
 }
 
 /// `[completion]`: rules of a completion.
@@ -238,6 +245,7 @@ impl RawModel {
             served_name: self.served_name.or(lower.served_name),
             device: self.device.or(lower.device),
             dtype: self.dtype.or(lower.dtype),
+            quantize: self.quantize.or(lower.quantize),
             family: self.family.or(lower.family),
             max_context_tokens: self.max_context_tokens.or(lower.max_context_tokens),
             hub_cache: self.hub_cache.or(lower.hub_cache),
@@ -255,6 +263,7 @@ impl RawEngine {
             max_num_queued: self.max_num_queued.or(lower.max_num_queued),
             prefix_cache: self.prefix_cache.or(lower.prefix_cache),
             threads: self.threads.or(lower.threads),
+            cpu_simd: self.cpu_simd.or(lower.cpu_simd),
         }
     }
 }

@@ -10,13 +10,16 @@ use std::{
 
 use crate::config::{
     CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, LogConfig,
-    LogFormat, ModelConfig, ModelSource, ServerConfig, Violation,
+    LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice, Violation,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     units::{format_size, format_time, parse_size, parse_time},
 };
 
 /// The word that leaves a choice to the program.
 pub(super) const AUTO: &str = "auto";
+
+/// How the name of a GGUF file ends.
+const GGUF: &str = "gguf";
 
 const TENTH: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
@@ -81,14 +84,18 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
     let context =
         auto_integer("model.max_context_tokens", raw.max_context_tokens, 64..=16_777_216)?;
     let hub_cache = said("model.hub_cache", raw.hub_cache)?;
+    let dtypes = [("bf16", DtypeChoice::Bf16), ("f32", DtypeChoice::F32)];
+    let dtype = word("model.dtype", raw.dtype, &dtypes)?;
+    let integers = [("none", QuantizeChoice::None), ("int8", QuantizeChoice::Int8)];
+    let quantize = word("model.quantize", raw.quantize, &integers)?;
+    if dtype == DtypeChoice::F32 && quantize != QuantizeChoice::None {
+        return Err(broken("model.quantize", "none where `model.dtype` is f32", "int8"));
+    }
     Ok(ModelConfig {
         served_name,
         device: device(&said("model.device", raw.device)?)?,
-        dtype: word(
-            "model.dtype",
-            raw.dtype,
-            &[("bf16", DtypeChoice::Bf16), ("f32", DtypeChoice::F32)],
-        )?,
+        dtype,
+        quantize,
         family: (family != AUTO).then_some(family),
         context_tokens_max: context.and_then(NonZeroU32::new),
         hub_cache: if hub_cache == AUTO {
@@ -126,6 +133,17 @@ fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
         num_queued_max: integer("engine.max_num_queued", raw.max_num_queued, 1..=65_536)?,
         has_prefix_cache: said("engine.prefix_cache", raw.prefix_cache)?,
         num_threads: auto_integer("engine.threads", raw.threads, 1..=1024)?,
+        cpu_simd: word(
+            "engine.cpu_simd",
+            raw.cpu_simd,
+            &[
+                (AUTO, None),
+                ("avx512-bf16", Some(SimdChoice::Avx512Bf16)),
+                ("avx512", Some(SimdChoice::Avx512)),
+                ("avx2", Some(SimdChoice::Avx2)),
+                ("scalar", Some(SimdChoice::Scalar)),
+            ],
+        )?,
     })
 }
 
@@ -169,13 +187,15 @@ fn log(raw: RawLog) -> Result<LogConfig, Violation> {
     Ok(LogConfig { format: word("log.format", raw.format, &formats)?, filter })
 }
 
-/// Tells the embedded model, a folder and a name on the hub apart.
+/// Tells the embedded model, a folder or file, and a name on the hub apart.
 fn model_source(text: &str, environment: &Environment) -> Result<ModelSource, Violation> {
     if text == "demo" {
         return Ok(ModelSource::Demo);
     }
-    if text.starts_with(['/', '.', '~']) || Path::new(text).is_dir() {
-        return Ok(ModelSource::Directory(expand_home(text, environment)));
+    let path = Path::new(text);
+    let is_gguf = path.extension().is_some_and(|extension| extension == GGUF);
+    if text.starts_with(['/', '.', '~']) || is_gguf || path.is_dir() {
+        return Ok(ModelSource::Path(expand_home(text, environment)));
     }
     let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
     let is_repository = repository.split_once('/').is_some_and(|(organisation, name)| {
@@ -183,7 +203,7 @@ fn model_source(text: &str, environment: &Environment) -> Result<ModelSource, Vi
     });
     let is_revision = revision.split('/').all(is_repository_part);
     if !is_repository || !is_revision {
-        let rule = "demo, an existing folder, or org/name with an optional @revision";
+        let rule = "demo, an existing folder, a GGUF file, or org/name with an optional @revision";
         return Err(broken("model.source", rule, text));
     }
     Ok(ModelSource::Hub { repository: repository.to_owned(), revision: revision.to_owned() })
@@ -200,7 +220,11 @@ fn name_of(source: &ModelSource) -> String {
     match source {
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Hub { repository, .. } => repository.clone(),
-        ModelSource::Directory(path) => {
+        ModelSource::Path(path) => {
+            let stem = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == GGUF));
+            if let Some(stem) = stem {
+                return stem.to_string_lossy().into_owned();
+            }
             // `.` and `..` have a name only once they are followed.
             let followed = || path.canonicalize().ok()?.file_name().map(ToOwned::to_owned);
             let name = path.file_name().map(ToOwned::to_owned).or_else(followed);

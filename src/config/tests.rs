@@ -65,6 +65,20 @@ fn the_defaults_are_these() {
 }
 
 #[test]
+fn a_file_is_served_under_its_stem() {
+    let rows = [
+        ("/srv/coder-7b-q4_k_m.gguf", "coder-7b-q4_k_m"),
+        ("weights/coder.gguf", "coder"),
+        ("./qwen2.5", "qwen2.5"),
+        ("Qwen/Qwen2.5-Coder-7B-GGUF", "Qwen/Qwen2.5-Coder-7B-GGUF"),
+    ];
+    for (source, name) in rows {
+        let config = load(&format!("[model]\nsource = {source:?}")).unwrap();
+        assert_eq!(config.model.served_name, name);
+    }
+}
+
+#[test]
 fn options_win_over_variables_over_the_file_over_the_defaults() {
     let folder = std::env::temp_dir().join(format!("lacuna-layers-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -95,6 +109,10 @@ fn what_is_printed_reads_back() {
         "[model]\nsource = \"/srv/models/qwen\"\n",
         "[engine]\nkv_cache_memory = \"1536MiB\"\nthreads = 7\nprefix_cache = false\n",
         "[engine]\nkv_cache_memory = 1073741825\n",
+        "[model]\nsource = \"weights/coder-q8_0.gguf\"\nquantize = \"int8\"\n",
+        "[engine]\ncpu_simd = \"avx512\"\n",
+        "[engine]\ncpu_simd = \"avx2\"\n",
+        "[engine]\ncpu_simd = \"scalar\"\n",
         "[completion]\nline_start_layout = \"off\"\ntimeout = \"1500ms\"\nsuffix_share = 0\ncontext_share = 0.99\n",
         "[server]\nhost = \"::1\"\ncors_allowed_origins = [\"*\", \"https://a.example:8443\"]\ndrain_timeout = \"0s\"\n",
         "[log]\nformat = \"json\"\nfilter = \"warn,lacuna::engine=trace\"\n",
@@ -130,13 +148,22 @@ fn refusals_name_the_value_and_the_rule() {
         ),
         ("[model]\ndevice = \"cuda:\"", "`model.device` must be auto, cpu or cuda:N, got cuda:"),
         ("[model]\ndtype = \"int4\"", "`model.dtype` must be one of bf16, f32, got int4"),
+        ("[model]\nquantize = \"int4\"", "`model.quantize` must be one of none, int8, got int4"),
+        (
+            "[model]\nquantize = \"int8\"\ndtype = \"f32\"",
+            "`model.quantize` must be none where `model.dtype` is f32, got int8",
+        ),
+        (
+            "[engine]\ncpu_simd = \"sse2\"",
+            "`engine.cpu_simd` must be one of auto, avx512-bf16, avx512, avx2, scalar, got sse2",
+        ),
         (
             "[model]\nsource = \"qwen\"",
-            "`model.source` must be demo, an existing folder, or org/name with an optional @revision, got qwen",
+            "`model.source` must be demo, an existing folder, a GGUF file, or org/name with an optional @revision, got qwen",
         ),
         (
             "[model]\nsource = \"org/..\"",
-            "`model.source` must be demo, an existing folder, or org/name with an optional @revision, got org/..",
+            "`model.source` must be demo, an existing folder, a GGUF file, or org/name with an optional @revision, got org/..",
         ),
         (
             "[model]\nmax_context_tokens = \"many\"",

@@ -13,6 +13,17 @@ const FREE_MEMORY_SHARE: f64 = 0.5;
 /// Why the cache cannot be sized.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
+    /// The weights alone would not fit.
+    #[error(
+        "the weights take {weight_bytes} bytes once loaded, and {free_bytes} are free; free some, raise the limit of \
+         this process's container, or take a smaller model or format (`model.quantize`, a GGUF file)"
+    )]
+    WeightsDoNotFit {
+        /// What they take.
+        weight_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
     /// Not one sequence of the model's context would fit.
     #[error(
         "a KV cache of {kv_cache_bytes} bytes holds {num_tokens} tokens, and the context has {context_tokens}; \
@@ -45,15 +56,20 @@ pub struct CacheDemand {
     pub weight_bytes: u64,
 }
 
-/// Returns the number of cache blocks.
+/// Returns the number of cache blocks. To be asked before anything is loaded: a process that takes more than there is
+/// would be killed without a word, half-way.
 ///
 /// # Errors
-/// [`MemoryError::ContextDoesNotFit`].
+/// [`MemoryError::WeightsDoNotFit`], [`MemoryError::ContextDoesNotFit`].
 pub fn plan_num_blocks(
     spec: &DecoderSpec,
     demand: &CacheDemand,
     free_bytes: u64,
 ) -> Result<usize, MemoryError> {
+    if demand.weight_bytes > free_bytes {
+        let weight_bytes = demand.weight_bytes;
+        return Err(MemoryError::WeightsDoNotFit { weight_bytes, free_bytes });
+    }
     let block_bytes = kv_bytes_per_block(spec, demand.block_size);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
@@ -91,9 +107,16 @@ mod tests {
         let asked = |kv_cache_bytes| CacheDemand { kv_cache_bytes, ..demand };
         assert_eq!(plan_num_blocks(&spec, &demand, 1 << 40), Ok(40));
         assert_eq!(plan_num_blocks(&spec, &demand, 1000 + 40 * block_bytes), Ok(20));
-        assert_eq!(plan_num_blocks(&spec, &asked(Some(99 * block_bytes + 1)), 0), Ok(99));
+        assert_eq!(plan_num_blocks(&spec, &asked(Some(99 * block_bytes + 1)), 1000), Ok(99));
         let error = plan_num_blocks(&spec, &asked(Some(9 * block_bytes)), 1 << 40).unwrap_err();
-        let MemoryError::ContextDoesNotFit { num_tokens, needed_bytes, .. } = error;
+        let MemoryError::ContextDoesNotFit { num_tokens, needed_bytes, .. } = error else {
+            panic!("{error}")
+        };
         assert_eq!((num_tokens, needed_bytes), (144, 10 * block_bytes));
+        for asked_bytes in [None, Some(99 * block_bytes)] {
+            let error = plan_num_blocks(&spec, &asked(asked_bytes), 999).unwrap_err();
+            let expected = MemoryError::WeightsDoNotFit { weight_bytes: 1000, free_bytes: 999 };
+            assert_eq!(error, expected);
+        }
     }
 }

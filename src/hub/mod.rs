@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files without which no model can be loaded; weights are looked for by their ending.
+/// Files without which safetensors cannot be loaded; a GGUF file needs none.
 const FILES: &[&str] = &["config.json", "tokenizer.json"];
 
 /// Why a repository's files are not at hand.
@@ -97,16 +97,20 @@ fn is_absent(error: &io::Error) -> bool {
 /// Returns the first file that the snapshot lacks. Links to absent blobs, as an interrupted download leaves them,
 /// count as lacking.
 fn missing_file(snapshot: &Path) -> io::Result<Option<&'static str>> {
-    if let Some(file) = FILES.iter().find(|file| !snapshot.join(file).is_file()) {
-        return Ok(Some(file));
-    }
+    let (mut has_safetensors, mut has_gguf) = (false, false);
     for entry in fs::read_dir(snapshot)? {
         let path = entry?.path();
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "safetensors") {
-            return Ok(None);
+        let is_weights = |ending| path.extension().is_some_and(|extension| extension == ending);
+        if path.is_file() {
+            has_safetensors |= is_weights("safetensors");
+            has_gguf |= is_weights("gguf");
         }
     }
-    Ok(Some("*.safetensors"))
+    if has_gguf && !has_safetensors {
+        return Ok(None);
+    }
+    let file = FILES.iter().find(|file| !snapshot.join(file).is_file()).copied();
+    Ok(file.or_else(|| (!has_safetensors).then_some("*.safetensors and no *.gguf")))
 }
 
 #[cfg(test)]
@@ -160,6 +164,13 @@ mod tests {
     }
 
     #[test]
+    fn a_gguf_file_needs_no_others() {
+        let files = [("refs/main", COMMIT), (&snapshot("coder-q8_0.gguf"), "")];
+        let cache = Cache::with_files("gguf", &files);
+        assert!(find_snapshot(&cache.0, "org/name", "main").is_ok());
+    }
+
+    #[test]
     fn a_miss_says_what_to_do() {
         let cache = Cache::with_files("miss", &[("refs/main", COMMIT)]);
         for (repository, revision) in
@@ -183,7 +194,7 @@ mod tests {
         let rows = [
             ("lacks-tokenizer", vec![&config], "tokenizer.json"),
             ("lacks-config", vec![&tokenizer], "config.json"),
-            ("lacks-weights", vec![&config, &tokenizer], "*.safetensors"),
+            ("lacks-weights", vec![&config, &tokenizer], "*.safetensors and no *.gguf"),
         ];
         for (test, files, lacking) in rows {
             let mut rows = vec![("refs/main", COMMIT)];

@@ -4,6 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+mod gguf;
+#[path = "../../models/tests/gguf_writer.rs"]
+#[expect(dead_code, reason = "the tests of `models` use the rest")]
+mod gguf_writer;
+
 use std::sync::Arc;
 
 use lacuna::{
@@ -73,6 +78,7 @@ fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
         max_num_logit_rows: shape.num_seqs_max,
         context_tokens_max: None,
         num_threads: Some(shape.num_threads),
+        simd: None,
     };
     let model = load(Source::Demo, &options, &mut |_| {}).unwrap();
     let vocab_size = model.spec().vocab_size;

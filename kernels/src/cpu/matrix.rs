@@ -66,18 +66,23 @@ impl CpuMatrix {
             let weights = Weights::Codes(CodePanels::new(pool, parts, rows, cols)?);
             return Ok(Self { rows, cols, weights });
         }
-        let first = parts[0].dtype;
-        let is_uniform = parts.iter().all(|part| part.dtype == first);
-        let dtype = match format {
-            WeightFormat::Stored if is_uniform && !first.is_blocks() => first,
-            WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
-        };
-        let weights = match dtype {
+        let weights = match plain_dtype(parts, format) {
             DType::Bf16 => Weights::Bf16(Panels::new(pool, parts, rows, cols)?),
             DType::F16 => Weights::F16(Panels::new(pool, parts, rows, cols)?),
             _ => Weights::F32(Panels::new(pool, parts, rows, cols)?),
         };
         Ok(Self { rows, cols, weights })
+    }
+
+    /// Returns the memory that a matrix of these parts takes, whatever their bytes.
+    pub(crate) fn num_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
+        let rows: usize = parts.iter().map(|part| part.rows).sum();
+        let cols = parts.first().map_or(0, |part| part.cols);
+        if is_in_codes(parts, format) {
+            return CodePanels::num_bytes(parts, rows, cols);
+        }
+        let num_elements = rows.next_multiple_of(PANEL) * cols.next_multiple_of(2);
+        (num_elements * plain_dtype(parts, format).block_bytes()) as u64
     }
 
     /// Returns the size of a row with its padding.
@@ -98,6 +103,16 @@ impl CpuMatrix {
             Weights::F16(panels) => panels.widen_row(row, out),
             Weights::Codes(panels) => panels.widen_row(row, out),
         }
+    }
+}
+
+/// Returns the type of parts that do not become integers: their own, or f32, which holds them all.
+fn plain_dtype(parts: &[MatrixData<'_>], format: WeightFormat) -> DType {
+    let Some(first) = parts.first().map(|part| part.dtype) else { return DType::F32 };
+    let is_uniform = parts.iter().all(|part| part.dtype == first);
+    match format {
+        WeightFormat::Stored if is_uniform && !first.is_blocks() => first,
+        WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
     }
 }
 
@@ -251,5 +266,50 @@ impl Element for f16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, step: &[Self; STEP], index: usize, col: usize) -> S::F32 {
         simd.load_f16(&S::f16_chunks(step)[col * (PANEL / S::LANES) + index])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_that_is_told_is_what_is_taken() {
+        let mut pool = Pool::new(1).unwrap();
+        let rows: [&[(usize, DType)]; 7] = [
+            &[(5, DType::F32)],
+            &[(5, DType::Bf16), (3, DType::Bf16)],
+            &[(5, DType::F16), (3, DType::Bf16)],
+            &[(17, DType::Q8_0)],
+            &[(16, DType::Q4K), (1, DType::Q6K)],
+            &[(33, DType::Q4_0)],
+            &[(2, DType::Bf16), (3, DType::Q5_1)],
+        ];
+        for parts in rows {
+            let bytes = vec![0; 33 * 256 * 4];
+            let data: Vec<MatrixData<'_>> = parts
+                .iter()
+                .map(|&(rows, dtype)| {
+                    let num_bytes = dtype.num_bytes(rows * 256).unwrap();
+                    MatrixData { rows, cols: 256, dtype, bytes: &bytes[..num_bytes] }
+                })
+                .collect();
+            for format in [WeightFormat::Stored, WeightFormat::F32, WeightFormat::Int8] {
+                let matrix = CpuMatrix::new(&mut pool, &data, format).unwrap();
+                let taken = match &matrix.weights {
+                    Weights::F32(rows) => rows.values.len() * 4,
+                    Weights::Bf16(rows) => rows.values.len() * 2,
+                    Weights::F16(rows) => rows.values.len() * 2,
+                    Weights::Codes(panels) => {
+                        matrix.rows.div_ceil(PANEL) * panels.bytes_per_panel()
+                    }
+                };
+                assert_eq!(
+                    CpuMatrix::num_bytes(&data, format),
+                    taken as u64,
+                    "{parts:?} {format:?}"
+                );
+            }
+        }
     }
 }

@@ -183,6 +183,10 @@ impl Backend for CpuBackend {
         CpuLayerCache::bytes_per_block(shape)
     }
 
+    fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
+        CpuMatrix::num_bytes(parts, format)
+    }
+
     fn buffer(&self, len: usize) -> Result<CpuBuffer, BackendError> {
         AlignedSlice::zeroed(len, DEVICE).map(CpuBuffer)
     }

@@ -1,6 +1,9 @@
 //! The architectures we can run, a row each: a translation of `config.json` and of weight names, and no loop.
 
+mod gguf;
 mod qwen2;
+
+pub(crate) use gguf::GgufForm;
 
 use crate::{
     config::{CONFIG_FILE, DecoderSpec, Fields},
@@ -17,18 +20,38 @@ pub struct Architecture {
     pub(crate) translate: fn(&Fields<'_>) -> Result<DecoderSpec, ConfigError>,
     /// Names every stored tensor with its shape.
     pub(crate) plan: fn(&DecoderSpec) -> WeightPlan,
+    /// How GGUF files write it; `None` where none are published.
+    pub(crate) gguf: Option<&'static GgufForm>,
 }
 
 /// All rows.
-pub const ARCHITECTURES: &[Architecture] =
-    &[Architecture { name: qwen2::NAME, translate: qwen2::translate, plan: qwen2::plan }];
+pub const ARCHITECTURES: &[Architecture] = &[Architecture {
+    name: qwen2::NAME,
+    translate: qwen2::translate,
+    plan: qwen2::plan,
+    gguf: Some(&qwen2::GGUF),
+}];
 
 /// Returns the row of that name.
 pub fn find(name: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().find(|row| row.name == name)
 }
 
-/// Returns the tensors that a model of this spec is made of.
+/// Returns the row whose GGUF files have that `general.architecture`.
+pub(crate) fn find_gguf(name: &str) -> Option<(&'static Architecture, &'static GgufForm)> {
+    ARCHITECTURES.iter().find_map(|row| {
+        let form = row.gguf.filter(|form| form.name == name)?;
+        Some((row, form))
+    })
+}
+
+/// Returns the `general.architecture` of all rows that have one.
+pub(crate) fn gguf_names() -> String {
+    let names = ARCHITECTURES.iter().filter_map(|row| row.gguf.map(|form| form.name));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the tensors that a model of this spec is made of, by their names in safetensors.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] where the spec breaks a rule or names an architecture that is not in the registry.
@@ -38,11 +61,22 @@ pub fn plan(spec: &DecoderSpec) -> Result<WeightPlan, ConfigError> {
     Ok((row.plan)(spec))
 }
 
+/// Returns the tensors that a model of this spec is made of, by their names in GGUF.
+///
+/// # Errors
+/// As [`plan`]; an architecture without GGUF files is one that is not in the registry.
+pub fn gguf_plan(spec: &DecoderSpec) -> Result<WeightPlan, ConfigError> {
+    let mut plan = plan(spec)?;
+    let form = find(spec.architecture).and_then(|row| row.gguf);
+    form.ok_or_else(|| unknown(spec.architecture))?.rename(&mut plan);
+    Ok(plan)
+}
+
 /// Says that an architecture is not in the registry.
 pub(crate) fn unknown(name: &str) -> ConfigError {
     let known: Vec<&str> = ARCHITECTURES.iter().map(|row| row.name).collect();
     ConfigError::Invalid {
-        file: CONFIG_FILE,
+        file: CONFIG_FILE.to_owned(),
         field: "architectures".to_owned(),
         rule: format!("one of {}", known.join(", ")),
         value: name.to_owned(),

@@ -4,7 +4,8 @@ use kernels::backend::DType;
 use serde_json::json;
 
 use crate::{
-    config::{DecoderSpec, Fields, Rope, read_windows},
+    arch::gguf::{COMMON_FIELDS, COMMON_TENSORS, GgufForm},
+    config::{DecoderSpec, Fields, LAYERS_MAX, Rope, read_windows},
     error::ConfigError,
     weights::{LayerPlan, TensorSpec, WeightPlan},
 };
@@ -104,4 +105,86 @@ fn plan_layer(spec: &DecoderSpec, layer: usize) -> LayerPlan {
         ],
         down: matrix("mlp.down_proj.weight", hidden, ffn),
     }
+}
+
+/// How GGUF files write it.
+///
+/// # Source
+/// `LLM_ARCH_QWEN2` in llama.cpp's `llama-arch.cpp`.
+pub(super) const GGUF: GgufForm = GgufForm {
+    name: "qwen2",
+    translate: translate_gguf,
+    fields: COMMON_FIELDS,
+    embedding: "token_embd.weight",
+    head: "output.weight",
+    tensors: COMMON_TENSORS,
+    layer_tensors: &[
+        ("input_layernorm.weight", "attn_norm.weight"),
+        ("self_attn.q_proj.weight", "attn_q.weight"),
+        ("self_attn.k_proj.weight", "attn_k.weight"),
+        ("self_attn.v_proj.weight", "attn_v.weight"),
+        ("self_attn.q_proj.bias", "attn_q.bias"),
+        ("self_attn.k_proj.bias", "attn_k.bias"),
+        ("self_attn.v_proj.bias", "attn_v.bias"),
+        ("self_attn.o_proj.weight", "attn_output.weight"),
+        ("post_attention_layernorm.weight", "ffn_norm.weight"),
+        ("mlp.gate_proj.weight", "ffn_gate.weight"),
+        ("mlp.up_proj.weight", "ffn_up.weight"),
+        ("mlp.down_proj.weight", "ffn_down.weight"),
+    ],
+    ignored_suffixes: &[],
+};
+
+fn translate_gguf(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError> {
+    let hidden_size = fields.count("embedding_length")?;
+    let num_heads = fields.count("attention.head_count")?;
+    let num_layers = fields.count("block_count")?;
+    let context = fields.count("context_length")?;
+    let head_dim = match fields.optional_count("attention.key_length")? {
+        Some(head_dim) => head_dim,
+        None if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
+        None => {
+            let rule = format!("a divisor of `qwen2.embedding_length` ({hidden_size})");
+            return Err(fields.invalid("attention.head_count", &rule, &json!(num_heads)));
+        }
+    };
+    // Values and rotations of another width would need another attention.
+    for field in ["attention.value_length", "rope.dimension_count"] {
+        let found = fields.optional_count(field)?.unwrap_or(head_dim);
+        if found != head_dim {
+            return Err(fields.invalid(
+                field,
+                &format!("the head's width ({head_dim})"),
+                &json!(found),
+            ));
+        }
+    }
+    // A window as wide as the context hides nothing.
+    if let Some(window) = fields.optional_count("attention.sliding_window")?
+        && window < context
+    {
+        let rule =
+            format!("at least `qwen2.context_length` ({context}), windows being unsupported");
+        return Err(fields.invalid("attention.sliding_window", &rule, &json!(window)));
+    }
+    Ok(DecoderSpec {
+        architecture: NAME,
+        // Told by the table of tensors.
+        vocab_size: 0,
+        has_tied_head: true,
+        dtype: DType::F32,
+        hidden_size,
+        num_layers,
+        num_heads,
+        num_kv_heads: fields.optional_count("attention.head_count_kv")?.unwrap_or(num_heads),
+        head_dim,
+        ffn_size: fields.count("feed_forward_length")?,
+        norm_eps: fields.number("attention.layer_norm_rms_epsilon")? as f32,
+        rope: Rope::read_gguf(fields)?,
+        max_position_embeddings: context,
+        has_qkv_bias: true,
+        // A spec with too many layers is refused later; it must not cost memory first.
+        windows: vec![None; num_layers.min(LAYERS_MAX + 1)],
+        eos_token_ids: Vec::new(),
+    })
 }

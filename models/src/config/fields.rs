@@ -10,15 +10,20 @@ const SHOWN_CHARS_MAX: usize = 80;
 /// An object of a configuration file. A field that is null counts as absent, as transformers writes both.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fields<'a> {
-    file: &'static str,
+    file: &'a str,
     parent: Option<&'a str>,
     map: &'a Map<String, Value>,
 }
 
 impl<'a> Fields<'a> {
     /// Reads the top-level object of `file`.
-    pub(crate) fn new(file: &'static str, map: &'a Map<String, Value>) -> Self {
+    pub(crate) fn new(file: &'a str, map: &'a Map<String, Value>) -> Self {
         Self { file, parent: None, map }
+    }
+
+    /// Reads the fields whose names begin with `parent`, which `map` has without it.
+    pub(crate) fn below(file: &'a str, parent: &'a str, map: &'a Map<String, Value>) -> Self {
+        Self { file, parent: Some(parent), map }
     }
 
     /// Returns the field's value, whatever it is.
@@ -43,6 +48,11 @@ impl<'a> Fields<'a> {
         self.read(field, "a number", Value::as_f64)
     }
 
+    /// Returns a number that must be there.
+    pub(crate) fn number(&self, field: &str) -> Result<f64, ConfigError> {
+        self.optional_number(field)?.ok_or_else(|| self.missing(field))
+    }
+
     /// Returns a truth value.
     pub(crate) fn optional_flag(&self, field: &str) -> Result<Option<bool>, ConfigError> {
         self.read(field, "true or false", Value::as_bool)
@@ -61,7 +71,7 @@ impl<'a> Fields<'a> {
 
     /// Says that a field is not there.
     pub(crate) fn missing(&self, field: &str) -> ConfigError {
-        ConfigError::Missing { file: self.file, field: self.path(field) }
+        ConfigError::Missing { file: self.file.to_owned(), field: self.path(field) }
     }
 
     /// Says that a field breaks a rule.
@@ -72,7 +82,7 @@ impl<'a> Fields<'a> {
             shown.push('…');
         }
         ConfigError::Invalid {
-            file: self.file,
+            file: self.file.to_owned(),
             field: self.path(field),
             rule: rule.to_owned(),
             value: shown,

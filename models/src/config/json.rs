@@ -34,7 +34,8 @@ pub fn from_json(config: &[u8], generation: Option<&[u8]>) -> Result<DecoderSpec
 }
 
 fn parse(file: &'static str, text: &[u8]) -> Result<Map<String, Value>, ConfigError> {
-    serde_json::from_slice(text).map_err(|source| ConfigError::Json { file, source })
+    serde_json::from_slice(text)
+        .map_err(|source| ConfigError::Json { file: file.to_owned(), source })
 }
 
 fn read_architecture(fields: &Fields<'_>) -> Result<&'static arch::Architecture, ConfigError> {

@@ -150,7 +150,7 @@ impl DecoderSpec {
 
 fn invalid(field: &str, rule: impl Into<String>, value: impl Display) -> ConfigError {
     ConfigError::Invalid {
-        file: CONFIG_FILE,
+        file: CONFIG_FILE.to_owned(),
         field: field.to_owned(),
         rule: rule.into(),
         value: value.to_string(),

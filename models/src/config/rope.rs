@@ -45,6 +45,19 @@ impl Rope {
         }
     }
 
+    /// Reads what a GGUF file says of an architecture.
+    pub(crate) fn read_gguf(fields: &Fields<'_>) -> Result<Self, ConfigError> {
+        match fields.value("rope.scaling.type") {
+            Some(kind) if kind != "none" => {
+                let rule = "\"none\", the only kind that is supported";
+                return Err(fields.invalid("rope.scaling.type", rule, kind));
+            }
+            _ => {}
+        }
+        let theta = fields.optional_number("rope.freq_base")?.unwrap_or(THETA_DEFAULT);
+        Ok(Self { theta, kind: RopeKind::Default })
+    }
+
     /// Reads `rope_parameters` (transformers 5), else `rope_theta` with `rope_scaling` (before).
     pub(crate) fn read(fields: &Fields<'_>) -> Result<Self, ConfigError> {
         let theta = fields.optional_number("rope_theta")?;

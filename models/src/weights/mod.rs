@@ -1,65 +1,85 @@
-//! Stored tensors: one safetensors file, several behind an index, or the bytes of the embedded model.
+//! Stored tensors: safetensors or GGUF, in one file or several, or the bytes of the embedded model.
 //!
 //! A [`WeightPlan`] says what should be there. [`Weights::check`] compares the two from the headers alone, so that a
-//! wrong file is refused before memory is taken; after it, reading cannot fail but for the device.
+//! wrong file is refused before memory is taken; after it, reading cannot fail but for the disk and the device.
 
+mod file;
 mod index;
 mod plan;
 mod random;
 mod reader;
 
+pub(crate) use file::WeightBytes;
 pub use plan::{LayerPlan, TensorSpec, WeightPlan};
 pub use random::random_weights;
 pub use reader::Progress;
 pub(crate) use reader::WeightReader;
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt, fs, ops::Range, path::Path};
 
-use candle_core::safetensors::{BufferedSafetensors, MmapedSafetensors, SliceSafetensors};
 use kernels::backend::{DType, MatrixData};
-use safetensors::{Dtype as StoredDtype, tensor::TensorView};
+use safetensors::{Dtype as StoredDtype, SafeTensors};
 
-use crate::error::{ModelError, WeightsError};
+use crate::{
+    arch,
+    config::DecoderSpec,
+    error::{ConfigError, ModelError, WeightsError},
+    gguf::{self, Gguf},
+    weights::file::View,
+};
 
 /// The only file of a small model.
 const SINGLE_FILE: &str = "model.safetensors";
 /// The list of the files of a large one.
 const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Bytes before a safetensors header, its length.
+const SAFETENSORS_LENGTH_BYTES: usize = 8;
 
 /// Named tensors in one or more files. They are copied into the device's own layout, so this is dropped after loading.
 pub struct Weights {
     files: Vec<WeightFile>,
-    /// Where each tensor is, an index into `files`.
-    places: BTreeMap<String, usize>,
+    tensors: BTreeMap<String, StoredTensor>,
+    naming: Naming,
+}
+
+/// What the tensors of an architecture are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// As Hugging Face's transformers name them.
+    Safetensors,
+    /// As llama.cpp names them.
+    Gguf,
 }
 
 struct WeightFile {
     name: String,
-    tensors: Tensors,
+    bytes: WeightBytes,
 }
 
-enum Tensors {
-    Mapped(MmapedSafetensors),
-    Static(SliceSafetensors<'static>),
-    Owned(BufferedSafetensors),
+/// Where a tensor is and what.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredTensor {
+    /// An index into the files.
+    file: usize,
+    shape: Vec<usize>,
+    /// `Err` names a type that we do not compute with.
+    dtype: Result<DType, String>,
+    range: Range<usize>,
 }
 
-/// One stored tensor, borrowed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StoredTensor<'a> {
-    pub(crate) dtype: DType,
-    pub(crate) bytes: &'a [u8],
+/// The bytes of a tensor, read from their file while this lives.
+pub(crate) struct TensorView<'a> {
+    shape: &'a [usize],
+    dtype: DType,
+    bytes: View<'a>,
 }
 
-impl<'a> StoredTensor<'a> {
-    /// Views all elements as one row.
-    fn as_row(&self) -> MatrixData<'a> {
-        let cols = self.bytes.len() / self.dtype.block_bytes() * self.dtype.block_len();
-        MatrixData { rows: 1, cols, dtype: self.dtype, bytes: self.bytes }
+impl TensorView<'_> {
+    /// Views a matrix, or a vector as one row.
+    pub(crate) fn as_matrix(&self) -> MatrixData<'_> {
+        let cols = self.shape.last().copied().unwrap_or(0);
+        let rows = self.shape.iter().rev().skip(1).product();
+        MatrixData { rows, cols, dtype: self.dtype, bytes: &self.bytes }
     }
 }
 
@@ -70,8 +90,10 @@ impl Weights {
     /// [`ModelError::Read`], or [`ModelError::Weights`] naming the file or the tensor.
     pub fn open_directory(directory: &Path) -> Result<Self, ModelError> {
         let single = directory.join(SINGLE_FILE);
+        let mut weights = Self::none(Naming::Safetensors);
         if single.is_file() {
-            return Self::from_files(vec![map_file(&single)?]);
+            weights.add_safetensors(&single)?;
+            return Ok(weights);
         }
         let path = directory.join(INDEX_FILE);
         if !path.is_file() {
@@ -80,21 +102,39 @@ impl Weights {
         let text =
             fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
         let index = index::parse(INDEX_FILE, &text)?;
-        let mut files = Vec::new();
         for shard in index.shards() {
             let path = directory.join(shard);
             if !path.is_file() {
                 let (index, shard) = (INDEX_FILE.to_owned(), shard.to_owned());
                 return Err(WeightsError::MissingShard { index, shard }.into());
             }
-            files.push(map_file(&path)?);
+            weights.add_safetensors(&path)?;
         }
-        let weights = Self::from_files(files)?;
         for (tensor, shard) in &index.weight_map {
-            if weights.file_of(tensor).is_none_or(|file| file.name != *shard) {
+            let found = weights.tensors.get(tensor);
+            if found.is_none_or(|found| weights.files[found.file].name != *shard) {
                 let (shard, tensor) = (shard.clone(), tensor.clone());
                 return Err(WeightsError::NotInShard { shard, tensor }.into());
             }
+        }
+        Ok(weights)
+    }
+
+    /// Opens a GGUF file, and those that follow it where the model is split.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`], [`ModelError::Config`] where the file is not the first of its model, or
+    /// [`ModelError::Gguf`] naming the file and what is wrong with it.
+    pub fn open_gguf(path: &Path) -> Result<Self, ModelError> {
+        let files = {
+            let (name, bytes) = (file_name(path), WeightBytes::open(path)?);
+            let bytes = bytes.whole()?;
+            gguf::files_of(path, &Gguf::parse(&name, &bytes)?)?
+        };
+        let mut weights = Self::none(Naming::Gguf);
+        for file in files {
+            let file = WeightFile { name: file_name(&file), bytes: WeightBytes::open(&file)? };
+            weights.add(file, read_gguf)?;
         }
         Ok(weights)
     }
@@ -104,11 +144,7 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Format`].
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, ModelError> {
-        let tensors = SliceSafetensors::new(bytes).map_err(|source| format_error(name, source))?;
-        Self::from_files(vec![WeightFile {
-            name: name.to_owned(),
-            tensors: Tensors::Static(tensors),
-        }])
+        Self::from_file(WeightFile { name: name.to_owned(), bytes: WeightBytes::Static(bytes) })
     }
 
     /// Opens safetensors in a buffer.
@@ -116,12 +152,18 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Format`].
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, ModelError> {
-        let tensors =
-            BufferedSafetensors::new(bytes).map_err(|source| format_error(name, source))?;
-        Self::from_files(vec![WeightFile {
-            name: name.to_owned(),
-            tensors: Tensors::Owned(tensors),
-        }])
+        Self::from_file(WeightFile { name: name.to_owned(), bytes: WeightBytes::Owned(bytes) })
+    }
+
+    /// Returns the tensors that a model of this spec is made of, by the names that these files have for them.
+    ///
+    /// # Errors
+    /// As [`arch::plan`].
+    pub fn plan(&self, spec: &DecoderSpec) -> Result<WeightPlan, ConfigError> {
+        match self.naming {
+            Naming::Safetensors => arch::plan(spec),
+            Naming::Gguf => arch::gguf_plan(spec),
+        }
     }
 
     /// Compares what is stored with what should be.
@@ -132,64 +174,114 @@ impl Weights {
         let wanted: BTreeMap<&str, &TensorSpec> =
             plan.tensors().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         for tensor in wanted.values() {
-            self.tensor(tensor)?;
+            self.find(tensor)?;
         }
-        let is_unused = |name: &&String| !wanted.contains_key(name.as_str()) && !plan.ignores(name);
-        let mut unused = self.places.keys().filter(is_unused);
-        let first = unused.next().and_then(|name| Some((name.clone(), self.view(name)?)));
-        let Some((tensor, (file, view))) = first else { return Ok(()) };
-        let (file, found, num_unused) =
-            (file.name.clone(), view.shape().to_vec(), 1 + unused.count());
-        Err(WeightsError::Unused { file, tensor, found, num_unused })
+        let mut unused = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| !wanted.contains_key(name.as_str()) && !plan.ignores(name));
+        let Some((tensor, stored)) = unused.next() else { return Ok(()) };
+        let (file, found) = (self.files[stored.file].name.clone(), stored.shape.clone());
+        let num_unused = 1 + unused.count();
+        Err(WeightsError::Unused { file, tensor: tensor.clone(), found, num_unused })
     }
 
-    /// Returns a stored tensor of the expected shape.
+    /// Returns a stored tensor's size and element type.
     ///
     /// # Errors
     /// The tensor is missing, misshapen or of an unsupported element type.
-    pub(crate) fn tensor(&self, spec: &TensorSpec) -> Result<StoredTensor<'_>, WeightsError> {
+    pub(crate) fn find(&self, spec: &TensorSpec) -> Result<(&StoredTensor, DType), WeightsError> {
         let (tensor, expected) = (spec.name.clone(), spec.shape.clone());
-        let Some((file, view)) = self.view(&spec.name) else {
+        let Some(stored) = self.tensors.get(&spec.name) else {
             return Err(WeightsError::Missing { tensor, expected });
         };
-        let file = file.name.clone();
-        if view.shape() != expected {
-            let found = view.shape().to_vec();
+        let file = self.files[stored.file].name.clone();
+        if stored.shape != expected {
+            let found = stored.shape.clone();
             return Err(WeightsError::Shape { file, tensor, expected, found });
         }
-        let Some(dtype) = dtype_of(view.dtype()) else {
-            let found = format!("{:?}", view.dtype());
-            return Err(WeightsError::Dtype { file, tensor, found });
-        };
-        Ok(StoredTensor { dtype, bytes: view.data() })
+        match &stored.dtype {
+            Ok(dtype) => Ok((stored, *dtype)),
+            Err(found) => Err(WeightsError::Dtype { file, tensor, found: found.clone() }),
+        }
     }
 
-    fn from_files(files: Vec<WeightFile>) -> Result<Self, ModelError> {
-        let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        for (place, file) in files.iter().enumerate() {
-            for tensor in file.tensors.names() {
-                if let Some(first) = places.insert(tensor.clone(), place) {
-                    let (first, second) = (files[first].name.clone(), file.name.clone());
-                    return Err(WeightsError::Duplicate { tensor, first, second }.into());
-                }
+    /// Returns the size of a stored tensor in its file.
+    ///
+    /// # Units
+    /// bytes
+    pub(crate) fn stored_bytes(&self, spec: &TensorSpec) -> Result<u64, WeightsError> {
+        self.find(spec).map(|(stored, _)| stored.range.len() as u64)
+    }
+
+    /// Returns a stored tensor of the expected shape, read from its file.
+    pub(crate) fn view(&self, spec: &TensorSpec) -> Result<TensorView<'_>, ModelError> {
+        let (stored, dtype) = self.find(spec)?;
+        let bytes = self.files[stored.file].bytes.view(stored.range.clone())?;
+        Ok(TensorView { shape: &stored.shape, dtype, bytes })
+    }
+
+    fn none(naming: Naming) -> Self {
+        Self { files: Vec::new(), tensors: BTreeMap::new(), naming }
+    }
+
+    fn from_file(file: WeightFile) -> Result<Self, ModelError> {
+        let mut weights = Self::none(Naming::Safetensors);
+        weights.add(file, read_safetensors)?;
+        Ok(weights)
+    }
+
+    fn add_safetensors(&mut self, path: &Path) -> Result<(), ModelError> {
+        let file = WeightFile { name: file_name(path), bytes: WeightBytes::open(path)? };
+        self.add(file, read_safetensors)
+    }
+
+    fn add(&mut self, file: WeightFile, read: ReadHeader) -> Result<(), ModelError> {
+        let index = self.files.len();
+        let found = read(&file.name, &file.bytes.whole()?, index)?;
+        self.files.push(file);
+        for (tensor, stored) in found {
+            let replaced = self.tensors.insert(tensor.clone(), stored);
+            if let Some(first) = replaced {
+                let [first, second] = [first.file, index].map(|file| self.files[file].name.clone());
+                return Err(WeightsError::Duplicate { tensor, first, second }.into());
             }
         }
-        Ok(Self { files, places })
+        Ok(())
     }
+}
 
-    fn file_of(&self, name: &str) -> Option<&WeightFile> {
-        self.places.get(name).map(|&place| &self.files[place])
-    }
+/// Reads the tensors of a file, given its name, its bytes and its place among the files.
+type ReadHeader = fn(&str, &[u8], usize) -> Result<Vec<(String, StoredTensor)>, ModelError>;
 
-    fn view(&self, name: &str) -> Option<(&WeightFile, TensorView<'_>)> {
-        let file = self.file_of(name)?;
-        let view = match &file.tensors {
-            Tensors::Mapped(tensors) => tensors.get(name),
-            Tensors::Static(tensors) => tensors.get(name),
-            Tensors::Owned(tensors) => tensors.get(name),
-        };
-        view.ok().map(|view| (file, view))
-    }
+fn read_safetensors(
+    name: &str,
+    bytes: &[u8],
+    file: usize,
+) -> Result<Vec<(String, StoredTensor)>, ModelError> {
+    let (header_bytes, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|source| format_error(name, source))?;
+    let start = SAFETENSORS_LENGTH_BYTES + header_bytes;
+    let tensors = metadata.tensors().into_iter().map(|(name, info)| {
+        let (begin, end) = info.data_offsets;
+        let dtype = dtype_of(info.dtype).ok_or_else(|| format!("{:?}", info.dtype));
+        let range = start + begin..start + end;
+        (name, StoredTensor { file, shape: info.shape.clone(), dtype, range })
+    });
+    Ok(tensors.collect())
+}
+
+fn read_gguf(
+    name: &str,
+    bytes: &[u8],
+    file: usize,
+) -> Result<Vec<(String, StoredTensor)>, ModelError> {
+    let gguf = Gguf::parse(name, bytes)?;
+    let tensors = gguf.tensors().iter().map(|tensor| {
+        let (dtype, range) = (Ok(tensor.dtype), tensor.range.clone());
+        (tensor.name.to_owned(), StoredTensor { file, shape: tensor.shape.clone(), dtype, range })
+    });
+    Ok(tensors.collect())
 }
 
 impl fmt::Debug for Weights {
@@ -197,43 +289,18 @@ impl fmt::Debug for Weights {
         let files: Vec<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
         f.debug_struct("Weights")
             .field("files", &files)
-            .field("num_tensors", &self.places.len())
-            .finish()
+            .field("num_tensors", &self.tensors.len())
+            .finish_non_exhaustive()
     }
 }
 
-impl Tensors {
-    fn names(&self) -> Vec<String> {
-        let tensors = match self {
-            Self::Mapped(tensors) => tensors.tensors(),
-            Self::Static(tensors) => tensors.tensors(),
-            Self::Owned(tensors) => tensors.tensors(),
-        };
-        tensors.into_iter().map(|(name, _)| name).collect()
-    }
-}
-
-/// Maps one file: a large model is read once, page by page, without a second copy of it in memory.
-#[expect(unsafe_code, reason = "the one memory map of the workspace")]
-fn map_file(path: &Path) -> Result<WeightFile, ModelError> {
-    let name = file_name(path);
-    // Opened first for a plain message where the file cannot be read; the mapping would fold it into its own.
-    fs::File::open(path)
-        .map_err(|source| ModelError::Read { path: PathBuf::from(path), source })?;
-    // SAFETY: the bytes must not change while they are mapped. We never write them, and the mapping lives only as
-    // long as the model loads; that nobody else rewrites the file in place meanwhile is the operator's to keep, as
-    // it is for any program that maps a file (the hub's cache and package managers replace files, not contents).
-    let tensors = unsafe { MmapedSafetensors::new(path) };
-    let tensors = tensors.map_err(|source| format_error(&name, source))?;
-    Ok(WeightFile { name, tensors: Tensors::Mapped(tensors) })
-}
-
-fn file_name(path: &Path) -> String {
+/// Returns a file's name without its folder, for errors.
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn format_error(file: &str, source: candle_core::Error) -> WeightsError {
-    WeightsError::Format { file: file.to_owned(), source: Box::new(source) }
+fn format_error(file: &str, source: safetensors::SafeTensorError) -> WeightsError {
+    WeightsError::Format { file: file.to_owned(), source }
 }
 
 fn dtype_of(stored: StoredDtype) -> Option<DType> {

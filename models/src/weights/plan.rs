@@ -1,5 +1,7 @@
 //! Which tensors a model is made of: names and shapes, known from the configuration before a file is opened.
 
+use std::slice;
+
 /// A tensor as it should be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -67,6 +69,18 @@ impl WeightPlan {
         [&self.embedding, &self.final_norm].into_iter().chain(&self.head).chain(layers)
     }
 
+    /// Returns every tensor, each once, to be changed.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
+        let layers = self.layers.iter_mut().flat_map(LayerPlan::tensors_mut);
+        [&mut self.embedding, &mut self.final_norm].into_iter().chain(&mut self.head).chain(layers)
+    }
+
+    /// Returns every matrix, by the tensors that are stacked in it.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &[TensorSpec]> {
+        let single = std::iter::once(&self.embedding).chain(&self.head).map(slice::from_ref);
+        single.chain(self.layers.iter().flat_map(LayerPlan::matrices))
+    }
+
     /// Returns whether a tensor of this name may be stored and have no use.
     pub fn ignores(&self, name: &str) -> bool {
         self.ignored_suffixes.iter().any(|suffix| name.ends_with(suffix))
@@ -79,9 +93,24 @@ impl WeightPlan {
 }
 
 impl LayerPlan {
+    fn matrices(&self) -> [&[TensorSpec]; 4] {
+        let [output, down] = [&self.attention_output, &self.down].map(slice::from_ref);
+        [&self.qkv, output, &self.gate_up, down]
+    }
+
     fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
         let single = [&self.attention_norm, &self.attention_output, &self.ffn_norm, &self.down];
         let bias = self.qkv_bias.iter().flatten();
         single.into_iter().chain(&self.qkv).chain(bias).chain(&self.gate_up)
+    }
+    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
+        let single = [
+            &mut self.attention_norm,
+            &mut self.attention_output,
+            &mut self.ffn_norm,
+            &mut self.down,
+        ];
+        let bias = self.qkv_bias.iter_mut().flatten();
+        single.into_iter().chain(&mut self.qkv).chain(bias).chain(&mut self.gate_up)
     }
 }

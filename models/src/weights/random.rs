@@ -68,7 +68,7 @@ fn stored_dtype(dtype: DType, tensor: &TensorSpec) -> Result<StoredDtype, Weight
 /// Returns what stands before the tensors: the length of the rest, and the list of tensors padded to whole words.
 fn header(infos: Vec<(String, TensorInfo)>) -> Result<Vec<u8>, ModelError> {
     let format_error = |source: safetensors::SafeTensorError| -> ModelError {
-        super::format_error(FILE, source.into()).into()
+        super::format_error(FILE, source).into()
     };
     let metadata = Metadata::new(None, infos).map_err(format_error)?;
     let mut list = serde_json::to_vec(&metadata)

@@ -7,7 +7,7 @@ use kernels::{
 
 use crate::{
     error::{ModelError, WeightsError},
-    weights::{TensorSpec, WeightPlan, Weights},
+    weights::{TensorSpec, TensorView, WeightPlan, Weights},
 };
 
 /// How far loading is.
@@ -37,7 +37,7 @@ impl<'a> WeightReader<'a> {
     ) -> Result<Self, WeightsError> {
         let mut progress = Progress::default();
         for tensor in plan.tensors() {
-            progress.bytes_total += weights.tensor(tensor)?.bytes.len() as u64;
+            progress.bytes_total += weights.stored_bytes(tensor)?;
         }
         report(progress);
         Ok(Self { weights, format, progress, report })
@@ -50,20 +50,13 @@ impl<'a> WeightReader<'a> {
         parts: &[TensorSpec],
     ) -> Result<B::Matrix, ModelError> {
         let weights = self.weights;
-        let mut stored = Vec::with_capacity(parts.len());
+        let mut views = Vec::with_capacity(parts.len());
         for part in parts {
-            stored.push(weights.tensor(part)?);
+            views.push(weights.view(part)?);
         }
-        let data: Vec<MatrixData<'_>> = (parts.iter().zip(&stored))
-            .map(|(part, tensor)| MatrixData {
-                rows: part.shape[0],
-                cols: part.shape[1],
-                dtype: tensor.dtype,
-                bytes: tensor.bytes,
-            })
-            .collect();
+        let data: Vec<MatrixData<'_>> = views.iter().map(TensorView::as_matrix).collect();
         let matrix = backend.matrix(&data, self.format)?;
-        self.advance(stored.iter().map(|tensor| tensor.bytes.len()).sum());
+        self.advance(data.iter().map(|part| part.bytes.len()).sum());
         Ok(matrix)
     }
 
@@ -76,9 +69,9 @@ impl<'a> WeightReader<'a> {
         let mut values = Vec::with_capacity(parts.iter().map(TensorSpec::num_elements).sum());
         let mut num_bytes = 0;
         for part in parts {
-            let stored = self.weights.tensor(part)?;
-            for_each_widened(&stored.as_row(), |value| values.push(value));
-            num_bytes += stored.bytes.len();
+            let view = self.weights.view(part)?;
+            for_each_widened(&view.as_matrix(), |value| values.push(value));
+            num_bytes += view.as_matrix().bytes.len();
         }
         let vector = backend.vector(&values)?;
         self.advance(num_bytes);

@@ -1,8 +1,8 @@
 //! What of a model decides its speed, and models of a named shape with random weights.
 
 use models::{
-    DecoderSpec, LanguageModel, LoadOptions, ModelError, Source, WeightFormat, kv_bytes_per_block,
-    weight_bytes,
+    DecoderSpec, LoadOptions, ModelError, Source, WeightFormat, kv_bytes_per_block, weight_bytes,
+    weights::Weights,
 };
 
 use crate::bench::engine::{ModelFacts, Traffic};
@@ -34,16 +34,12 @@ pub fn shape(name: &str) -> Result<Option<DecoderSpec>, ModelError> {
     if name == DEMO { models::read_spec(Source::Demo).map(Some) } else { Ok(models::shape(name)) }
 }
 
-/// Draws weights and loads them.
+/// Draws the weights of a random model.
 ///
 /// # Errors
-/// As [`models::load_weights`].
-pub fn load_random(
-    spec: DecoderSpec,
-    options: &LoadOptions,
-) -> Result<Box<dyn LanguageModel>, ModelError> {
-    let weights = models::random_weights(&spec, WEIGHT_SEED)?;
-    models::load_weights(spec, &weights, options, &mut |_| {})
+/// As [`models::random_weights`].
+pub fn draw(spec: &DecoderSpec) -> Result<Weights, ModelError> {
+    models::random_weights(spec, WEIGHT_SEED)
 }
 
 /// Returns what a model is and what a step of it reads.
@@ -53,12 +49,12 @@ pub fn load_random(
 pub fn facts(
     name: String,
     is_random: bool,
-    spec: &DecoderSpec,
+    (spec, weights): (&DecoderSpec, &Weights),
     options: &LoadOptions,
 ) -> Result<(ModelFacts, Traffic), ModelError> {
-    let plan = models::arch::plan(spec)?;
+    let plan = weights.plan(spec)?;
     let num_parameters = plan.num_parameters();
-    let weight_bytes = weight_bytes(spec, options.weight_format)?;
+    let weight_bytes = weight_bytes(spec, weights, options.weight_format)?;
     // A step takes one row a token out of the embedding. Where the embedding is the head too, it is read as that.
     let num_unread = plan.head.is_some().then(|| plan.embedding.num_elements() as u64);
     let num_read = num_parameters - num_unread.unwrap_or(0);

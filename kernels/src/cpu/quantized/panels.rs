@@ -55,12 +55,7 @@ impl CodePanels {
         rows: usize,
         cols: usize,
     ) -> Result<Self, BackendError> {
-        // A part without rows has no say.
-        let layouts = parts.iter().filter(|part| part.rows > 0).map(|part| part.dtype);
-        let layout = layouts
-            .map(CodeLayout::of)
-            .reduce(CodeLayout::join)
-            .unwrap_or_else(|| CodeLayout::of(DType::Q8_0));
+        let layout = layout_of(parts);
         let num_blocks = rows.div_ceil(PANEL).saturating_mul(cols.div_ceil(RUN_LEN));
         let num_lines = num_blocks.saturating_mul(layout.lines_per_block());
         let num_factors = num_blocks.saturating_mul(layout.factors_per_block());
@@ -75,6 +70,15 @@ impl CodePanels {
             panels.pack(pool, parts);
         }
         Ok(panels)
+    }
+
+    /// Returns the memory that the parts take as panels.
+    ///
+    /// # Units
+    /// bytes
+    pub(crate) fn num_bytes(parts: &[MatrixData<'_>], rows: usize, cols: usize) -> u64 {
+        let num_blocks = rows.div_ceil(PANEL) * cols.div_ceil(RUN_LEN);
+        (num_blocks * layout_of(parts).bytes_per_block()) as u64
     }
 
     /// Returns the blocks of a row.
@@ -143,6 +147,13 @@ impl CodePanels {
             }
         });
     }
+}
+
+/// Returns the least form that holds all parts; one without rows has no say.
+fn layout_of(parts: &[MatrixData<'_>]) -> CodeLayout {
+    let layouts = parts.iter().filter(|part| part.rows > 0).map(|part| part.dtype);
+    let joined = layouts.map(CodeLayout::of).reduce(CodeLayout::join);
+    joined.unwrap_or_else(|| CodeLayout::of(DType::Q8_0))
 }
 
 impl CodeLayout {

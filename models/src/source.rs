@@ -1,0 +1,150 @@
+//! Where a model's files are, and which of them say what.
+
+use std::{
+    borrow::Cow,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::{self, CONFIG_FILE, DecoderSpec, GENERATION_FILE},
+    demo,
+    error::ModelError,
+    gguf::{self, Gguf},
+    weights::{WeightBytes, Weights, file_name},
+};
+
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// How the name of a GGUF file ends.
+const GGUF_EXTENSION: &str = "gguf";
+const SAFETENSORS_EXTENSION: &str = "safetensors";
+
+/// Where a model's files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// Embedded in this binary.
+    Demo,
+    /// A folder as Hugging Face keeps one (`config.json`, `tokenizer.json`, safetensors), or with one GGUF file and no
+    /// safetensors.
+    Directory(&'a Path),
+    /// A GGUF file, the first one where the model is split.
+    Gguf(&'a Path),
+}
+
+/// A source whose folder was looked into.
+enum Files<'a> {
+    Demo,
+    HuggingFace(&'a Path),
+    Gguf(Cow<'a, Path>),
+}
+
+impl<'a> Source<'a> {
+    /// Returns the source at `path`: a file is taken for a GGUF file, all else for a folder.
+    pub fn at(path: &'a Path) -> Self {
+        if path.is_file() { Self::Gguf(path) } else { Self::Directory(path) }
+    }
+
+    fn files(self) -> Result<Files<'a>, ModelError> {
+        match self {
+            Self::Demo => Ok(Files::Demo),
+            Self::Gguf(path) => Ok(Files::Gguf(path.into())),
+            Self::Directory(directory) => Ok(match find_gguf(directory)? {
+                None => Files::HuggingFace(directory),
+                Some(path) => Files::Gguf(path.into()),
+            }),
+        }
+    }
+}
+
+/// Returns the GGUF file of a folder that has no safetensors; the later parts of a split model do not count.
+fn find_gguf(directory: &Path) -> Result<Option<PathBuf>, ModelError> {
+    let mut found = Vec::new();
+    // A folder that cannot be listed has no `config.json` either, which is then the error.
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.map_err(|source| read_error(directory, source))?.path();
+        if path.extension().is_some_and(|extension| extension == SAFETENSORS_EXTENSION) {
+            return Ok(None);
+        }
+        let is_gguf = path.extension().is_some_and(|extension| extension == GGUF_EXTENSION);
+        if is_gguf && !gguf::is_later_part(&file_name(&path)) {
+            found.push(path);
+        }
+    }
+    if found.len() > 1 {
+        let mut files: Vec<String> = found.iter().map(|path| file_name(path)).collect();
+        files.sort_unstable();
+        return Err(ModelError::SeveralGguf { directory: directory.to_owned(), files });
+    }
+    Ok(found.pop())
+}
+
+/// Opens a model's weights: their headers are read and checked, the tensors are not.
+///
+/// # Errors
+/// As [`Weights::open_directory`] and [`Weights::open_gguf`]; [`ModelError::SeveralGguf`].
+pub fn open_weights(source: Source<'_>) -> Result<Weights, ModelError> {
+    match source.files()? {
+        Files::Demo => Weights::from_static("the demo model", demo::model_safetensors()),
+        Files::HuggingFace(directory) => Weights::open_directory(directory),
+        Files::Gguf(path) => Weights::open_gguf(&path),
+    }
+}
+
+/// Reads what a model is, without its weights, so that memory can be planned.
+///
+/// # Errors
+/// [`ModelError::Read`], [`ModelError::Config`] or [`ModelError::Gguf`]; [`ModelError::SeveralGguf`].
+pub fn read_spec(source: Source<'_>) -> Result<DecoderSpec, ModelError> {
+    let spec = match source.files()? {
+        Files::Demo => config::from_json(demo::CONFIG_JSON, Some(demo::GENERATION_CONFIG_JSON))?,
+        Files::HuggingFace(directory) => {
+            let config = read(&directory.join(CONFIG_FILE))?;
+            let path = directory.join(GENERATION_FILE);
+            let generation = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                read => Some(read.map_err(|source| read_error(&path, source))?),
+            };
+            config::from_json(&config, generation.as_deref())?
+        }
+        Files::Gguf(path) => with_header(&path, |gguf| Ok(gguf::read_spec(gguf)?))?,
+    };
+    Ok(spec)
+}
+
+/// Returns the text of the model's `tokenizer.json`: the file, or for a GGUF file without one beside it, its metadata in
+/// that form.
+///
+/// # Errors
+/// [`ModelError::Read`]; [`ModelError::Config`] where a GGUF file's tokenizer is not one that we have.
+pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelError> {
+    match source.files()? {
+        Files::Demo => Ok(Cow::Borrowed(demo::TOKENIZER_JSON)),
+        Files::HuggingFace(directory) => read(&directory.join(TOKENIZER_FILE)).map(Cow::Owned),
+        Files::Gguf(path) => {
+            let beside = path.with_file_name(TOKENIZER_FILE);
+            if beside.is_file() {
+                return read(&beside).map(Cow::Owned);
+            }
+            with_header(&path, |gguf| Ok(gguf::tokenizer_json(gguf)?)).map(Cow::Owned)
+        }
+    }
+}
+
+/// Hands the header of a GGUF file to `read`.
+fn with_header<T>(
+    path: &Path,
+    read: impl FnOnce(&Gguf<'_>) -> Result<T, ModelError>,
+) -> Result<T, ModelError> {
+    let bytes = WeightBytes::open(path)?;
+    let view = bytes.whole()?;
+    let name = file_name(path);
+    read(&Gguf::parse(&name, &view)?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    fs::read(path).map_err(|source| read_error(path, source))
+}
+
+fn read_error(path: &Path, source: io::Error) -> ModelError {
+    ModelError::Read { path: path.to_owned(), source }
+}

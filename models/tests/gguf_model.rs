@@ -1,0 +1,418 @@
+//! Models in GGUF files: the same logits as out of safetensors, and errors that say what is wrong.
+
+use std::{fs, path::Path};
+
+use models::{
+    DecoderSpec, Device, LoadOptions, ModelError, Source, WeightFormat, load, open_weights,
+    read_spec, tokenizer_json, weight_bytes,
+    weights::{TensorSpec, Weights},
+};
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::{
+    gguf_writer::{self, Edit, Value, Writer},
+    support::{DEVICES, Folder, Runner, Sequence, options, random_ids},
+};
+
+/// Element types by their number.
+const F16: u32 = 1;
+
+fn as_f32(_: usize, _: usize, values: &[f32]) -> (u32, Vec<u8>) {
+    (gguf_writer::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+fn as_f16(_: usize, _: usize, values: &[f32]) -> (u32, Vec<u8>) {
+    (F16, values.iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect())
+}
+
+/// A file of the demo model, and a folder for it.
+fn file(name: &str, writer: &Writer) -> Folder {
+    let folder = Folder::new(name);
+    fs::write(folder.join("demo.gguf"), writer.finish()).unwrap();
+    folder
+}
+
+fn error_of(source: Source<'_>) -> String {
+    load(source, &options(Device::Reference), &mut |_| {})
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default()
+}
+
+fn error_with(name: &str, edit: impl FnOnce(&mut Writer)) -> String {
+    let mut writer = gguf_writer::demo_bf16();
+    edit(&mut writer);
+    error_of(Source::Directory(&file(name, &writer)))
+}
+
+fn logits(source: Source<'_>, options: &LoadOptions) -> Vec<f32> {
+    let mut runner = Runner::new(load(source, options, &mut |_| {}).unwrap());
+    runner.catch_up(&mut Sequence::new(&random_ids(6, 8000, 5)))
+}
+
+#[test]
+fn the_spec_is_that_of_config_json() {
+    let folder = file("spec", &gguf_writer::demo_bf16());
+    let path = folder.join("demo.gguf");
+    let expected = read_spec(Source::Demo).unwrap();
+    assert_eq!(read_spec(Source::Directory(&folder)).unwrap(), expected);
+    assert_eq!(read_spec(Source::at(&path)).unwrap(), expected);
+    assert_eq!(Source::at(&path), Source::Gguf(&path));
+    assert_eq!(Source::at(&folder), Source::Directory(&folder));
+}
+
+#[test]
+fn plain_types_give_the_very_logits_of_safetensors() {
+    let bf16 = file("bf16", &gguf_writer::demo_bf16());
+    let f32 = file("f32", &gguf_writer::demo(&as_f32));
+    for device in DEVICES {
+        let stored = options(device);
+        let wide = LoadOptions { weight_format: WeightFormat::F32, ..options(device) };
+        let expected = logits(Source::Demo, &stored);
+        assert_eq!(logits(Source::Directory(&bf16), &stored), expected, "{device:?}");
+        let expected = logits(Source::Demo, &wide);
+        assert_eq!(logits(Source::Directory(&f32), &stored), expected, "{device:?}");
+        assert_eq!(logits(Source::Directory(&bf16), &wide), expected, "{device:?}");
+    }
+}
+
+#[test]
+fn f16_gives_the_logits_of_f16_safetensors() {
+    let writer = gguf_writer::demo(&as_f16);
+    let gguf = file("f16", &writer);
+    // The same numbers in the other format: matrices f16, vectors f32.
+    let plan = models::arch::plan(&read_spec(Source::Demo).unwrap()).unwrap();
+    let renamed = models::arch::gguf_plan(&read_spec(Source::Demo).unwrap()).unwrap();
+    let views = plan.tensors().zip(renamed.tensors()).map(|(tensor, gguf)| {
+        let stored = writer.tensors.iter().find(|stored| stored.name == gguf.name).unwrap();
+        let dtype = if stored.kind == F16 { Dtype::F16 } else { Dtype::F32 };
+        let view = TensorView::new(dtype, tensor.shape.clone(), &stored.bytes).unwrap();
+        (tensor.name.as_str(), view)
+    });
+    let folder = Folder::new("f16-safetensors");
+    fs::write(folder.join("config.json"), models::demo::CONFIG_JSON).unwrap();
+    fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap())
+        .unwrap();
+    for device in DEVICES {
+        let expected = logits(Source::Directory(&folder), &options(device));
+        assert_eq!(logits(Source::Directory(&gguf), &options(device)), expected, "{device:?}");
+    }
+}
+
+#[test]
+fn a_head_of_its_own_is_used() {
+    let mut writer = gguf_writer::demo_bf16();
+    let tied = file("tied", &writer);
+    let mut head = writer.tensor("token_embd.weight").clone();
+    head.name = "output.weight".to_owned();
+    writer.tensors.push(head.clone());
+    let same = file("untied-same", &writer);
+    let values = head.bytes.len() / 2;
+    head.bytes[values..].fill(0);
+    writer.tensors.pop();
+    writer.tensors.push(head);
+    let other = file("untied-other", &writer);
+    assert!(read_spec(Source::Directory(&tied)).unwrap().has_tied_head);
+    assert!(!read_spec(Source::Directory(&other)).unwrap().has_tied_head);
+    let [tied, same, other] = [&tied, &same, &other]
+        .map(|folder| logits(Source::Directory(folder), &options(Device::Cpu)));
+    assert_eq!(same, tied);
+    assert_eq!(other[..4096], tied[..4096]);
+    assert!(other[4096..].iter().all(|logit| *logit == 0.0));
+}
+
+#[test]
+fn one_id_of_an_end_is_enough_and_none_is_allowed() {
+    let mut writer = gguf_writer::demo_bf16();
+    for expected in [[8183].as_slice(), &[]] {
+        let key = if expected.is_empty() { "eos_token_id" } else { "eot_token_id" };
+        writer.remove(&format!("tokenizer.ggml.{key}"));
+        let spec = read_spec(Source::Directory(&file("ends", &writer))).unwrap();
+        assert_eq!(spec.eos_token_ids, expected);
+    }
+}
+
+#[test]
+fn metadata_that_cannot_be_run_is_refused() {
+    let rows: [Edit; 17] = [
+        ("`general.architecture` is missing", |w| w.remove("general.architecture")),
+        ("`general.architecture` must be one of qwen2, got \"mamba\"", |w| {
+            w.set("general.architecture", "mamba".into());
+        }),
+        ("`general.architecture` must be one of qwen2, got 7", |w| {
+            w.set("general.architecture", Value::U32(7));
+        }),
+        ("`qwen2.block_count` is missing", |w| w.remove("qwen2.block_count")),
+        ("`qwen2.block_count` must be a whole number from 0, got \"8\"", |w| {
+            w.set("qwen2.block_count", "8".into());
+        }),
+        ("`qwen2.block_count` must be from 1 to 1024, got 0", |w| {
+            w.set("qwen2.block_count", Value::U32(0));
+        }),
+        ("`qwen2.block_count` must be from 1 to 1024, got 4000000000", |w| {
+            w.set("qwen2.block_count", Value::U32(4_000_000_000));
+        }),
+        ("`qwen2.attention.head_count_kv` must be a divisor of", |w| {
+            w.set("qwen2.attention.head_count_kv", Value::U32(3));
+        }),
+        (
+            "`qwen2.attention.head_count` must be a divisor of `qwen2.embedding_length` (256), got 0",
+            |w| {
+                w.set("qwen2.attention.head_count", Value::U32(0));
+            },
+        ),
+        ("`qwen2.attention.layer_norm_rms_epsilon` is missing", |w| {
+            w.remove("qwen2.attention.layer_norm_rms_epsilon");
+        }),
+        ("`qwen2.attention.layer_norm_rms_epsilon` must be a number, got \"NaN\"", |w| {
+            w.set("qwen2.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN));
+        }),
+        ("`qwen2.rope.freq_base` must be finite and at least 1, got 0", |w| {
+            w.set("qwen2.rope.freq_base", Value::F32(0.0));
+        }),
+        (
+            "`qwen2.rope.scaling.type` must be \"none\", the only kind that is supported, got \"yarn\"",
+            |w| {
+                w.set("qwen2.rope.scaling.type", "yarn".into());
+            },
+        ),
+        ("`qwen2.rope.dimension_count` must be the head's width (64), got 32", |w| {
+            w.set("qwen2.rope.dimension_count", Value::U32(32));
+        }),
+        ("`qwen2.attention.sliding_window` must be at least `qwen2.context_length` (2048)", |w| {
+            w.set("qwen2.attention.sliding_window", Value::U32(1024));
+        }),
+        ("`tokenizer.ggml.eos_token_id` must be below `vocab_size` (8192), got 9000", |w| {
+            w.set("tokenizer.ggml.eos_token_id", Value::U32(9000));
+        }),
+        ("`token_embd.weight` is missing", |w| w.tensors.retain(|t| t.name != "token_embd.weight")),
+    ];
+    for (index, (expected, edit)) in rows.into_iter().enumerate() {
+        let error = error_with(&format!("metadata-{index}"), edit);
+        assert!(
+            error.starts_with(&format!("demo.gguf: {expected}")),
+            "{error}\nis not\n{expected}"
+        );
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_refused() {
+    let rows: [Edit; 4] = [
+        ("tensor `blk.7.ffn_up.weight` of shape [768, 256] is missing", |w| {
+            w.tensors.retain(|tensor| tensor.name != "blk.7.ffn_up.weight");
+        }),
+        ("demo.gguf: tensor `blk.3.attn_q.weight` must have shape [256, 256], got [65536]", |w| {
+            w.tensor("blk.3.attn_q.weight").shape = vec![256 * 256];
+        }),
+        (
+            "demo.gguf: tensor `rope_freqs.weight` of shape [32] has no use in this architecture (1 such)",
+            |w| w.add("rope_freqs.weight", &[32], 0, vec![0; 128]),
+        ),
+        ("demo.gguf: the element type of tensor `blk.0.attn_k.weight` must be one of F32, ", |w| {
+            w.tensor("blk.0.attn_k.weight").kind = 20;
+        }),
+    ];
+    for (index, (expected, edit)) in rows.into_iter().enumerate() {
+        let error = error_with(&format!("tensors-{index}"), edit);
+        assert!(error.starts_with(expected), "{error}\nis not\n{expected}");
+    }
+}
+
+#[test]
+fn a_cut_file_is_refused_before_anything_is_loaded() {
+    let bytes = gguf_writer::demo_bf16().finish();
+    let folder = Folder::new("cut-gguf");
+    for len in [0, 3, 24, 100, bytes.len() / 2, bytes.len() - 64] {
+        fs::write(folder.join("demo.gguf"), &bytes[..len]).unwrap();
+        let error = error_of(Source::Directory(&folder));
+        let is_clear = error.starts_with("demo.gguf: ") && error.contains("the file ends at byte");
+        assert!(is_clear, "{len} bytes: {error}");
+    }
+}
+
+#[test]
+fn a_folder_has_one_gguf_or_says_which() {
+    let bytes = gguf_writer::demo_bf16().finish();
+    let folder = Folder::new("several");
+    fs::write(folder.join("b.gguf"), &bytes).unwrap();
+    fs::write(folder.join("a.gguf"), &bytes).unwrap();
+    let shown = folder.display();
+    let expected = format!("{shown} has 2 GGUF files; name one of them: a.gguf, b.gguf");
+    assert_eq!(error_of(Source::Directory(&folder)), expected);
+    assert_eq!(error_of(Source::Gguf(&folder.join("a.gguf"))), "");
+    // Safetensors win, whatever lies beside them.
+    fs::write(folder.join("config.json"), models::demo::CONFIG_JSON).unwrap();
+    fs::write(folder.join("model.safetensors"), models::demo::model_safetensors()).unwrap();
+    assert_eq!(error_of(Source::Directory(&folder)), "");
+}
+
+/// Writes a model in three files; `edit` may falsify one, by its index.
+fn write_parts(folder: &Path, edit: impl Fn(usize, &mut Writer)) {
+    let whole = gguf_writer::demo_bf16();
+    for (index, tensors) in whole.tensors.chunks(whole.tensors.len().div_ceil(3)).enumerate() {
+        let mut part = Writer { tensors: tensors.to_vec(), ..whole.clone() };
+        if index > 0 {
+            part.entries.clear();
+        }
+        part.set("split.no", Value::U16(index as u16));
+        part.set("split.count", Value::U16(3));
+        edit(index, &mut part);
+        fs::write(folder.join(format!("m-0000{}-of-00003.gguf", index + 1)), part.finish())
+            .unwrap();
+    }
+}
+
+#[test]
+fn parts_are_one_model() {
+    let folder = Folder::new("parts");
+    write_parts(&folder, |_, _| {});
+    let expected = logits(Source::Demo, &options(Device::Cpu));
+    assert_eq!(logits(Source::Directory(&folder), &options(Device::Cpu)), expected);
+    let first = folder.join("m-00001-of-00003.gguf");
+    assert_eq!(logits(Source::Gguf(&first), &options(Device::Cpu)), expected);
+
+    let second = folder.join("m-00002-of-00003.gguf");
+    let error = Weights::open_gguf(&second).unwrap_err().to_string();
+    let expected = "m-00002-of-00003.gguf: `split.no` must be 0: a model is named by the first of its files, got 1";
+    assert_eq!(error, expected);
+    let renamed = folder.join("renamed.gguf");
+    fs::rename(&first, &renamed).unwrap();
+    let error = Weights::open_gguf(&renamed).unwrap_err().to_string();
+    assert!(
+        error.starts_with("renamed.gguf: `split.count` must be 1 in a file whose name"),
+        "{error}"
+    );
+    fs::rename(&renamed, &first).unwrap();
+
+    write_parts(&folder, |index, part| {
+        if index == 2 {
+            part.add("token_embd.weight", &[1], 0, vec![0; 4]);
+        }
+    });
+    let error = error_of(Source::Directory(&folder));
+    assert!(
+        error.starts_with(
+            "`token_embd.weight` is in m-00001-of-00003.gguf and in m-00003-of-00003.gguf"
+        ),
+        "{error}"
+    );
+    fs::remove_file(&second).unwrap();
+    let error = error_of(Source::Directory(&folder));
+    assert_eq!(error, format!("cannot read {}", second.display()));
+}
+
+#[test]
+fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
+    let spec = read_spec(Source::Demo).unwrap();
+    let plan = models::arch::plan(&spec).unwrap();
+    let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
+    let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
+    let num_in_matrices = plan.num_parameters() - num_in_vectors as u64;
+    let vector_bytes = 4 * num_in_vectors as u64;
+    let bytes =
+        |source, format| weight_bytes(&spec, &open_weights(source).unwrap(), format).unwrap();
+    let zeros =
+        |rows: usize, cols: usize, kind, per_256| (kind, vec![0; rows * cols / 256 * per_256]);
+    let q8 = file("bytes-q8", &gguf_writer::demo(&|rows, cols, _| zeros(rows, cols, 8, 8 * 34)));
+    let q4 = file("bytes-q4", &gguf_writer::demo(&|rows, cols, _| zeros(rows, cols, 12, 144)));
+    let rows = [
+        (Source::Demo, WeightFormat::Stored, num_in_matrices * 2),
+        (Source::Demo, WeightFormat::F32, num_in_matrices * 4),
+        (Source::Demo, WeightFormat::Int8, num_in_matrices * 17 / 16),
+        (Source::Directory(&q8), WeightFormat::Stored, num_in_matrices * 34 / 32),
+        (Source::Directory(&q8), WeightFormat::F32, num_in_matrices * 4),
+        // A scale and a minimum for each 32 in half precision, where the file has six bits for either.
+        (Source::Directory(&q4), WeightFormat::Stored, num_in_matrices * (16 + 4) / 32),
+    ];
+    for (source, format, expected) in rows {
+        assert_eq!(bytes(source, format), expected + vector_bytes, "{source:?} {format:?}");
+    }
+    let other = DecoderSpec { ffn_size: 512, ..spec };
+    let error = weight_bytes(&other, &open_weights(Source::Demo).unwrap(), WeightFormat::Stored);
+    assert!(matches!(error, Err(ModelError::Weights(_))));
+}
+
+#[test]
+fn every_row_names_every_tensor() {
+    for row in models::arch::ARCHITECTURES {
+        for has_tied_head in [true, false] {
+            let demo = read_spec(Source::Demo).unwrap();
+            let spec = DecoderSpec { architecture: row.name, has_tied_head, ..demo };
+            let Ok(plan) = models::arch::gguf_plan(&spec) else { continue };
+            for tensor in plan.tensors() {
+                assert!(!tensor.name.contains("model."), "{}: {}", row.name, tensor.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_beside_the_file_comes_first() {
+    let folder = file("beside", &gguf_writer::demo_bf16());
+    let source = Source::Directory(&folder);
+    let made = tokenizer_json(source).unwrap();
+    assert!(made.starts_with(b"{") && *made != *models::demo::TOKENIZER_JSON);
+    fs::write(folder.join("tokenizer.json"), "beside").unwrap();
+    assert_eq!(*tokenizer_json(source).unwrap(), *b"beside");
+}
+
+#[test]
+fn a_tokenizer_that_we_do_not_have_is_refused() {
+    let rows: [Edit; 12] = [
+        ("`tokenizer.ggml.model` is missing", |w| w.remove("tokenizer.ggml.model")),
+        ("`tokenizer.ggml.model` must be gpt2 (byte-level BPE), got \"llama\"", |w| {
+            w.set("tokenizer.ggml.model", "llama".into());
+        }),
+        ("`tokenizer.ggml.model` must be a text, got 2", |w| {
+            w.set("tokenizer.ggml.model", Value::U32(2));
+        }),
+        ("`tokenizer.ggml.pre` is missing", |w| w.remove("tokenizer.ggml.pre")),
+        (
+            "`tokenizer.ggml.pre` must be one of qwen2, llama-bpe, gpt-2, starcoder, deepseek-coder, default, got \
+             \"bloom\"; a tokenizer.json beside the file is used instead",
+            |w| w.set("tokenizer.ggml.pre", "bloom".into()),
+        ),
+        ("`tokenizer.ggml.tokens` must be an array, got 3", |w| {
+            w.set("tokenizer.ggml.tokens", Value::U32(3));
+        }),
+        ("`tokenizer.ggml.token_type` is missing", |w| w.remove("tokenizer.ggml.token_type")),
+        (
+            "`tokenizer.ggml.token_type` must be as long as `tokenizer.ggml.tokens` (8192), got 1",
+            |w| {
+                w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)]));
+            },
+        ),
+        ("`tokenizer.ggml.token_type[0]` must be from 1 to 6, got 7", |w| {
+            w.set("tokenizer.ggml.tokens", Value::texts(["a"]));
+            w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(7)]));
+        }),
+        (
+            "`tokenizer.ggml.tokens` must be a different text for each id, got \"a\" for 0 and 1",
+            |w| {
+                w.set("tokenizer.ggml.tokens", Value::texts(["a", "a"]));
+                w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 2]));
+            },
+        ),
+        ("`tokenizer.ggml.merges[1]` must be two tokens that join to a third, got \"ab c\"", |w| {
+            w.set("tokenizer.ggml.tokens", Value::texts(["a", "b", "ab", "c"]));
+            w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 4]));
+            w.set("tokenizer.ggml.merges", Value::texts(["a b", "ab c"]));
+        }),
+        ("`tokenizer.ggml.tokens[1]` must be a text in UTF-8, got \"\u{fffd}\"", |w| {
+            let mut raw = 8_u32.to_le_bytes().to_vec();
+            raw.extend(2_u64.to_le_bytes());
+            raw.extend([1, 0, 0, 0, 0, 0, 0, 0, b'a', 1, 0, 0, 0, 0, 0, 0, 0, 0xFF]);
+            w.set("tokenizer.ggml.tokens", Value::Raw(9, raw));
+            w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 2]));
+        }),
+    ];
+    for (index, (expected, edit)) in rows.into_iter().enumerate() {
+        let mut writer = gguf_writer::demo_bf16();
+        edit(&mut writer);
+        let folder = file(&format!("tokenizer-{index}"), &writer);
+        let error = tokenizer_json(Source::Directory(&folder)).unwrap_err().to_string();
+        let expected = format!("demo.gguf: {expected}");
+        assert!(error.starts_with(&expected), "{error}\nis not\n{expected}");
+    }
+}
