@@ -1,6 +1,12 @@
 //! `lacuna bench`: results, refusals, and a server that is not there.
 
-use std::net::TcpListener;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+};
 
 use serde_json::Value;
 
@@ -121,4 +127,56 @@ fn a_server_that_is_away_is_said_at_once() {
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:?}");
         assert!(run.stderr.starts_with(&format!("error: cannot reach {address}: ")), "{run:?}");
     }
+}
+
+/// Answers the first request with one token, and takes the second without a word.
+fn answer_one(listener: &TcpListener, second_came: &mpsc::Sender<()>) {
+    let event = r#"data: {"choices":[{"text":"a","finish_reason":"stop"}]}"#;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
+    let (mut first, _) = listener.accept().unwrap();
+    while !request.ends_with(b"}") {
+        let len = first.read(&mut chunk).unwrap();
+        assert_ne!(len, 0, "the request was cut off");
+        request.extend_from_slice(&chunk[..len]);
+    }
+    write!(first, "{head}{event}\n\ndata: [DONE]\n\n").unwrap();
+    drop(first);
+    let (mut second, _) = listener.accept().unwrap();
+    second_came.send(()).unwrap();
+    // The client closes its connection when it is stopped.
+    while second.read(&mut chunk).is_ok_and(|len| len > 0) {}
+}
+
+#[test]
+fn what_was_measured_before_a_signal_is_written() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let child = Command::new(env!("CARGO_BIN_EXE_lacuna"))
+        .args(["bench", "serve", "--url", &url, "--requests", "2", "--format", "json"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (second_came, came) = mpsc::channel();
+    let server = thread::spawn(move || answer_one(&listener, &second_came));
+    came.recv().unwrap();
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    server.join().unwrap();
+    let run = Run::of(output);
+    assert_eq!(
+        (run.code, run.stderr.as_str()),
+        (Some(1), "error: stopped early: the result is a part\n")
+    );
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["run"]["is_complete"], false);
+    let result = &report["result"];
+    assert_eq!(
+        (&result["requests"]["succeeded"], &result["tokens"]["completion"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(result["tokens"]["counted_by"], "pieces");
 }

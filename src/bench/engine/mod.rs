@@ -70,7 +70,9 @@ pub struct EngineResult {
     pub num_threads: usize,
     /// What was measured.
     pub settings: EnginePlan,
-    /// Time to load it, or to draw its weights and bring them to the device.
+    /// Time to draw its weights; `None` where they came from files.
+    pub draw_seconds: Option<f64>,
+    /// Time to read its weights and bring them to the device.
     pub load_seconds: f64,
     /// Memory of the process after the measurements.
     pub memory: ProcessMemory,

@@ -1,8 +1,8 @@
 //! What of a model decides its speed, and models of a named shape with random weights.
 
 use models::{
-    DecoderSpec, LanguageModel, LoadOptions, ModelError, Source, WeightFormat, kv_bytes_per_block,
-    weight_bytes,
+    DecoderSpec, LoadOptions, ModelError, Source, WeightFormat, kv_bytes_per_block, weight_bytes,
+    weights::Weights,
 };
 
 use crate::bench::engine::{ModelFacts, Traffic};
@@ -34,16 +34,12 @@ pub fn shape(name: &str) -> Result<Option<DecoderSpec>, ModelError> {
     if name == DEMO { models::read_spec(Source::Demo).map(Some) } else { Ok(models::shape(name)) }
 }
 
-/// Draws weights and loads them.
+/// Draws the weights of a random model.
 ///
 /// # Errors
-/// As [`models::load_weights`].
-pub fn load_random(
-    spec: DecoderSpec,
-    options: &LoadOptions,
-) -> Result<Box<dyn LanguageModel>, ModelError> {
-    let weights = models::random_weights(&spec, WEIGHT_SEED)?;
-    models::load_weights(spec, &weights, options, &mut |_| {})
+/// As [`models::random_weights`].
+pub fn draw(spec: &DecoderSpec) -> Result<Weights, ModelError> {
+    models::random_weights(spec, WEIGHT_SEED)
 }
 
 /// Returns what a model is and what a step of it reads.

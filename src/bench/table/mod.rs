@@ -68,7 +68,10 @@ pub fn engine(run: &Run, result: &EngineResult) -> String {
         || "peak memory unknown".to_owned(),
         |peak| format!("peak memory {}", bytes(peak as f64)),
     );
-    let _ = writeln!(text, "loaded   in {:.2} s, {peak}", result.load_seconds);
+    let drawn = result
+        .draw_seconds
+        .map_or_else(String::new, |seconds| format!(" once drawn in {seconds:.2} s"));
+    let _ = writeln!(text, "loaded   in {:.2} s{drawn}, {peak}", result.load_seconds);
     if let Some(bandwidth) = &result.bandwidth {
         let _ = writeln!(text, "memory   {}", bandwidth_line(bandwidth));
     }

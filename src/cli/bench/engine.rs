@@ -4,7 +4,9 @@ use std::{num::NonZeroU32, time::Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use models::{KvCacheSize, LanguageModel, LoadOptions, Source, load, read_spec};
+use models::{
+    KvCacheSize, LanguageModel, LoadOptions, Progress, Source, load, load_weights, read_spec,
+};
 
 use crate::{
     bench::{
@@ -15,7 +17,7 @@ use crate::{
     },
     cli::{
         CliError,
-        bench::{Output, Sink, watch::Progress},
+        bench::{Output, Sink, watch},
         compose, start_logs,
     },
     config::{
@@ -65,7 +67,8 @@ struct Loaded {
     model: Box<dyn LanguageModel>,
     facts: ModelFacts,
     traffic: Traffic,
-    seconds: f64,
+    draw_seconds: Option<f64>,
+    load_seconds: f64,
 }
 
 pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(), CliError> {
@@ -81,7 +84,7 @@ pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(
     config.engine.num_seqs_max = plan.batch.iter().copied().max().unwrap_or(1);
     start_logs(&config.log)?;
     let sink = Sink::open(output)?;
-    let mut progress = Progress::new()?;
+    let mut progress = watch::Progress::new()?;
     let loaded = load_model(&config, random_weights.as_deref(), &plan, &mut progress)?;
     drop(progress);
     let command = command(arguments, &loaded.facts, &plan, &config);
@@ -108,7 +111,7 @@ fn load_model(
     config: &Config,
     random_weights: Option<&str>,
     plan: &EnginePlan,
-    progress: &mut Progress,
+    watch: &mut watch::Progress,
 ) -> Result<Loaded, CliError> {
     let folder = if random_weights.is_some() { None } else { compose::folder(&config.model)? };
     let source = folder.as_deref().map_or(Source::Demo, Source::Directory);
@@ -131,17 +134,22 @@ fn load_model(
     let name = random_weights.unwrap_or(&config.model.served_name).to_owned();
     let facts = model::facts(name, random_weights.is_some(), &spec, &options);
     let (facts, traffic) = facts.context("cannot use the model")?;
-    let began = Instant::now();
+    let mut report = |at: Progress| {
+        watch.update((at.bytes_done >> 10) as usize, (at.bytes_total >> 10) as usize, "KiB");
+    };
+    let mut draw_seconds = None;
+    let mut began = Instant::now();
     let model = if random_weights.is_some() {
-        progress.update(0, 1, "drawing weights");
-        model::load_random(spec, &options)
+        let weights = model::draw(&spec).context("cannot draw the weights")?;
+        draw_seconds = Some(began.elapsed().as_secs_f64());
+        began = Instant::now();
+        load_weights(spec, &weights, &options, &mut report)
     } else {
-        load(source, &options, &mut |at| {
-            progress.update((at.bytes_done >> 10) as usize, (at.bytes_total >> 10) as usize, "KiB");
-        })
+        load(source, &options, &mut report)
     };
     let model = model.context("cannot load the model")?;
-    Ok(Loaded { model, facts, traffic, seconds: began.elapsed().as_secs_f64() })
+    let load_seconds = began.elapsed().as_secs_f64();
+    Ok(Loaded { model, facts, traffic, draw_seconds, load_seconds })
 }
 
 fn named_shape(name: &str) -> Result<models::DecoderSpec, CliError> {
@@ -157,19 +165,20 @@ fn measure(
     plan: EnginePlan,
     config: &Config,
 ) -> Result<(EngineResult, bool), CliError> {
-    let Loaded { model, facts, traffic, seconds } = loaded;
+    let Loaded { model, facts, traffic, draw_seconds, load_seconds } = loaded;
     let (vocab_size, device) = (model.spec().vocab_size, model.backend_name());
     let num_threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
     let mut runner = ModelRunner::new(model, vocab_size);
     runner.probe().context("the model does not compute")?;
-    let (mut progress, _runtime) = Progress::stopped_by_signal()?;
+    let (mut progress, _runtime) = watch::Progress::stopped_by_signal()?;
     let batches = engine::measure(&mut runner, &plan, vocab_size as u32, traffic, &mut progress);
     let mut result = EngineResult {
         model: facts,
         device,
         num_threads,
         settings: plan,
-        load_seconds: seconds,
+        draw_seconds,
+        load_seconds,
         batches: batches.context("the engine failed")?,
         memory: ProcessMemory::here(),
         bandwidth: None,
