@@ -146,6 +146,9 @@ fn load_model(
     let name = random_weights.unwrap_or(&config.model.served_name).to_owned();
     let facts = model::facts(name, random_weights.is_some(), (&spec, &weights), &options);
     let (facts, traffic) = facts.context("cannot use the model")?;
+    let mut report = |at: Progress| {
+        watch.update((at.bytes_done >> 10) as usize, (at.bytes_total >> 10) as usize, "KiB");
+    };
     let began = Instant::now();
     let model = load_weights(spec, &weights, &options, &mut report);
     let model = model.context("cannot load the model")?;
