@@ -14,7 +14,13 @@
 //!
 //! # Limit
 //! One row: memory, 8.5 bits a weight for int8, 4.5 to 5 for four bits. Many rows: on AVX2 two multiplications through 16 bits
-//! for 32 products, 32 a cycle and core, twice what f32 can; `vpdpbusd` does four times that.
+//! for 32 products. With the signs and the adding a bare loop of it does 25 products a cycle and core, 330 GFLOP/s on the
+//! machine below (a product and its adding are two); `vpdpbusd` on 512 bits does 64 an instruction.
+//!
+//! On two cores of an AMD EPYC (Zen 3, AVX2), medians: int8, 512 rows, 219 GFLOP/s at `k` = 896, 222 at 4864, 1.5 times the
+//! product of bf16; one row of `[151936, 896]` 26.6 GB/s, where bf16 reads 17.5 of its twice as many; eight rows of it
+//! 189 GFLOP/s. `Q4_0`: 272 and 250 GFLOP/s. Eight features at a time, so that sums stay in registers, was a quarter slower:
+//! each broadcast is then read twice.
 
 mod activations;
 mod dot;
