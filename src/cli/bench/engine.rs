@@ -128,9 +128,6 @@ fn load_model(
             plan.num_tokens_max()
         )));
     }
-    let mut report = |at: Progress| {
-        watch.update((at.bytes_done >> 10) as usize, (at.bytes_total >> 10) as usize, "KiB");
-    };
     let began = Instant::now();
     let (weights, draw_seconds) = if random_weights.is_some() {
         let weights = model::draw(&spec).context("cannot draw the weights")?;
