@@ -247,6 +247,37 @@ fn a_folder_has_one_gguf_or_says_which() {
     assert_eq!(error_of(Source::Directory(&folder)), "");
 }
 
+#[test]
+fn a_damaged_file_is_an_error_or_another_model_but_never_a_panic() {
+    let mut writer = gguf_writer::demo_bf16();
+    writer.tensors.clear();
+    for name in ["token_embd.weight", "blk.0.attn_q.weight", "output_norm.weight"] {
+        writer.add(name, &[8, 32], gguf_writer::F32, vec![0; 8 * 32 * 4]);
+    }
+    writer.set("tokenizer.ggml.tokens", Value::texts(["a", "b", "ab", "<|x|>"]));
+    writer.set("tokenizer.ggml.token_type", Value::Array([1, 1, 1, 3].map(Value::I32).into()));
+    writer.set("tokenizer.ggml.merges", Value::texts(["a b"]));
+    let whole = writer.finish();
+    let (folder, header_len) = (Folder::new("damaged-gguf"), whole.len() - 3 * 8 * 32 * 4);
+    let path = folder.join("demo.gguf");
+    let mut num_refused = 0;
+    for seed in 1..1500_u64 {
+        let mut damaged = whole.clone();
+        for place in random_ids(1 + (seed % 3) as usize, header_len, seed) {
+            damaged[place as usize] = (seed * 37 / 3) as u8;
+        }
+        fs::write(&path, damaged).unwrap();
+        let source = Source::Gguf(&path);
+        num_refused += usize::from(tokenizer_json(source).is_err());
+        let Ok(weights) = open_weights(source) else { continue };
+        // A file of three tensors is no model, whatever its sizes say now.
+        let is_whole = read_spec(source)
+            .is_ok_and(|spec| weights.plan(&spec).is_ok_and(|plan| weights.check(&plan).is_ok()));
+        assert!(!is_whole, "seed {seed}");
+    }
+    assert!((100..1499).contains(&num_refused), "{num_refused} of 1499 tokenizers refused");
+}
+
 /// Writes a model in three files; `edit` may falsify one, by its index.
 fn write_parts(folder: &Path, edit: impl Fn(usize, &mut Writer)) {
     let whole = gguf_writer::demo_bf16();
