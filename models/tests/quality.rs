@@ -7,7 +7,7 @@ use candle_core::{
     Device as CandleDevice, Tensor,
     quantized::{GgmlDType, QTensor},
 };
-use models::{Device, LanguageModel, LoadOptions, Source, WeightFormat, load};
+use models::{Device, LanguageModel, LoadOptions, SimdTier, Source, WeightFormat, load};
 use serde::Deserialize;
 
 use crate::{
@@ -40,13 +40,14 @@ struct Distance {
     same_top: f64,
 }
 
-/// Logits of the last positions of each prompt, a row each.
-fn rows_of(model: &mut dyn LanguageModel) -> Vec<Vec<f32>> {
+/// Logits of the last positions of each `stride`th prompt, a row each.
+fn rows_of(model: &mut dyn LanguageModel, stride: usize) -> Vec<Vec<f32>> {
     let text = include_str!("../../tests/golden/demo.json");
     let cases = serde_json::from_str::<Golden>(text).unwrap().cases;
     let vocab_size = model.spec().vocab_size;
     let mut rows = Vec::new();
-    for case in cases.iter().filter(|case| case.prompt_ids.len() <= PROMPT_TOKENS_MAX) {
+    let short = cases.iter().filter(|case| case.prompt_ids.len() <= PROMPT_TOKENS_MAX);
+    for case in short.step_by(stride) {
         let len = case.prompt_ids.len() as u32;
         let step = OwnedStep {
             token_ids: case.prompt_ids.clone(),
@@ -66,7 +67,7 @@ fn rows_of(model: &mut dyn LanguageModel) -> Vec<Vec<f32>> {
 fn load_rows(source: Source<'_>, weight_format: WeightFormat) -> Vec<Vec<f32>> {
     let options =
         LoadOptions { weight_format, max_num_logit_rows: ROWS_MAX, ..options(Device::Cpu) };
-    rows_of(&mut *load(source, &options, &mut |_| {}).unwrap())
+    rows_of(&mut *load(source, &options, &mut |_| {}).unwrap(), 1)
 }
 
 /// The demo model as a GGUF file whose matrices candle quantised.
@@ -117,4 +118,18 @@ fn integers_stay_near_the_weights_that_they_stand_for() {
         let is_near = distance.mean <= mean_max && distance.same_top >= same_top_min;
         assert!(is_near, "{name}: {distance:?}");
     }
+}
+
+#[test]
+fn rounded_activations_stay_near_the_exact_ones() {
+    let load_some = |tier| {
+        let options = LoadOptions {
+            simd: Some(tier),
+            max_num_logit_rows: ROWS_MAX,
+            ..options(Device::Cpu)
+        };
+        rows_of(&mut *load(Source::Demo, &options, &mut |_| {}).unwrap(), 8)
+    };
+    let distance = distance(&load_some(SimdTier::ScalarWide), &load_some(SimdTier::ScalarBf16));
+    assert!(distance.mean <= 0.0005 && distance.same_top >= 0.97, "{distance:?}");
 }

@@ -3,16 +3,17 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::allocate;
 use crate::backend::BackendError;
+use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::pool::Pool;
+use crate::cpu::simd::{Kernel, Simd, SimdTier, Vectors};
 use crate::cpu::{CpuError, DEVICE};
 
-/// Words of one task: long enough that claiming it costs nothing, short enough that threads end together.
-const TASK_WORDS: usize = 1 << 17;
+/// Values of one task: long enough that claiming it costs nothing, short enough that threads end together.
+const TASK_LEN: usize = 1 << 18;
 
-/// Sums in flight. Their additions are far faster than the loads, so the loop waits for memory alone.
-const LANES: usize = 32;
+/// Sums in flight: enough to hide the latency of additions, so that the loop waits for memory alone.
+const NUM_SUMS: usize = 8;
 
 /// Why the memory was not measured.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,8 @@ pub enum BandwidthError {
 #[derive(Debug)]
 pub struct ReadStream {
     pool: Pool,
-    words: Vec<u64>,
+    vectors: Vectors,
+    values: AlignedSlice<f32>,
 }
 
 impl ReadStream {
@@ -43,15 +45,17 @@ impl ReadStream {
         }
         let pool =
             Pool::new(num_threads).map_err(|source| CpuError::Spawn { num_threads, source })?;
-        let num_words = num_bytes.div_ceil(size_of::<u64>()).max(1).next_multiple_of(TASK_WORDS);
-        let mut words = allocate::zeroed::<u64>(num_words, DEVICE)?;
-        words.iter_mut().zip(1..).for_each(|(word, value)| *word = value);
-        Ok(Self { pool, words })
+        let len = num_bytes.div_ceil(size_of::<f32>()).max(1).next_multiple_of(TASK_LEN);
+        let mut values = AlignedSlice::zeroed(len, DEVICE)?;
+        values.as_mut_slice().fill(1.0);
+        let tier = SimdTier::fastest();
+        let vectors = Vectors::new(tier).ok_or(CpuError::TierUnavailable(tier))?;
+        Ok(Self { pool, vectors, values })
     }
 
     /// Returns the bytes that one reading takes in.
     pub fn num_bytes(&self) -> usize {
-        size_of_val(self.words.as_slice())
+        size_of_val(self.values.as_slice())
     }
 
     /// Reads everything once and returns how long it took.
@@ -59,25 +63,39 @@ impl ReadStream {
     /// # Units
     /// seconds
     pub fn read(&mut self) -> f64 {
-        let words = &self.words;
+        let (vectors, values) = (self.vectors, self.values.as_slice());
         let start = Instant::now();
-        self.pool.run(words.len() / TASK_WORDS, &|task| {
-            black_box(sum(&words[task * TASK_WORDS..(task + 1) * TASK_WORDS]));
+        self.pool.run(values.len() / TASK_LEN, &|task| {
+            let values = &values[task * TASK_LEN..(task + 1) * TASK_LEN];
+            black_box(vectors.run(Sum { values }));
         });
         start.elapsed().as_secs_f64()
     }
 }
 
-/// Adds up all words, wrapping: the one way to be sure that each was loaded.
-fn sum(words: &[u64]) -> u64 {
-    let (rows, rest) = words.as_chunks::<LANES>();
-    let mut sums = [0_u64; LANES];
-    for row in rows {
-        for (sum, word) in sums.iter_mut().zip(row) {
-            *sum = sum.wrapping_add(*word);
+/// Adds up all values: the one way to be sure that each was loaded.
+struct Sum<'a> {
+    /// A multiple of [`NUM_SUMS`] of the widest vectors.
+    values: &'a [f32],
+}
+
+impl Kernel for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let mut sums = [simd.zero(); NUM_SUMS];
+        for row in S::chunks(self.values).as_chunks::<NUM_SUMS>().0 {
+            for index in 0..NUM_SUMS {
+                sums[index] = simd.add(sums[index], simd.load(&row[index]));
+            }
         }
+        let mut total = 0.0;
+        for sum in sums {
+            total += simd.reduce_add(sum);
+        }
+        total
     }
-    sums.iter().chain(rest).fold(0, |total, word| total.wrapping_add(*word))
 }
 
 #[cfg(test)]
@@ -85,19 +103,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_is_read() {
-        for len in [0, 1, LANES - 1, LANES, 5 * LANES + 3] {
-            let words: Vec<u64> = (1..=len as u64).collect();
-            assert_eq!(sum(&words), (len * (len + 1) / 2) as u64);
+    fn every_value_is_read() {
+        for tier in SimdTier::available() {
+            let values: Vec<f32> = (0..4 * 128).map(|index| (index % 64) as f32).collect();
+            let sum = Vectors::new(tier).unwrap().run(Sum { values: &values });
+            assert_eq!(sum, 8.0 * (63 * 64 / 2) as f32, "{tier}");
         }
-        assert_eq!(sum(&[u64::MAX, 2]), 1);
     }
 
     #[test]
     fn reads_whole_tasks_with_any_number_of_threads() {
         for num_threads in [1, 2, 3] {
             let mut stream = ReadStream::new(num_threads, 1).unwrap();
-            assert_eq!(stream.num_bytes(), TASK_WORDS * size_of::<u64>());
+            assert_eq!(stream.num_bytes(), TASK_LEN * size_of::<f32>());
             assert!(stream.read() > 0.0);
         }
         assert!(matches!(ReadStream::new(0, 1), Err(BandwidthError::Cpu(CpuError::NoThreads))));

@@ -143,4 +143,5 @@ fn primitives_equal_the_plain_formulas() {
 fn the_fastest_tier_is_one_of_this_machine() {
     assert!(SimdTier::fastest().is_available());
     assert_ne!(SimdTier::fastest(), SimdTier::ScalarWide);
+    assert!(!SimdTier::fastest().rounds_to_bf16());
 }
