@@ -156,6 +156,7 @@ impl MatrixData<'_> {
     ///
     /// # Panics
     /// Where there is no such row.
+    #[must_use]
     pub fn row(&self, index: usize) -> Self {
         let num_bytes = self.bytes.len() / self.rows;
         let bytes = &self.bytes[index * num_bytes..(index + 1) * num_bytes];

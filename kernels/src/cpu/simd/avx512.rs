@@ -37,6 +37,7 @@ impl<const BF16: bool> Avx512<BF16> {
     }
 
     /// Returns the token of the tier without BF16.
+    #[expect(clippy::unused_self, reason = "the token in hand proves the features of the other")]
     pub(crate) fn plain(self) -> Avx512<false> {
         Avx512(())
     }

@@ -108,8 +108,12 @@ impl Dots {
     /// AVX-512 without VNNI has the codes' products of AVX2.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn available(tier: SimdTier) -> impl Iterator<Item = Self> {
-        let is_vector = matches!(tier, SimdTier::Avx2 | SimdTier::Avx512);
-        let wide = (tier == SimdTier::Avx512).then(Avx512Vnni::detect).flatten();
+        let (is_vector, is_wide) = match tier {
+            SimdTier::Scalar | SimdTier::ScalarWide | SimdTier::ScalarBf16 => (false, false),
+            SimdTier::Avx2 => (true, false),
+            SimdTier::Avx512 | SimdTier::Avx512Bf16 => (true, true),
+        };
+        let wide = is_wide.then(Avx512Vnni::detect).flatten();
         let vnni = is_vector.then(AvxVnni::detect).flatten();
         let avx2 = is_vector.then(Avx2::detect).flatten();
         let found = [wide.map(Self::Avx512Vnni), vnni.map(Self::AvxVnni), avx2.map(Self::Avx2)];

@@ -122,12 +122,15 @@ fn primitives_equal_the_plain_formulas() {
 
 #[test]
 fn a_tier_of_vectors_gets_its_own_products_at_most() {
-    for tier in [SimdTier::Scalar, SimdTier::ScalarWide] {
+    for tier in [SimdTier::Scalar, SimdTier::ScalarWide, SimdTier::ScalarBf16] {
         assert!(matches!(Dots::fastest(tier), Dots::Scalar(_)));
     }
     #[cfg(target_arch = "x86_64")]
     if SimdTier::Avx2.is_available() {
         assert!(!matches!(Dots::fastest(SimdTier::Avx2), Dots::Scalar(_) | Dots::Avx512Vnni(_)));
     }
+    // Rounding bf16 is no reason to lose the products of integers.
+    let [plain, rounding] = [SimdTier::Avx512, SimdTier::Avx512Bf16].map(Dots::fastest);
+    assert_eq!(std::mem::discriminant(&plain), std::mem::discriminant(&rounding));
     assert!(tiers().iter().any(|tier| matches!(tier, Dots::Scalar(_))));
 }
