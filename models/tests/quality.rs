@@ -123,11 +123,8 @@ fn integers_stay_near_the_weights_that_they_stand_for() {
 #[test]
 fn rounded_activations_stay_near_the_exact_ones() {
     let load_some = |tier| {
-        let options = LoadOptions {
-            simd: Some(tier),
-            max_num_logit_rows: ROWS_MAX,
-            ..options(Device::Cpu)
-        };
+        let options =
+            LoadOptions { simd: Some(tier), max_num_logit_rows: ROWS_MAX, ..options(Device::Cpu) };
         rows_of(&mut *load(Source::Demo, &options, &mut |_| {}).unwrap(), 8)
     };
     let distance = distance(&load_some(SimdTier::ScalarWide), &load_some(SimdTier::ScalarBf16));
