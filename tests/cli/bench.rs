@@ -53,11 +53,18 @@ fn the_engine_is_measured() {
 #[test]
 fn random_weights_compute_like_others_and_tables_fit_a_terminal() {
     let arguments = ["engine", "--random-weights", "demo", "--prompt-tokens", "16"];
-    let run =
-        bench(&[&arguments[..], &["--gen-tokens", "2", "--batch", "1", "--repeat", "1"]].concat());
+    let few = ["--gen-tokens", "2", "--batch", "1", "--repeat", "1"];
+    let run = bench(&[&arguments[..], &few].concat());
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(run.stdout.contains("demo (random weights), bf16, 8."), "{}", run.stdout);
     assert!(run.stdout.lines().all(|line| line.chars().count() <= 100), "{}", run.stdout);
+
+    let quantized = ["--quantize", "int8", "--threads", "1", "--format", "json"];
+    let run = bench(&[&arguments[..], &few, &quantized].concat());
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["result"]["model"]["weight_format"], "int8");
+    let command = report["run"]["command"].as_str().unwrap();
+    assert!(command.ends_with("--threads 1 --quantize int8"), "{command}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
         compose, start_logs,
     },
     config::{
-        Config, Environment, RawConfig,
+        Config, DtypeChoice, Environment, QuantizeChoice, RawConfig,
         raw::{RawEngine, RawModel},
     },
     engine::ModelRunner,
@@ -201,9 +201,14 @@ fn command(
     let what = if facts.is_random { "--random-weights" } else { "--model" };
     let batch: Vec<String> = plan.batch.iter().map(usize::to_string).collect();
     let threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
+    let format = match (config.model.quantize, config.model.dtype) {
+        (QuantizeChoice::Int8, _) => " --quantize int8",
+        (QuantizeChoice::None, DtypeChoice::F32) => " --dtype f32",
+        (QuantizeChoice::None, DtypeChoice::Bf16) => "",
+    };
     format!(
         "lacuna bench engine {what} {} --prompt-tokens {} --gen-tokens {} --batch {} --repeat {} --seed {} \
-         --max-num-batched-tokens {} --block-size {} --threads {threads} # {}",
+         --max-num-batched-tokens {} --block-size {} --threads {threads}{format}",
         facts.name,
         plan.prompt_tokens,
         plan.gen_tokens,
@@ -212,6 +217,5 @@ fn command(
         arguments.seed,
         plan.max_num_batched_tokens,
         plan.block_size,
-        facts.weight_format,
     )
 }
