@@ -12,8 +12,12 @@ use crate::cpu::{CpuError, DEVICE};
 /// Values of one task: long enough that claiming it costs nothing, short enough that threads end together.
 const TASK_LEN: usize = 1 << 18;
 
-/// Sums in flight: enough to hide the latency of additions, so that the loop waits for memory alone.
-const NUM_SUMS: usize = 8;
+/// Places that a thread reads at once. The hardware runs ahead of each on its own: on a Zen 3 core four bring 25 GB/s where
+/// one brings 20, and with two threads 37 against 33.
+const NUM_STREAMS: usize = 4;
+
+/// Sums in flight of each stream: with four streams enough to hide the latency of additions.
+const NUM_SUMS: usize = 2;
 
 /// Why the memory was not measured.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +79,7 @@ impl ReadStream {
 
 /// Adds up all values: the one way to be sure that each was loaded.
 struct Sum<'a> {
-    /// A multiple of [`NUM_SUMS`] of the widest vectors.
+    /// In each of [`NUM_STREAMS`] parts, a multiple of [`NUM_SUMS`] of the widest vectors.
     values: &'a [f32],
 }
 
@@ -84,15 +88,22 @@ impl Kernel for Sum<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
-        let mut sums = [simd.zero(); NUM_SUMS];
-        for row in S::chunks(self.values).as_chunks::<NUM_SUMS>().0 {
-            for index in 0..NUM_SUMS {
-                sums[index] = simd.add(sums[index], simd.load(&row[index]));
+        let rows = S::chunks(self.values).as_chunks::<NUM_SUMS>().0;
+        let num_rows = rows.len() / NUM_STREAMS;
+        let streams: [_; NUM_STREAMS] =
+            std::array::from_fn(|stream| &rows[stream * num_rows..(stream + 1) * num_rows]);
+        let mut sums = [[simd.zero(); NUM_SUMS]; NUM_STREAMS];
+        for row in 0..num_rows {
+            for stream in 0..NUM_STREAMS {
+                for index in 0..NUM_SUMS {
+                    let values = simd.load(&streams[stream][row][index]);
+                    sums[stream][index] = simd.add(sums[stream][index], values);
+                }
             }
         }
         let mut total = 0.0;
-        for sum in sums {
-            total += simd.reduce_add(sum);
+        for sum in sums.as_flattened() {
+            total += simd.reduce_add(*sum);
         }
         total
     }
