@@ -6,6 +6,8 @@
 //! bit for bit the same alone and in company, and on all tiers that fuse. Rounded products take pairs of columns, `k`
 //! ascending, the second of a pair first.
 
+use std::hint::black_box;
+
 use half::bf16;
 
 use crate::cpu::matrix::{Element, PANEL, STEP};
@@ -73,9 +75,10 @@ pub(crate) fn products<S: Simd, E: Element, const MR: usize, const NP: usize>(
     let num_pairs = x[0].len() / 2;
     let mut pairs: [&[[f32; 2]]; MR] = [&[]; MR];
     let mut steps: [&[[E; STEP]]; NP] = [&[]; NP];
-    // Equal lengths, said once, spare the loop its bounds checks.
+    // Equal lengths, said once, spare the loop its bounds checks. Rows are hidden from the compiler for it not to see that
+    // they lie a stride apart: it would keep one pointer and the stride, and run out of registers for both.
     for m in 0..MR {
-        pairs[m] = &x[m].as_chunks().0[..num_pairs];
+        pairs[m] = &black_box(x[m]).as_chunks().0[..num_pairs];
     }
     for n in 0..NP {
         steps[n] = &w[n][..num_pairs];

@@ -77,26 +77,7 @@ impl<const NIBBLES: bool, const GROUPS: usize, const MINS: bool> Task<'_, NIBBLE
             let lanes = dot.lanes(sums[m]);
             let row = self.tile.row(first_row + m);
             let out = &mut row[start - columns.start..end - columns.start];
-            finish(self.epilogue, start, &lanes[..end - start], out);
-        }
-    }
-}
-
-/// Brings sums to their place.
-#[inline(always)]
-fn finish(epilogue: Epilogue<'_>, first_feature: usize, sums: &[f32], out: &mut [f32]) {
-    match epilogue {
-        Epilogue::Store => out.copy_from_slice(sums),
-        Epilogue::Bias(bias) => {
-            let bias = &bias[first_feature..first_feature + sums.len()];
-            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                *out = sum + bias;
-            }
-        }
-        Epilogue::Add => {
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out += sum;
-            }
+            self.epilogue.write(out, start, &lanes);
         }
     }
 }
