@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuMatrix, CpuOptions};
-use kernels::metadata::{AttentionShape, StepInput};
+use kernels::metadata::{AttentionShape, KvDType, StepInput};
 
 /// `[rows, cols]`: gate-up and down of 0.5B, gate-up of 1.5B, the head of 0.5B.
 const MATRICES: [(usize, usize); 4] = [(9728, 896), (896, 4864), (17920, 1536), (151_936, 896)];
@@ -140,6 +140,7 @@ fn attention(criterion: &mut Criterion) {
             num_kv_heads,
             head_dim,
             block_size: 16,
+            kv_dtype: KvDType::F16,
             scale,
             window: None,
         };

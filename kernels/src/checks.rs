@@ -118,7 +118,9 @@ impl Check {
         self.attention_shape(shape)?;
         self.equal("`num_kv_heads` of the cache", cache.num_kv_heads, shape.num_kv_heads)?;
         self.equal("`head_dim` of the cache", cache.head_dim, shape.head_dim)?;
-        self.equal("`block_size` of the cache", cache.block_size, shape.block_size)
+        self.equal("`block_size` of the cache", cache.block_size, shape.block_size)?;
+        let (have, asked) = (cache.kv_dtype.num_bytes(), shape.kv_dtype.num_bytes());
+        self.equal("bytes of an element of the cache", have, asked)
     }
 
     /// Every token must have a rotation and a slot.

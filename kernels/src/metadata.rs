@@ -42,6 +42,36 @@ impl StepInput<'_> {
     }
 }
 
+/// The element type of cached keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvDType {
+    /// Half the bytes: eleven bits of mantissa, up to 65504; larger values are cut to that.
+    F16,
+    /// What the layers computed.
+    F32,
+}
+
+impl KvDType {
+    /// Returns the size of an element.
+    ///
+    /// # Units
+    /// bytes
+    pub fn num_bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+
+    /// Returns the name that users read and write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
+}
+
 /// The shape of one attention layer and its paged cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
@@ -53,6 +83,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Tokens of one cache block.
     pub block_size: usize,
+    /// Elements of the cache.
+    pub kv_dtype: KvDType,
     /// Factor on the scores, as a rule `1 / sqrt(head_dim)`.
     pub scale: f32,
     /// Number of last positions that a token sees, itself included; `None` sees all.

@@ -3,11 +3,14 @@
 //! Matrices are widened to f32 when they are stored, buffers are plain vectors, and one thread does it all.
 //! Each backend is tested against this one.
 
+use half::f16;
+
 use crate::allocate;
 use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::host_step::HostStep;
-use crate::metadata::{AttentionShape, StepInput};
+use crate::metadata::{AttentionShape, KvDType, StepInput};
+use crate::narrow::narrow_to_f16;
 use crate::rope_table::RopeTable;
 use crate::widen::for_each_widened;
 
@@ -61,7 +64,7 @@ impl Backend for ReferenceBackend {
 
     fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
         let num_slots = 2 * shape.num_kv_heads * shape.block_size;
-        num_slots * shape.head_dim * size_of::<f32>()
+        num_slots * shape.head_dim * shape.kv_dtype.num_bytes()
     }
 
     fn matrix_bytes(parts: &[MatrixData<'_>], _format: WeightFormat) -> u64 {
@@ -250,7 +253,12 @@ impl Backend for ReferenceBackend {
                 let key = &mut cache.keys[offset..offset + head_dim];
                 key.copy_from_slice(&keys[head.clone()]);
                 rotate(key, cos, sin);
-                cache.values[offset..offset + head_dim].copy_from_slice(&values[head]);
+                let value = &mut cache.values[offset..offset + head_dim];
+                value.copy_from_slice(&values[head]);
+                if shape.kv_dtype == KvDType::F16 {
+                    round_to_f16(key);
+                    round_to_f16(value);
+                }
             }
         }
         Ok(())
@@ -345,6 +353,14 @@ fn product(x: &[f32], row: usize, matrix: &ReferenceMatrix, feature: usize) -> f
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+fn round_to_f16(values: &mut [f32]) {
+    let mut narrow = vec![f16::ZERO; values.len()];
+    narrow_to_f16(values, &mut narrow);
+    for (value, narrow) in values.iter_mut().zip(narrow) {
+        *value = narrow.to_f32();
+    }
 }
 
 /// Turns element `i` against element `i + head_dim / 2`.

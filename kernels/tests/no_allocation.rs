@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
-use kernels::metadata::{AttentionShape, StepInput};
+use kernels::metadata::{AttentionShape, KvDType, StepInput};
 
 static NUM_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -39,6 +39,7 @@ const SHAPE: AttentionShape = AttentionShape {
     num_kv_heads: 2,
     head_dim: 16,
     block_size: 16,
+    kv_dtype: KvDType::F16,
     scale: 0.25,
     window: None,
 };

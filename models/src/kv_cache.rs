@@ -3,7 +3,7 @@
 use kernels::{
     backend::{Backend, BackendError},
     cpu::CpuBackend,
-    metadata::AttentionShape,
+    metadata::{AttentionShape, KvDType},
 };
 
 use crate::{config::DecoderSpec, error::ModelError};
@@ -24,8 +24,8 @@ pub enum KvCacheSize {
 ///
 /// # Units
 /// bytes
-pub fn kv_bytes_per_block(spec: &DecoderSpec, block_size: usize) -> u64 {
-    bytes_per_block::<CpuBackend>(spec, block_size)
+pub fn kv_bytes_per_block(spec: &DecoderSpec, block_size: usize, kv_dtype: KvDType) -> u64 {
+    bytes_per_block::<CpuBackend>(spec, block_size, kv_dtype)
 }
 
 /// Returns the most blocks that a cache can have: a slot is `block_id * block_size + offset` in 32 bits.
@@ -33,8 +33,9 @@ pub fn num_blocks_max(block_size: usize) -> usize {
     u32::MAX as usize / block_size
 }
 
-fn bytes_per_block<B: Backend>(spec: &DecoderSpec, block_size: usize) -> u64 {
-    let shapes = (0..spec.num_layers).map(|layer| spec.attention_shape(layer, block_size));
+fn bytes_per_block<B: Backend>(spec: &DecoderSpec, block_size: usize, kv_dtype: KvDType) -> u64 {
+    let shapes =
+        (0..spec.num_layers).map(|layer| spec.attention_shape(layer, block_size, kv_dtype));
     shapes.map(|shape| B::kv_bytes_per_block(&shape) as u64).sum()
 }
 
@@ -45,6 +46,7 @@ fn bytes_per_block<B: Backend>(spec: &DecoderSpec, block_size: usize) -> u64 {
 pub fn num_blocks<B: Backend>(
     spec: &DecoderSpec,
     block_size: usize,
+    kv_dtype: KvDType,
     size: KvCacheSize,
 ) -> Result<usize, ModelError> {
     let broken = |option, rule, value| Err(ModelError::Option { option, rule, value });
@@ -52,7 +54,7 @@ pub fn num_blocks<B: Backend>(
         return broken("block_size", format!("from 1 to {BLOCK_SIZE_MAX}"), block_size as u64);
     }
     let blocks_max = num_blocks_max(block_size) as u64;
-    let bytes_per_block = bytes_per_block::<B>(spec, block_size);
+    let bytes_per_block = bytes_per_block::<B>(spec, block_size, kv_dtype);
     match size {
         KvCacheSize::Blocks(blocks) if !(1..=blocks_max).contains(&(blocks as u64)) => {
             broken("num_blocks", format!("from 1 to {blocks_max}"), blocks as u64)
@@ -79,11 +81,12 @@ pub(crate) fn allocate<B: Backend>(
     backend: &B,
     spec: &DecoderSpec,
     block_size: usize,
+    kv_dtype: KvDType,
     num_blocks: usize,
 ) -> Result<Vec<LayerKvCache<B>>, BackendError> {
     let mut caches = Vec::with_capacity(spec.num_layers);
     for layer_index in 0..spec.num_layers {
-        let shape = spec.attention_shape(layer_index, block_size);
+        let shape = spec.attention_shape(layer_index, block_size, kv_dtype);
         caches.push(LayerKvCache { shape, slots: backend.layer_cache(&shape, num_blocks)? });
     }
     Ok(caches)

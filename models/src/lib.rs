@@ -32,7 +32,7 @@ pub use kernels::{
         SimdTier,
         bandwidth::{BandwidthError, ReadStream},
     },
-    metadata::StepInput,
+    metadata::{KvDType, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{Device, LoadOptions, load, load_weights, weight_bytes};

@@ -3,6 +3,7 @@
 use kernels::{
     backend::{Backend, MatrixData, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
+    metadata::KvDType,
     reference::ReferenceBackend,
 };
 
@@ -40,6 +41,8 @@ pub struct LoadOptions {
     pub block_size: usize,
     /// Size of the cache.
     pub kv_cache: KvCacheSize,
+    /// Elements of the cache.
+    pub kv_dtype: KvDType,
     /// Most tokens of a step.
     pub max_num_tokens: usize,
     /// Most sequences of a step.
@@ -129,7 +132,13 @@ fn build<B: Backend>(
     spec.max_position_embeddings = context_tokens(&spec, options)?;
     let limits = DecoderLimits {
         block_size: options.block_size,
-        num_blocks: kv_cache::num_blocks::<B>(&spec, options.block_size, options.kv_cache)?,
+        kv_dtype: options.kv_dtype,
+        num_blocks: kv_cache::num_blocks::<B>(
+            &spec,
+            options.block_size,
+            options.kv_dtype,
+            options.kv_cache,
+        )?,
         max_num_tokens: options.max_num_tokens,
         max_num_seqs: options.max_num_seqs,
         max_num_logit_rows: options.max_num_logit_rows,

@@ -274,7 +274,7 @@ fn never_panics_on_absurd_values() {
                 config[field] = value.clone();
                 let Ok(spec) = read(&config) else { continue };
                 assert!(plan(&spec).unwrap().num_parameters() > 0);
-                assert!(models::kv_bytes_per_block(&spec, 16) > 0);
+                assert!(models::kv_bytes_per_block(&spec, 16, models::KvDType::F16) > 0);
                 let inv_freq = spec.rope.inv_freq(spec.head_dim);
                 assert!(inv_freq.iter().all(|x| x.is_finite()), "{field} {value}");
             }

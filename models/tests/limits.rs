@@ -2,7 +2,7 @@
 
 use kernels::{cpu::CpuBackend, reference::ReferenceBackend};
 use models::{
-    DecoderSpec, Device, KvCacheSize, LoadOptions, ModelError, Source, kv_bytes_per_block,
+    DecoderSpec, Device, KvCacheSize, KvDType, LoadOptions, ModelError, Source, kv_bytes_per_block,
     kv_cache::num_blocks, load,
 };
 
@@ -20,10 +20,11 @@ fn a_budget_buys_whole_blocks() {
     let spec = tiny_spec();
     // Layers, heads, slots, f32; a key has 6 elements, its value is padded to 16.
     let per_block = 2 * 2 * 16 * 4 * (6 + 16);
-    assert_eq!(kv_bytes_per_block(&spec, 16), per_block);
+    assert_eq!(kv_bytes_per_block(&spec, 16, KvDType::F32), per_block);
+    assert_eq!(kv_bytes_per_block(&spec, 16, KvDType::F16), per_block / 2);
     let unpadded = 2 * 2 * 16 * 4 * (6 + 6);
     let size = KvCacheSize::Bytes(unpadded);
-    assert_eq!(num_blocks::<ReferenceBackend>(&spec, 16, size).ok(), Some(1));
+    assert_eq!(num_blocks::<ReferenceBackend>(&spec, 16, KvDType::F32, size).ok(), Some(1));
     let rows = [
         (KvCacheSize::Blocks(3), Some(3)),
         (KvCacheSize::Blocks(0), None),
@@ -34,10 +35,17 @@ fn a_budget_buys_whole_blocks() {
         (KvCacheSize::Bytes(u64::MAX), Some(u32::MAX as usize / 16)),
     ];
     for (size, expected) in rows {
-        assert_eq!(num_blocks::<CpuBackend>(&spec, 16, size).ok(), expected, "{size:?}");
+        assert_eq!(
+            num_blocks::<CpuBackend>(&spec, 16, KvDType::F32, size).ok(),
+            expected,
+            "{size:?}"
+        );
     }
     for block_size in [0, 4097, usize::MAX] {
-        assert!(num_blocks::<CpuBackend>(&spec, block_size, KvCacheSize::Blocks(1)).is_err());
+        assert!(
+            num_blocks::<CpuBackend>(&spec, block_size, KvDType::F32, KvCacheSize::Blocks(1))
+                .is_err()
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use models::{
-    DecoderSpec, Device, KvCacheSize, LanguageModel, LoadOptions, StepInput, WeightFormat,
+    DecoderSpec, Device, KvCacheSize, KvDType, LanguageModel, LoadOptions, StepInput, WeightFormat,
     config::{Rope, RopeKind},
     load_weights, random_weights,
 };
@@ -21,6 +21,7 @@ pub(crate) fn options(device: Device) -> LoadOptions {
         device,
         weight_format: WeightFormat::Stored,
         block_size: 16,
+        kv_dtype: KvDType::F32,
         kv_cache: KvCacheSize::Blocks(160),
         max_num_tokens: 2048,
         max_num_seqs: 8,

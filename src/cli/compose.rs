@@ -4,15 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, KvCacheSize, LoadOptions, Progress, SimdTier, Source, WeightFormat,
-    load_weights, open_weights, read_spec, tokenizer_json, weight_bytes, weights::Weights,
+    DecoderSpec, Device, KvCacheSize, KvDType, LoadOptions, Progress, SimdTier, Source,
+    WeightFormat, load_weights, open_weights, read_spec, tokenizer_json, weight_bytes,
+    weights::Weights,
 };
 use tracing::{info, warn};
 
 use crate::{
     cli::progress::LoadProgress,
     config::{
-        Config, DeviceChoice, DtypeChoice, ModelConfig, ModelSource, QuantizeChoice, SimdChoice,
+        Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice,
+        SimdChoice,
     },
     engine::{
         self, Engine, EngineHandle, EngineLimits, ModelRunner,
@@ -207,6 +209,10 @@ pub(super) fn load_options(
         (QuantizeChoice::None, DtypeChoice::Bf16) => WeightFormat::Stored,
         (QuantizeChoice::None, DtypeChoice::F32) => WeightFormat::F32,
     };
+    let kv_dtype = match config.engine.kv_cache_dtype {
+        KvDtypeChoice::F16 => KvDType::F16,
+        KvDtypeChoice::F32 => KvDType::F32,
+    };
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
     let weight_bytes =
@@ -214,6 +220,7 @@ pub(super) fn load_options(
     let demand = CacheDemand {
         kv_cache_bytes: config.engine.kv_cache_bytes,
         block_size: config.engine.block_size,
+        kv_dtype,
         context_tokens: context_tokens_max.unwrap_or(own).min(own),
         num_seqs_max: config.engine.num_seqs_max,
         weight_bytes,
@@ -226,6 +233,7 @@ pub(super) fn load_options(
         },
         weight_format,
         block_size: config.engine.block_size,
+        kv_dtype,
         kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, free_bytes)?),
         max_num_tokens: config.engine.num_batched_tokens_max,
         max_num_seqs: config.engine.num_seqs_max,

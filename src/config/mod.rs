@@ -101,6 +101,15 @@ pub enum QuantizeChoice {
     Int8,
 }
 
+/// Element type of cached keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvDtypeChoice {
+    /// Half the memory.
+    F16,
+    /// What the layers computed, for comparisons.
+    F32,
+}
+
 /// An instruction set of the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimdChoice {
@@ -146,6 +155,8 @@ pub struct EngineConfig {
     pub block_size: usize,
     /// Memory for keys and values; `None` sizes it for the model and the machine.
     pub kv_cache_bytes: Option<u64>,
+    /// Element type of cached keys and values.
+    pub kv_cache_dtype: KvDtypeChoice,
     /// Sequences that wait; one more is refused with 429.
     pub num_queued_max: usize,
     /// Whether blocks are shared between prompts that begin alike.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::config::{
-    Config, DeviceChoice, DtypeChoice, EngineConfig, LogFormat, ModelSource, QuantizeChoice,
-    SimdChoice,
+    Config, DeviceChoice, DtypeChoice, EngineConfig, KvDtypeChoice, LogFormat, ModelSource,
+    QuantizeChoice, SimdChoice,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},
@@ -109,6 +109,13 @@ fn raw_engine(engine: &EngineConfig) -> RawEngine {
         kv_cache_memory: Some(Scalar::Text(
             engine.kv_cache_bytes.map_or_else(|| AUTO.to_owned(), format_size),
         )),
+        kv_cache_dtype: Some(
+            match engine.kv_cache_dtype {
+                KvDtypeChoice::F16 => "f16",
+                KvDtypeChoice::F32 => "f32",
+            }
+            .to_owned(),
+        ),
         max_num_queued: integer(engine.num_queued_max),
         prefix_cache: Some(engine.has_prefix_cache),
         threads: Some(scalar(engine.num_threads)),

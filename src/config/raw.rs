@@ -110,6 +110,9 @@ pub struct RawEngine {
     /// Memory for keys and values, such as 2GiB; auto sizes it for the model and the machine.
     #[arg(long, value_name = "SIZE", value_parser = scalar())]
     pub kv_cache_memory: Option<Scalar>,
+    /// Element type of cached keys and values.
+    #[arg(long, value_name = "f16|f32", hide_short_help = true)]
+    pub kv_cache_dtype: Option<String>,
     /// Sequences that wait; more are refused with 429.
     #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
     pub max_num_queued: Option<i64>,
@@ -260,6 +263,7 @@ impl RawEngine {
             max_num_batched_tokens: self.max_num_batched_tokens.or(lower.max_num_batched_tokens),
             block_size: self.block_size.or(lower.block_size),
             kv_cache_memory: self.kv_cache_memory.or(lower.kv_cache_memory),
+            kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             max_num_queued: self.max_num_queued.or(lower.max_num_queued),
             prefix_cache: self.prefix_cache.or(lower.prefix_cache),
             threads: self.threads.or(lower.threads),

@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::config::{
-    CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, LogConfig,
-    LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice, Violation,
+    CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, KvDtypeChoice,
+    LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
+    Violation,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     units::{format_size, format_time, parse_size, parse_time},
 };
@@ -125,11 +126,13 @@ fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
         Scalar::Text(text) if text == AUTO => None,
         kv_cache => Some(size("engine.kv_cache_memory", &kv_cache, (1 << 20)..=(1 << 44))?),
     };
+    let kv_dtypes = [("f16", KvDtypeChoice::F16), ("f32", KvDtypeChoice::F32)];
     Ok(EngineConfig {
         num_seqs_max,
         num_batched_tokens_max,
         block_size: integer("engine.block_size", raw.block_size, 8..=256)?,
         kv_cache_bytes,
+        kv_cache_dtype: word("engine.kv_cache_dtype", raw.kv_cache_dtype, &kv_dtypes)?,
         num_queued_max: integer("engine.max_num_queued", raw.max_num_queued, 1..=65_536)?,
         has_prefix_cache: said("engine.prefix_cache", raw.prefix_cache)?,
         num_threads: auto_integer("engine.threads", raw.threads, 1..=1024)?,

@@ -1,6 +1,6 @@
 //! How large the KV cache is: what was asked for, else what the batch could use, else a share of the machine.
 
-use models::{DecoderSpec, kv_bytes_per_block};
+use models::{DecoderSpec, KvDType, kv_bytes_per_block};
 
 pub use models::num_blocks_max;
 
@@ -48,6 +48,8 @@ pub struct CacheDemand {
     pub kv_cache_bytes: Option<u64>,
     /// Tokens of a block.
     pub block_size: usize,
+    /// Elements of the cache.
+    pub kv_dtype: KvDType,
     /// Tokens of the longest sequence.
     pub context_tokens: usize,
     /// Sequences computed together.
@@ -70,7 +72,7 @@ pub fn plan_num_blocks(
         let weight_bytes = demand.weight_bytes;
         return Err(MemoryError::WeightsDoNotFit { weight_bytes, free_bytes });
     }
-    let block_bytes = kv_bytes_per_block(spec, demand.block_size);
+    let block_bytes = kv_bytes_per_block(spec, demand.block_size, demand.kv_dtype);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
     let share = (free_bytes.saturating_sub(demand.weight_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
@@ -96,10 +98,11 @@ mod tests {
     #[test]
     fn sizes_by_what_was_asked_else_by_use_else_by_memory() {
         let spec = read_spec(Source::Demo).unwrap();
-        let block_bytes = kv_bytes_per_block(&spec, 16);
+        let block_bytes = kv_bytes_per_block(&spec, 16, KvDType::F16);
         let demand = CacheDemand {
             kv_cache_bytes: None,
             block_size: 16,
+            kv_dtype: KvDType::F16,
             context_tokens: 160,
             num_seqs_max: 4,
             weight_bytes: 1000,

@@ -19,7 +19,7 @@ use lacuna::{
     prompt::{FimTemplate, Gap, PromptBuilder, budget::Shares, family, family::Layout},
     tokenizer::Tokenizer,
 };
-use models::{Device, KvCacheSize, LoadOptions, Source, WeightFormat, load, read_spec};
+use models::{Device, KvCacheSize, KvDType, LoadOptions, Source, WeightFormat, load, read_spec};
 use serde::Deserialize;
 
 mod keystrokes;
@@ -72,6 +72,8 @@ fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
         device: Device::Cpu,
         weight_format: WeightFormat::Stored,
         block_size: BLOCK_SIZE,
+        // As served.
+        kv_dtype: KvDType::F16,
         kv_cache: KvCacheSize::Blocks(shape.num_blocks),
         max_num_tokens: shape.num_batched_tokens_max,
         max_num_seqs: shape.num_seqs_max,

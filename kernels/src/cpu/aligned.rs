@@ -6,7 +6,7 @@ use crate::allocate;
 use crate::backend::BackendError;
 
 /// The cache line of every x86-64, and the width of an AVX-512 register.
-const ALIGNMENT: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// A slice on the heap, 64-byte aligned, of a length that never changes.
 ///
@@ -28,9 +28,9 @@ impl<T: Zeroable> AlignedSlice<T> {
 
     /// Allocates `len` zeros, which take memory when they are first written to.
     pub(crate) fn zeroed(len: usize, device: &'static str) -> Result<Self, BackendError> {
-        let slack = ALIGNMENT / size_of::<T>();
+        let slack = CACHE_LINE / size_of::<T>();
         let storage = allocate::zeroed::<T>(len.saturating_add(slack), device)?;
-        let offset = storage.as_ptr().align_offset(ALIGNMENT).min(slack);
+        let offset = storage.as_ptr().align_offset(CACHE_LINE).min(slack);
         Ok(Self { storage, offset, len })
     }
 
@@ -56,7 +56,7 @@ mod tests {
         for len in [0, 1, 7, 64, 1000] {
             let slice = AlignedSlice::<half::bf16>::zeroed(len, "test").unwrap();
             let moved = Box::new(slice);
-            assert!(moved.as_slice().as_ptr().addr().is_multiple_of(ALIGNMENT));
+            assert!(moved.as_slice().as_ptr().addr().is_multiple_of(CACHE_LINE));
             assert_eq!(moved.as_slice(), vec![half::bf16::ZERO; len]);
         }
     }

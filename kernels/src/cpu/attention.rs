@@ -10,12 +10,14 @@
 //! batched is alone. Lanes outside what a row sees are overwritten, not multiplied by zero: a NaN there stays there.
 //!
 //! # Limit
-//! Decode: memory, 4 bytes of key or value a multiply-add of each query head of the group. Prefill: FMA; per tile of
+//! Decode: memory, an element of key or value a multiply-add of each query head of the group; the next block is asked for
+//! while one is read, for blocks lie anywhere. Prefill: FMA; per tile of
 //! positions a row spends `2 * head_dim` FMAs a position and one exponential.
 
 use std::ops::Range;
 
-use crate::cpu::cache::{CpuLayerCache, HEAD_DIM_MAX};
+use crate::cpu::aligned::CACHE_LINE;
+use crate::cpu::cache::{CacheElement, CpuLayerCache, HEAD_DIM_MAX, Slots};
 use crate::cpu::grid::{Grid, RowTiles, Tile};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Simd, TILE, TILE_VECTORS_MAX, Vectors, exp};
@@ -47,8 +49,13 @@ impl<'a> Attention<'a> {
             width: self.shape.num_kv_heads * group_width,
             tile_width: group_width,
         };
-        grid.for_each_tile(pool, out, &|tile| {
-            vectors.run(HeadTile { attention: self, tile });
+        grid.for_each_tile(pool, out, &|tile| match &self.cache.slots {
+            Slots::F16(slots) => {
+                vectors.run(HeadTile { attention: self, slots: slots.as_slice(), tile });
+            }
+            Slots::F32(slots) => {
+                vectors.run(HeadTile { attention: self, slots: slots.as_slice(), tile });
+            }
         });
     }
 
@@ -67,8 +74,10 @@ impl<'a> Attention<'a> {
 }
 
 /// One task: the grid's tile is `[tokens, group * head_dim]` of the output.
-struct HeadTile<'a> {
+struct HeadTile<'a, E> {
     attention: Attention<'a>,
+    /// The cache's elements.
+    slots: &'a [E],
     tile: Tile<'a>,
 }
 
@@ -103,14 +112,16 @@ struct Seen {
 }
 
 /// A tile of positions: keys `[head_dim, TILE]`, values `[len, padded head_dim]` and more.
-struct ContextTile<'a> {
+struct ContextTile<'a, E> {
     start: usize,
     len: usize,
-    keys: &'a [[f32; TILE]],
-    values: &'a [f32],
+    keys: &'a [[E; TILE]],
+    values: &'a [[E; TILE]],
+    /// The keys and values of the next block.
+    next: &'a [[[E; TILE]; 2]],
 }
 
-impl Kernel for HeadTile<'_> {
+impl<E: CacheElement> Kernel for HeadTile<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -126,11 +137,12 @@ impl Kernel for HeadTile<'_> {
     }
 }
 
-impl<'a> HeadTile<'a> {
+impl<'a, E: CacheElement> HeadTile<'a, E> {
     /// Computes some of the task's rows, which count token by token and head by head.
     #[inline(always)]
     fn rows<S: Simd>(&mut self, simd: S, range: Range<usize>) {
         let Attention { step, shape, cache, .. } = self.attention;
+        let (layout, kv_head) = (cache.layout, self.tile.column_index);
         let blocks = step.host().sequence(step.query_seq(self.tile.row_index)).blocks;
         let mut rows = [Row { token: 0, head: 0, query: &[], first: 0, end: 0 }; ROWS_MAX];
         let rows = &mut rows[..range.len()];
@@ -139,9 +151,13 @@ impl<'a> HeadTile<'a> {
         }
         // Rows ascend by token, so the first sees furthest back and the last furthest on.
         let (first, end) = (rows[0].first, rows[rows.len() - 1].end);
-        let mut running = Running::new(cache.layout.padded_dim());
-        for block_index in first / shape.block_size..end.div_ceil(shape.block_size) {
-            let head = cache.head(blocks[block_index] as usize, self.tile.column_index);
+        let mut running = Running::new(layout.padded_dim());
+        let seen_blocks = &blocks[..end.div_ceil(shape.block_size)];
+        for block_index in first / shape.block_size..seen_blocks.len() {
+            let head = layout.head(self.slots, blocks[block_index] as usize, kv_head);
+            let next = seen_blocks.get(block_index + 1).map_or(&[][..], |&block| {
+                layout.head(self.slots, block as usize, kv_head).as_chunks().0.as_chunks().0
+            });
             for offset in (0..shape.block_size).step_by(TILE) {
                 let start = block_index * shape.block_size + offset;
                 let len = TILE.min(shape.block_size - offset);
@@ -151,8 +167,9 @@ impl<'a> HeadTile<'a> {
                 let context = ContextTile {
                     start,
                     len,
-                    keys: head[cache.layout.key_tile(offset / TILE)].as_chunks().0,
-                    values: &head[cache.layout.value(offset).start..],
+                    keys: head[layout.key_tile(offset / TILE)].as_chunks().0,
+                    values: head[layout.value(offset).start..].as_chunks().0,
+                    next,
                 };
                 running.visit(simd, rows, &context, shape.scale);
             }
@@ -210,31 +227,37 @@ impl Running {
 
     /// Takes a tile of positions into every row.
     #[inline(always)]
-    fn visit<S: Simd>(&mut self, simd: S, rows: &[Row<'_>], context: &ContextTile<'_>, scale: f32) {
+    fn visit<S: Simd, E: CacheElement>(
+        &mut self,
+        simd: S,
+        rows: &[Row<'_>],
+        context: &ContextTile<'_, E>,
+        scale: f32,
+    ) {
         let (quads, rest) = rows.as_chunks::<MR_MAX>();
         for (index, quad) in quads.iter().enumerate() {
-            self.visit_rows::<S, MR_MAX>(simd, quad, index * MR_MAX, context, scale);
+            self.visit_rows::<S, E, MR_MAX>(simd, quad, index * MR_MAX, context, scale);
         }
         let index = quads.len() * MR_MAX;
         match *rest {
-            [a, b, c] => self.visit_rows::<S, 3>(simd, &[a, b, c], index, context, scale),
-            [a, b] => self.visit_rows::<S, 2>(simd, &[a, b], index, context, scale),
-            [a] => self.visit_rows::<S, 1>(simd, &[a], index, context, scale),
+            [a, b, c] => self.visit_rows::<S, E, 3>(simd, &[a, b, c], index, context, scale),
+            [a, b] => self.visit_rows::<S, E, 2>(simd, &[a, b], index, context, scale),
+            [a] => self.visit_rows::<S, E, 1>(simd, &[a], index, context, scale),
             _ => {}
         }
     }
 
     #[inline(always)]
-    fn visit_rows<S: Simd, const MR: usize>(
+    fn visit_rows<S: Simd, E: CacheElement, const MR: usize>(
         &mut self,
         simd: S,
         rows: &[Row<'_>; MR],
         first_row: usize,
-        context: &ContextTile<'_>,
+        context: &ContextTile<'_, E>,
         scale: f32,
     ) {
         // [rows, positions], scores at first
-        let mut weights = scores::<S, MR>(simd, rows, context.keys, scale);
+        let mut weights = scores::<S, E, MR>(simd, rows, context, scale);
         let mut seen = [Seen { first: 0, end: 0 }; MR];
         let mut is_same = true;
         for m in 0..MR {
@@ -245,13 +268,13 @@ impl Running {
             }
         }
         if is_same {
-            self.add_values::<S, MR>(simd, first_row, &weights, context.values, seen[0]);
+            self.add_values::<S, E, MR>(simd, first_row, &weights, context.values, seen[0]);
             return;
         }
         // At the edge of what is seen, rows of different tokens part: zeros in the place of weights would let a NaN
         // of one token into another.
         for m in 0..MR {
-            self.add_values::<S, 1>(simd, first_row + m, &[weights[m]], context.values, seen[m]);
+            self.add_values::<S, E, 1>(simd, first_row + m, &[weights[m]], context.values, seen[m]);
         }
     }
 
@@ -286,19 +309,20 @@ impl Running {
 
     /// Adds the weighted values of the seen positions to the outputs of `MR` rows.
     #[inline(always)]
-    fn add_values<S: Simd, const MR: usize>(
+    fn add_values<S: Simd, E: CacheElement, const MR: usize>(
         &mut self,
         simd: S,
         first_row: usize,
         weights: &[[f32; TILE]; MR],
-        values: &[f32],
+        values: &[[E; TILE]],
         seen: Seen,
     ) {
         let num_vectors = TILE / S::LANES;
         let row_chunks = self.padded_dim / S::LANES;
-        let values = S::chunks(values);
+        let tiles_per_value = self.padded_dim / TILE;
         let out = &mut S::chunks_mut(&mut self.out)[first_row * row_chunks..];
-        for element in (0..row_chunks).step_by(num_vectors) {
+        for tile in 0..tiles_per_value {
+            let element = tile * num_vectors;
             let mut sums = [[simd.zero(); TILE_VECTORS_MAX]; MR];
             for m in 0..MR {
                 for v in 0..num_vectors {
@@ -306,11 +330,15 @@ impl Running {
                 }
             }
             for position in seen.first..seen.end {
-                let value = &values[position * row_chunks + element..][..num_vectors];
+                let value = &values[position * tiles_per_value + tile];
+                let mut loaded = [simd.zero(); TILE_VECTORS_MAX];
+                for v in 0..num_vectors {
+                    loaded[v] = E::load(simd, value, v);
+                }
                 for m in 0..MR {
                     let weight = simd.splat(weights[m][position % TILE]);
                     for v in 0..num_vectors {
-                        sums[m][v] = simd.mul_add(weight, simd.load(&value[v]), sums[m][v]);
+                        sums[m][v] = simd.mul_add(weight, loaded[v], sums[m][v]);
                     }
                 }
             }
@@ -323,7 +351,7 @@ impl Running {
     }
 }
 
-impl ContextTile<'_> {
+impl<E> ContextTile<'_, E> {
     /// Returns which of the tile's positions a row sees; `end <= first` if none.
     #[inline(always)]
     fn seen_by(&self, row: &Row<'_>) -> Seen {
@@ -336,12 +364,13 @@ impl ContextTile<'_> {
 
 /// Returns the scores of `MR` queries on a tile of keys `[head_dim, TILE]`; lanes past the tile's end are whatever.
 #[inline(always)]
-fn scores<S: Simd, const MR: usize>(
+fn scores<S: Simd, E: CacheElement, const MR: usize>(
     simd: S,
     rows: &[Row<'_>; MR],
-    keys: &[[f32; TILE]],
+    context: &ContextTile<'_, E>,
     scale: f32,
 ) -> [[f32; TILE]; MR] {
+    let keys = context.keys;
     let num_vectors = TILE / S::LANES;
     let mut queries: [&[f32]; MR] = [&[]; MR];
     for m in 0..MR {
@@ -349,11 +378,21 @@ fn scores<S: Simd, const MR: usize>(
     }
     let mut sums = [[simd.zero(); TILE_VECTORS_MAX]; MR];
     for (element, key) in keys.iter().enumerate() {
-        let key = &S::chunks(key)[..num_vectors];
+        // As many elements of the next block as were read of this one: a cache line, or two in f32.
+        if let Some([first, second]) = context.next.get(element) {
+            simd.prefetch(first);
+            if size_of_val(first) == CACHE_LINE {
+                simd.prefetch(second);
+            }
+        }
+        let mut loaded = [simd.zero(); TILE_VECTORS_MAX];
+        for v in 0..num_vectors {
+            loaded[v] = E::load(simd, key, v);
+        }
         for m in 0..MR {
             let query = simd.splat(queries[m][element]);
             for v in 0..num_vectors {
-                sums[m][v] = simd.mul_add(query, simd.load(&key[v]), sums[m][v]);
+                sums[m][v] = simd.mul_add(query, loaded[v], sums[m][v]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The paged cache of one layer, in f32, laid out for attention.
+//! The paged cache of one layer, in f16 or f32, laid out for attention.
 //!
 //! `[num_blocks, num_kv_heads, keys | values]`, so that a head's keys and values of a block are one stretch of
 //! memory, and a head is a column of blocks that one thread writes:
@@ -7,17 +7,20 @@
 //!   and a key needs no sum over lanes;
 //! - values `[block_size, padded head_dim]`: so that the weighted sum is a vector of elements.
 //!
-//! Blocks of a multiple of 16 tokens and heads of a multiple of 16 elements waste nothing. f32 because parity with
-//! PyTorch's f32 is worth more here than the memory; the element type may become a parameter.
+//! Blocks of a multiple of 16 tokens and heads of a multiple of 16 elements waste nothing. An f16 is widened when it is
+//! loaded; everything is computed in f32.
 
 use std::ops::Range;
+
+use half::f16;
 
 use crate::backend::BackendError;
 use crate::checks::Check;
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
-use crate::cpu::simd::TILE;
-use crate::metadata::AttentionShape;
+use crate::cpu::simd::{Simd, TILE};
+use crate::metadata::{AttentionShape, KvDType};
+use crate::narrow::narrow_to_f16;
 
 /// Elements of the largest head: attention keeps a tile of running outputs on the stack.
 pub(crate) const HEAD_DIM_MAX: usize = 256;
@@ -28,7 +31,14 @@ pub struct CpuLayerCache {
     pub(crate) shape: AttentionShape,
     pub(crate) num_blocks: usize,
     pub(crate) layout: CacheLayout,
-    pub(crate) values: AlignedSlice<f32>,
+    pub(crate) slots: Slots,
+}
+
+/// The elements, by type.
+#[derive(Debug)]
+pub(crate) enum Slots {
+    F16(AlignedSlice<f16>),
+    F32(AlignedSlice<f32>),
 }
 
 /// Where things lie in a head's part of a block.
@@ -39,6 +49,46 @@ pub(crate) struct CacheLayout {
     pub(crate) num_kv_heads: usize,
 }
 
+/// An element of a cache.
+pub(crate) trait CacheElement: Copy + Send + Sync {
+    /// Zero.
+    const ZERO: Self;
+
+    /// Writes what comes nearest to the values, which are scratch afterwards.
+    fn narrow(values: &mut [f32], out: &mut [Self]);
+
+    /// Loads vector `v` of sixteen elements.
+    fn load<S: Simd>(simd: S, elements: &[Self; TILE], v: usize) -> S::F32;
+}
+
+impl CacheElement for f32 {
+    const ZERO: Self = 0.0;
+
+    #[inline(always)]
+    fn narrow(values: &mut [f32], out: &mut [Self]) {
+        out.copy_from_slice(values);
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, elements: &[Self; TILE], v: usize) -> S::F32 {
+        simd.load(&S::chunks(elements)[v])
+    }
+}
+
+impl CacheElement for f16 {
+    const ZERO: Self = f16::ZERO;
+
+    #[inline(always)]
+    fn narrow(values: &mut [f32], out: &mut [Self]) {
+        narrow_to_f16(values, out);
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, elements: &[Self; TILE], v: usize) -> S::F32 {
+        simd.load_f16(&S::f16_chunks(elements)[v])
+    }
+}
+
 impl CpuLayerCache {
     pub(crate) fn new(shape: &AttentionShape, num_blocks: usize) -> Result<Self, BackendError> {
         let check = Check("layer_cache");
@@ -46,20 +96,15 @@ impl CpuLayerCache {
         check.at_most("`head_dim`", shape.head_dim, HEAD_DIM_MAX)?;
         let layout = CacheLayout::of(shape);
         let len = num_blocks.saturating_mul(layout.block_len());
-        let values = AlignedSlice::zeroed(len, DEVICE)?;
-        Ok(Self { shape: *shape, num_blocks, layout, values })
+        let slots = match shape.kv_dtype {
+            KvDType::F16 => Slots::F16(AlignedSlice::zeroed(len, DEVICE)?),
+            KvDType::F32 => Slots::F32(AlignedSlice::zeroed(len, DEVICE)?),
+        };
+        Ok(Self { shape: *shape, num_blocks, layout, slots })
     }
 
     pub(crate) fn bytes_per_block(shape: &AttentionShape) -> usize {
-        CacheLayout::of(shape).block_len() * size_of::<f32>()
-    }
-
-    /// Returns a head's part of a block.
-    #[inline(always)]
-    pub(crate) fn head(&self, block: usize, kv_head: usize) -> &[f32] {
-        let head_len = self.layout.head_len();
-        let start = (block * self.layout.num_kv_heads + kv_head) * head_len;
-        &self.values.as_slice()[start..start + head_len]
+        CacheLayout::of(shape).block_len() * shape.kv_dtype.num_bytes()
     }
 }
 
@@ -70,6 +115,13 @@ impl CacheLayout {
             head_dim: shape.head_dim,
             num_kv_heads: shape.num_kv_heads,
         }
+    }
+
+    /// Returns a head's part of a block.
+    #[inline(always)]
+    pub(crate) fn head<E>(self, slots: &[E], block: usize, kv_head: usize) -> &[E] {
+        let start = (block * self.num_kv_heads + kv_head) * self.head_len();
+        &slots[start..start + self.head_len()]
     }
 
     /// Values of a block, all heads.
@@ -120,19 +172,25 @@ mod tests {
             [(2, 64, 16, 16, 64), (2, 6, 16, 16, 16), (1, 16, 9, 16, 16), (3, 10, 20, 32, 16)]
         {
             let num_heads = num_kv_heads;
-            let shape = AttentionShape {
-                num_heads,
-                num_kv_heads,
-                head_dim,
-                block_size,
-                scale: 1.0,
-                window: None,
-            };
-            let bytes = CpuLayerCache::bytes_per_block(&shape);
-            let cache = CpuLayerCache::new(&shape, 7).unwrap();
-            assert_eq!(cache.values.len() * size_of::<f32>(), 7 * bytes);
             let num_values = num_tokens * head_dim + block_size * num_elements;
-            assert_eq!(bytes, num_kv_heads * num_values * 4, "{shape:?}");
+            for (kv_dtype, element_bytes) in [(KvDType::F16, 2), (KvDType::F32, 4)] {
+                let shape = AttentionShape {
+                    num_heads,
+                    num_kv_heads,
+                    head_dim,
+                    block_size,
+                    kv_dtype,
+                    scale: 1.0,
+                    window: None,
+                };
+                let bytes = CpuLayerCache::bytes_per_block(&shape);
+                let allocated = match CpuLayerCache::new(&shape, 7).unwrap().slots {
+                    Slots::F16(slots) => slots.len() * size_of::<f16>(),
+                    Slots::F32(slots) => slots.len() * size_of::<f32>(),
+                };
+                assert_eq!(allocated, 7 * bytes);
+                assert_eq!(bytes, num_kv_heads * num_values * element_bytes, "{shape:?}");
+            }
         }
     }
 }

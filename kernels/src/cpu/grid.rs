@@ -73,11 +73,11 @@ impl Grid<'_> {
     ///
     /// # Panics
     /// Where the matrix is smaller than the grid, a tile has no width, or ragged bounds do not ascend.
-    pub(crate) fn for_each_tile(
+    pub(crate) fn for_each_tile<T: Send>(
         self,
         pool: &mut Pool,
-        matrix: &mut [f32],
-        task: &(dyn Fn(Tile<'_>) + Sync),
+        matrix: &mut [T],
+        task: &(dyn Fn(Tile<'_, T>) + Sync),
     ) {
         assert!(matrix.len() >= self.rows.num_rows() * self.width, "the grid must fit the matrix");
         assert!(self.tile_width > 0, "a tile must have a width");
@@ -104,21 +104,20 @@ impl Grid<'_> {
 }
 
 /// The matrix's first element, to be shared by the tasks.
-#[derive(Clone, Copy)]
-struct MatrixPointer(*mut f32);
+struct MatrixPointer<T>(*mut T);
 
-impl MatrixPointer {
+impl<T> MatrixPointer<T> {
     /// A method, so that closures capture the whole and not the bare pointer.
-    fn get(self) -> *mut f32 {
+    fn get(&self) -> *mut T {
         self.0
     }
 }
 
-// SAFETY: tasks reach the matrix through tiles only, and no two tiles share an element.
-unsafe impl Sync for MatrixPointer {}
+// SAFETY: tasks reach the matrix through tiles only, no two tiles share an element, and an element may be sent.
+unsafe impl<T: Send> Sync for MatrixPointer<T> {}
 
 /// A task's part of the matrix.
-pub(crate) struct Tile<'a> {
+pub(crate) struct Tile<'a, T = f32> {
     /// Index of the tile from above.
     pub(crate) row_index: usize,
     /// Index of the tile from the left.
@@ -128,16 +127,16 @@ pub(crate) struct Tile<'a> {
     /// The matrix's columns that are its own.
     pub(crate) columns: Range<usize>,
     width: usize,
-    base: *mut f32,
-    matrix: PhantomData<&'a mut [f32]>,
+    base: *mut T,
+    matrix: PhantomData<&'a mut [T]>,
 }
 
-impl Tile<'_> {
+impl<T> Tile<'_, T> {
     /// Lends the tile's part of a row, which counts from the matrix's first.
     ///
     /// # Panics
     /// Where the row is not the tile's.
-    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(self.rows.contains(&row), "a tile must keep to its rows");
         // SAFETY: the grid fits the matrix, as `for_each_tile` asserts, so the element is inside.
         let start = unsafe { self.base.add(row * self.width + self.columns.start) };

@@ -4,8 +4,8 @@
 //! `q * cos + rotate_half(q) * sin` to the bit. Two passes, because each cuts its own matrix: queries by rows of the
 //! batch, the cache by heads, where a thread writes all slots of its head and no two threads one slot.
 
-use crate::cpu::cache::CpuLayerCache;
-use crate::cpu::grid::{Grid, RowTiles, rows_per_task};
+use crate::cpu::cache::{CacheElement, CacheLayout, CpuLayerCache, HEAD_DIM_MAX, Slots};
+use crate::cpu::grid::{Grid, RowTiles, Tile, rows_per_task};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::TILE;
 use crate::host_step::HostStep;
@@ -49,34 +49,64 @@ pub(crate) fn write_cache(
     let tile_width = if is_small { layout.block_len() } else { layout.head_len() };
     let rows = RowTiles::Even { num_rows: cache.num_blocks, height: cache.num_blocks.max(1) };
     let grid = Grid { rows, width: layout.block_len(), tile_width };
-    grid.for_each_tile(pool, cache.values.as_mut_slice(), &|mut tile| {
+    let tokens = NewTokens { step, shape, rope, qkv, layout };
+    match &mut cache.slots {
+        Slots::F16(slots) => {
+            grid.for_each_tile(pool, slots.as_mut_slice(), &|tile| tokens.write(tile));
+        }
+        Slots::F32(slots) => {
+            grid.for_each_tile(pool, slots.as_mut_slice(), &|tile| tokens.write(tile));
+        }
+    }
+}
+
+/// What a step brings to the cache.
+struct NewTokens<'a> {
+    step: &'a HostStep,
+    shape: &'a AttentionShape,
+    rope: &'a RopeTable,
+    /// `[num_tokens, qkv_width]`
+    qkv: &'a [f32],
+    layout: CacheLayout,
+}
+
+impl NewTokens<'_> {
+    /// Writes the keys and values of all tokens for the heads of the tile.
+    fn write<E: CacheElement>(&self, mut tile: Tile<'_, E>) {
+        let Self { shape, layout, .. } = *self;
         let first_head = tile.columns.start / layout.head_len();
-        for (token, &slot) in step.slot_mapping().iter().enumerate() {
-            let row = &qkv[token * shape.qkv_width()..(token + 1) * shape.qkv_width()];
+        let (mut wide, mut narrow) = ([0.0; HEAD_DIM_MAX], [E::ZERO; HEAD_DIM_MAX]);
+        let (wide, narrow) = (&mut wide[..shape.head_dim], &mut narrow[..shape.head_dim]);
+        for (token, &slot) in self.step.slot_mapping().iter().enumerate() {
+            let row = &self.qkv[token * shape.qkv_width()..(token + 1) * shape.qkv_width()];
             let (_, keys_and_values) = row.split_at(shape.num_heads * shape.head_dim);
             let (keys, values) = keys_and_values.split_at(shape.num_kv_heads * shape.head_dim);
-            let rotation = rope.row(step.positions()[token] as usize);
+            let rotation = self.rope.row(self.step.positions()[token] as usize);
             let slot = slot as usize;
             let heads = tile.row(slot / shape.block_size).chunks_exact_mut(layout.head_len());
             for (index, head) in heads.enumerate() {
                 let elements = (first_head + index) * shape.head_dim
                     ..(first_head + index + 1) * shape.head_dim;
                 let offset = slot % shape.block_size;
-                let key_tile = &mut head[layout.key_tile(offset / TILE)];
-                write_key(&keys[elements.clone()], rotation, &mut key_tile[offset % TILE..]);
-                head[layout.value(offset)][..shape.head_dim].copy_from_slice(&values[elements]);
+                rotate_key(&keys[elements.clone()], rotation, wide);
+                E::narrow(wide, narrow);
+                // Elements of a key are `TILE` apart.
+                let lane = head[layout.key_tile(offset / TILE)][offset % TILE..].iter_mut();
+                for (place, &element) in lane.step_by(TILE).zip(&*narrow) {
+                    *place = element;
+                }
+                wide.copy_from_slice(&values[elements]);
+                E::narrow(wide, &mut head[layout.value(offset)][..shape.head_dim]);
             }
         }
-    });
+    }
 }
 
-/// Writes a rotated key into its lane of a tile: elements are `TILE` apart.
-fn write_key(key: &[f32], (cos, sin): (&[f32], &[f32]), lane: &mut [f32]) {
-    let half = cos.len();
-    for i in 0..half {
-        let (low, high) = rotated(key[i], key[i + half], cos[i], sin[i]);
-        lane[i * TILE] = low;
-        lane[(i + half) * TILE] = high;
+fn rotate_key(key: &[f32], (cos, sin): (&[f32], &[f32]), out: &mut [f32]) {
+    let (low, high) = key.split_at(cos.len());
+    let (out_low, out_high) = out.split_at_mut(cos.len());
+    for i in 0..cos.len() {
+        (out_low[i], out_high[i]) = rotated(low[i], high[i], cos[i], sin[i]);
     }
 }
 

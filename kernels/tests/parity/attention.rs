@@ -1,7 +1,7 @@
 //! Rotation, cache and attention over ragged steps: against the reference, and cut one way against another.
 
 use kernels::backend::Backend;
-use kernels::metadata::AttentionShape;
+use kernels::metadata::{AttentionShape, KvDType};
 use kernels::reference::ReferenceBackend;
 use proptest::prelude::*;
 
@@ -11,12 +11,17 @@ use crate::rig::{Random, assert_close, assert_same_bits, cpus};
 /// Scores, softmax and sums in f32 against f64, over up to a few hundred positions.
 const LIMIT: f64 = 1e-6;
 
+/// The same from a cache in f16. Both round the same keys, but rotate them in f32 and in f64: now and then one is rounded
+/// up and the other down, 1 part in 1000 apart.
+const F16_LIMIT: f64 = 3e-4;
+
 fn shape(num_kv_heads: usize, group: usize, head_dim: usize, block_size: usize) -> AttentionShape {
     AttentionShape {
         num_heads: num_kv_heads * group,
         num_kv_heads,
         head_dim,
         block_size,
+        kv_dtype: KvDType::F32,
         scale: 1.0 / (head_dim as f32).sqrt(),
         window: None,
     }
@@ -47,21 +52,34 @@ fn mixed(world: &World, random: &mut Random) -> Vec<Vec<Piece>> {
     steps
 }
 
-fn assert_outputs_close(got: &[Outputs], expected: &[Outputs], what: &str) {
+fn assert_outputs_close(got: &[Outputs], expected: &[Outputs], limit: f64, what: &str) {
     for (got, expected) in got.iter().zip(expected) {
         assert_close(&got.queries, &expected.queries, LIMIT, what);
-        assert_close(&got.out, &expected.out, LIMIT, what);
+        assert_close(&got.out, &expected.out, limit, what);
     }
 }
 
-/// Mixed steps equal the reference, and whole sequences alone to the bit, on every backend.
+/// The same sequences with a cache of these elements.
+fn with_cache(world: &World, kv_dtype: KvDType) -> World {
+    let mut world = world.clone();
+    world.shape.kv_dtype = kv_dtype;
+    world
+}
+
+/// Mixed steps equal the reference, and whole sequences alone to the bit, on every backend and with every cache.
 fn check(world: &World, seed: u64) {
+    for (kv_dtype, limit) in [(KvDType::F32, LIMIT), (KvDType::F16, F16_LIMIT)] {
+        check_cache(&with_cache(world, kv_dtype), seed, limit);
+    }
+}
+
+fn check_cache(world: &World, seed: u64, limit: f64) {
     let steps = mixed(world, &mut Random(seed));
     let expected = world.run(&mut ReferenceBackend, &steps);
     for mut backend in cpus() {
         let what = format!("{} {:?}", backend.name(), world.shape);
         let got = world.run(&mut backend, &steps);
-        assert_outputs_close(&got, &expected, &what);
+        assert_outputs_close(&got, &expected, limit, &what);
         for (whole, got) in world.run(&mut backend, &alone(world)).iter().zip(&got) {
             assert_same_bits(&got.queries, &whole.queries, &what);
             assert_same_bits(&got.out, &whole.out, &what);
@@ -131,8 +149,8 @@ fn results_do_not_depend_on_the_number_of_threads() {
 /// A later token must not reach an earlier one, not even as zero times NaN.
 #[test]
 fn nan_stays_with_the_tokens_that_see_it() {
-    for window in [None, Some(9)] {
-        let shape = AttentionShape { window, ..shape(1, 2, 16, 8) };
+    for (window, kv_dtype) in [(None, KvDType::F16), (Some(9), KvDType::F32)] {
+        let shape = AttentionShape { window, kv_dtype, ..shape(1, 2, 16, 8) };
         let clean = World::new(shape, &[40], 2);
         let mut tainted = clean.clone();
         let (bad, width, out_width) = (21, shape.qkv_width(), shape.num_heads * shape.head_dim);
@@ -151,6 +169,21 @@ fn nan_stays_with_the_tokens_that_see_it() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn keys_beyond_f16_are_cut_and_not_infinite() {
+    let shape = AttentionShape { kv_dtype: KvDType::F16, ..shape(1, 1, 16, 4) };
+    let mut world = World::new(shape, &[9], 5);
+    // Keys and values of a token, as large as they come.
+    let (bad, width) = (4, shape.qkv_width());
+    world.qkv[0][bad * width + 16..(bad + 1) * width].fill(1e30);
+    let expected = world.run(&mut ReferenceBackend, &alone(&world));
+    for mut backend in cpus() {
+        let got = world.run(&mut backend, &alone(&world));
+        assert!(got[0].out.iter().all(|value| value.is_finite()));
+        assert_outputs_close(&got, &expected, F16_LIMIT, &backend.name());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an operator must refuse, in the same words on every backend.
 
 use kernels::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
-use kernels::metadata::{AttentionShape, StepInput};
+use kernels::metadata::{AttentionShape, KvDType, StepInput};
 use kernels::reference::ReferenceBackend;
 
 use crate::rig::{Stored, cpus, loaded_ids};
@@ -11,6 +11,7 @@ const SHAPE: AttentionShape = AttentionShape {
     num_kv_heads: 2,
     head_dim: 8,
     block_size: 4,
+    kv_dtype: KvDType::F32,
     scale: 1.0,
     window: None,
 };
@@ -181,6 +182,8 @@ fn check_attention<B: Backend>(backend: &mut B) {
     write(&rope, &mut few_blocks, SHAPE, "`slot_mapping` must be below 8, got 9");
     let other = AttentionShape { block_size: 2, ..SHAPE };
     write(&rope, &mut cache, other, "`block_size` of the cache must be 2, got 4");
+    let other = AttentionShape { kv_dtype: KvDType::F16, ..SHAPE };
+    write(&rope, &mut cache, other, "bytes of an element of the cache must be 2, got 4");
     let other = AttentionShape { head_dim: 16, ..SHAPE };
     write(&rope, &mut cache, other, "`head_dim` of the cache must be 16, got 8");
     let other = AttentionShape { num_kv_heads: 1, ..SHAPE };

@@ -15,7 +15,10 @@ pub(crate) use window::read_windows;
 
 use std::fmt::Display;
 
-use kernels::{backend::DType, metadata::AttentionShape};
+use kernels::{
+    backend::DType,
+    metadata::{AttentionShape, KvDType},
+};
 
 use crate::error::ConfigError;
 
@@ -136,12 +139,18 @@ impl DecoderSpec {
     ///
     /// # Panics
     /// Where the spec has no such layer.
-    pub fn attention_shape(&self, layer_index: usize, block_size: usize) -> AttentionShape {
+    pub fn attention_shape(
+        &self,
+        layer_index: usize,
+        block_size: usize,
+        kv_dtype: KvDType,
+    ) -> AttentionShape {
         AttentionShape {
             num_heads: self.num_heads,
             num_kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
             block_size,
+            kv_dtype,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             window: self.windows[layer_index],
         }

@@ -8,7 +8,11 @@ mod layer;
 
 use std::slice::from_ref;
 
-use kernels::{allocate, backend::Backend, metadata::StepInput};
+use kernels::{
+    allocate,
+    backend::Backend,
+    metadata::{KvDType, StepInput},
+};
 
 use crate::{
     LanguageModel,
@@ -27,6 +31,8 @@ use crate::{
 pub struct DecoderLimits {
     /// Tokens of a cache block.
     pub block_size: usize,
+    /// Elements of the cache.
+    pub kv_dtype: KvDType,
     /// Cache blocks.
     pub num_blocks: usize,
     /// Most tokens of a step.
@@ -75,7 +81,13 @@ impl<B: Backend> Decoder<B> {
             spec.rope.amplitude(),
         )?;
         let logits = allocate::zeroed(limits.max_num_logit_rows * spec.vocab_size, "the host")?;
-        let caches = kv_cache::allocate(&backend, &spec, limits.block_size, limits.num_blocks)?;
+        let caches = kv_cache::allocate(
+            &backend,
+            &spec,
+            limits.block_size,
+            limits.kv_dtype,
+            limits.num_blocks,
+        )?;
 
         let embedding = reader.matrix(&mut backend, from_ref(&plan.embedding))?;
         let mut layers = Vec::with_capacity(spec.num_layers);

@@ -59,7 +59,7 @@ pub fn facts(
     let num_unread = plan.head.is_some().then(|| plan.embedding.num_elements() as u64);
     let num_read = num_parameters - num_unread.unwrap_or(0);
     let read = u128::from(weight_bytes) * u128::from(num_read) / u128::from(num_parameters);
-    let block = kv_bytes_per_block(spec, options.block_size);
+    let block = kv_bytes_per_block(spec, options.block_size, options.kv_dtype);
     let kv_bytes_per_token = block / options.block_size as u64;
     let facts = ModelFacts {
         name,

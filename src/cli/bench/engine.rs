@@ -22,7 +22,7 @@ use crate::{
         compose, start_logs,
     },
     config::{
-        Config, DtypeChoice, Environment, QuantizeChoice, RawConfig,
+        Config, DtypeChoice, Environment, KvDtypeChoice, QuantizeChoice, RawConfig,
         raw::{RawEngine, RawModel},
     },
     engine::ModelRunner,
@@ -206,9 +206,13 @@ fn command(
         (QuantizeChoice::None, DtypeChoice::F32) => " --dtype f32",
         (QuantizeChoice::None, DtypeChoice::Bf16) => "",
     };
+    let kv_dtype = match config.engine.kv_cache_dtype {
+        KvDtypeChoice::F16 => "",
+        KvDtypeChoice::F32 => " --kv-cache-dtype f32",
+    };
     format!(
         "lacuna bench engine {what} {} --prompt-tokens {} --gen-tokens {} --batch {} --repeat {} --seed {} \
-         --max-num-batched-tokens {} --block-size {} --threads {threads}{format}",
+         --max-num-batched-tokens {} --block-size {} --threads {threads}{format}{kv_dtype}",
         facts.name,
         plan.prompt_tokens,
         plan.gen_tokens,

@@ -3,12 +3,12 @@
 #![expect(unsafe_code, reason = "intrinsics of a feature that the token proves")]
 
 use std::arch::x86_64::{
-    __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps, _mm_max_ss,
-    _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32,
-    _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps,
+    _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtph_ps,
+    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_lddqu_si256,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 use half::{bf16, f16};
@@ -54,8 +54,10 @@ fn widen_bf16_first(chunk: &[bf16; 2 * LANES]) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn widen_bf16_second(chunk: &[bf16; 2 * LANES]) -> __m256 {
+    // Another name of the same load, for the compiler not to merge the two: it would keep the first for the second, in a
+    // register that the sums of a tile need.
     // SAFETY: the chunk has 32 bytes.
-    let bits = unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) };
+    let bits = unsafe { _mm256_lddqu_si256(chunk.as_ptr().cast()) };
     let upper = _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed());
     _mm256_castsi256_ps(_mm256_and_si256(bits, upper))
 }
@@ -123,6 +125,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn zero_chunk(self) -> [f32; LANES] {
         [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, value: &T) {
+        // SAFETY: every x86-64 has the instruction, and it never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
     }
 
     #[inline(always)]

@@ -206,6 +206,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Views the values in chunks of `LANES`, less a remainder.
     fn f16_chunks(values: &[f16]) -> &[Self::F16s];
 
+    /// Asks for the cache line in which the value begins and that will be read soon; where a tier cannot, nothing.
+    #[inline(always)]
+    fn prefetch<T>(self, _value: &T) {}
+
     /// Every lane `value`.
     fn splat(self, value: f32) -> Self::F32;
     /// Loads a chunk.
