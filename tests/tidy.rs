@@ -34,8 +34,9 @@ const FENCED: &[(&str, &[&str])] = &[
         "models::",
         &[
             "models/",
+            "src/bench/bandwidth.rs",
             "src/bench/engine/model.rs",
-            "src/cli/bench/engine.rs",
+            "src/cli/bench/",
             "src/engine/model_runner",
             "src/engine/memory",
             "src/server",

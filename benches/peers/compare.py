@@ -126,7 +126,11 @@ def measure_once(side: Side, measurement: Measurement, all_samples: list[Samples
             samples.errors.append(str(error))
         return record | {"error": str(error)}
     for samples in wanted:
-        samples.numbers[side.name].append(result.numbers[samples.cell.metric])
+        number = result.numbers.get(samples.cell.metric)
+        if number is None:
+            samples.errors.append(f"{side.name} gave no {samples.cell.metric.value} at {measurement.name}")
+        else:
+            samples.numbers[side.name].append(number)
     shown = ", ".join(f"{number:.1f} {metric.value}" for metric, number in result.numbers.items())
     say(f"  {side.name:10} {measurement.name:14} {shown}  ({time.monotonic() - started:.0f} s)")
     return record | {"commands": [shlex.join(command) for command in result.commands], "output": result.raw}

@@ -239,15 +239,19 @@ class LlamaCpp(Side):
         return ("-m", str(self.setup.models / measurement.model.gguf), "-t", str(self.setup.num_threads))
 
     def engine_command(self, measurement: Measurement) -> tuple[str, ...]:
-        sizes = ("-p", str(measurement.prompt_tokens), "-n", str(measurement.new_tokens), "-r", str(ENGINE_REPEATS))
+        # Each test from an empty context and behind a prompt: Lacuna decodes behind one.
+        prompt = str(measurement.prompt_tokens)
+        tests = ("-p", prompt, "-n", str(measurement.new_tokens), "-d", f"0,{prompt}", "-r", str(ENGINE_REPEATS))
         program = str(self.setup.llama_cpp / "llama-bench")
-        return (program, *self.model_arguments(measurement), *sizes, *FLASH_ATTENTION, "-o", "json")
+        return (program, *self.model_arguments(measurement), *tests, *FLASH_ATTENTION, "-o", "json")
 
     def engine_numbers(self, output: Any) -> Numbers:
         numbers = {}
         for row in output:
             metric = Metric.PREFILL if row["n_prompt"] else Metric.DECODE
-            numbers[metric] = statistics.median(row["samples_ts"])
+            # The prompt into an empty context, the new tokens behind it.
+            if (metric is Metric.PREFILL) == (row["n_depth"] == 0):
+                numbers[metric] = statistics.median(row["samples_ts"])
         return numbers
 
     def server_command(self, measurement: Measurement, port: int) -> tuple[str, ...]:

@@ -186,16 +186,12 @@ fn rows(criterion: &mut Criterion) {
     let mut backend = backend();
     let mut group = criterion.benchmark_group("rows");
     for num_rows in [1, 512] {
-        let x = backend.buffer(num_rows * 2 * 4864).unwrap();
-        let mut out = backend.buffer(num_rows * 4864).unwrap();
+        let x = backend.buffer(num_rows * 896).unwrap();
+        let mut out = backend.buffer(num_rows * 896).unwrap();
         let weight = backend.vector(&[1.0; 896]).unwrap();
         group.throughput(Throughput::Elements((num_rows * 896) as u64));
         group.bench_function(BenchmarkId::new("rms_norm/896", num_rows), |bencher| {
             bencher.iter(|| backend.rms_norm(num_rows, &x, &weight, 1e-6, &mut out).unwrap());
-        });
-        group.throughput(Throughput::Elements((num_rows * 4864) as u64));
-        group.bench_function(BenchmarkId::new("silu_mul/4864", num_rows), |bencher| {
-            bencher.iter(|| backend.silu_mul(num_rows, 4864, &x, &mut out).unwrap());
         });
     }
     group.finish();

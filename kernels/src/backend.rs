@@ -285,7 +285,7 @@ pub trait Backend: Send + 'static {
     ) -> Result<Self::Step, BackendError>;
 
     // The step. Order of a layer: rms_norm, linear (QKV), rope_and_cache_write, attention, linear_add (O),
-    // rms_norm, linear (gate-up), silu_mul, linear_add (down).
+    // rms_norm, linear_silu_mul (gate and up), linear_add (down).
 
     /// Brings a step's metadata to the device.
     ///
@@ -346,6 +346,19 @@ pub trait Backend: Send + 'static {
         residual: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
+    /// `out = silu(x Gᵀ) * (x Uᵀ)`, the gated half of an MLP; `x` `[num_rows, cols]`, gate and up `[rows, cols]`, `out`
+    /// `[num_rows, rows]`. Accumulates in f32.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn linear_silu_mul(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        gate_up: (&Self::Matrix, &Self::Matrix),
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
     /// Rotates queries in place and writes rotated keys and plain values into their slots.
     /// `qkv` `[num_tokens, qkv_width]`, halves rotated against each other (`rotate_half`, as in Qwen and Llama).
     ///
@@ -371,18 +384,6 @@ pub trait Backend: Send + 'static {
         shape: &AttentionShape,
         qkv: &Self::Buffer,
         cache: &Self::LayerCache,
-        out: &mut Self::Buffer,
-    ) -> Result<(), BackendError>;
-
-    /// `out = silu(gate) * up`; `gate_up` `[num_rows, 2 * width]` with the gate first, `out` `[num_rows, width]`.
-    ///
-    /// # Errors
-    /// [`BackendError::Shape`].
-    fn silu_mul(
-        &mut self,
-        num_rows: usize,
-        width: usize,
-        gate_up: &Self::Buffer,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 

@@ -89,6 +89,16 @@ impl Check {
         Ok((rows, first.cols))
     }
 
+    /// Gate and up must be of one shape, `(rows, cols)`.
+    pub(crate) fn same_shape(
+        self,
+        gate: (usize, usize),
+        up: (usize, usize),
+    ) -> Result<(), BackendError> {
+        self.equal("rows of `up`", up.0, gate.0)?;
+        self.equal("columns of `up`", up.1, gate.1)
+    }
+
     /// The shape must be one that attention can compute.
     pub(crate) fn attention_shape(self, shape: &AttentionShape) -> Result<(), BackendError> {
         let AttentionShape { num_heads, num_kv_heads, head_dim, block_size, .. } = *shape;
@@ -119,8 +129,11 @@ impl Check {
         self.equal("`num_kv_heads` of the cache", cache.num_kv_heads, shape.num_kv_heads)?;
         self.equal("`head_dim` of the cache", cache.head_dim, shape.head_dim)?;
         self.equal("`block_size` of the cache", cache.block_size, shape.block_size)?;
-        let (have, asked) = (cache.kv_dtype.num_bytes(), shape.kv_dtype.num_bytes());
-        self.equal("bytes of an element of the cache", have, asked)
+        if cache.kv_dtype != shape.kv_dtype {
+            let (asked, got) = (shape.kv_dtype.name(), cache.kv_dtype.name());
+            return self.refuse(format!("elements of the cache must be {asked}, got {got}"));
+        }
+        Ok(())
     }
 
     /// Every token must have a rotation and a slot.

@@ -225,6 +225,26 @@ impl Backend for ReferenceBackend {
         Ok(())
     }
 
+    fn linear_silu_mul(
+        &mut self,
+        num_rows: usize,
+        x: &Vec<f32>,
+        (gate, up): (&ReferenceMatrix, &ReferenceMatrix),
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("linear_silu_mul");
+        check.same_shape((gate.rows, gate.cols), (up.rows, up.cols))?;
+        check.holds("x", x.len(), num_rows, gate.cols)?;
+        check.holds("out", out.len(), num_rows, gate.rows)?;
+        for row in 0..num_rows {
+            for feature in 0..gate.rows {
+                let sums = (product(x, row, gate, feature), product(x, row, up, feature));
+                out[row * gate.rows + feature] = (sums.0 / (1.0 + (-sums.0).exp()) * sums.1) as f32;
+            }
+        }
+        Ok(())
+    }
+
     fn rope_and_cache_write(
         &mut self,
         step: &HostStep,
@@ -295,27 +315,6 @@ impl Backend for ReferenceBackend {
                         &mut out[token * out_width + head * shape.head_dim..][..shape.head_dim];
                     attend(query, &slots, head / group, shape.scale, cache, out);
                 }
-            }
-        }
-        Ok(())
-    }
-
-    fn silu_mul(
-        &mut self,
-        num_rows: usize,
-        width: usize,
-        gate_up: &Vec<f32>,
-        out: &mut Vec<f32>,
-    ) -> Result<(), BackendError> {
-        let check = Check("silu_mul");
-        check.holds("gate_up", gate_up.len(), num_rows, width.saturating_mul(2))?;
-        check.holds("out", out.len(), num_rows, width)?;
-        for row in 0..num_rows {
-            let (gate, up) = gate_up[row * 2 * width..(row + 1) * 2 * width].split_at(width);
-            let out = &mut out[row * width..(row + 1) * width];
-            for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                let gate = f64::from(gate);
-                *out = (gate / (1.0 + (-gate).exp()) * f64::from(up)) as f32;
             }
         }
         Ok(())

@@ -49,7 +49,8 @@ struct Model {
     table: <CpuBackend as Backend>::Matrix,
     qkv: <CpuBackend as Backend>::Matrix,
     out: <CpuBackend as Backend>::Matrix,
-    gate_up: <CpuBackend as Backend>::Matrix,
+    gate: <CpuBackend as Backend>::Matrix,
+    up: <CpuBackend as Backend>::Matrix,
     down: <CpuBackend as Backend>::Matrix,
     norm: <CpuBackend as Backend>::Vector,
     rope: <CpuBackend as Backend>::RopeTable,
@@ -86,14 +87,13 @@ fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepI
     backend.attention(step, &SHAPE, wide, cache, narrow).unwrap();
     backend.linear_add(num_tokens, narrow, &model.out, residual).unwrap();
     backend.rms_norm(num_tokens, residual, &model.norm, 1e-6, normed).unwrap();
-    backend.linear(num_tokens, normed, &model.gate_up, None, wide).unwrap();
-    backend.silu_mul(num_tokens, INTERMEDIATE, wide, narrow).unwrap();
+    backend.linear_silu_mul(num_tokens, normed, (&model.gate, &model.up), narrow).unwrap();
     backend.linear_add(num_tokens, narrow, &model.down, residual).unwrap();
     backend.gather_logit_rows(step, HIDDEN, residual, normed).unwrap();
     backend.linear(input.logit_rows.len(), normed, &model.table, None, logits).unwrap();
 }
 
-/// How the five matrices are stored: as plain numbers, and as integers.
+/// How the matrices are stored, gate and up as the fourth and the first: as plain numbers, and as integers.
 const FORMATS: [[(DType, WeightFormat); 5]; 2] = [
     [
         (DType::Bf16, WeightFormat::Stored),
@@ -124,7 +124,8 @@ fn a_step_allocates_nothing() {
             table: matrix(&mut backend, VOCABULARY, HIDDEN, formats[0]),
             qkv: matrix(&mut backend, SHAPE.qkv_width(), HIDDEN, formats[1]),
             out: matrix(&mut backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, formats[2]),
-            gate_up: matrix(&mut backend, 2 * INTERMEDIATE, HIDDEN, formats[3]),
+            gate: matrix(&mut backend, INTERMEDIATE, HIDDEN, formats[3]),
+            up: matrix(&mut backend, INTERMEDIATE, HIDDEN, formats[0]),
             down: matrix(&mut backend, HIDDEN, INTERMEDIATE, formats[4]),
             norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
             rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
@@ -135,7 +136,7 @@ fn a_step_allocates_nothing() {
             step: backend.step(200, 2, 16).unwrap(),
             residual: backend.buffer(200 * HIDDEN).unwrap(),
             normed: backend.buffer(200 * HIDDEN).unwrap(),
-            wide: backend.buffer(200 * 2 * INTERMEDIATE).unwrap(),
+            wide: backend.buffer(200 * SHAPE.qkv_width()).unwrap(),
             narrow: backend.buffer(200 * INTERMEDIATE).unwrap(),
             logits: backend.buffer(2 * VOCABULARY).unwrap(),
         };

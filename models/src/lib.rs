@@ -28,14 +28,11 @@ pub use config::DecoderSpec;
 pub use error::ModelError;
 pub use kernels::{
     backend::{DType, WeightFormat},
-    cpu::{
-        SimdTier,
-        bandwidth::{BandwidthError, ReadStream},
-    },
+    cpu::{SimdTier, bandwidth::ReadStream},
     metadata::{KvDType, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
-pub use load::{Device, LoadOptions, load, load_weights, weight_bytes};
+pub use load::{Device, LoadOptions, WeightFootprint, load, load_weights, weight_footprint};
 pub use shapes::{shape, shape_names};
 pub use source::{Source, open_weights, read_spec, tokenizer_json};
 pub use weights::{Progress, random_weights};

@@ -1,7 +1,9 @@
 //! From a place to a running model: reads the configuration, opens the weights, picks the backend.
 
+use std::collections::BTreeSet;
+
 use kernels::{
-    backend::{Backend, MatrixData, WeightFormat},
+    backend::{Backend, DType, MatrixData, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
     metadata::KvDType,
     reference::ReferenceBackend,
@@ -89,34 +91,57 @@ pub fn load_weights(
     }
 }
 
-/// Returns the memory that the weights take once loaded on the CPU, by the element types that are stored.
+/// What the weights of a model are once they are loaded on the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightFootprint {
+    /// Memory that they take, in bytes.
+    pub num_bytes: u64,
+    /// What a step reads of it, in bytes: all but an embedding that is not the head too.
+    pub step_bytes: u64,
+    /// Types of the matrices, each once, by name: those stored, or what the format makes of them.
+    pub types: BTreeSet<&'static str>,
+}
+
+/// Returns what the weights will be, from the headers of their files.
 ///
 /// # Errors
 /// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec.
-///
-/// # Units
-/// bytes
-pub fn weight_bytes(
+pub fn weight_footprint(
     spec: &DecoderSpec,
     weights: &Weights,
     format: WeightFormat,
-) -> Result<u64, ModelError> {
+) -> Result<WeightFootprint, ModelError> {
     let plan = weights.plan(spec)?;
     weights.check(&plan)?;
-    let mut num_bytes = 0;
+    let (mut num_bytes, mut unread_bytes, mut types) = (0, 0, BTreeSet::new());
     for matrix in plan.matrices() {
         let mut parts = Vec::with_capacity(matrix.len());
         for part in matrix {
             let (rows, cols) = (part.shape[0], part.shape[1]);
             let (_, dtype) = weights.find(part)?;
+            types.insert(type_name(dtype, format));
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
-        num_bytes += CpuBackend::matrix_bytes(&parts, format);
+        let matrix_bytes = CpuBackend::matrix_bytes(&parts, format);
+        num_bytes += matrix_bytes;
+        if plan.head.is_some() && *matrix == [plan.embedding.clone()] {
+            unread_bytes = matrix_bytes;
+        }
     }
     // Norms and biases are f32 whatever they were.
     let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
     let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
-    Ok(num_bytes + (num_in_vectors * size_of::<f32>()) as u64)
+    num_bytes += (num_in_vectors * size_of::<f32>()) as u64;
+    Ok(WeightFootprint { num_bytes, step_bytes: num_bytes - unread_bytes, types })
+}
+
+fn type_name(stored: DType, format: WeightFormat) -> &'static str {
+    match format {
+        WeightFormat::F32 => DType::F32.name(),
+        WeightFormat::Int8 if !stored.is_blocks() => "int8",
+        // What is in blocks has its codes already.
+        WeightFormat::Stored | WeightFormat::Int8 => stored.name(),
+    }
 }
 
 fn build<B: Backend>(

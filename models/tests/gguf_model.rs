@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use models::{
     DecoderSpec, Device, LoadOptions, ModelError, Source, WeightFormat, load, open_weights,
-    read_spec, tokenizer_json, weight_bytes,
+    read_spec, tokenizer_json, weight_footprint,
     weights::{TensorSpec, Weights},
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -341,26 +341,41 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
     let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
     let num_in_matrices = plan.num_parameters() - num_in_vectors as u64;
     let vector_bytes = 4 * num_in_vectors as u64;
-    let bytes =
-        |source, format| weight_bytes(&spec, &open_weights(source).unwrap(), format).unwrap();
+    let footprint =
+        |source, format| weight_footprint(&spec, &open_weights(source).unwrap(), format).unwrap();
     let zeros =
         |rows: usize, cols: usize, kind, per_256| (kind, vec![0; rows * cols / 256 * per_256]);
     let q8 = file("bytes-q8", &gguf_writer::demo(&|rows, cols, _| zeros(rows, cols, 8, 8 * 34)));
     let q4 = file("bytes-q4", &gguf_writer::demo(&|rows, cols, _| zeros(rows, cols, 12, 144)));
     let rows = [
-        (Source::Demo, WeightFormat::Stored, num_in_matrices * 2),
-        (Source::Demo, WeightFormat::F32, num_in_matrices * 4),
-        (Source::Demo, WeightFormat::Int8, num_in_matrices * 17 / 16),
-        (Source::Directory(&q8), WeightFormat::Stored, num_in_matrices * 34 / 32),
-        (Source::Directory(&q8), WeightFormat::F32, num_in_matrices * 4),
+        (Source::Demo, WeightFormat::Stored, num_in_matrices * 2, "bf16"),
+        (Source::Demo, WeightFormat::F32, num_in_matrices * 4, "f32"),
+        (Source::Demo, WeightFormat::Int8, num_in_matrices * 17 / 16, "int8"),
+        (Source::Directory(&q8), WeightFormat::Stored, num_in_matrices * 34 / 32, "q8_0"),
+        (Source::Directory(&q8), WeightFormat::F32, num_in_matrices * 4, "f32"),
         // A scale and a minimum for each 32 in half precision, where the file has six bits for either.
-        (Source::Directory(&q4), WeightFormat::Stored, num_in_matrices * (16 + 4) / 32),
+        (Source::Directory(&q4), WeightFormat::Stored, num_in_matrices * (16 + 4) / 32, "q4_k"),
+        // Blocks keep their codes.
+        (Source::Directory(&q4), WeightFormat::Int8, num_in_matrices * (16 + 4) / 32, "q4_k"),
     ];
-    for (source, format, expected) in rows {
-        assert_eq!(bytes(source, format), expected + vector_bytes, "{source:?} {format:?}");
+    for (source, format, expected, name) in rows {
+        let found = footprint(source, format);
+        assert_eq!(found.num_bytes, expected + vector_bytes, "{source:?} {format:?}");
+        // The demo's embedding is its head.
+        assert_eq!(found.step_bytes, found.num_bytes);
+        assert_eq!(found.types.into_iter().collect::<Vec<_>>(), [name]);
     }
+    let shape = models::shape("qwen2.5-coder-7b").unwrap();
+    let untied = DecoderSpec { num_layers: 1, windows: vec![None], hidden_size: 64, ..shape };
+    let untied =
+        DecoderSpec { num_heads: 2, num_kv_heads: 1, head_dim: 32, ffn_size: 96, ..untied };
+    let untied = DecoderSpec { vocab_size: 160, ..untied };
+    let weights = models::random_weights(&untied, 1).unwrap();
+    let found = weight_footprint(&untied, &weights, WeightFormat::Stored).unwrap();
+    assert_eq!(found.num_bytes - found.step_bytes, 160 * 64 * 2);
     let other = DecoderSpec { ffn_size: 512, ..spec };
-    let error = weight_bytes(&other, &open_weights(Source::Demo).unwrap(), WeightFormat::Stored);
+    let error =
+        weight_footprint(&other, &open_weights(Source::Demo).unwrap(), WeightFormat::Stored);
     assert!(matches!(error, Err(ModelError::Weights(_))));
 }
 

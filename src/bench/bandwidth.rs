@@ -1,11 +1,12 @@
 //! The memory by itself: how fast it is read, by how many threads.
 
+use models::ReadStream;
 use serde::Serialize;
 
-use crate::bench::{Watch, engine::model::Stream, statistics::Spread};
+use crate::bench::{Watch, statistics::Spread};
 
 /// Readings of each number of threads.
-pub const NUM_READINGS: usize = 7;
+const NUM_READINGS: usize = 7;
 
 /// Everything that `lacuna bench bandwidth` says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,7 +46,7 @@ pub fn measure(
     num_bytes: usize,
     watch: &mut dyn Watch,
 ) -> Result<Option<BandwidthResult>, BandwidthError> {
-    let mut stream = Stream::new(num_threads, num_bytes).map_err(|source| BandwidthError {
+    let mut stream = ReadStream::new(num_threads, num_bytes).map_err(|source| BandwidthError {
         num_threads,
         num_bytes,
         source: source.into(),

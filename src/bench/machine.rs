@@ -37,7 +37,7 @@ impl Machine {
 /// Memory that a process takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessMemory {
-    /// Most so far, files that are mapped included.
+    /// Most so far, or since [`forget_peak`], files that are mapped included.
     pub peak_bytes: Option<u64>,
     /// Now.
     pub resident_bytes: Option<u64>,
@@ -52,6 +52,12 @@ impl ProcessMemory {
             resident_bytes: kib_line(&status, "VmRSS:"),
         }
     }
+}
+
+/// Lets the peak begin anew, at what this process takes now; where the system cannot, it stays.
+pub fn forget_peak() {
+    // Linux's word for "reset the peak resident set size".
+    let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<&str> {
@@ -88,6 +94,11 @@ mod tests {
         if cfg!(target_os = "linux") {
             let memory = ProcessMemory::here();
             assert!(memory.peak_bytes.unwrap() >= memory.resident_bytes.unwrap());
+            let large = std::hint::black_box(vec![1_u8; 256 << 20]);
+            let peak = ProcessMemory::here().peak_bytes.unwrap();
+            drop(large);
+            forget_peak();
+            assert!(ProcessMemory::here().peak_bytes.unwrap() < peak - (128 << 20));
         }
     }
 }

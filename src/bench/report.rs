@@ -35,7 +35,7 @@ pub struct Run {
     pub is_complete: bool,
     /// Where the client, or the engine, ran.
     pub machine: Machine,
-    /// The widest vector instructions that the kernels use here.
+    /// The vector instructions that computed; where nothing was computed here, the widest that the kernels would use.
     pub simd: String,
 }
 

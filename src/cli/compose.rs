@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use models::{
     DecoderSpec, Device, KvCacheSize, KvDType, LoadOptions, Progress, SimdTier, Source,
-    WeightFormat, load_weights, open_weights, read_spec, tokenizer_json, weight_bytes,
+    WeightFormat, load_weights, open_weights, read_spec, tokenizer_json, weight_footprint,
     weights::Weights,
 };
 use tracing::{info, warn};
@@ -215,15 +215,22 @@ pub(super) fn load_options(
     };
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
-    let weight_bytes =
-        weight_bytes(spec, weights, weight_format).context("cannot load the model")?;
+    let footprint =
+        weight_footprint(spec, weights, weight_format).context("cannot load the model")?;
+    if weight_format == WeightFormat::Int8 && !footprint.types.contains("int8") {
+        let types: Vec<&str> = footprint.types.iter().copied().collect();
+        tracing::warn!(
+            weights = types.join("+"),
+            "`model.quantize` changes nothing: the file's matrices are integers already"
+        );
+    }
     let demand = CacheDemand {
         kv_cache_bytes: config.engine.kv_cache_bytes,
         block_size: config.engine.block_size,
         kv_dtype,
         context_tokens: context_tokens_max.unwrap_or(own).min(own),
         num_seqs_max: config.engine.num_seqs_max,
-        weight_bytes,
+        weight_bytes: footprint.num_bytes,
     };
     Ok(LoadOptions {
         device: match config.model.device {
@@ -240,7 +247,7 @@ pub(super) fn load_options(
         max_num_logit_rows: config.engine.num_seqs_max,
         context_tokens_max,
         num_threads: config.engine.num_threads,
-        simd: config.engine.cpu_simd.map(simd_tier).transpose()?,
+        simd: Some(simd_tier(config)?),
     })
 }
 
@@ -249,13 +256,14 @@ pub(super) fn num_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Returns the instruction set that was asked for, if the machine has it.
-fn simd_tier(choice: SimdChoice) -> anyhow::Result<SimdTier> {
-    let tier = match choice {
-        SimdChoice::Avx512Bf16 => SimdTier::Avx512Bf16,
-        SimdChoice::Avx512 => SimdTier::Avx512,
-        SimdChoice::Avx2 => SimdTier::Avx2,
-        SimdChoice::Scalar => SimdTier::Scalar,
+/// Returns the instruction set that was asked for, if the machine has it, else the fastest of the machine.
+pub(super) fn simd_tier(config: &Config) -> anyhow::Result<SimdTier> {
+    let tier = match config.engine.cpu_simd {
+        None => SimdTier::fastest(),
+        Some(SimdChoice::Avx512Bf16) => SimdTier::Avx512Bf16,
+        Some(SimdChoice::Avx512) => SimdTier::Avx512,
+        Some(SimdChoice::Avx2) => SimdTier::Avx2,
+        Some(SimdChoice::Scalar) => SimdTier::Scalar,
     };
     if !tier.is_available() {
         let fastest = SimdTier::fastest();

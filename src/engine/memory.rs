@@ -24,6 +24,19 @@ pub enum MemoryError {
         /// What there is.
         free_bytes: u64,
     },
+    /// The cache that was asked for would not fit beside the weights.
+    #[error(
+        "the weights take {weight_bytes} bytes once loaded and `engine.kv_cache_memory` asks for {kv_cache_bytes}, and \
+         {free_bytes} are free; lower it, or set it to \"auto\""
+    )]
+    CacheDoesNotFit {
+        /// What the weights take.
+        weight_bytes: u64,
+        /// What was asked for.
+        kv_cache_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
     /// Not one sequence of the model's context would fit.
     #[error(
         "a KV cache of {kv_cache_bytes} bytes holds {num_tokens} tokens, and the context has {context_tokens}; \
@@ -62,20 +75,25 @@ pub struct CacheDemand {
 /// would be killed without a word, half-way.
 ///
 /// # Errors
-/// [`MemoryError::WeightsDoNotFit`], [`MemoryError::ContextDoesNotFit`].
+/// [`MemoryError`].
 pub fn plan_num_blocks(
     spec: &DecoderSpec,
     demand: &CacheDemand,
     free_bytes: u64,
 ) -> Result<usize, MemoryError> {
-    if demand.weight_bytes > free_bytes {
-        let weight_bytes = demand.weight_bytes;
+    let weight_bytes = demand.weight_bytes;
+    if weight_bytes > free_bytes {
         return Err(MemoryError::WeightsDoNotFit { weight_bytes, free_bytes });
+    }
+    if let Some(kv_cache_bytes) = demand.kv_cache_bytes
+        && weight_bytes.saturating_add(kv_cache_bytes) > free_bytes
+    {
+        return Err(MemoryError::CacheDoesNotFit { weight_bytes, kv_cache_bytes, free_bytes });
     }
     let block_bytes = kv_bytes_per_block(spec, demand.block_size, demand.kv_dtype);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
-    let share = (free_bytes.saturating_sub(demand.weight_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
+    let share = ((free_bytes - weight_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
     let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(share));
     let num_blocks = kv_cache_bytes / block_bytes;
     if num_blocks < blocks_per_seq {
@@ -110,7 +128,12 @@ mod tests {
         let asked = |kv_cache_bytes| CacheDemand { kv_cache_bytes, ..demand };
         assert_eq!(plan_num_blocks(&spec, &demand, 1 << 40), Ok(40));
         assert_eq!(plan_num_blocks(&spec, &demand, 1000 + 40 * block_bytes), Ok(20));
-        assert_eq!(plan_num_blocks(&spec, &asked(Some(99 * block_bytes + 1)), 1000), Ok(99));
+        let some = 99 * block_bytes + 1;
+        assert_eq!(plan_num_blocks(&spec, &asked(Some(some)), 1000 + some), Ok(99));
+        let error = plan_num_blocks(&spec, &asked(Some(some)), 999 + some).unwrap_err();
+        assert!(
+            matches!(error, MemoryError::CacheDoesNotFit { kv_cache_bytes, .. } if kv_cache_bytes == some)
+        );
         let error = plan_num_blocks(&spec, &asked(Some(9 * block_bytes)), 1 << 40).unwrap_err();
         let MemoryError::ContextDoesNotFit { num_tokens, needed_bytes, .. } = error else {
             panic!("{error}")

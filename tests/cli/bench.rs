@@ -65,6 +65,14 @@ fn random_weights_compute_like_others_and_tables_fit_a_terminal() {
     assert_eq!(report["result"]["model"]["weight_format"], "int8");
     let command = report["run"]["command"].as_str().unwrap();
     assert!(command.ends_with("--threads 1 --quantize int8"), "{command}");
+
+    let slow = ["--cpu-simd", "scalar", "--kv-cache-dtype", "f32", "--format", "json"];
+    let run = bench(&[&arguments[..], &few, &slow].concat());
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["run"]["simd"], "scalar");
+    assert_eq!(report["result"]["model"]["kv_cache_dtype"], "f32");
+    let command = report["run"]["command"].as_str().unwrap();
+    assert!(command.ends_with(" --kv-cache-dtype f32 --cpu-simd scalar"), "{command}");
 }
 
 #[test]

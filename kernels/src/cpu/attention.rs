@@ -10,7 +10,7 @@
 //! batched is alone. Lanes outside what a row sees are overwritten, not multiplied by zero: a NaN there stays there.
 //!
 //! # Limit
-//! Decode: memory, an element of key or value a multiply-add of each query head of the group; the next block is asked for
+//! Decode: memory, an element of key or value a multiply-add of each query head of the group; the next tile is asked for
 //! while one is read, for blocks lie anywhere. Prefill: FMA; per tile of
 //! positions a row spends `2 * head_dim` FMAs a position and one exponential.
 
@@ -117,9 +117,10 @@ struct ContextTile<'a, E> {
     len: usize,
     keys: &'a [[E; TILE]],
     values: &'a [[E; TILE]],
-    /// The keys and values of the next block.
-    next: &'a [[[E; TILE]; 2]],
 }
+
+/// A tile to compute, and the one that follows it.
+type Contexts<'a, E> = (&'a ContextTile<'a, E>, Option<&'a ContextTile<'a, E>>);
 
 impl<E: CacheElement> Kernel for HeadTile<'_, E> {
     type Output = ();
@@ -127,7 +128,7 @@ impl<E: CacheElement> Kernel for HeadTile<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let group = self.attention.group();
-        let num_rows = self.tile.rows.len() * group;
+        let num_rows = self.tile.rows().len() * group;
         let mut start = 0;
         while start < num_rows {
             let end = num_rows.min(start + ROWS_MAX);
@@ -141,40 +142,45 @@ impl<'a, E: CacheElement> HeadTile<'a, E> {
     /// Computes some of the task's rows, which count token by token and head by head.
     #[inline(always)]
     fn rows<S: Simd>(&mut self, simd: S, range: Range<usize>) {
-        let Attention { step, shape, cache, .. } = self.attention;
-        let (layout, kv_head) = (cache.layout, self.tile.column_index);
-        let blocks = step.host().sequence(step.query_seq(self.tile.row_index)).blocks;
+        let shape = self.attention.shape;
         let mut rows = [Row { token: 0, head: 0, query: &[], first: 0, end: 0 }; ROWS_MAX];
         let rows = &mut rows[..range.len()];
         for (row, index) in rows.iter_mut().zip(range) {
             *row = self.row(index);
         }
         // Rows ascend by token, so the first sees furthest back and the last furthest on.
-        let (first, end) = (rows[0].first, rows[rows.len() - 1].end);
-        let mut running = Running::new(layout.padded_dim());
-        let seen_blocks = &blocks[..end.div_ceil(shape.block_size)];
-        for block_index in first / shape.block_size..seen_blocks.len() {
-            let head = layout.head(self.slots, blocks[block_index] as usize, kv_head);
-            let next = seen_blocks.get(block_index + 1).map_or(&[][..], |&block| {
-                layout.head(self.slots, block as usize, kv_head).as_chunks().0.as_chunks().0
-            });
-            for offset in (0..shape.block_size).step_by(TILE) {
-                let start = block_index * shape.block_size + offset;
-                let len = TILE.min(shape.block_size - offset);
-                if start >= end || start + len <= first {
-                    continue;
-                }
-                let context = ContextTile {
-                    start,
-                    len,
-                    keys: head[layout.key_tile(offset / TILE)].as_chunks().0,
-                    values: head[layout.value(offset).start..].as_chunks().0,
-                    next,
-                };
-                running.visit(simd, rows, &context, shape.scale);
-            }
+        let (first, last) = (rows[0].first, rows[rows.len() - 1].end - 1);
+        let tile_of = |position: usize| {
+            let (block, offset) = (position / shape.block_size, position % shape.block_size);
+            block * shape.block_size.div_ceil(TILE) + offset / TILE
+        };
+        let (first, last) = (tile_of(first), tile_of(last));
+        let mut running = Running::new(self.attention.cache.layout.padded_dim());
+        let mut context = self.context(first);
+        for tile in first..last {
+            let next = self.context(tile + 1);
+            running.visit(simd, rows, (&context, Some(&next)), shape.scale);
+            context = next;
         }
+        running.visit(simd, rows, (&context, None), shape.scale);
         self.finish(simd, rows, &mut running);
+    }
+
+    /// Returns a tile of the task's sequence and head; tiles count through all blocks.
+    #[inline(always)]
+    fn context(&self, tile: usize) -> ContextTile<'a, E> {
+        let Attention { step, shape, cache, .. } = self.attention;
+        let tiles_per_block = shape.block_size.div_ceil(TILE);
+        let (index, tile) = (tile / tiles_per_block, tile % tiles_per_block);
+        let block = step.host().sequence(step.query_seq(self.tile.row_index())).blocks[index];
+        let head = cache.layout.head(self.slots, block as usize, self.tile.column_index());
+        let offset = tile * TILE;
+        ContextTile {
+            start: index * shape.block_size + offset,
+            len: TILE.min(shape.block_size - offset),
+            keys: head[cache.layout.key_tile(tile)].as_chunks().0,
+            values: head[cache.layout.value(offset).start..].as_chunks().0,
+        }
     }
 
     /// Returns the row of an index within the task.
@@ -182,12 +188,12 @@ impl<'a, E: CacheElement> HeadTile<'a, E> {
     fn row(&self, index: usize) -> Row<'a> {
         let Attention { step, shape, .. } = self.attention;
         let group = self.attention.group();
-        let (token, head) = (self.tile.rows.start + index / group, index % group);
+        let (token, head) = (self.tile.rows().start + index / group, index % group);
         let position = step.host().positions()[token] as usize;
         Row {
             token,
             head,
-            query: self.attention.query(token, self.tile.column_index * group + head),
+            query: self.attention.query(token, self.tile.column_index() * group + head),
             first: shape.first_visible(position),
             end: position + 1,
         }
@@ -225,24 +231,25 @@ impl Running {
         &mut self.out[index * self.padded_dim..(index + 1) * self.padded_dim]
     }
 
-    /// Takes a tile of positions into every row.
+    /// Takes a tile of positions into every row. The first rows that read it ask for what comes next.
     #[inline(always)]
     fn visit<S: Simd, E: CacheElement>(
         &mut self,
         simd: S,
         rows: &[Row<'_>],
-        context: &ContextTile<'_, E>,
+        (context, mut next): Contexts<'_, E>,
         scale: f32,
     ) {
         let (quads, rest) = rows.as_chunks::<MR_MAX>();
         for (index, quad) in quads.iter().enumerate() {
-            self.visit_rows::<S, E, MR_MAX>(simd, quad, index * MR_MAX, context, scale);
+            let contexts = (context, next.take());
+            self.visit_rows::<S, E, MR_MAX>(simd, quad, index * MR_MAX, contexts, scale);
         }
-        let index = quads.len() * MR_MAX;
+        let (index, contexts) = (quads.len() * MR_MAX, (context, next));
         match *rest {
-            [a, b, c] => self.visit_rows::<S, E, 3>(simd, &[a, b, c], index, context, scale),
-            [a, b] => self.visit_rows::<S, E, 2>(simd, &[a, b], index, context, scale),
-            [a] => self.visit_rows::<S, E, 1>(simd, &[a], index, context, scale),
+            [a, b, c] => self.visit_rows::<S, E, 3>(simd, &[a, b, c], index, contexts, scale),
+            [a, b] => self.visit_rows::<S, E, 2>(simd, &[a, b], index, contexts, scale),
+            [a] => self.visit_rows::<S, E, 1>(simd, &[a], index, contexts, scale),
             _ => {}
         }
     }
@@ -253,11 +260,11 @@ impl Running {
         simd: S,
         rows: &[Row<'_>; MR],
         first_row: usize,
-        context: &ContextTile<'_, E>,
+        (context, next): Contexts<'_, E>,
         scale: f32,
     ) {
         // [rows, positions], scores at first
-        let mut weights = scores::<S, E, MR>(simd, rows, context, scale);
+        let mut weights = scores::<S, E, MR>(simd, rows, (context, next), scale);
         let mut seen = [Seen { first: 0, end: 0 }; MR];
         let mut is_same = true;
         for m in 0..MR {
@@ -367,10 +374,9 @@ impl<E> ContextTile<'_, E> {
 fn scores<S: Simd, E: CacheElement, const MR: usize>(
     simd: S,
     rows: &[Row<'_>; MR],
-    context: &ContextTile<'_, E>,
+    (ContextTile { keys, .. }, next): Contexts<'_, E>,
     scale: f32,
 ) -> [[f32; TILE]; MR] {
-    let keys = context.keys;
     let num_vectors = TILE / S::LANES;
     let mut queries: [&[f32]; MR] = [&[]; MR];
     for m in 0..MR {
@@ -378,11 +384,13 @@ fn scores<S: Simd, E: CacheElement, const MR: usize>(
     }
     let mut sums = [[simd.zero(); TILE_VECTORS_MAX]; MR];
     for (element, key) in keys.iter().enumerate() {
-        // As many elements of the next block as were read of this one: a cache line, or two in f32.
-        if let Some([first, second]) = context.next.get(element) {
-            simd.prefetch(first);
-            if size_of_val(first) == CACHE_LINE {
-                simd.prefetch(second);
+        if let Some(next) = next
+            && element.is_multiple_of(CACHE_LINE / size_of::<[E; TILE]>())
+        {
+            for elements in [next.keys, next.values] {
+                if let Some(line) = elements.get(element) {
+                    simd.prefetch(line);
+                }
             }
         }
         let mut loaded = [simd.zero(); TILE_VECTORS_MAX];

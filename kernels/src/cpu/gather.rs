@@ -7,7 +7,7 @@ use crate::cpu::pool::Pool;
 /// Writes the rows of `table` named by `ids` to `out`, `[ids.len(), table.cols]`.
 pub(crate) fn embed(pool: &mut Pool, ids: &[u32], table: &CpuMatrix, out: &mut [f32]) {
     Grid::of_rows(ids.len(), table.cols).for_each_tile(pool, out, &|mut tile| {
-        for row in tile.rows.clone() {
+        for row in tile.rows() {
             table.widen_row(ids[row] as usize, tile.row(row));
         }
     });

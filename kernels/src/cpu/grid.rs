@@ -118,20 +118,50 @@ unsafe impl<T: Send> Sync for MatrixPointer<T> {}
 
 /// A task's part of the matrix.
 pub(crate) struct Tile<'a, T = f32> {
-    /// Index of the tile from above.
-    pub(crate) row_index: usize,
-    /// Index of the tile from the left.
-    pub(crate) column_index: usize,
-    /// The matrix's rows that are its own.
-    pub(crate) rows: Range<usize>,
-    /// The matrix's columns that are its own.
-    pub(crate) columns: Range<usize>,
+    row_index: usize,
+    column_index: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
     width: usize,
     base: *mut T,
     matrix: PhantomData<&'a mut [T]>,
 }
 
 impl<T> Tile<'_, T> {
+    /// Returns the index of the tile from above.
+    #[inline(always)]
+    pub(crate) fn row_index(&self) -> usize {
+        self.row_index
+    }
+
+    /// Returns the index of the tile from the left.
+    #[inline(always)]
+    pub(crate) fn column_index(&self) -> usize {
+        self.column_index
+    }
+
+    /// Returns the matrix's rows that are the tile's own.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// Returns the matrix's columns that are the tile's own.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// Lends the tile itself, to work on it more than once.
+    pub(crate) fn reborrow(&mut self) -> Tile<'_, T> {
+        Tile {
+            rows: self.rows.clone(),
+            columns: self.columns.clone(),
+            matrix: PhantomData,
+            ..*self
+        }
+    }
+
     /// Lends the tile's part of a row, which counts from the matrix's first.
     ///
     /// # Panics
@@ -165,7 +195,7 @@ mod tests {
                 let mut matrix = vec![0.0_f32; 6 * 7 + 1];
                 let grid = Grid { rows, width: 7, tile_width };
                 grid.for_each_tile(&mut Pool::new(3).unwrap(), &mut matrix, &|mut tile| {
-                    for row in tile.rows.clone() {
+                    for row in tile.rows() {
                         for value in tile.row(row) {
                             *value += 1.0;
                         }
@@ -184,7 +214,7 @@ mod tests {
         let grid =
             Grid { rows: RowTiles::Even { num_rows: 2, height: 1 }, width: 1, tile_width: 1 };
         grid.for_each_tile(&mut Pool::new(1).unwrap(), &mut [0.0, 0.0], &|mut tile| {
-            tile.row(tile.rows.end);
+            tile.row(tile.rows().end);
         });
     }
 }

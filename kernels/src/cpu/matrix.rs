@@ -66,10 +66,10 @@ impl CpuMatrix {
             let weights = Weights::Codes(CodePanels::new(pool, parts, rows, cols)?);
             return Ok(Self { rows, cols, weights });
         }
-        let weights = match plain_dtype(parts, format) {
-            DType::Bf16 => Weights::Bf16(Panels::new(pool, parts, rows, cols)?),
-            DType::F16 => Weights::F16(Panels::new(pool, parts, rows, cols)?),
-            _ => Weights::F32(Panels::new(pool, parts, rows, cols)?),
+        let weights = match plain_type(parts, format) {
+            PlainType::F32 => Weights::F32(Panels::new(pool, parts, rows, cols)?),
+            PlainType::Bf16 => Weights::Bf16(Panels::new(pool, parts, rows, cols)?),
+            PlainType::F16 => Weights::F16(Panels::new(pool, parts, rows, cols)?),
         };
         Ok(Self { rows, cols, weights })
     }
@@ -82,7 +82,7 @@ impl CpuMatrix {
             return CodePanels::num_bytes(parts, rows, cols);
         }
         let num_elements = rows.next_multiple_of(PANEL) * cols.next_multiple_of(2);
-        (num_elements * plain_dtype(parts, format).block_bytes()) as u64
+        (num_elements * plain_type(parts, format).num_bytes()) as u64
     }
 
     /// Returns the size of a row with its padding.
@@ -106,13 +106,31 @@ impl CpuMatrix {
     }
 }
 
+/// The types that panels of plain numbers have.
+#[derive(Clone, Copy)]
+enum PlainType {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl PlainType {
+    fn num_bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::Bf16 => size_of::<bf16>(),
+            Self::F16 => size_of::<f16>(),
+        }
+    }
+}
+
 /// Returns the type of parts that do not become integers: their own, or f32, which holds them all.
-fn plain_dtype(parts: &[MatrixData<'_>], format: WeightFormat) -> DType {
-    let Some(first) = parts.first().map(|part| part.dtype) else { return DType::F32 };
-    let is_uniform = parts.iter().all(|part| part.dtype == first);
+fn plain_type(parts: &[MatrixData<'_>], format: WeightFormat) -> PlainType {
+    let are_all = |dtype| parts.iter().all(|part| part.dtype == dtype);
     match format {
-        WeightFormat::Stored if is_uniform && !first.is_blocks() => first,
-        WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => DType::F32,
+        WeightFormat::Stored if are_all(DType::Bf16) => PlainType::Bf16,
+        WeightFormat::Stored if are_all(DType::F16) => PlainType::F16,
+        WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => PlainType::F32,
     }
 }
 

@@ -37,13 +37,14 @@ mod rotary;
 mod simd;
 mod step;
 
+use std::slice::from_ref;
+
 use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
 use crate::checks::Check;
-use crate::cpu::activation::SiluMul;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, Linear, Rounding};
+use crate::cpu::linear::{Epilogue, Linear, Rounding, Term};
 use crate::cpu::matrix::Weights;
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
@@ -128,30 +129,56 @@ impl CpuBackend {
         self.vectors.tier()
     }
 
-    /// Computes a product in the way of its weights and of the tier.
-    fn product(
+    /// Computes products in the way of their weights and of the tier.
+    fn products(
         &mut self,
         check: Check,
         linear: Linear<'_>,
         out: &mut CpuBuffer,
     ) -> Result<(), BackendError> {
+        let rounds = self.vectors.tier().rounds_to_bf16();
+        let way = Way::of(linear.terms[0].matrix, rounds);
+        if linear.terms.iter().any(|term| Way::of(term.matrix, rounds) != way) {
+            // A file may store gate and up in types of different kinds.
+            for term in linear.terms {
+                self.products(check, Linear { terms: from_ref(term), ..linear }, out)?;
+            }
+            return Ok(());
+        }
         let Self { pool, vectors, rounding, quantized } = self;
         let out = out.0.as_mut_slice();
-        match &linear.matrix.weights {
-            Weights::Bf16(panels) if vectors.tier().rounds_to_bf16() => {
-                let cols = linear.matrix.cols;
+        match way {
+            Way::Exact => linear.run(pool, *vectors, out),
+            Way::Rounded => {
+                let cols = linear.terms[0].matrix.cols;
                 let x = &linear.x[..linear.num_rows * cols];
                 let pairs = rounding.round(check, pool, *vectors, x, cols)?;
-                linear.run_rounded(pool, *vectors, (pairs, panels), out);
+                linear.run_rounded(pool, *vectors, pairs, out);
             }
-            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => {
-                linear.run(pool, *vectors, out);
-            }
-            Weights::Codes(panels) => {
-                quantized.run(check, linear, panels, (pool, *vectors), out)?;
-            }
+            Way::Codes => quantized.run(check, linear, (pool, *vectors), out)?,
         }
         Ok(())
+    }
+}
+
+/// How the products of a matrix are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Activations as they are.
+    Exact,
+    /// Activations rounded to bf16.
+    Rounded,
+    /// Activations as codes of eight bits.
+    Codes,
+}
+
+impl Way {
+    fn of(matrix: &CpuMatrix, rounds_to_bf16: bool) -> Self {
+        match matrix.weights {
+            Weights::Bf16(_) if rounds_to_bf16 => Self::Rounded,
+            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => Self::Exact,
+            Weights::Codes(_) => Self::Codes,
+        }
     }
 }
 
@@ -197,12 +224,10 @@ impl Backend for CpuBackend {
         format: WeightFormat,
     ) -> Result<CpuMatrix, BackendError> {
         let matrix = CpuMatrix::new(&mut self.pool, parts, format)?;
-        match &matrix.weights {
-            Weights::Bf16(_) if self.vectors.tier().rounds_to_bf16() => {
-                self.rounding.expect(matrix.cols);
-            }
-            Weights::Codes(panels) => self.quantized.expect(panels),
-            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => {}
+        match (&matrix.weights, Way::of(&matrix, self.vectors.tier().rounds_to_bf16())) {
+            (Weights::Codes(panels), _) => self.quantized.expect(panels),
+            (_, Way::Rounded) => self.rounding.expect(matrix.cols),
+            (_, Way::Exact | Way::Codes) => {}
         }
         Ok(matrix)
     }
@@ -275,7 +300,7 @@ impl Backend for CpuBackend {
         let (vectors, x, weight) = (self.vectors, x.values(), weight.values());
         let out = out.0.as_mut_slice();
         Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
-            for row in tile.rows.clone() {
+            for row in tile.rows() {
                 let x = &x[row * width..(row + 1) * width];
                 vectors.run(RmsNorm { x, weight, eps, out: tile.row(row) });
             }
@@ -298,8 +323,8 @@ impl Backend for CpuBackend {
             check.equal("length of `bias`", bias.len(), matrix.rows)?;
         }
         let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
-        let linear = Linear { num_rows, x: x.values(), matrix, epilogue };
-        self.product(check, linear, out)
+        let terms = [Term { matrix, epilogue }];
+        self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, out)
     }
 
     fn linear_add(
@@ -312,8 +337,26 @@ impl Backend for CpuBackend {
         let check = Check("linear_add");
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
-        let linear = Linear { num_rows, x: x.values(), matrix, epilogue: Epilogue::Add };
-        self.product(check, linear, residual)
+        let terms = [Term { matrix, epilogue: Epilogue::Add }];
+        self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, residual)
+    }
+
+    fn linear_silu_mul(
+        &mut self,
+        num_rows: usize,
+        x: &CpuBuffer,
+        (gate, up): (&CpuMatrix, &CpuMatrix),
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("linear_silu_mul");
+        check.same_shape((gate.rows, gate.cols), (up.rows, up.cols))?;
+        check.holds("x", x.len(), num_rows, gate.cols)?;
+        check.holds("out", out.len(), num_rows, gate.rows)?;
+        let terms = [
+            Term { matrix: gate, epilogue: Epilogue::Store },
+            Term { matrix: up, epilogue: Epilogue::SiluMul },
+        ];
+        self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, out)
     }
 
     fn rope_and_cache_write(
@@ -348,26 +391,6 @@ impl Backend for CpuBackend {
         check.holds("out", out.len(), num_tokens, shape.num_heads * shape.head_dim)?;
         let attention = Attention { step, shape, qkv: qkv.values(), cache };
         attention.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
-        Ok(())
-    }
-
-    fn silu_mul(
-        &mut self,
-        num_rows: usize,
-        width: usize,
-        gate_up: &CpuBuffer,
-        out: &mut CpuBuffer,
-    ) -> Result<(), BackendError> {
-        let check = Check("silu_mul");
-        check.holds("gate_up", gate_up.len(), num_rows, width.saturating_mul(2))?;
-        check.holds("out", out.len(), num_rows, width)?;
-        let (vectors, gate_up, out) = (self.vectors, gate_up.values(), out.0.as_mut_slice());
-        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
-            for row in tile.rows.clone() {
-                let (gate, up) = gate_up[row * 2 * width..(row + 1) * 2 * width].split_at(width);
-                vectors.run(SiluMul { gate, up, out: tile.row(row) });
-            }
-        });
         Ok(())
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn rotate_queries(
     qkv: &mut [f32],
 ) {
     Grid::of_rows(step.num_tokens(), shape.qkv_width()).for_each_tile(pool, qkv, &|mut tile| {
-        for token in tile.rows.clone() {
+        for token in tile.rows() {
             let (cos, sin) = rope.row(step.positions()[token] as usize);
             let queries = &mut tile.row(token)[..shape.num_heads * shape.head_dim];
             for query in queries.chunks_exact_mut(shape.head_dim) {
@@ -74,7 +74,7 @@ impl NewTokens<'_> {
     /// Writes the keys and values of all tokens for the heads of the tile.
     fn write<E: CacheElement>(&self, mut tile: Tile<'_, E>) {
         let Self { shape, layout, .. } = *self;
-        let first_head = tile.columns.start / layout.head_len();
+        let first_head = tile.columns().start / layout.head_len();
         let (mut wide, mut narrow) = ([0.0; HEAD_DIM_MAX], [E::ZERO; HEAD_DIM_MAX]);
         let (wide, narrow) = (&mut wide[..shape.head_dim], &mut narrow[..shape.head_dim]);
         for (token, &slot) in self.step.slot_mapping().iter().enumerate() {

@@ -99,8 +99,9 @@ impl Case {
         self.bias.len()
     }
 
-    /// Runs rows `first..first + num_rows` in one call: plain, with bias, and added to a residual.
-    fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 3] {
+    /// Runs rows `first..first + num_rows` in one call: plain, with bias, added to a residual, and gated by
+    /// themselves.
+    fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 4] {
         let data: Vec<_> = self.parts.iter().map(Part::data).collect();
         let matrix = backend.matrix(&data, self.format).unwrap();
         backend.reserve(num_rows).unwrap();
@@ -115,7 +116,9 @@ impl Case {
         let residual = &self.residual[first * self.rows()..(first + num_rows) * self.rows()];
         let mut added = upload(backend, residual);
         backend.linear_add(num_rows, &x, &matrix, &mut added).unwrap();
-        [plain, biased, added].map(|buffer| download(backend, &buffer, len))
+        let mut gated = poisoned(backend, len);
+        backend.linear_silu_mul(num_rows, &x, (&matrix, &matrix), &mut gated).unwrap();
+        [plain, biased, added, gated].map(|buffer| download(backend, &buffer, len))
     }
 
     /// The norm of what is summed, all outputs together: sums of few terms of either sign may come out near zero, and
@@ -141,10 +144,13 @@ impl Case {
         // Rounding errors of a few outputs may all be large.
         let num_outputs = (self.num_rows * self.rows()).max(1) as f64;
         let limit = limit * (1.0 + 3.0 / num_outputs.sqrt()) * self.norm();
-        let mut first: Option<[Vec<f32>; 3]> = None;
+        // s silu(s) grows at most 2.23 |s| times as fast as s.
+        let greatest = expected[0].iter().fold(0.0, |max: f64, s| max.max(f64::from(s.abs())));
+        let limits = [limit, limit, limit, limit * (1.0 + 2.23 * greatest)];
+        let mut first: Option<[Vec<f32>; 4]> = None;
         for mut backend in cpus() {
             let (got, name) = (self.run(&mut backend, 0, self.num_rows), self.name(&backend));
-            for (got, expected) in got.iter().zip(&expected) {
+            for ((got, expected), limit) in got.iter().zip(&expected).zip(limits) {
                 let distance = distance(got, expected);
                 assert!(distance <= limit, "{name}: off by {distance:.3e}, over {limit:.3e}");
             }

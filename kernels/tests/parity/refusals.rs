@@ -105,10 +105,13 @@ fn check_rows<B: Backend>(backend: &mut B) {
     assert_refused(result, "rms_norm", "`x` must hold 2 rows of 4 values (8), got 7");
     let result = backend.rms_norm(2, &large, &bias, 1e-6, &mut out);
     assert_refused(result, "rms_norm", "`out` must hold");
-    let result = backend.silu_mul(1, 4, &small, &mut large);
-    assert_refused(result, "silu_mul", "`gate_up` must hold 1 rows of 8 values (8), got 7");
-    let result = backend.silu_mul(1, 6, &large, &mut out);
-    assert_refused(result, "silu_mul", "`out` must hold");
+    let other = backend.matrix(&[weights.data(4, 3)], WeightFormat::Stored).unwrap();
+    let result = backend.linear_silu_mul(1, &large, (&matrix, &other), &mut out);
+    assert_refused(result, "linear_silu_mul", "rows of `up` must be 3, got 4");
+    let result = backend.linear_silu_mul(2, &small, (&matrix, &matrix), &mut large);
+    assert_refused(result, "linear_silu_mul", "`x` must hold 2 rows of 4 values (8), got 7");
+    let result = backend.linear_silu_mul(2, &large, (&matrix, &matrix), &mut out);
+    assert_refused(result, "linear_silu_mul", "`out` must hold 2 rows of 3 values (6), got 5");
     let result = backend.read(&small, &mut [0.0; 8]);
     assert_refused(result, "read", "`x` must hold 1 rows of 8 values (8), got 7");
     let step = loaded_ids(backend, &[0, 3]);
@@ -183,7 +186,7 @@ fn check_attention<B: Backend>(backend: &mut B) {
     let other = AttentionShape { block_size: 2, ..SHAPE };
     write(&rope, &mut cache, other, "`block_size` of the cache must be 2, got 4");
     let other = AttentionShape { kv_dtype: KvDType::F16, ..SHAPE };
-    write(&rope, &mut cache, other, "bytes of an element of the cache must be 2, got 4");
+    write(&rope, &mut cache, other, "elements of the cache must be f16, got f32");
     let other = AttentionShape { head_dim: 16, ..SHAPE };
     write(&rope, &mut cache, other, "`head_dim` of the cache must be 16, got 8");
     let other = AttentionShape { num_kv_heads: 1, ..SHAPE };

@@ -20,12 +20,17 @@ fn rms_norm<B: Backend>(backend: &mut B, x: &[f32], weight: &[f32]) -> Vec<f32> 
     download(backend, &out, x.len())
 }
 
-fn silu_mul<B: Backend>(backend: &mut B, gate_up: &[f32], width: usize) -> Vec<f32> {
-    let num_rows = gate_up.len() / (2 * width);
-    let buffer = upload(backend, gate_up);
-    let mut out = poisoned(backend, num_rows * width);
-    backend.silu_mul(num_rows, width, &buffer, &mut out).unwrap();
-    download(backend, &out, num_rows * width)
+/// The activation alone: matrices of one column, an activation of 1.
+fn silu_mul<B: Backend>(backend: &mut B, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let width = gate.len();
+    let [gate, up] = [gate, up].map(|values| {
+        let weights = Stored::new(values, DType::F32);
+        backend.matrix(&[weights.data(width, 1)], WeightFormat::Stored).unwrap()
+    });
+    let x = upload(backend, &[1.0]);
+    let mut out = poisoned(backend, width);
+    backend.linear_silu_mul(1, &x, (&gate, &up), &mut out).unwrap();
+    download(backend, &out, width)
 }
 
 #[test]
@@ -48,15 +53,13 @@ fn rms_norm_equals_the_reference() {
 #[test]
 fn silu_mul_equals_the_reference() {
     for width in WIDTHS {
-        for num_rows in [1, 2, 33] {
-            let mut random = Random((width * num_rows) as u64);
-            let gate_up: Vec<f32> =
-                (0..2 * num_rows * width).map(|_| 12.0 * random.value()).collect();
-            let expected = silu_mul(&mut ReferenceBackend, &gate_up, width);
-            for mut backend in cpus() {
-                let got = silu_mul(&mut backend, &gate_up, width);
-                assert_close(&got, &expected, LIMIT, &format!("{} {width}", backend.name()));
-            }
+        let mut random = Random(width as u64);
+        let mut values = || (0..width).map(|_| 12.0 * random.value()).collect::<Vec<f32>>();
+        let (gate, up) = (values(), values());
+        let expected = silu_mul(&mut ReferenceBackend, &gate, &up);
+        for mut backend in cpus() {
+            let got = silu_mul(&mut backend, &gate, &up);
+            assert_close(&got, &expected, LIMIT, &format!("{} {width}", backend.name()));
         }
     }
 }
@@ -65,9 +68,8 @@ fn silu_mul_equals_the_reference() {
 fn silu_mul_does_not_depend_on_the_lane() {
     let (width, mut random) = (37, Random(3));
     let values = random.values(2);
-    let gate_up = [vec![values[0]; width], vec![values[1]; width]].concat();
     for mut backend in cpus() {
-        let got = silu_mul(&mut backend, &gate_up, width);
+        let got = silu_mul(&mut backend, &vec![values[0]; width], &vec![values[1]; width]);
         assert_same_bits(&got, &vec![got[0]; width], &backend.name());
     }
 }
@@ -75,9 +77,8 @@ fn silu_mul_does_not_depend_on_the_lane() {
 #[test]
 fn silu_mul_keeps_the_edges() {
     let gates = [-1e30, -200.0, -90.0, 0.0, 90.0, 1e30, f32::INFINITY, f32::NAN];
-    let gate_up = [gates.to_vec(), vec![1.0; gates.len()]].concat();
     for mut backend in cpus() {
-        let got = silu_mul(&mut backend, &gate_up, gates.len());
+        let got = silu_mul(&mut backend, &gates, &[1.0; 8]);
         assert_eq!(got[..4], [0.0; 4], "{}", backend.name());
         assert_eq!(got[4..7], gates[4..7], "{}", backend.name());
         assert!(got[7].is_nan());
@@ -141,6 +142,6 @@ fn the_reference_says_what_a_hand_computes() {
     let normed = rms_norm(&mut ReferenceBackend, &[3.0, 4.0], &[2.0, 0.5]);
     let rms = (12.5_f64 + 1e-6).sqrt();
     assert_close(&normed, &[(6.0 / rms) as f32, (2.0 / rms) as f32], 1e-7, "rms_norm");
-    let gated = silu_mul(&mut ReferenceBackend, &[1.0, -2.0, 3.0, 5.0], 2);
+    let gated = silu_mul(&mut ReferenceBackend, &[1.0, -2.0], &[3.0, 5.0]);
     assert_close(&gated, &[2.193_175_7, -1.192_029_2], 1e-7, "silu_mul");
 }

@@ -99,10 +99,8 @@ fn plan_layer(spec: &DecoderSpec, layer: usize) -> LayerPlan {
         }),
         attention_output: matrix("self_attn.o_proj.weight", hidden, spec.query_width()),
         ffn_norm: vector("post_attention_layernorm.weight", hidden),
-        gate_up: vec![
-            matrix("mlp.gate_proj.weight", ffn, hidden),
-            matrix("mlp.up_proj.weight", ffn, hidden),
-        ],
+        gate: matrix("mlp.gate_proj.weight", ffn, hidden),
+        up: matrix("mlp.up_proj.weight", ffn, hidden),
         down: matrix("mlp.down_proj.weight", hidden, ffn),
     }
 }

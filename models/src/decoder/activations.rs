@@ -15,9 +15,7 @@ pub(super) struct Activations<B: Backend> {
     pub(super) qkv: B::Buffer,
     /// What attention wrote: `[num_tokens, query_width]`.
     pub(super) attention: B::Buffer,
-    /// Gate and up: `[num_tokens, 2 * ffn_size]`.
-    pub(super) gate_up: B::Buffer,
-    /// Their product: `[num_tokens, ffn_size]`.
+    /// The gated elements of the feed-forward part: `[num_tokens, ffn_size]`.
     pub(super) ffn: B::Buffer,
     /// Hidden states whose logits are wanted: `[max_num_logit_rows, hidden_size]`.
     pub(super) gathered: B::Buffer,
@@ -38,7 +36,6 @@ impl<B: Backend> Activations<B> {
             normed: tokens(spec.hidden_size)?,
             qkv: tokens(spec.query_width() + 2 * spec.kv_width())?,
             attention: tokens(spec.query_width())?,
-            gate_up: tokens(2 * spec.ffn_size)?,
             ffn: tokens(spec.ffn_size)?,
             gathered: logit_rows(spec.hidden_size)?,
             logits: logit_rows(spec.vocab_size)?,

@@ -30,7 +30,8 @@ pub(super) struct Layer<B: Backend> {
     cache: LayerKvCache<B>,
     attention_output: B::Matrix,
     ffn_norm: B::Vector,
-    gate_up: B::Matrix,
+    gate: B::Matrix,
+    up: B::Matrix,
     down: B::Matrix,
 }
 
@@ -52,7 +53,8 @@ impl<B: Backend> Layer<B> {
             cache,
             attention_output: reader.matrix(backend, from_ref(&plan.attention_output))?,
             ffn_norm: reader.vector(backend, from_ref(&plan.ffn_norm))?,
-            gate_up: reader.matrix(backend, &plan.gate_up)?,
+            gate: reader.matrix(backend, from_ref(&plan.gate))?,
+            up: reader.matrix(backend, from_ref(&plan.up))?,
             down: reader.matrix(backend, from_ref(&plan.down))?,
         })
     }
@@ -74,10 +76,9 @@ impl<B: Backend> Layer<B> {
         backend.attention(pass.step, shape, &x.qkv, slots, &mut x.attention)?;
         backend.linear_add(rows, &x.attention, &self.attention_output, &mut x.hidden)?;
 
-        // hidden [num_tokens, hidden_size] -> gate_up [num_tokens, 2 * ffn_size] -> ffn [num_tokens, ffn_size]
+        // hidden [num_tokens, hidden_size] -> ffn [num_tokens, ffn_size]
         backend.rms_norm(rows, &x.hidden, &self.ffn_norm, eps, &mut x.normed)?;
-        backend.linear(rows, &x.normed, &self.gate_up, None, &mut x.gate_up)?;
-        backend.silu_mul(rows, pass.spec.ffn_size, &x.gate_up, &mut x.ffn)?;
+        backend.linear_silu_mul(rows, &x.normed, (&self.gate, &self.up), &mut x.ffn)?;
         backend.linear_add(rows, &x.ffn, &self.down, &mut x.hidden)
     }
 }

@@ -36,14 +36,20 @@ impl Display for Part<'_> {
             Self::Magic => write!(f, "the first four bytes"),
             Self::Version => write!(f, "the version"),
             Self::Key(index) => write!(f, "key {index} of the metadata"),
-            Self::Value(key) => write!(f, "`{}`", shorten(key)),
+            Self::Value(key) => write!(f, "{}", shown(key)),
             Self::TensorName(index) => write!(f, "the name of tensor {index}"),
-            Self::Tensor(name) => write!(f, "tensor `{}`", shorten(name)),
-            Self::TensorType(name) => write!(f, "the element type of tensor `{}`", shorten(name)),
-            Self::TensorShape(name) => write!(f, "the shape of tensor `{}`", shorten(name)),
-            Self::TensorOffset(name) => write!(f, "the offset of tensor `{}`", shorten(name)),
+            Self::Tensor(name) => write!(f, "tensor {}", shown(name)),
+            Self::TensorType(name) => write!(f, "the element type of tensor {}", shown(name)),
+            Self::TensorShape(name) => write!(f, "the shape of tensor {}", shown(name)),
+            Self::TensorOffset(name) => write!(f, "the offset of tensor {}", shown(name)),
         }
     }
+}
+
+/// Returns a key or a name as messages have it: shortened, and what is no plain character escaped, for a file may hold
+/// anything and a terminal obeys much.
+pub(super) fn shown(name: &str) -> String {
+    format!("`{}`", shorten(name).escape_debug())
 }
 
 /// Returns the beginning of a text that may be of any length.

@@ -34,7 +34,7 @@ pub use value::{GgufArray, GgufValue};
 
 use std::collections::BTreeMap;
 
-use crate::gguf::cursor::{Cursor, Part};
+use crate::gguf::cursor::{Cursor, Part, shown};
 
 /// The first four bytes, `GGUF`.
 const MAGIC: u32 = u32::from_le_bytes(*b"GGUF");
@@ -77,7 +77,11 @@ impl<'a> Gguf<'a> {
         for index in 0..num_entries {
             let key = cursor.text(Part::Key(index))?;
             if metadata.insert(key, GgufValue::read(&mut cursor, key)?).is_some() {
-                return Err(cursor.broken(Part::Key(index), "new", format!("`{key}` again")));
+                return Err(cursor.broken(
+                    Part::Key(index),
+                    "new",
+                    format!("{} again", shown(key)),
+                ));
             }
         }
         let alignment = alignment(&cursor, &metadata)?;

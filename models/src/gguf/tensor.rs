@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range};
 use kernels::backend::DType;
 
 use crate::gguf::{
-    cursor::{Cursor, Part, shorten},
+    cursor::{Cursor, Part, shown},
     error::GgufError,
 };
 
@@ -76,7 +76,7 @@ pub(super) fn read_table<'a>(
         let entry = Entry::read(cursor, index)?;
         if !names.insert(entry.name) {
             let part = Part::TensorName(index);
-            return Err(cursor.broken(part, "new", format!("`{}` again", shorten(entry.name))));
+            return Err(cursor.broken(part, "new", format!("{} again", shown(entry.name))));
         }
         entries.push(entry);
     }
@@ -172,7 +172,7 @@ fn check_overlaps(cursor: &Cursor<'_>, tensors: &[GgufTensor<'_>]) -> Result<(),
     for pair in by_place.windows(2) {
         let [first, second] = [pair[0], pair[1]];
         if second.range.start < first.range.end {
-            let rule = format!("behind tensor `{}`", shorten(first.name));
+            let rule = format!("behind tensor {}", shown(first.name));
             let value =
                 format!("byte {}, before its end at {}", second.range.start, first.range.end);
             return Err(cursor.broken(Part::TensorOffset(second.name), rule, value));

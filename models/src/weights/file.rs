@@ -1,7 +1,8 @@
 //! The bytes of a weight file: in memory, or on a disk and mapped where they are read.
 //!
-//! A file is never mapped whole while a model loads: each tensor is mapped, copied into the device's layout and unmapped,
-//! so that what is resident at any time is what was loaded, and one tensor.
+//! While tensors are loaded no file is mapped whole: each is mapped, copied into the device's layout and unmapped, so
+//! that what is resident at any time is what was loaded, and one tensor. Only to read its header is a file mapped from
+//! end to end; pages that nobody looks at are not read.
 
 use std::{
     fs::File,
@@ -80,6 +81,12 @@ impl Deref for View<'_> {
 
 #[expect(unsafe_code, reason = "the one memory map of the workspace")]
 fn map(file: &File, range: Range<usize>) -> io::Result<Mmap> {
+    let num_bytes = file.metadata()?.len();
+    if (range.end as u64) > num_bytes {
+        // Reading behind the end of a mapping would kill the process.
+        let message = format!("the file was cut to {num_bytes} bytes while it was read");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
     let mut options = MmapOptions::new();
     options.offset(range.start as u64).len(range.len());
     // SAFETY: the bytes must not change while they are mapped. We never write them, and a mapping lives only as long
@@ -111,6 +118,17 @@ mod tests {
             assert_eq!(*owned.view(range.clone()).unwrap(), bytes[range.clone()], "{range:?}");
         }
         assert_eq!(*opened.whole().unwrap(), bytes);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_an_error() {
+        let path = std::env::temp_dir().join(format!("lacuna-cut-{}", std::process::id()));
+        std::fs::write(&path, [7; 100]).unwrap();
+        let opened = WeightBytes::open(&path).unwrap();
+        assert_eq!(*opened.view(60..100).unwrap(), [7; 40]);
+        std::fs::write(&path, [7; 50]).unwrap();
+        assert!(opened.view(60..100).is_err());
         std::fs::remove_file(&path).unwrap();
     }
 

@@ -41,8 +41,10 @@ pub struct LayerPlan {
     pub attention_output: TensorSpec,
     /// Norm before the feed-forward part.
     pub ffn_norm: TensorSpec,
-    /// Gate and up, in this order.
-    pub gate_up: Vec<TensorSpec>,
+    /// What opens and closes each element of the feed-forward part.
+    pub gate: TensorSpec,
+    /// Those elements.
+    pub up: TensorSpec,
     /// From the feed-forward part back to the residual stream.
     pub down: TensorSpec,
 }
@@ -93,24 +95,23 @@ impl WeightPlan {
 }
 
 impl LayerPlan {
-    fn matrices(&self) -> [&[TensorSpec]; 4] {
-        let [output, down] = [&self.attention_output, &self.down].map(slice::from_ref);
-        [&self.qkv, output, &self.gate_up, down]
+    fn matrices(&self) -> [&[TensorSpec]; 5] {
+        let single = [&self.attention_output, &self.gate, &self.up, &self.down];
+        let [output, gate, up, down] = single.map(slice::from_ref);
+        [&self.qkv, output, gate, up, down]
     }
 
     fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
-        let single = [&self.attention_norm, &self.attention_output, &self.ffn_norm, &self.down];
+        let norms = [&self.attention_norm, &self.ffn_norm];
+        let single = [&self.attention_output, &self.gate, &self.up, &self.down];
         let bias = self.qkv_bias.iter().flatten();
-        single.into_iter().chain(&self.qkv).chain(bias).chain(&self.gate_up)
+        norms.into_iter().chain(single).chain(&self.qkv).chain(bias)
     }
+
     fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
-        let single = [
-            &mut self.attention_norm,
-            &mut self.attention_output,
-            &mut self.ffn_norm,
-            &mut self.down,
-        ];
+        let norms = [&mut self.attention_norm, &mut self.ffn_norm];
+        let single = [&mut self.attention_output, &mut self.gate, &mut self.up, &mut self.down];
         let bias = self.qkv_bias.iter_mut().flatten();
-        single.into_iter().chain(&mut self.qkv).chain(bias).chain(&mut self.gate_up)
+        norms.into_iter().chain(single).chain(&mut self.qkv).chain(bias)
     }
 }

@@ -48,7 +48,7 @@ pub fn random_weights(spec: &DecoderSpec, seed: u64) -> Result<Weights, ModelErr
     let mut file = allocate::zeroed(header.len() + end, "the host")?;
     let (head, data) = file.split_at_mut(header.len());
     head.copy_from_slice(&header);
-    fill(plan.tensors(), spec.dtype, seed, data);
+    fill(plan.tensors(), (stored, spec.dtype.block_bytes()), seed, data);
     Weights::from_bytes(FILE, file)
 }
 
@@ -87,14 +87,14 @@ struct Run<'a> {
 
 fn fill<'a>(
     tensors: impl Iterator<Item = &'a TensorSpec>,
-    dtype: DType,
+    (dtype, element_bytes): (StoredDtype, usize),
     seed: u64,
     mut data: &mut [u8],
 ) {
     let mut runs = Vec::new();
     let mut state = seed;
     for tensor in tensors {
-        let (bytes, rest) = data.split_at_mut(tensor.num_elements() * dtype.block_bytes());
+        let (bytes, rest) = data.split_at_mut(tensor.num_elements() * element_bytes);
         data = rest;
         let (centre, spread) = match tensor.shape[..] {
             // A uniform variable in ±√(3/n) has variance 1/n.
@@ -102,7 +102,7 @@ fn fill<'a>(
             _ if tensor.name.ends_with("bias") => (0.0, 0.1),
             _ => (1.0, 0.1),
         };
-        for bytes in bytes.chunks_mut(RUN_LEN * dtype.block_bytes()) {
+        for bytes in bytes.chunks_mut(RUN_LEN * element_bytes) {
             runs.push(Run { centre, spread, seed: draw(&mut state), bytes });
         }
     }
@@ -124,12 +124,12 @@ fn deal(runs: Vec<Run<'_>>, num_hands: usize) -> Vec<Vec<Run<'_>>> {
 }
 
 impl Run<'_> {
-    fn draw(self, dtype: DType) {
+    fn draw(self, dtype: StoredDtype) {
         match dtype {
-            DType::Bf16 => self.write(|value| bf16::from_f32(value).to_le_bytes()),
-            DType::F16 => self.write(|value| f16::from_f32(value).to_le_bytes()),
-            // F32; blocks were refused before.
-            _ => self.write(f32::to_le_bytes),
+            StoredDtype::F32 => self.write(f32::to_le_bytes),
+            StoredDtype::BF16 => self.write(|value| bf16::from_f32(value).to_le_bytes()),
+            StoredDtype::F16 => self.write(|value| f16::from_f32(value).to_le_bytes()),
+            other => unreachable!("`stored_dtype` knows no {other:?}"),
         }
     }
 
@@ -171,7 +171,7 @@ mod tests {
             let runs = bytes.chunks_mut(4 * RUN_LEN).zip(0..);
             let runs = runs.map(|(bytes, seed)| Run { centre: 1.0, spread: 0.5, seed, bytes });
             for run in deal(runs.collect(), num_hands).into_iter().flatten() {
-                run.draw(DType::F32);
+                run.draw(StoredDtype::F32);
             }
             let (values, _) = bytes.as_chunks();
             values.iter().map(|value| f32::from_le_bytes(*value)).collect::<Vec<f32>>()

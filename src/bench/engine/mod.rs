@@ -93,10 +93,12 @@ pub struct ModelFacts {
     pub architecture: &'static str,
     /// Its parameters.
     pub num_parameters: u64,
-    /// Element type of the matrices in memory: `bf16`, `f16`, `f32`, `int8`.
-    pub weight_format: &'static str,
+    /// Types of the matrices in memory, such as `bf16`, `int8` or `q4_k+q6_k`.
+    pub weight_format: String,
     /// Memory of the weights.
     pub weight_bytes: u64,
+    /// Element type of cached keys and values.
+    pub kv_cache_dtype: &'static str,
     /// Memory of the keys and values of one token.
     pub kv_bytes_per_token: u64,
 }

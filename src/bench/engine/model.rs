@@ -1,7 +1,7 @@
 //! What of a model decides its speed, and models of a named shape with random weights.
 
 use models::{
-    DecoderSpec, LoadOptions, ModelError, Source, WeightFormat, kv_bytes_per_block, weight_bytes,
+    DecoderSpec, LoadOptions, ModelError, Source, kv_bytes_per_block, weight_footprint,
     weights::Weights,
 };
 
@@ -12,14 +12,6 @@ const DEMO: &str = "demo";
 
 /// Draws the weights of every random model: speed does not depend on it.
 const WEIGHT_SEED: u64 = 1;
-
-/// A stream of reads from memory.
-pub use models::ReadStream as Stream;
-
-/// Returns the widest vector instructions that the kernels use on this machine.
-pub fn simd_tier() -> String {
-    models::SimdTier::fastest().to_string()
-}
 
 /// Returns the names of the shapes that [`shape`] knows.
 pub fn shape_names() -> impl Iterator<Item = &'static str> {
@@ -42,41 +34,42 @@ pub fn draw(spec: &DecoderSpec) -> Result<Weights, ModelError> {
     models::random_weights(spec, WEIGHT_SEED)
 }
 
-/// Returns what a model is and what a step of it reads.
+/// Returns the memory that drawing weights of this shape takes and loading them takes beside it, before either.
 ///
 /// # Errors
 /// The spec breaks a rule.
+///
+/// # Units
+/// bytes
+pub fn drawn_bytes(spec: &DecoderSpec) -> Result<u64, ModelError> {
+    let element_bytes = spec.dtype.block_bytes() as u64;
+    // The file, and its copy in the layout of the kernels.
+    Ok(2 * element_bytes * models::arch::plan(spec)?.num_parameters())
+}
+
+/// Returns what a model is and what a step of it reads.
+///
+/// # Errors
+/// The spec breaks a rule, or the weights are not those of the spec.
 pub fn facts(
     name: String,
     is_random: bool,
     (spec, weights): (&DecoderSpec, &Weights),
     options: &LoadOptions,
 ) -> Result<(ModelFacts, Traffic), ModelError> {
-    let plan = weights.plan(spec)?;
-    let num_parameters = plan.num_parameters();
-    let weight_bytes = weight_bytes(spec, weights, options.weight_format)?;
-    // A step takes one row a token out of the embedding. Where the embedding is the head too, it is read as that.
-    let num_unread = plan.head.is_some().then(|| plan.embedding.num_elements() as u64);
-    let num_read = num_parameters - num_unread.unwrap_or(0);
-    let read = u128::from(weight_bytes) * u128::from(num_read) / u128::from(num_parameters);
+    let footprint = weight_footprint(spec, weights, options.weight_format)?;
     let block = kv_bytes_per_block(spec, options.block_size, options.kv_dtype);
     let kv_bytes_per_token = block / options.block_size as u64;
+    let types: Vec<&str> = footprint.types.iter().copied().collect();
     let facts = ModelFacts {
         name,
         is_random,
         architecture: spec.architecture,
-        num_parameters,
-        weight_format: format_name(spec, options.weight_format),
-        weight_bytes,
+        num_parameters: weights.plan(spec)?.num_parameters(),
+        weight_format: types.join("+"),
+        weight_bytes: footprint.num_bytes,
+        kv_cache_dtype: options.kv_dtype.name(),
         kv_bytes_per_token,
     };
-    Ok((facts, Traffic { weight_bytes: read as u64, kv_bytes_per_token }))
-}
-
-fn format_name(spec: &DecoderSpec, format: WeightFormat) -> &'static str {
-    match format {
-        WeightFormat::Int8 => "int8",
-        WeightFormat::F32 => "f32",
-        WeightFormat::Stored => spec.dtype.name(),
-    }
+    Ok((facts, Traffic { weight_bytes: footprint.step_bytes, kv_bytes_per_token }))
 }

@@ -13,7 +13,7 @@ use crate::{
     bench::{
         Watch as _, bandwidth,
         engine::{self, EnginePlan, EngineResult, ModelFacts, Traffic, model},
-        machine::ProcessMemory,
+        machine::{self, ProcessMemory},
         table,
     },
     cli::{
@@ -85,11 +85,15 @@ pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(
     config.model.context_tokens_max = NonZeroU32::new(plan.num_tokens_max() as u32);
     config.engine.num_seqs_max = plan.batch.iter().copied().max().unwrap_or(1);
     start_logs(&config.log)?;
-    let sink = Sink::open(output)?;
+    let simd = compose::simd_tier(&config)?.to_string();
+    let sink = Sink { simd, ..Sink::open(output)? };
     let mut progress = watch::Progress::new()?;
     let loaded = load_model(&config, random_weights.as_deref(), &plan, &mut progress)?;
     drop(progress);
-    let command = command(arguments, &loaded.facts, &plan, &config);
+    let mut command = command(arguments, &loaded.facts, &plan, &config);
+    if config.engine.cpu_simd.is_some() {
+        command.extend([" --cpu-simd ", &sink.simd]);
+    }
     let measured = measure(loaded, plan, &config)?;
     sink.write("engine", command, measured, table::engine)
 }
@@ -130,6 +134,14 @@ fn load_model(
     }
     let began = Instant::now();
     let (weights, draw_seconds) = if random_weights.is_some() {
+        let (needed, free) =
+            (model::drawn_bytes(&spec).context("cannot draw the weights")?, free_bytes());
+        if needed > free {
+            return Err(CliError::Failed(anyhow!(
+                "random weights of this shape take {needed} bytes while they are loaded, and {free} are free; take a \
+                 smaller shape"
+            )));
+        }
         let weights = model::draw(&spec).context("cannot draw the weights")?;
         (weights, Some(began.elapsed().as_secs_f64()))
     } else {
@@ -150,6 +162,9 @@ fn load_model(
     let model = load_weights(spec, &weights, &options, &mut report);
     let model = model.context("cannot load the model")?;
     let load_seconds = began.elapsed().as_secs_f64();
+    // Drawn weights lay beside their packed copy; what they took is not what the model takes.
+    drop(weights);
+    machine::forget_peak();
     Ok(Loaded { model, facts, traffic, draw_seconds, load_seconds })
 }
 

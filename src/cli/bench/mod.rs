@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use models::SimdTier;
 use serde::Serialize;
 
 use crate::{
     bench::{
-        engine::model::simd_tier,
         machine::Machine,
         report::{self, Report, Run, rfc3339},
     },
@@ -95,6 +95,8 @@ struct Sink {
     format: Format,
     file: Option<(PathBuf, File)>,
     date: String,
+    /// The vector instructions that computed, or the widest that the kernels would use here.
+    simd: String,
 }
 
 impl Sink {
@@ -110,7 +112,12 @@ impl Sink {
         };
         // A clock before 1970 is no reason not to measure.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self { format: output.format, file, date: rfc3339(now.as_secs()) })
+        Ok(Self {
+            format: output.format,
+            file,
+            date: rfc3339(now.as_secs()),
+            simd: SimdTier::fastest().to_string(),
+        })
     }
 
     /// Writes the result; one that was stopped early is written and is a failure.
@@ -128,7 +135,7 @@ impl Sink {
             command,
             is_complete,
             machine: Machine::here(),
-            simd: simd_tier(),
+            simd: self.simd,
         };
         let text = match self.format {
             Format::Table => table(&run, &result),

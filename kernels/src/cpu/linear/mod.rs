@@ -18,8 +18,7 @@ mod tile;
 
 use std::ops::Range;
 
-use half::bf16;
-
+use crate::cpu::activation::silu_mul_in_place;
 use crate::cpu::grid::{Grid, RowTiles, Tile};
 use crate::cpu::linear::operands::{Exact, Operands, Rounded};
 use crate::cpu::linear::tile::next_height;
@@ -50,25 +49,52 @@ pub(crate) enum Epilogue<'a> {
     Bias(&'a [f32]),
     /// `out += sum`
     Add,
+    /// `out = silu(out) * sum`
+    SiluMul,
 }
 
 impl Epilogue<'_> {
     /// Brings the sums of a panel, whose first feature is `feature`, to `out`, which is shorter at the last.
     #[inline(always)]
-    pub(crate) fn write(self, out: &mut [f32], feature: usize, sums: &[f32; PANEL]) {
-        // A length known beforehand makes vectors of the loops.
-        match out.as_mut_array::<PANEL>() {
-            Some(out) => self.apply(out, feature, sums),
-            None => self.apply(out, feature, &sums[..out.len()]),
+    pub(crate) fn write<S: Simd>(
+        self,
+        simd: S,
+        out: &mut [f32],
+        feature: usize,
+        sums: &[f32; PANEL],
+    ) {
+        if let Some(out) = out.as_mut_array::<PANEL>() {
+            return self.write_panel(simd, out, feature, sums);
         }
+        let (mut padded, len) = ([0.0; PANEL], out.len());
+        padded[..len].copy_from_slice(out);
+        match self {
+            // The bias has no padding.
+            Self::Bias(bias) => {
+                for index in 0..len {
+                    padded[index] = sums[index] + bias[feature + index];
+                }
+            }
+            Self::Store | Self::Add | Self::SiluMul => {
+                self.write_panel(simd, &mut padded, feature, sums);
+            }
+        }
+        out.copy_from_slice(&padded[..len]);
     }
 
+    /// A length known beforehand makes vectors of the loops.
     #[inline(always)]
-    fn apply(self, out: &mut [f32], feature: usize, sums: &[f32]) {
+    fn write_panel<S: Simd>(
+        self,
+        simd: S,
+        out: &mut [f32; PANEL],
+        feature: usize,
+        sums: &[f32; PANEL],
+    ) {
         match self {
-            Self::Store => out.copy_from_slice(sums),
+            Self::Store => *out = *sums,
             Self::Bias(bias) => {
-                let bias = &bias[feature..feature + out.len()];
+                let bias = &bias[feature..feature + PANEL];
                 for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
                     *out = sum + bias;
                 }
@@ -78,64 +104,97 @@ impl Epilogue<'_> {
                     *out += sum;
                 }
             }
+            Self::SiluMul => silu_mul_in_place(simd, out, sums),
         }
     }
 }
 
-/// One product: `x` `[num_rows, cols]` to `out` `[num_rows, rows]`.
+/// Products of `x` `[num_rows, cols]` with matrices of one shape, one after the other to the same `out` `[num_rows, rows]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linear<'a> {
     pub(crate) num_rows: usize,
     pub(crate) x: &'a [f32],
+    /// One or more.
+    pub(crate) terms: &'a [Term<'a>],
+}
+
+/// A product and what becomes of its sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Term<'a> {
     pub(crate) matrix: &'a CpuMatrix,
     pub(crate) epilogue: Epilogue<'a>,
 }
 
 impl Linear<'_> {
-    /// Computes the product. Sizes were checked: `x` and `out` hold `num_rows` rows.
+    /// Computes the products. Sizes were checked: `x` and `out` hold `num_rows` rows.
     pub(crate) fn run(self, pool: &mut Pool, vectors: Vectors, out: &mut [f32]) {
-        self.grid(pool).for_each_tile(pool, out, &|tile| match &self.matrix.weights {
-            Weights::F32(panels) => self.exact(vectors, panels, tile),
-            Weights::Bf16(panels) => self.exact(vectors, panels, tile),
-            Weights::F16(panels) => self.exact(vectors, panels, tile),
+        self.for_each_term(pool, out, &|term, tile| match &term.matrix.weights {
+            Weights::F32(panels) => self.exact(vectors, term, panels, tile),
+            Weights::Bf16(panels) => self.exact(vectors, term, panels, tile),
+            Weights::F16(panels) => self.exact(vectors, term, panels, tile),
             Weights::Codes(_) => unreachable!("products of integers are `quantized`'s"),
         });
     }
 
-    /// Computes the product of activations that were rounded, `[num_rows, cols.div_ceil(2)]` pairs.
+    /// Computes the products of bf16 with activations that were rounded, `[num_rows, cols.div_ceil(2)]` pairs.
     pub(crate) fn run_rounded(
         self,
         pool: &mut Pool,
         vectors: Vectors,
-        (pairs, panels): (&[u32], &Panels<bf16>),
+        pairs: &[u32],
         out: &mut [f32],
     ) {
-        let operands = Rounded { pairs, pairs_per_row: self.matrix.cols.div_ceil(2), panels };
-        self.grid(pool).for_each_tile(pool, out, &|tile| {
-            vectors.run_rounded(Task { operands, epilogue: self.epilogue, tile });
+        self.for_each_term(pool, out, &|term, tile| {
+            let Weights::Bf16(panels) = &term.matrix.weights else {
+                unreachable!("activations are rounded for bf16 only")
+            };
+            let pairs_per_row = term.matrix.cols.div_ceil(2);
+            let operands = Rounded { pairs, pairs_per_row, panels };
+            vectors.run_rounded(Task { operands, epilogue: term.epilogue, tile });
         });
     }
 
-    fn exact<E: Element>(&self, vectors: Vectors, panels: &Panels<E>, tile: Tile<'_>) {
-        let operands = Exact { x: self.x, cols: self.matrix.cols, panels };
-        vectors.run(Task { operands, epilogue: self.epilogue, tile });
+    fn exact<E: Element>(
+        &self,
+        vectors: Vectors,
+        term: &Term<'_>,
+        panels: &Panels<E>,
+        tile: Tile<'_>,
+    ) {
+        let operands = Exact { x: self.x, cols: term.matrix.cols, panels };
+        vectors.run(Task { operands, epilogue: term.epilogue, tile });
+    }
+
+    /// Cuts the output and runs every term on each tile while that is in the caches.
+    fn for_each_term(
+        &self,
+        pool: &mut Pool,
+        out: &mut [f32],
+        run: &(dyn Fn(&Term<'_>, Tile<'_>) + Sync),
+    ) {
+        self.grid(pool).for_each_tile(pool, out, &|mut tile| {
+            for term in self.terms {
+                run(term, tile.reborrow());
+            }
+        });
     }
 
     fn grid(&self, pool: &Pool) -> Grid<'static> {
         Grid {
             rows: RowTiles::Even { num_rows: self.num_rows, height: self.num_rows.max(1) },
-            width: self.matrix.rows,
+            width: self.terms[0].matrix.rows,
             tile_width: self.features_per_task(pool.num_threads()),
         }
     }
 
     fn features_per_task(&self, num_threads: usize) -> usize {
-        let by_threads = self.matrix.rows.div_ceil(num_threads * TASKS_PER_THREAD);
+        let matrix = self.terms[0].matrix;
+        let by_threads = matrix.rows.div_ceil(num_threads * TASKS_PER_THREAD);
         let features = if self.num_rows <= DECODE_ROWS {
             // Each weight is used in one block only: nothing needs to stay.
             by_threads
         } else {
-            by_threads.min(TASK_WEIGHT_BYTES / self.matrix.bytes_per_row().max(1))
+            by_threads.min(TASK_WEIGHT_BYTES / matrix.bytes_per_row().max(1))
         };
         features.next_multiple_of(PANEL).max(PANEL)
     }
@@ -153,11 +212,12 @@ impl<O: Operands> Kernel for Task<'_, O> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let num_rows = self.tile.rows.end;
+        let num_rows = self.tile.rows().end;
         let height = if num_rows <= DECODE_ROWS { DECODE_ROWS } else { BLOCK_ROWS };
         for start in (0..num_rows).step_by(height) {
             let rows = start..num_rows.min(start + height);
-            let mut panels = self.tile.columns.start / PANEL..self.tile.columns.end.div_ceil(PANEL);
+            let mut panels =
+                self.tile.columns().start / PANEL..self.tile.columns().end.div_ceil(PANEL);
             if S::HAS_TALL_TILES && self.operands.fit_large_tiles() {
                 // Few rows need many panels: enough sums at a time to hide the latency of the FMAs, and enough streams
                 // to keep memory busy. A vector of the wide tiers is a whole panel, of the others half of one.
@@ -202,7 +262,8 @@ impl<O: Operands> Task<'_, O> {
                     4 if NP <= few => self.register_tile::<S, 4, NP>(simd, row, panels.start),
                     3 if NP <= some => self.register_tile::<S, 3, NP>(simd, row, panels.start),
                     2 if NP <= some => self.register_tile::<S, 2, NP>(simd, row, panels.start),
-                    _ => self.register_tile::<S, 1, NP>(simd, row, panels.start),
+                    1 => self.register_tile::<S, 1, NP>(simd, row, panels.start),
+                    _ => unreachable!("no tile of {height} rows by {NP} panels"),
                 }
                 row += height;
             }
@@ -224,17 +285,17 @@ impl<O: Operands> Task<'_, O> {
                 for (chunk, &sum) in S::chunks_mut(&mut features).iter_mut().zip(&sums[m][n]) {
                     simd.store(sum, chunk);
                 }
-                self.finish(first_row + m, first_panel + n, &features);
+                self.finish(simd, first_row + m, first_panel + n, &features);
             }
         }
     }
 
     /// Writes a row's sums of a panel, less the padding of the last.
     #[inline(always)]
-    fn finish(&mut self, row: usize, panel: usize, sums: &[f32; PANEL]) {
-        let columns = self.tile.columns.clone();
+    fn finish<S: Simd>(&mut self, simd: S, row: usize, panel: usize, sums: &[f32; PANEL]) {
+        let columns = self.tile.columns();
         let (first, end) = (panel * PANEL, columns.end.min((panel + 1) * PANEL));
         let out = &mut self.tile.row(row)[first - columns.start..end - columns.start];
-        self.epilogue.write(out, first, sums);
+        self.epilogue.write(simd, out, first, sums);
     }
 }

@@ -54,7 +54,7 @@ impl Rounding {
         check.at_most("pairs of `x` in the room of `reserve`", num_pairs, self.words.len())?;
         let words = self.words.as_mut_slice();
         Grid::of_rows(num_rows, pairs_per_row).for_each_tile(pool, words, &|mut tile| {
-            for row in tile.rows.clone() {
+            for row in tile.rows() {
                 let x = &x[row * cols..(row + 1) * cols];
                 vectors.run(RoundRow { x, pairs: bytemuck::cast_slice_mut(tile.row(row)) });
             }

@@ -80,7 +80,7 @@ impl Activations {
         let num_blocks = cols.div_ceil(RUN_LEN);
         let grid = Grid::of_rows(num_rows, num_blocks * BLOCK_WORDS);
         grid.for_each_tile(pool, self.words.as_mut_slice(), &|mut tile| {
-            for row in tile.rows.clone() {
+            for row in tile.rows() {
                 let x = &x[row * cols..(row + 1) * cols];
                 vectors.run(Round { x, blocks: bytemuck::cast_slice_mut(tile.row(row)) });
             }

@@ -1,11 +1,11 @@
 //! How codes lie in memory: which integers, which groups have a scale, and whether there are minimums.
 
 use crate::backend::DType;
-use crate::cpu::quantized::dot::{PANEL, STEP};
+use crate::cpu::quantized::dot::{PANEL, STEP_CODES};
 use crate::formats::{CodeRun, GROUP_LEN, RUN_LEN};
 
 /// Steps of a block.
-pub(crate) const STEPS: usize = RUN_LEN / STEP;
+pub(crate) const STEPS: usize = RUN_LEN / STEP_CODES;
 
 /// What is taken off a nibble where codes lie around zero: the middle of 0..16.
 pub(crate) const NIBBLE_CENTRE: i8 = 8;
@@ -78,7 +78,7 @@ impl CodeLayout {
     /// # Units
     /// bytes
     pub(crate) fn bytes_per_block(self) -> usize {
-        self.lines_per_block() * PANEL * STEP + self.factors_per_block() * PANEL * 2
+        self.lines_per_block() * PANEL * STEP_CODES + self.factors_per_block() * PANEL * 2
     }
 
     /// Brings a run of `dtype` into this form: its codes as bytes of storage, nibbles not packed yet.

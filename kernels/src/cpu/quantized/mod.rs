@@ -31,7 +31,8 @@ mod tile;
 use crate::backend::BackendError;
 use crate::checks::Check;
 use crate::cpu::grid::{Grid, RowTiles, Tile};
-use crate::cpu::linear::{Epilogue, Linear};
+use crate::cpu::linear::{Linear, Term};
+use crate::cpu::matrix::Weights;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::activations::{ActivationRows, Activations};
 use crate::cpu::quantized::dot::Dots;
@@ -57,13 +58,12 @@ pub(crate) struct QuantizedProducts {
     num_blocks_max: usize,
 }
 
-/// A product whose activations were rounded.
+/// Products whose activations were rounded.
 #[derive(Clone, Copy, Debug)]
 struct CodesLinear<'a> {
     num_rows: usize,
     x: ActivationRows<'a>,
-    weights: &'a CodePanels,
-    epilogue: Epilogue<'a>,
+    terms: &'a [Term<'a>],
 }
 
 impl QuantizedProducts {
@@ -84,16 +84,16 @@ impl QuantizedProducts {
         Ok(())
     }
 
-    /// Computes a product with the matrix's `weights`. `x` and `out` were checked to hold `num_rows` rows.
+    /// Computes the products, all of integers. `x` and `out` were checked to hold `num_rows` rows.
     pub(crate) fn run(
         &mut self,
         check: Check,
         linear: Linear<'_>,
-        weights: &CodePanels,
         (pool, vectors): (&mut Pool, Vectors),
         out: &mut [f32],
     ) -> Result<(), BackendError> {
-        let Linear { num_rows, epilogue, .. } = linear;
+        let Linear { num_rows, terms, .. } = linear;
+        let weights = codes_of(&terms[0]);
         let needed = num_rows.saturating_mul(weights.num_blocks());
         check.at_most(
             "blocks of `x` in the room of `reserve`",
@@ -102,47 +102,61 @@ impl QuantizedProducts {
         )?;
         let x = &linear.x[..num_rows * weights.cols];
         let x = self.activations.load(pool, vectors, num_rows, x);
-        let linear = CodesLinear { num_rows, x, weights, epilogue };
+        let linear = CodesLinear { num_rows, x, terms };
         let grid = Grid {
             rows: RowTiles::Even { num_rows, height: num_rows.max(1) },
             width: weights.rows,
             tile_width: linear.features_per_task(pool.num_threads()),
         };
         let dots = self.dots;
-        grid.for_each_tile(pool, out, &|tile| linear.run_task(dots, tile));
+        grid.for_each_tile(pool, out, &|mut tile| {
+            for term in terms {
+                linear.run_task(dots, term, tile.reborrow());
+            }
+        });
         Ok(())
     }
 }
 
+/// Returns the codes of a term's matrix.
+fn codes_of<'a>(term: &Term<'a>) -> &'a CodePanels {
+    let Weights::Codes(panels) = &term.matrix.weights else {
+        unreachable!("products of plain numbers are `linear`'s")
+    };
+    panels
+}
+
 impl CodesLinear<'_> {
     fn features_per_task(&self, num_threads: usize) -> usize {
-        let num_panels = self.weights.rows.div_ceil(PANEL);
+        let weights = codes_of(&self.terms[0]);
+        let num_panels = weights.rows.div_ceil(PANEL);
         let by_threads = num_panels.div_ceil(num_threads * TASKS_PER_THREAD);
-        let by_cache = TASK_WEIGHT_BYTES / self.weights.bytes_per_panel().max(1);
+        let by_cache = TASK_WEIGHT_BYTES / weights.bytes_per_panel().max(1);
         // Where all rows meet a panel in one go, nothing needs to stay.
         let panels =
             if self.num_rows <= tile::BLOCK_ROWS { by_threads } else { by_threads.min(by_cache) };
         panels.max(1) * PANEL
     }
 
-    fn run_task(&self, dots: Dots, tile: Tile<'_>) {
-        let CodeLayout { codes, num_groups, has_min } = self.weights.layout;
+    fn run_task(&self, dots: Dots, term: &Term<'_>, tile: Tile<'_>) {
+        let CodeLayout { codes, num_groups, has_min } = codes_of(term).layout;
         match (codes, num_groups, has_min) {
-            (CodeKind::Byte, 1, false) => dots.run(self.task::<false, 1, false>(tile)),
-            (CodeKind::Byte, 1, true) => dots.run(self.task::<false, 1, true>(tile)),
-            (CodeKind::Byte, _, false) => dots.run(self.task::<false, 2, false>(tile)),
-            (CodeKind::Byte, _, true) => dots.run(self.task::<false, 2, true>(tile)),
-            (CodeKind::Nibble, 1, false) => dots.run(self.task::<true, 1, false>(tile)),
-            (CodeKind::Nibble, 1, true) => dots.run(self.task::<true, 1, true>(tile)),
-            (CodeKind::Nibble, _, false) => dots.run(self.task::<true, 2, false>(tile)),
-            (CodeKind::Nibble, _, true) => dots.run(self.task::<true, 2, true>(tile)),
+            (CodeKind::Byte, 1, false) => dots.run(self.task::<false, 1, false>(term, tile)),
+            (CodeKind::Byte, 1, true) => dots.run(self.task::<false, 1, true>(term, tile)),
+            (CodeKind::Byte, _, false) => dots.run(self.task::<false, 2, false>(term, tile)),
+            (CodeKind::Byte, _, true) => dots.run(self.task::<false, 2, true>(term, tile)),
+            (CodeKind::Nibble, 1, false) => dots.run(self.task::<true, 1, false>(term, tile)),
+            (CodeKind::Nibble, 1, true) => dots.run(self.task::<true, 1, true>(term, tile)),
+            (CodeKind::Nibble, _, false) => dots.run(self.task::<true, 2, false>(term, tile)),
+            (CodeKind::Nibble, _, true) => dots.run(self.task::<true, 2, true>(term, tile)),
         }
     }
 
     fn task<'t, const NIBBLES: bool, const GROUPS: usize, const MINS: bool>(
         &'t self,
+        term: &Term<'t>,
         tile: Tile<'t>,
     ) -> Task<'t, NIBBLES, GROUPS, MINS> {
-        Task { x: self.x, weights: self.weights, epilogue: self.epilogue, tile }
+        Task { x: self.x, weights: codes_of(term), epilogue: term.epilogue, tile }
     }
 }

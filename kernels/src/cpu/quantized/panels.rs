@@ -1,7 +1,7 @@
 //! Weights as panels of sixteen features, packed once when they are loaded.
 //!
 //! # Layout
-//! `lines`: `[num_panels, num_blocks, lines_per_block]` of 64 bytes. A line of bytes is a step, `[PANEL, STEP]` codes; a line
+//! `lines`: `[num_panels, num_blocks, lines_per_block]` of 64 bytes. A line of bytes is a step, `[PANEL, STEP_CODES]` codes; a line
 //! of nibbles is two, the first in the low halves. `factors`: `[num_panels, num_blocks, factors_per_block, PANEL]` in half
 //! precision. Features are padded to whole panels and columns to whole blocks with codes that stand for zero.
 //!
@@ -16,7 +16,7 @@ use crate::backend::{BackendError, DType, MatrixData};
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::pool::Pool;
-use crate::cpu::quantized::dot::{Line, PANEL, STEP};
+use crate::cpu::quantized::dot::{Line, PANEL, STEP_CODES};
 use crate::cpu::quantized::layout::{CodeKind, CodeLayout, NIBBLE_CENTRE};
 use crate::formats::{CodeRun, RUN_LEN, for_each_run, round_to_int8};
 use crate::widen::for_each_widened;
@@ -159,7 +159,7 @@ fn layout_of(parts: &[MatrixData<'_>]) -> CodeLayout {
 impl CodeLayout {
     /// Reads a code of a block back.
     fn code(self, lines: &[Line], feature: usize, col: usize) -> i8 {
-        let (step, byte) = (col / STEP, feature * STEP + col % STEP);
+        let (step, byte) = (col / STEP_CODES, feature * STEP_CODES + col % STEP_CODES);
         match self.codes {
             CodeKind::Byte => lines[step][byte].cast_signed(),
             CodeKind::Nibble => {
@@ -184,11 +184,13 @@ impl PanelMut<'_> {
         let layout = self.layout;
         let lines = &mut self.lines[block * layout.lines_per_block()..][..layout.lines_per_block()];
         let codes = layout.stored_codes(dtype, run);
-        for (step, codes) in codes.as_chunks::<STEP>().0.iter().enumerate() {
+        for (step, codes) in codes.as_chunks::<STEP_CODES>().0.iter().enumerate() {
             match layout.codes {
-                CodeKind::Byte => lines[step][feature * STEP..][..STEP].copy_from_slice(codes),
+                CodeKind::Byte => {
+                    lines[step][feature * STEP_CODES..][..STEP_CODES].copy_from_slice(codes);
+                }
                 CodeKind::Nibble => {
-                    let bytes = &mut lines[step / 2][feature * STEP..][..STEP];
+                    let bytes = &mut lines[step / 2][feature * STEP_CODES..][..STEP_CODES];
                     for (byte, code) in bytes.iter_mut().zip(codes) {
                         *byte |= code << (4 * (step % 2));
                     }

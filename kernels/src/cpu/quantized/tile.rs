@@ -13,10 +13,14 @@ use crate::cpu::quantized::activations::{ActivationBlock, ActivationRows};
 use crate::cpu::quantized::dot::{Dot, DotKernel, Line, PANEL};
 use crate::cpu::quantized::layout::{NIBBLE_CENTRE, STEPS};
 use crate::cpu::quantized::panels::{CodePanels, Panel};
+use crate::cpu::simd::Scalar;
 
 /// Rows that a panel meets before the next panel's turn. A panel of 896 columns and so many rows share an L1 of 32 KiB,
 /// one of 4864 an L2 of 512 KiB.
 pub(crate) const BLOCK_ROWS: usize = 16;
+
+/// What sums go through on their way out: plain loops, which the compiler makes vectors of, and the same bits on all tiers.
+const PLAIN: Scalar<PANEL, false> = Scalar;
 
 /// A task: all rows against the panels of the tile's columns. The form of the codes is in the type, so that each loop is
 /// compiled for its own.
@@ -32,7 +36,7 @@ impl<const NIBBLES: bool, const GROUPS: usize, const MINS: bool> DotKernel
 {
     #[inline(always)]
     fn run<D: Dot>(mut self, dot: D) {
-        let (num_rows, columns) = (self.tile.rows.end, self.tile.columns.clone());
+        let (num_rows, columns) = (self.tile.rows().end, self.tile.columns());
         for start in (0..num_rows).step_by(BLOCK_ROWS) {
             let end = num_rows.min(start + BLOCK_ROWS);
             for index in columns.start / PANEL..columns.end.div_ceil(PANEL) {
@@ -58,8 +62,8 @@ impl<const NIBBLES: bool, const GROUPS: usize, const MINS: bool> Task<'_, NIBBLE
     #[inline(always)]
     fn rows<D: Dot, const MR: usize>(&mut self, dot: D, first_row: usize, index: usize) {
         if MR > D::ROWS_MAX {
-            // Never taken: it spares the tier the code of tiles that it has no registers for.
-            return;
+            // Spares the tier the code of tiles that it has no registers for.
+            unreachable!("the tier has tiles of {} rows at most, not {MR}", D::ROWS_MAX);
         }
         let panel = self.weights.panel(index);
         let mut x: [&[ActivationBlock]; MR] = [&[]; MR];
@@ -71,13 +75,13 @@ impl<const NIBBLES: bool, const GROUPS: usize, const MINS: bool> Task<'_, NIBBLE
         } else {
             add_blocks::<D, MR, STEPS, NIBBLES, GROUPS, MINS>(dot, x, panel)
         };
-        let columns = self.tile.columns.clone();
+        let columns = self.tile.columns();
         let (start, end) = (index * PANEL, columns.end.min((index + 1) * PANEL));
         for m in 0..MR {
             let lanes = dot.lanes(sums[m]);
             let row = self.tile.row(first_row + m);
             let out = &mut row[start - columns.start..end - columns.start];
-            self.epilogue.write(out, start, &lanes);
+            self.epilogue.write(PLAIN, out, start, &lanes);
         }
     }
 }

@@ -21,11 +21,10 @@ use std::fmt;
 use half::{bf16, f16};
 
 pub(crate) use crate::cpu::simd::exp::exp;
+pub(crate) use crate::cpu::simd::scalar::Scalar;
 
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{avx2::Avx2, avx512::Avx512};
-
-use crate::cpu::simd::scalar::Scalar;
 
 /// An instruction set that the operators are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -23,20 +23,18 @@ mod tests;
 
 use half::f16;
 
+pub(crate) use crate::cpu::matrix::PANEL;
 use crate::cpu::quantized::dot::scalar::Scalar;
 use crate::cpu::simd::SimdTier;
 
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::quantized::dot::{avx_vnni::AvxVnni, avx2::Avx2, avx512_vnni::Avx512Vnni};
 
-/// Features of a panel: lanes of the widest tier.
-pub(crate) const PANEL: usize = 16;
-
 /// Neighbouring codes of a feature that stand together; what a lane multiplies in a step.
-pub(crate) const STEP: usize = 4;
+pub(crate) const STEP_CODES: usize = 4;
 
-/// Codes of a step: `[PANEL, STEP]`, a byte each, or a nibble each of two steps.
-pub(crate) type Line = [u8; PANEL * STEP];
+/// Codes of a step: `[PANEL, STEP_CODES]`, a byte each, or a nibble each of two steps.
+pub(crate) type Line = [u8; PANEL * STEP_CODES];
 
 /// A loop over panels, written once for all tiers; as [`crate::cpu::simd::Kernel`], all of it must be inlined.
 pub(crate) trait DotKernel {

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::cpu::quantized::dot::{Dot, Line, PANEL, STEP};
+use crate::cpu::quantized::dot::{Dot, Line, PANEL, STEP_CODES};
 
 /// The token of the scalar tier.
 #[derive(Clone, Copy, Debug)]
@@ -10,10 +10,10 @@ pub(crate) struct Scalar;
 
 /// Adds the products of each lane's four codes with the four in `x`.
 #[inline(always)]
-fn add_products(mut sums: [i32; PANEL], codes: [[i32; STEP]; PANEL], x: i32) -> [i32; PANEL] {
+fn add_products(mut sums: [i32; PANEL], codes: [[i32; STEP_CODES]; PANEL], x: i32) -> [i32; PANEL] {
     let x = x.to_ne_bytes().map(|code| i32::from(code.cast_signed()));
     for lane in 0..PANEL {
-        for i in 0..STEP {
+        for i in 0..STEP_CODES {
             sums[lane] += codes[lane][i] * x[i];
         }
     }
@@ -22,11 +22,11 @@ fn add_products(mut sums: [i32; PANEL], codes: [[i32; STEP]; PANEL], x: i32) -> 
 
 /// Widens the codes of a line.
 #[inline(always)]
-fn lanes_of(line: &Line, widen: impl Fn(u8) -> i32) -> [[i32; STEP]; PANEL] {
-    let mut codes = [[0; STEP]; PANEL];
+fn lanes_of(line: &Line, widen: impl Fn(u8) -> i32) -> [[i32; STEP_CODES]; PANEL] {
+    let mut codes = [[0; STEP_CODES]; PANEL];
     for lane in 0..PANEL {
-        for i in 0..STEP {
-            codes[lane][i] = widen(line[lane * STEP + i]);
+        for i in 0..STEP_CODES {
+            codes[lane][i] = widen(line[lane * STEP_CODES + i]);
         }
     }
     codes
@@ -37,8 +37,8 @@ impl Dot for Scalar {
 
     type Floats = [f32; PANEL];
     type Ints = [i32; PANEL];
-    type Signed = [[i32; STEP]; PANEL];
-    type Nibbles = [[i32; STEP]; PANEL];
+    type Signed = [[i32; STEP_CODES]; PANEL];
+    type Nibbles = [[i32; STEP_CODES]; PANEL];
     type NibbleSums = [i32; PANEL];
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::cpu::quantized::dot::{Dot, DotKernel, Dots, Line, PANEL, STEP};
+use crate::cpu::quantized::dot::{Dot, DotKernel, Dots, Line, PANEL, STEP_CODES};
 use crate::cpu::simd::SimdTier;
 
 /// Every tier of codes that this machine has.
@@ -21,16 +21,16 @@ fn line(seed: usize) -> Line {
 }
 
 /// Four activation codes; the ends first.
-fn x_codes(seed: usize) -> [i8; STEP] {
+fn x_codes(seed: usize) -> [i8; STEP_CODES] {
     match seed % 4 {
-        0 => [127; STEP],
-        1 => [-127; STEP],
+        0 => [127; STEP_CODES],
+        1 => [-127; STEP_CODES],
         2 => [127, -127, 0, -1],
         _ => std::array::from_fn(|i| ((seed * 29 + i * 53) % 255) as i8 ^ 1).map(|x| x.max(-127)),
     }
 }
 
-fn word(codes: [i8; STEP]) -> i32 {
+fn word(codes: [i8; STEP_CODES]) -> i32 {
     i32::from_ne_bytes(codes.map(i8::cast_unsigned))
 }
 
@@ -43,9 +43,9 @@ fn total(num_steps: usize) -> i32 {
 fn plain(num_steps: usize, lane: usize, code: impl Fn(usize, usize) -> i32) -> i32 {
     let products = (0..num_steps).flat_map(|step| {
         let x = x_codes(step);
-        (0..STEP).map(move |i| (step, i, i32::from(x[i])))
+        (0..STEP_CODES).map(move |i| (step, i, i32::from(x[i])))
     });
-    products.map(|(step, i, x)| code(step, lane * STEP + i) * x).sum()
+    products.map(|(step, i, x)| code(step, lane * STEP_CODES + i) * x).sum()
 }
 
 struct Primitives(Dots);
