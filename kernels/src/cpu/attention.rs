@@ -142,7 +142,8 @@ impl<'a, E: CacheElement> HeadTile<'a, E> {
     /// Computes some of the task's rows, which count token by token and head by head.
     #[inline(always)]
     fn rows<S: Simd>(&mut self, simd: S, range: Range<usize>) {
-        let shape = self.attention.shape;
+        let Attention { step, shape, .. } = self.attention;
+        let blocks = step.host().sequence(step.query_seq(self.tile.row_index())).blocks;
         let mut rows = [Row { token: 0, head: 0, query: &[], first: 0, end: 0 }; ROWS_MAX];
         let rows = &mut rows[..range.len()];
         for (row, index) in rows.iter_mut().zip(range) {
@@ -156,9 +157,9 @@ impl<'a, E: CacheElement> HeadTile<'a, E> {
         };
         let (first, last) = (tile_of(first), tile_of(last));
         let mut running = Running::new(self.attention.cache.layout.padded_dim());
-        let mut context = self.context(first);
+        let mut context = self.context(blocks, first);
         for tile in first..last {
-            let next = self.context(tile + 1);
+            let next = self.context(blocks, tile + 1);
             running.visit(simd, rows, (&context, Some(&next)), shape.scale);
             context = next;
         }
@@ -166,14 +167,13 @@ impl<'a, E: CacheElement> HeadTile<'a, E> {
         self.finish(simd, rows, &mut running);
     }
 
-    /// Returns a tile of the task's sequence and head; tiles count through all blocks.
+    /// Returns a tile of the task's head, given its sequence's blocks; tiles count through all of them.
     #[inline(always)]
-    fn context(&self, tile: usize) -> ContextTile<'a, E> {
-        let Attention { step, shape, cache, .. } = self.attention;
+    fn context(&self, blocks: &[u32], tile: usize) -> ContextTile<'a, E> {
+        let Attention { shape, cache, .. } = self.attention;
         let tiles_per_block = shape.block_size.div_ceil(TILE);
         let (index, tile) = (tile / tiles_per_block, tile % tiles_per_block);
-        let block = step.host().sequence(step.query_seq(self.tile.row_index())).blocks[index];
-        let head = cache.layout.head(self.slots, block as usize, self.tile.column_index());
+        let head = cache.layout.head(self.slots, blocks[index] as usize, self.tile.column_index());
         let offset = tile * TILE;
         ContextTile {
             start: index * shape.block_size + offset,

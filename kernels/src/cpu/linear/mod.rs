@@ -128,7 +128,7 @@ pub(crate) struct Term<'a> {
 impl Linear<'_> {
     /// Computes the products. Sizes were checked: `x` and `out` hold `num_rows` rows.
     pub(crate) fn run(self, pool: &mut Pool, vectors: Vectors, out: &mut [f32]) {
-        self.for_each_term(pool, out, &|term, tile| match &term.matrix.weights {
+        self.for_each_term(pool, vectors, out, &|term, tile| match &term.matrix.weights {
             Weights::F32(panels) => self.exact(vectors, term, panels, tile),
             Weights::Bf16(panels) => self.exact(vectors, term, panels, tile),
             Weights::F16(panels) => self.exact(vectors, term, panels, tile),
@@ -144,7 +144,7 @@ impl Linear<'_> {
         pairs: &[u32],
         out: &mut [f32],
     ) {
-        self.for_each_term(pool, out, &|term, tile| {
+        self.for_each_term(pool, vectors, out, &|term, tile| {
             let Weights::Bf16(panels) = &term.matrix.weights else {
                 unreachable!("activations are rounded for bf16 only")
             };
@@ -169,25 +169,26 @@ impl Linear<'_> {
     fn for_each_term(
         &self,
         pool: &mut Pool,
+        vectors: Vectors,
         out: &mut [f32],
         run: &(dyn Fn(&Term<'_>, Tile<'_>) + Sync),
     ) {
-        self.grid(pool).for_each_tile(pool, out, &|mut tile| {
+        self.grid(pool, vectors).for_each_tile(pool, out, &|mut tile| {
             for term in self.terms {
                 run(term, tile.reborrow());
             }
         });
     }
 
-    fn grid(&self, pool: &Pool) -> Grid<'static> {
+    fn grid(&self, pool: &Pool, vectors: Vectors) -> Grid<'static> {
         Grid {
             rows: RowTiles::Even { num_rows: self.num_rows, height: self.num_rows.max(1) },
             width: self.terms[0].matrix.rows,
-            tile_width: self.features_per_task(pool.num_threads()),
+            tile_width: self.features_per_task(pool.num_threads(), vectors.lanes()),
         }
     }
 
-    fn features_per_task(&self, num_threads: usize) -> usize {
+    fn features_per_task(&self, num_threads: usize, num_lanes: usize) -> usize {
         let matrix = self.terms[0].matrix;
         let by_threads = matrix.rows.div_ceil(num_threads * TASKS_PER_THREAD);
         let features = if self.num_rows <= DECODE_ROWS {
@@ -196,8 +197,22 @@ impl Linear<'_> {
         } else {
             by_threads.min(TASK_WEIGHT_BYTES / matrix.bytes_per_row().max(1))
         };
-        features.next_multiple_of(PANEL).max(PANEL)
+        // Panels that are left over, with too few sums at a time, cost as much as a whole tile.
+        let tile = PANEL * panels_per_tile(self.num_rows, num_lanes);
+        features.next_multiple_of(tile).max(tile)
     }
+}
+
+/// Returns how many panels a register tile of so many rows takes. Few rows need many: enough sums at a time to hide the
+/// latency of the FMAs, and enough streams to keep memory busy. A vector of the wide tiers is a whole panel, of the
+/// others half of one.
+const fn panels_per_tile(num_rows: usize, num_lanes: usize) -> usize {
+    let panels = match num_rows {
+        0 | 1 => 4,
+        2 | 3 => 2,
+        _ => 1,
+    };
+    if num_lanes == TILE { 2 * panels } else { panels }
 }
 
 /// The tile's columns are the features of the task, from a panel's first on.
@@ -219,15 +234,11 @@ impl<O: Operands> Kernel for Task<'_, O> {
             let mut panels =
                 self.tile.columns().start / PANEL..self.tile.columns().end.div_ceil(PANEL);
             if S::HAS_TALL_TILES && self.operands.fit_large_tiles() {
-                // Few rows need many panels: enough sums at a time to hide the latency of the FMAs, and enough streams
-                // to keep memory busy. A vector of the wide tiers is a whole panel, of the others half of one.
-                match (rows.len(), S::LANES == TILE) {
-                    (1, false) => self.panels::<S, 4>(simd, &rows, &mut panels),
-                    (1, true) => self.panels::<S, 8>(simd, &rows, &mut panels),
-                    (2 | 3, false) => self.panels::<S, 2>(simd, &rows, &mut panels),
-                    (2 | 3, true) => self.panels::<S, 4>(simd, &rows, &mut panels),
-                    (_, false) => {}
-                    (_, true) => self.panels::<S, 2>(simd, &rows, &mut panels),
+                match panels_per_tile(rows.len(), S::LANES) {
+                    8 if S::LANES == TILE => self.panels::<S, 8>(simd, &rows, &mut panels),
+                    4 => self.panels::<S, 4>(simd, &rows, &mut panels),
+                    2 => self.panels::<S, 2>(simd, &rows, &mut panels),
+                    _ => {}
                 }
                 self.panels::<S, 1>(simd, &rows, &mut panels);
             } else {

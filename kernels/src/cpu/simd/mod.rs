@@ -150,6 +150,18 @@ impl Vectors {
         }
     }
 
+    /// Lanes of a vector.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Self::Scalar(_) => 8,
+            Self::ScalarWide(_) | Self::ScalarBf16(_) => TILE,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => 8,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) | Self::Avx512Bf16(_) => TILE,
+        }
+    }
+
     /// Runs the kernel, compiled for this tier; one that rounds has no loops of its own but those of [`Self::run_rounded`].
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
