@@ -163,8 +163,8 @@ fn attention(criterion: &mut Criterion) {
             let qkv = backend.buffer(positions.len() * shape.qkv_width()).unwrap();
             let mut out = backend.buffer(positions.len() * num_heads * head_dim).unwrap();
             group.throughput(if num_tokens == 1 {
-                let slot_values = (2 * num_kv_heads * head_dim) as u64;
-                Throughput::Bytes(u64::from(context_len) * slot_values * 4)
+                let slot_bytes = 2 * num_kv_heads * head_dim * shape.kv_dtype.num_bytes();
+                Throughput::Bytes(u64::from(context_len) * slot_bytes as u64)
             } else {
                 let pairs: u64 = positions.iter().map(|&position| u64::from(position) + 1).sum();
                 Throughput::Elements(pairs * (2 * num_heads * head_dim) as u64)

@@ -239,6 +239,10 @@ pub trait Backend: Send + 'static {
         format: WeightFormat,
     ) -> Result<Self::Matrix, BackendError>;
 
+    /// Returns whether every element of a matrix is a number; of integers, every scale and minimum. Products with others
+    /// would be no numbers either.
+    fn is_finite(&mut self, matrix: &Self::Matrix) -> bool;
+
     /// Allocates what operators need beside their buffers, for steps of at most `max_num_rows` rows over all the
     /// matrices made so far. To be called once, after the last matrix and before the first step.
     ///

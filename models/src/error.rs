@@ -189,6 +189,12 @@ pub enum WeightsError {
         /// The shape in the file.
         found: Vec<usize>,
     },
+    /// Weights that are no numbers: some prompts would get nonsense.
+    #[error("{} holds values that are no numbers; the file is damaged, or was made by a training that failed", tensors.join(" or "))]
+    NotFinite {
+        /// The tensors of one matrix or vector, of which at least one does.
+        tensors: Vec<String>,
+    },
     /// A tensor's element type is not one that we compute with.
     #[error("{file}: tensor `{tensor}` must be F32, F16 or BF16, got {found}")]
     Dtype {

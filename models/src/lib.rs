@@ -24,6 +24,8 @@ pub mod shapes;
 pub mod source;
 pub mod weights;
 
+mod shown;
+
 pub use config::DecoderSpec;
 pub use error::ModelError;
 pub use kernels::{
@@ -32,7 +34,9 @@ pub use kernels::{
     metadata::{KvDType, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
-pub use load::{Device, LoadOptions, WeightFootprint, load, load_weights, weight_footprint};
+pub use load::{
+    Device, LoadOptions, WeightFootprint, activation_bytes, load, load_weights, weight_footprint,
+};
 pub use shapes::{shape, shape_names};
 pub use source::{Source, open_weights, read_spec, tokenizer_json};
 pub use weights::{Progress, random_weights};

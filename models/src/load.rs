@@ -91,6 +91,26 @@ pub fn load_weights(
     }
 }
 
+/// Returns the memory that a step's rows take between the layers, and its logits, on the CPU and on the host.
+///
+/// # Units
+/// bytes
+pub fn activation_bytes(
+    spec: &DecoderSpec,
+    max_num_tokens: usize,
+    max_num_logit_rows: usize,
+) -> u64 {
+    let widths = 2 * spec.hidden_size + 2 * (spec.query_width() + spec.kv_width()) + spec.ffn_size;
+    // Rows of the widest product once more, as codes or in pairs.
+    let token_values = widths + spec.ffn_size.max(spec.hidden_size);
+    // Logits are on the device and on the host.
+    let logit_values = spec.hidden_size + 2 * spec.vocab_size;
+    let num_values = (max_num_tokens as u64).saturating_mul(token_values as u64);
+    let num_values =
+        num_values.saturating_add((max_num_logit_rows as u64).saturating_mul(logit_values as u64));
+    num_values.saturating_mul(size_of::<f32>() as u64)
+}
+
 /// What the weights of a model are once they are loaded on the CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightFootprint {

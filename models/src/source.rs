@@ -9,7 +9,7 @@ use std::{
 use crate::{
     config::{self, CONFIG_FILE, DecoderSpec, GENERATION_FILE},
     demo,
-    error::ModelError,
+    error::{ModelError, WeightsError},
     gguf::{self, Gguf},
     weights::{WeightBytes, Weights, file_name},
 };
@@ -48,25 +48,35 @@ impl<'a> Source<'a> {
         match self {
             Self::Demo => Ok(Files::Demo),
             Self::Gguf(path) => Ok(Files::Gguf(path.into())),
-            Self::Directory(directory) => Ok(match find_gguf(directory)? {
-                None => Files::HuggingFace(directory),
-                Some(path) => Files::Gguf(path.into()),
-            }),
+            Self::Directory(directory) => match find_weights(directory)? {
+                Found::Gguf(path) => Ok(Files::Gguf(path.into())),
+                Found::Nothing if !directory.join(CONFIG_FILE).is_file() => {
+                    Err(WeightsError::None { directory: directory.to_owned() }.into())
+                }
+                Found::Nothing | Found::Safetensors => Ok(Files::HuggingFace(directory)),
+            },
         }
     }
 }
 
-/// Returns the GGUF file of a folder that has no safetensors; the later parts of a split model do not count.
-fn find_gguf(directory: &Path) -> Result<Option<PathBuf>, ModelError> {
+/// What kind of weights a folder has.
+enum Found {
+    Nothing,
+    Safetensors,
+    Gguf(PathBuf),
+}
+
+/// Looks for weights. Safetensors come before GGUF, and the later parts of a split model do not count.
+fn find_weights(directory: &Path) -> Result<Found, ModelError> {
     let mut found = Vec::new();
     // A folder that cannot be listed has no `config.json` either, which is then the error.
     for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry.map_err(|source| read_error(directory, source))?.path();
-        if path.extension().is_some_and(|extension| extension == SAFETENSORS_EXTENSION) {
-            return Ok(None);
+        let has = |kind| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(kind));
+        if has(SAFETENSORS_EXTENSION) {
+            return Ok(Found::Safetensors);
         }
-        let is_gguf = path.extension().is_some_and(|extension| extension == GGUF_EXTENSION);
-        if is_gguf && !gguf::is_later_part(&file_name(&path)) {
+        if has(GGUF_EXTENSION) && path.is_file() && !gguf::is_later_part(&file_name(&path)) {
             found.push(path);
         }
     }
@@ -75,7 +85,7 @@ fn find_gguf(directory: &Path) -> Result<Option<PathBuf>, ModelError> {
         files.sort_unstable();
         return Err(ModelError::SeveralGguf { directory: directory.to_owned(), files });
     }
-    Ok(found.pop())
+    Ok(found.pop().map_or(Found::Nothing, Found::Gguf))
 }
 
 /// Opens a model's weights: their headers are read and checked, the tensors are not.

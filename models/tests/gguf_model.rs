@@ -403,9 +403,66 @@ fn a_tokenizer_beside_the_file_comes_first() {
     assert_eq!(*tokenizer_json(source).unwrap(), *b"beside");
 }
 
+/// A text that is one token wherever it stands is part of an answer; a sentinel is not.
+#[test]
+fn sentinels_are_special_and_fixed_texts_are_not() {
+    let mut writer = gguf_writer::demo_bf16();
+    let demo: serde_json::Value = serde_json::from_slice(models::demo::TOKENIZER_JSON).unwrap();
+    let vocab = demo["model"]["vocab"].as_object().unwrap();
+    let num_ids = vocab.len() + demo["added_tokens"].as_array().unwrap().len();
+    let byte = |id: usize| vocab.values().any(|found| found.as_u64() == Some(id as u64));
+    let mut types: Vec<i32> = (0..num_ids).map(|id| if byte(id) { 1 } else { 3 }).collect();
+    let fixed = (0..num_ids).find(|&id| !byte(id)).unwrap();
+    types[fixed] = 4;
+    let values = types.iter().copied().map(Value::I32).collect();
+    writer.set("tokenizer.ggml.token_type", Value::Array(values));
+    let folder = file("special", &writer);
+    let json = tokenizer_json(Source::Directory(&folder)).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let added = json["added_tokens"].as_array().unwrap();
+    assert_eq!(added.len(), num_ids - vocab.len());
+    for token in added {
+        let is_fixed = token["id"].as_u64() == Some(fixed as u64);
+        assert_eq!(token["special"], !is_fixed, "{token}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused() {
+    // Half precision's infinity and bf16's NaN, as an element and as the scale of a block.
+    let rows: [(&str, u32, &[u8]); 3] = [
+        ("inf-f16", 1, &[0x00, 0x7C]),
+        ("nan-bf16", 30, &[0xC0, 0x7F]),
+        ("nan-q8", 8, &[0x00, 0x7E]),
+    ];
+    for (name, kind, bad) in rows {
+        let zeros = |rows: usize, cols: usize, _: &[f32]| {
+            let per_32 = if kind == 8 { 34 } else { 64 };
+            (kind, vec![0; rows * cols / 32 * per_32])
+        };
+        let mut writer = gguf_writer::demo(&zeros);
+        let load = |writer: &Writer| {
+            let folder = file(name, writer);
+            load(Source::Directory(&folder), &options(Device::Cpu), &mut |_| {}).map(drop)
+        };
+        load(&writer).unwrap();
+        writer.tensor("blk.3.ffn_up.weight").bytes[..bad.len()].copy_from_slice(bad);
+        let error = load(&writer).unwrap_err().to_string();
+        assert!(error.contains("blk.3.ffn_up.weight holds values that are no numbers"), "{error}");
+    }
+}
+
 #[test]
 fn a_tokenizer_that_we_do_not_have_is_refused() {
-    let rows: [Edit; 12] = [
+    let rows: [Edit; 13] = [
+        (
+            "`tokenizer.ggml.tokens` must be a token for each byte: without one, text would be",
+            |w| {
+                w.set("tokenizer.ggml.tokens", Value::texts(["a", "b", "ab"]));
+                w.set("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 3]));
+                w.set("tokenizer.ggml.merges", Value::texts(["a b"]));
+            },
+        ),
         ("`tokenizer.ggml.model` is missing", |w| w.remove("tokenizer.ggml.model")),
         ("`tokenizer.ggml.model` must be gpt2 (byte-level BPE), got \"llama\"", |w| {
             w.set("tokenizer.ggml.model", "llama".into());

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use models::{
     DecoderSpec, Device, KvCacheSize, KvDType, LoadOptions, Progress, SimdTier, Source,
-    WeightFormat, load_weights, open_weights, read_spec, tokenizer_json, weight_footprint,
-    weights::Weights,
+    WeightFormat, activation_bytes, load_weights, open_weights, read_spec, tokenizer_json,
+    weight_footprint, weights::Weights,
 };
 use tracing::{info, warn};
 
@@ -62,14 +62,15 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
 pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
     let path = path(&config.model)?;
     let source = path.as_deref().map_or(Source::Demo, Source::at);
+    // Headers first: what is broken in a file that holds everything is said of the part that is broken.
+    let spec = read_spec(source).context("cannot read the model's configuration")?;
+    let weights = open_weights(source).context("cannot load the model")?;
     let json = tokenizer_json(source).context("cannot read the tokenizer")?;
     let tokenizer = Tokenizer::from_json(&json).context("cannot use the tokenizer")?;
     let template = template(config, &tokenizer)?;
-    let spec = read_spec(source).context("cannot read the model's configuration")?;
     let eos_token_ids = spec.eos_token_ids.clone();
     check_completion(config, spec.max_position_embeddings)?;
     check_token_ids(&spec, &tokenizer)?;
-    let weights = open_weights(source).context("cannot load the model")?;
     let options = load_options(config, &spec, &weights, free_bytes)?;
     let (engine, handle) = start_engine(config, spec, &weights, &options, &tokenizer)?;
     let model = ModelInfo {
@@ -124,7 +125,9 @@ pub(super) fn path(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
     match &model.source {
         ModelSource::Demo => Ok(None),
         ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
-        ModelSource::Path(path) => Err(anyhow!("there is no folder or file {}", path.display())),
+        ModelSource::Path(path) => {
+            Err(anyhow!("there is no folder or regular file {}", path.display()))
+        }
         ModelSource::Hub { repository, revision } => {
             Ok(Some(hub::find_snapshot(&model.hub_cache, repository, revision)?))
         }
@@ -209,10 +212,7 @@ pub(super) fn load_options(
         (QuantizeChoice::None, DtypeChoice::Bf16) => WeightFormat::Stored,
         (QuantizeChoice::None, DtypeChoice::F32) => WeightFormat::F32,
     };
-    let kv_dtype = match config.engine.kv_cache_dtype {
-        KvDtypeChoice::F16 => KvDType::F16,
-        KvDtypeChoice::F32 => KvDType::F32,
-    };
+    let kv_dtype = kv_dtype(config);
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
     let footprint =
@@ -231,6 +231,11 @@ pub(super) fn load_options(
         context_tokens: context_tokens_max.unwrap_or(own).min(own),
         num_seqs_max: config.engine.num_seqs_max,
         weight_bytes: footprint.num_bytes,
+        activation_bytes: activation_bytes(
+            spec,
+            config.engine.num_batched_tokens_max,
+            config.engine.num_seqs_max,
+        ),
     };
     Ok(LoadOptions {
         device: match config.model.device {
@@ -249,6 +254,14 @@ pub(super) fn load_options(
         num_threads: config.engine.num_threads,
         simd: Some(simd_tier(config)?),
     })
+}
+
+/// Returns the element type of cached keys and values.
+pub(super) fn kv_dtype(config: &Config) -> KvDType {
+    match config.engine.kv_cache_dtype {
+        KvDtypeChoice::F16 => KvDType::F16,
+        KvDtypeChoice::F32 => KvDType::F32,
+    }
 }
 
 /// Returns the threads that compute where nobody says otherwise.

@@ -91,7 +91,8 @@ An option is also a variable (--max-num-seqs is LACUNA_MAX_NUM_SEQS) and a key o
 LACUNA_CONFIG names. Options win over variables, variables over the file, the file over the defaults. \
 -h lists the common options, --help all of them.
 
-Exit codes: 0 success; 64 a command line, setting or named file that cannot be used; 1 any other failure.";
+Exit codes: 0 success; 64 a command line, a setting or a file of settings that breaks a rule; 1 any other failure, \
+a model that cannot be used among them.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -119,9 +119,17 @@ impl Server {
         if uri.query().is_some() {
             return Err(broken("hold no query"));
         }
+        let port = match authority.port_u16() {
+            Some(port @ 1..) => port,
+            // Something stands behind the host, and is no port: another port would be another server.
+            port if port.is_some() || authority.as_str().len() > authority.host().len() => {
+                return Err(broken("name a port from 1 to 65535"));
+            }
+            _ => 80,
+        };
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port,
             authority: authority.to_string(),
             base: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -344,6 +352,9 @@ mod tests {
             ("http://u@a.example", "user name"),
             ("http://a.example/?q=1", "query"),
             ("", "--url must"),
+            ("http://127.0.0.1:99999", "a port from 1 to 65535"),
+            ("http://127.0.0.1:0", "a port from 1 to 65535"),
+            ("http://[::1]:/v1", "a port from 1 to 65535"),
         ];
         for (url, reason) in rows {
             let error = Server::parse(url).unwrap_err().to_string();

@@ -13,25 +13,25 @@ const FREE_MEMORY_SHARE: f64 = 0.5;
 /// Why the cache cannot be sized.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
-    /// The weights alone would not fit.
+    /// The model alone would not fit.
     #[error(
-        "the weights take {weight_bytes} bytes once loaded, and {free_bytes} are free; free some, raise the limit of \
+        "the weights and a step take {model_bytes} bytes once loaded, and {free_bytes} are free; free some, raise the limit of \
          this process's container, or take a smaller model or format (`model.quantize`, a GGUF file)"
     )]
-    WeightsDoNotFit {
+    ModelDoesNotFit {
         /// What they take.
-        weight_bytes: u64,
+        model_bytes: u64,
         /// What there is.
         free_bytes: u64,
     },
     /// The cache that was asked for would not fit beside the weights.
     #[error(
-        "the weights take {weight_bytes} bytes once loaded and `engine.kv_cache_memory` asks for {kv_cache_bytes}, and \
+        "the weights and a step take {model_bytes} bytes once loaded and `engine.kv_cache_memory` asks for {kv_cache_bytes}, and \
          {free_bytes} are free; lower it, or set it to \"auto\""
     )]
     CacheDoesNotFit {
-        /// What the weights take.
-        weight_bytes: u64,
+        /// What the model takes.
+        model_bytes: u64,
         /// What was asked for.
         kv_cache_bytes: u64,
         /// What there is.
@@ -69,6 +69,8 @@ pub struct CacheDemand {
     pub num_seqs_max: usize,
     /// Memory of the weights.
     pub weight_bytes: u64,
+    /// Memory of a step between the layers.
+    pub activation_bytes: u64,
 }
 
 /// Returns the number of cache blocks. To be asked before anything is loaded: a process that takes more than there is
@@ -81,19 +83,19 @@ pub fn plan_num_blocks(
     demand: &CacheDemand,
     free_bytes: u64,
 ) -> Result<usize, MemoryError> {
-    let weight_bytes = demand.weight_bytes;
-    if weight_bytes > free_bytes {
-        return Err(MemoryError::WeightsDoNotFit { weight_bytes, free_bytes });
+    let model_bytes = demand.weight_bytes.saturating_add(demand.activation_bytes);
+    if model_bytes > free_bytes {
+        return Err(MemoryError::ModelDoesNotFit { model_bytes, free_bytes });
     }
     if let Some(kv_cache_bytes) = demand.kv_cache_bytes
-        && weight_bytes.saturating_add(kv_cache_bytes) > free_bytes
+        && model_bytes.saturating_add(kv_cache_bytes) > free_bytes
     {
-        return Err(MemoryError::CacheDoesNotFit { weight_bytes, kv_cache_bytes, free_bytes });
+        return Err(MemoryError::CacheDoesNotFit { model_bytes, kv_cache_bytes, free_bytes });
     }
     let block_bytes = kv_bytes_per_block(spec, demand.block_size, demand.kv_dtype);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
-    let share = ((free_bytes - weight_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
+    let share = ((free_bytes - model_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
     let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(share));
     let num_blocks = kv_cache_bytes / block_bytes;
     if num_blocks < blocks_per_seq {
@@ -123,7 +125,8 @@ mod tests {
             kv_dtype: KvDType::F16,
             context_tokens: 160,
             num_seqs_max: 4,
-            weight_bytes: 1000,
+            weight_bytes: 900,
+            activation_bytes: 100,
         };
         let asked = |kv_cache_bytes| CacheDemand { kv_cache_bytes, ..demand };
         assert_eq!(plan_num_blocks(&spec, &demand, 1 << 40), Ok(40));
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!((num_tokens, needed_bytes), (144, 10 * block_bytes));
         for asked_bytes in [None, Some(99 * block_bytes)] {
             let error = plan_num_blocks(&spec, &asked(asked_bytes), 999).unwrap_err();
-            let expected = MemoryError::WeightsDoNotFit { weight_bytes: 1000, free_bytes: 999 };
+            let expected = MemoryError::ModelDoesNotFit { model_bytes: 1000, free_bytes: 999 };
             assert_eq!(error, expected);
         }
     }

@@ -113,27 +113,42 @@ fn every_way_to_cut_texts_keeps_their_bytes() {
 
 #[test]
 fn pieces_are_those_of_the_family() {
-    // A vocabulary in which each merge would go over a border of one way and not of another.
-    let rows: [(&str, &str, &[&str]); 6] = [
+    // A vocabulary in which each merge would go over a border of one way and not of another, and a token without merges.
+    let merges = ["a 1", "1 2", "= (", "Ġ ("];
+    let rows: [(&str, &str, &[&str]); 13] = [
         ("qwen2", "a12 ", &["a", "1", "2", "Ġ"]),
         ("llama-bpe", "a12 ", &["a", "12", "Ġ"]),
         ("gpt-2", "a12 ", &["a", "12", "Ġ"]),
         ("starcoder", "a12 ", &["a", "1", "2", "Ġ"]),
         ("deepseek-coder", "a12 ", &["a", "1", "2", "Ġ"]),
         ("default", "a12 ", &["a", "12", "Ġ"]),
+        // A piece that is a token is taken whole, or not.
+        ("llama-bpe", "xyz", &["xyz"]),
+        ("qwen2", "xyz", &["x", "y", "z"]),
+        // Symbols and punctuation go together, or not.
+        ("gpt-2", "=(", &["=("]),
+        ("deepseek-coder", "=(", &["=", "("]),
+        // So do a space and punctuation.
+        ("qwen2", "a (", &["a", "Ġ("]),
+        ("deepseek-coder", "a (", &["a", "Ġ("]),
+        ("default", "a (", &["a", "Ġ", "("]),
     ];
-    let vocab = ["a", "1", "2", "Ġ", "12", "a1"];
-    for (way, text, expected) in rows {
+    let is_seen = |byte: &u32| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
+    let bytes = (0..256).filter(is_seen).chain(0x100..0x144).filter_map(char::from_u32);
+    let merged = merges.map(|merge| merge.replace(' ', ""));
+    let mut vocab: Vec<String> = bytes.map(String::from).chain(merged).collect();
+    vocab.push("xyz".to_owned());
+    for (index, (way, text, expected)) in rows.into_iter().enumerate() {
         let mut writer = gguf_writer::demo_bf16();
         writer.tensors.clear();
         writer.set("tokenizer.ggml.pre", way.into());
-        writer.set("tokenizer.ggml.tokens", Value::texts(vocab));
+        writer.set("tokenizer.ggml.tokens", Value::texts(vocab.iter().map(String::as_str)));
         let types = vec![Value::I32(1); vocab.len()];
         writer.set("tokenizer.ggml.token_type", Value::Array(types));
-        writer.set("tokenizer.ggml.merges", Value::texts(["a 1", "1 2"]));
-        let ids = tokenizer_of(&writer, &format!("pieces-{way}")).encode(text).unwrap();
-        let pieces: Vec<&str> = ids.iter().map(|&id| vocab[id as usize]).collect();
-        assert_eq!(pieces, expected, "{way}");
+        writer.set("tokenizer.ggml.merges", Value::texts(merges));
+        let ids = tokenizer_of(&writer, &format!("pieces-{index}")).encode(text).unwrap();
+        let pieces: Vec<&str> = ids.iter().map(|&id| vocab[id as usize].as_str()).collect();
+        assert_eq!(pieces, expected, "{way} {text:?}");
     }
 }
 
@@ -153,7 +168,7 @@ fn a_model_larger_than_memory_is_refused_before_it_is_loaded() {
     for path in ["demo", file.0.to_str().unwrap()] {
         let error = compose_within(&config(path), 1 << 20).err().unwrap();
         let message = format!("{error:#}");
-        let is_clear = message.starts_with("the weights take 16")
+        let is_clear = message.starts_with("the weights and a step take ")
             && message.contains("bytes once loaded, and 1048576 are free");
         assert!(is_clear, "{message}");
     }

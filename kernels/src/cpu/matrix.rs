@@ -6,6 +6,7 @@
 //! keeps the two columns of a feature side by side, `[16, 2]`, which is what a shift and a mask take apart, and
 //! what a dot product of pairs wants; the others lie `[2, 16]`. Rows and columns are padded with zeros.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytemuck::Zeroable;
@@ -95,6 +96,16 @@ impl CpuMatrix {
         }
     }
 
+    /// Returns whether all elements, or all factors of integers, are numbers.
+    pub(crate) fn is_finite(&self, pool: &mut Pool) -> bool {
+        match &self.weights {
+            Weights::F32(panels) => are_finite(pool, panels.values.as_slice()),
+            Weights::Bf16(panels) => are_finite(pool, panels.values.as_slice()),
+            Weights::F16(panels) => are_finite(pool, panels.values.as_slice()),
+            Weights::Codes(panels) => are_finite(pool, panels.factors()),
+        }
+    }
+
     /// Writes a row as f32.
     pub(crate) fn widen_row(&self, row: usize, out: &mut [f32]) {
         match &self.weights {
@@ -104,6 +115,22 @@ impl CpuMatrix {
             Weights::Codes(panels) => panels.widen_row(row, out),
         }
     }
+}
+
+/// Elements that a thread looks at before it asks for more.
+const ELEMENTS_PER_TASK: usize = 1 << 16;
+
+fn are_finite<E: Element>(pool: &mut Pool, elements: &[E]) -> bool {
+    let found = AtomicBool::new(false);
+    pool.run(elements.len().div_ceil(ELEMENTS_PER_TASK), &|task| {
+        let rest = &elements[task * ELEMENTS_PER_TASK..];
+        let elements = &rest[..rest.len().min(ELEMENTS_PER_TASK)];
+        // Without a way out of the loop, which would keep it from vectors.
+        if !elements.iter().fold(true, |are_finite, element| are_finite & element.is_finite()) {
+            found.store(true, Ordering::Relaxed);
+        }
+    });
+    !found.into_inner()
 }
 
 /// The types that panels of plain numbers have.
@@ -222,6 +249,9 @@ pub(crate) trait Element: Zeroable + Copy + Send + Sync + 'static {
     /// Returns the element's value.
     fn widen(self) -> f32;
 
+    /// Returns whether the element is a number.
+    fn is_finite(self) -> bool;
+
     /// Returns where in a step the element of a column (0 or 1) and a feature of the panel lies.
     fn place(col: usize, lane: usize) -> usize;
 
@@ -236,6 +266,10 @@ impl Element for f32 {
 
     fn widen(self) -> f32 {
         self
+    }
+
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
     }
 
     fn place(col: usize, lane: usize) -> usize {
@@ -257,6 +291,10 @@ impl Element for bf16 {
         self.to_f32()
     }
 
+    fn is_finite(self) -> bool {
+        bf16::is_finite(self)
+    }
+
     fn place(col: usize, lane: usize) -> usize {
         lane * 2 + col
     }
@@ -275,6 +313,10 @@ impl Element for f16 {
 
     fn widen(self) -> f32 {
         self.to_f32()
+    }
+
+    fn is_finite(self) -> bool {
+        f16::is_finite(self)
     }
 
     fn place(col: usize, lane: usize) -> usize {

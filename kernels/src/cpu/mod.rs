@@ -232,6 +232,10 @@ impl Backend for CpuBackend {
         Ok(matrix)
     }
 
+    fn is_finite(&mut self, matrix: &CpuMatrix) -> bool {
+        matrix.is_finite(&mut self.pool)
+    }
+
     fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
         self.rounding.reserve(max_num_rows)?;
         self.quantized.reserve(max_num_rows)

@@ -149,8 +149,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
 /// A later token must not reach an earlier one, not even as zero times NaN.
 #[test]
 fn nan_stays_with_the_tokens_that_see_it() {
-    for (window, kv_dtype) in [(None, KvDType::F16), (Some(9), KvDType::F32)] {
-        let shape = AttentionShape { window, kv_dtype, ..shape(1, 2, 16, 8) };
+    // Windows and groups by which the last token that sees it and the first that does not share a register tile.
+    let windows = [None, Some(8), Some(9), Some(10)];
+    let cases = windows.iter().flat_map(|&window| [1, 2, 4].map(|group| (window, group)));
+    for (index, (window, group)) in cases.enumerate() {
+        let kv_dtype = if index % 2 == 0 { KvDType::F16 } else { KvDType::F32 };
+        let shape = AttentionShape { window, kv_dtype, ..shape(1, group, 16, 8) };
         let clean = World::new(shape, &[40], 2);
         let mut tainted = clean.clone();
         let (bad, width, out_width) = (21, shape.qkv_width(), shape.num_heads * shape.head_dim);

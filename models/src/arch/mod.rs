@@ -8,6 +8,7 @@ pub(crate) use gguf::GgufForm;
 use crate::{
     config::{CONFIG_FILE, DecoderSpec, Fields},
     error::ConfigError,
+    shown::escape,
     weights::WeightPlan,
 };
 
@@ -79,6 +80,6 @@ pub(crate) fn unknown(name: &str) -> ConfigError {
         file: CONFIG_FILE.to_owned(),
         field: "architectures".to_owned(),
         rule: format!("one of {}", known.join(", ")),
-        value: name.to_owned(),
+        value: escape(name),
     }
 }

@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::ConfigError;
-
-/// Most characters of an offending value that an error repeats.
-const SHOWN_CHARS_MAX: usize = 80;
+use crate::{error::ConfigError, shown::shorten};
 
 /// An object of a configuration file. A field that is null counts as absent, as transformers writes both.
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +73,11 @@ impl<'a> Fields<'a> {
 
     /// Says that a field breaks a rule.
     pub(crate) fn invalid(&self, field: &str, rule: &str, value: &Value) -> ConfigError {
-        let text = value.to_string();
-        let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-        if shown.len() < text.len() {
-            shown.push('…');
-        }
         ConfigError::Invalid {
             file: self.file.to_owned(),
             field: self.path(field),
             rule: rule.to_owned(),
-            value: shown,
+            value: shorten(&value.to_string()),
         }
     }
 

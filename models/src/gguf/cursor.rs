@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Display};
 
-use crate::gguf::error::GgufError;
-
-/// Most characters of a key, a name or a value that an error repeats: a damaged file must not fill the screen.
-pub(super) const SHOWN_CHARS_MAX: usize = 80;
+use crate::{
+    gguf::error::GgufError,
+    shown::{escape, shorten},
+};
 
 /// What is being read, for errors. Costs nothing until one is made.
 #[derive(Clone, Copy, Debug)]
@@ -46,19 +46,9 @@ impl Display for Part<'_> {
     }
 }
 
-/// Returns a key or a name as messages have it: shortened, and what is no plain character escaped, for a file may hold
-/// anything and a terminal obeys much.
+/// Returns a key or a name as messages have it.
 pub(super) fn shown(name: &str) -> String {
-    format!("`{}`", shorten(name).escape_debug())
-}
-
-/// Returns the beginning of a text that may be of any length.
-pub(super) fn shorten(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
+    format!("`{}`", escape(name))
 }
 
 /// A place in a file.

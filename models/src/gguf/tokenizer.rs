@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::ConfigError,
-    gguf::{Gguf, GgufArray, GgufValue, cursor::shorten, pre_tokenizer},
+    gguf::{Gguf, GgufArray, GgufValue, pre_tokenizer},
+    shown::shorten,
 };
 
 const MODEL_KEY: &str = "tokenizer.ggml.model";
@@ -72,6 +73,10 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Vec<u8>, ConfigError> {
         }
     }
     let merges = merges(gguf, &vocab)?;
+    if let Some(missing) = byte_alphabet().find(|byte| !vocab.contains_key(&byte.to_string())) {
+        let rule = "a token for each byte: without one, text would be dropped without a word";
+        return Err(invalid(gguf, TOKENS_KEY, rule, format!("none for {missing:?}")));
+    }
     let definition = json!({
         "version": "1.0",
         "truncation": null,
@@ -90,6 +95,14 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Vec<u8>, ConfigError> {
         }
     });
     Ok(definition.to_string().into_bytes())
+}
+
+/// Returns the characters that stand for the bytes: those that can be seen for themselves, the others from U+0100 on.
+fn byte_alphabet() -> impl Iterator<Item = char> {
+    let is_seen = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..);
+    let num_unseen = (u8::MIN..=u8::MAX).filter(|byte| !is_seen(byte)).count() as u32;
+    let seen = (u8::MIN..=u8::MAX).filter(is_seen).map(char::from);
+    seen.chain((0..num_unseen).filter_map(|index| char::from_u32(0x100 + index)))
 }
 
 /// Returns the merges as pairs of tokens. Each must join two tokens to a third, or the library would refuse the whole

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use crate::gguf::{
-    cursor::{Cursor, Part, shorten},
-    error::GgufError,
+use crate::{
+    gguf::{
+        cursor::{Cursor, Part},
+        error::GgufError,
+    },
+    shown::shorten,
 };
 
 /// Deepest nesting of arrays; no published file nests any.

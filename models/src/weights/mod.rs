@@ -25,6 +25,7 @@ use crate::{
     config::DecoderSpec,
     error::{ConfigError, ModelError, WeightsError},
     gguf::{self, Gguf},
+    shown::escape,
     weights::file::View,
 };
 
@@ -183,7 +184,7 @@ impl Weights {
         let Some((tensor, stored)) = unused.next() else { return Ok(()) };
         let (file, found) = (self.files[stored.file].name.clone(), stored.shape.clone());
         let num_unused = 1 + unused.count();
-        Err(WeightsError::Unused { file, tensor: tensor.clone(), found, num_unused })
+        Err(WeightsError::Unused { file, tensor: escape(tensor), found, num_unused })
     }
 
     /// Returns a stored tensor's size and element type.
@@ -244,6 +245,7 @@ impl Weights {
             let replaced = self.tensors.insert(tensor.clone(), stored);
             if let Some(first) = replaced {
                 let [first, second] = [first.file, index].map(|file| self.files[file].name.clone());
+                let tensor = escape(&tensor);
                 return Err(WeightsError::Duplicate { tensor, first, second }.into());
             }
         }

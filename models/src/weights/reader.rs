@@ -56,6 +56,9 @@ impl<'a> WeightReader<'a> {
         }
         let data: Vec<MatrixData<'_>> = views.iter().map(TensorView::as_matrix).collect();
         let matrix = backend.matrix(&data, self.format)?;
+        if !backend.is_finite(&matrix) {
+            return Err(not_finite(parts));
+        }
         self.advance(data.iter().map(|part| part.bytes.len()).sum());
         Ok(matrix)
     }
@@ -73,6 +76,9 @@ impl<'a> WeightReader<'a> {
             for_each_widened(&view.as_matrix(), |value| values.push(value));
             num_bytes += view.as_matrix().bytes.len();
         }
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(not_finite(parts));
+        }
         let vector = backend.vector(&values)?;
         self.advance(num_bytes);
         Ok(vector)
@@ -82,4 +88,9 @@ impl<'a> WeightReader<'a> {
         self.progress.bytes_done += num_bytes as u64;
         (self.report)(self.progress);
     }
+}
+
+fn not_finite(parts: &[TensorSpec]) -> ModelError {
+    let tensors = parts.iter().map(|part| part.name.clone()).collect();
+    WeightsError::NotFinite { tensors }.into()
 }

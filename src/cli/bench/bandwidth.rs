@@ -1,6 +1,6 @@
 //! `lacuna bench bandwidth`.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         CliError,
         bench::{Output, Sink, watch::Progress},
     },
+    engine::memory::free_bytes,
 };
 
 #[derive(Args, Debug)]
@@ -28,6 +29,14 @@ pub(super) struct BandwidthArgs {
 }
 
 pub(super) fn run(arguments: &BandwidthArgs) -> Result<(), CliError> {
+    let free = free_bytes();
+    if u64::from(arguments.mib) << 20 > free {
+        let most = free >> 20;
+        return Err(CliError::Usage(anyhow!(
+            "--mib must be at most {most}, the memory that is free, got {}",
+            arguments.mib
+        )));
+    }
     let sink = Sink::open(&arguments.output)?;
     let (mut progress, _runtime) = Progress::stopped_by_signal()?;
     let mut results = BandwidthResults { threads: Vec::new() };

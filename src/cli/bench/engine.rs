@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, time::Instant};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use models::{
-    KvCacheSize, LanguageModel, LoadOptions, Progress, Source, load_weights, open_weights,
-    read_spec,
+    DecoderSpec, KvCacheSize, LanguageModel, LoadOptions, Progress, Source, kv_bytes_per_block,
+    load_weights, open_weights, read_spec, weights::Weights,
 };
 
 use crate::{
@@ -147,11 +147,7 @@ fn load_model(
     } else {
         (open_weights(source).context("cannot load the model")?, None)
     };
-    let options = LoadOptions {
-        kv_cache: KvCacheSize::Blocks(plan.num_blocks()),
-        max_num_tokens: plan.max_num_batched_tokens,
-        ..compose::load_options(config, &spec, &weights, free_bytes())?
-    };
+    let options = load_options(config, &spec, &weights, plan)?;
     let name = random_weights.unwrap_or(&config.model.served_name).to_owned();
     let facts = model::facts(name, random_weights.is_some(), (&spec, &weights), &options);
     let (facts, traffic) = facts.context("cannot use the model")?;
@@ -168,7 +164,26 @@ fn load_model(
     Ok(Loaded { model, facts, traffic, draw_seconds, load_seconds })
 }
 
-fn named_shape(name: &str) -> Result<models::DecoderSpec, CliError> {
+/// Returns how the model is loaded, with a cache for just the sequences of the plan.
+fn load_options(
+    config: &Config,
+    spec: &DecoderSpec,
+    weights: &Weights,
+    plan: &EnginePlan,
+) -> anyhow::Result<LoadOptions> {
+    let block_bytes = kv_bytes_per_block(spec, plan.block_size, compose::kv_dtype(config));
+    let mut config = config.clone();
+    config.engine.kv_cache_bytes = Some(block_bytes.saturating_mul(plan.num_blocks() as u64));
+    let options = compose::load_options(&config, spec, weights, free_bytes())
+        .context("this needs smaller --batch, --prompt-tokens or --gen-tokens, or another model")?;
+    Ok(LoadOptions {
+        kv_cache: KvCacheSize::Blocks(plan.num_blocks()),
+        max_num_tokens: plan.max_num_batched_tokens,
+        ..options
+    })
+}
+
+fn named_shape(name: &str) -> Result<DecoderSpec, CliError> {
     let spec = model::shape(name).context("cannot read the shape")?;
     spec.ok_or_else(|| {
         let names: Vec<&str> = model::shape_names().collect();

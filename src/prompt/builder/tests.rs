@@ -185,6 +185,37 @@ fn a_line_without_end_is_cut_and_not_refused() {
 }
 
 #[test]
+fn a_typed_line_takes_half_of_the_room_at_most() {
+    let tokenizer = tokenizer();
+    let template = template(tokenizer, by_name("qwen2.5-coder").unwrap());
+    let words = ["let", "value", "=", "compute", "(", "previous", ")", "return", "total", "+"];
+    let room = 256 - 64;
+    let mut line = String::from("first\n");
+    for index in 0..2 * room {
+        line.push(' ');
+        line.push_str(words[index % words.len()]);
+        let prompt = builder(tokenizer, 256).gap(&template, gap(&line, "rest\n", &[]), 64).unwrap();
+        assert!(prompt.token_ids.len() <= room, "{index} words");
+        let typed = prompt.spans.iter().find(|(origin, _)| *origin == Origin::Typed);
+        assert!(typed.is_none_or(|(_, range)| range.len() <= room / 2), "{index} words");
+    }
+}
+
+#[test]
+fn a_family_that_wants_a_short_suffix_gets_one() {
+    let tokenizer = tokenizer();
+    let family = by_name("lacuna-demo").unwrap();
+    let most = family.suffix_tokens_max.unwrap();
+    let suffix = lines(100, 1).concat();
+    assert!(tokenizer.encode(&suffix).unwrap().len() > 4 * most);
+    let prompt = builder(tokenizer, 2048)
+        .gap(&template(tokenizer, family), gap("a = 1\nb", &suffix, &[]), 64)
+        .unwrap();
+    let (_, shown) = prompt.spans.iter().find(|(origin, _)| *origin == Origin::Suffix).unwrap();
+    assert!(shown.len() <= most && shown.len() > most / 2, "{} tokens", shown.len());
+}
+
+#[test]
 fn refuses_an_answer_that_leaves_no_room_and_a_text_that_does_not_fit() {
     let tokenizer = tokenizer();
     let builder = builder(tokenizer, 64);
@@ -206,11 +237,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_prompt_always_fits(prefix in "[a-z é\n\r(){}]{0,400}", suffix in "[a-z é\n]{0,400}", other in "[a-z\n]{0,200}", context_tokens in 80_usize..300) {
+    fn a_prompt_always_fits(prefix in "[a-z é\n\r(){}]{0,400}", suffix in "[a-z é\n]{0,400}", others in prop::collection::vec("[a-z\n]{0,200}", 0..6), context_tokens in 80_usize..300) {
         let tokenizer = tokenizer();
         for family in crate::prompt::family::FAMILIES {
             let template = template(tokenizer, family);
-            let files = [ContextItem { name: "o.py".to_owned(), content: other.clone() }];
+            let file = |content: &String| ContextItem { name: "o.py".to_owned(), content: content.clone() };
+            let files: Vec<ContextItem> = others.iter().map(file).collect();
             let prompt = builder(tokenizer, context_tokens).gap(&template, gap(&prefix, &suffix, &files), 64).unwrap();
             prop_assert!(prompt.token_ids.len() <= context_tokens - 64);
             let typed = prefix.rsplit('\n').next().unwrap();

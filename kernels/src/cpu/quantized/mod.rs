@@ -64,6 +64,7 @@ struct CodesLinear<'a> {
     num_rows: usize,
     x: ActivationRows<'a>,
     terms: &'a [Term<'a>],
+    vectors: Vectors,
 }
 
 impl QuantizedProducts {
@@ -102,7 +103,7 @@ impl QuantizedProducts {
         )?;
         let x = &linear.x[..num_rows * weights.cols];
         let x = self.activations.load(pool, vectors, num_rows, x);
-        let linear = CodesLinear { num_rows, x, terms };
+        let linear = CodesLinear { num_rows, x, terms, vectors };
         let grid = Grid {
             rows: RowTiles::Even { num_rows, height: num_rows.max(1) },
             width: weights.rows,
@@ -157,6 +158,7 @@ impl CodesLinear<'_> {
         term: &Term<'t>,
         tile: Tile<'t>,
     ) -> Task<'t, NIBBLES, GROUPS, MINS> {
-        Task { x: self.x, weights: codes_of(term), epilogue: term.epilogue, tile }
+        let (weights, epilogue) = (codes_of(term), term.epilogue);
+        Task { x: self.x, weights, epilogue, vectors: self.vectors, tile }
     }
 }

@@ -94,6 +94,11 @@ impl CodePanels {
         self.num_blocks() * self.layout.bytes_per_block()
     }
 
+    /// Returns all scales and minimums.
+    pub(crate) fn factors(&self) -> &[f16] {
+        self.factors.as_slice()
+    }
+
     /// Returns a panel.
     pub(crate) fn panel(&self, index: usize) -> Panel<'_> {
         let lines = self.num_blocks() * self.layout.lines_per_block();

@@ -13,14 +13,28 @@ use crate::cpu::quantized::activations::{ActivationBlock, ActivationRows};
 use crate::cpu::quantized::dot::{Dot, DotKernel, Line, PANEL};
 use crate::cpu::quantized::layout::{NIBBLE_CENTRE, STEPS};
 use crate::cpu::quantized::panels::{CodePanels, Panel};
-use crate::cpu::simd::Scalar;
+use crate::cpu::simd::{Kernel, Simd, Vectors};
 
 /// Rows that a panel meets before the next panel's turn. A panel of 896 columns and so many rows share an L1 of 32 KiB,
 /// one of 4864 an L2 of 512 KiB.
 pub(crate) const BLOCK_ROWS: usize = 16;
 
-/// What sums go through on their way out: plain loops, which the compiler makes vectors of, and the same bits on all tiers.
-const PLAIN: Scalar<PANEL, false> = Scalar;
+/// Brings the sums of a row to their place, in the vectors of f32.
+struct Finish<'a> {
+    epilogue: Epilogue<'a>,
+    out: &'a mut [f32],
+    feature: usize,
+    sums: &'a [f32; PANEL],
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        self.epilogue.write(simd, self.out, self.feature, self.sums);
+    }
+}
 
 /// A task: all rows against the panels of the tile's columns. The form of the codes is in the type, so that each loop is
 /// compiled for its own.
@@ -28,6 +42,7 @@ pub(crate) struct Task<'a, const NIBBLES: bool, const GROUPS: usize, const MINS:
     pub(crate) x: ActivationRows<'a>,
     pub(crate) weights: &'a CodePanels,
     pub(crate) epilogue: Epilogue<'a>,
+    pub(crate) vectors: Vectors,
     pub(crate) tile: Tile<'a>,
 }
 
@@ -81,7 +96,8 @@ impl<const NIBBLES: bool, const GROUPS: usize, const MINS: bool> Task<'_, NIBBLE
             let lanes = dot.lanes(sums[m]);
             let row = self.tile.row(first_row + m);
             let out = &mut row[start - columns.start..end - columns.start];
-            self.epilogue.write(PLAIN, out, start, &lanes);
+            let epilogue = self.epilogue;
+            self.vectors.run(Finish { epilogue, out, feature: start, sums: &lanes });
         }
     }
 }

@@ -21,7 +21,7 @@ use std::fmt;
 use half::{bf16, f16};
 
 pub(crate) use crate::cpu::simd::exp::exp;
-pub(crate) use crate::cpu::simd::scalar::Scalar;
+use crate::cpu::simd::scalar::Scalar;
 
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{avx2::Avx2, avx512::Avx512};
