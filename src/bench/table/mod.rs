@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use crate::bench::{
     bandwidth::{BandwidthResult, BandwidthResults},
     engine::{BatchResult, DecodeResult, EngineResult},
+    foreign,
     keystrokes::KeystrokesResult,
     report::Run,
     serve::{ServeResult, ServerFacts},
@@ -240,7 +241,8 @@ fn head(run: &Run) -> String {
 }
 
 fn server(text: &mut String, server: &ServerFacts) {
-    let model = server.model.as_deref().map_or_else(String::new, |model| format!(", {model}"));
+    let model = server.model.as_deref();
+    let model = model.map_or_else(String::new, |model| format!(", {}", foreign::name(model)));
     let _ = writeln!(text, "server   {} ({}){model}", server.address, server.dialect);
 }
 
