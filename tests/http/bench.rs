@@ -429,3 +429,13 @@ async fn a_refusal_between_answers_does_not_end_the_keys() {
     assert_eq!(result.errors["status_400"], 1);
     server.finish();
 }
+
+#[tokio::test]
+async fn failed_keys_are_in_no_percentile() {
+    let server = RawServer::start(vec![events(&[TEXT, END]), events(&[TEXT])]);
+    let result = press(&server.target(), 2, Duration::from_millis(300)).await;
+    assert_eq!((result.keys.ended, result.errors["unfinished"]), (1, 1));
+    assert!(result.samples[1].time_to_first_token_seconds.is_some());
+    assert_eq!(result.time_to_first_token_seconds, None);
+    server.finish();
+}

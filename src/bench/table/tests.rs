@@ -79,6 +79,21 @@ fn typed(keys: KeyCounts, time: Option<Percentiles>, model: &str) -> KeystrokesR
 }
 
 #[test]
+fn keys_without_a_text_are_not_hidden() {
+    let keys =
+        KeyCounts { typed: 100_000, cancelled: 4, superseded: 99_996, ..KeyCounts::default() };
+    let rows = [(Percentiles::of(&[0.001, 0.002]), "2 of 99999 keys"), (None, "0 of 99999 keys")];
+    for (time, expected) in rows {
+        let text = keystrokes(&run_facts(true), &typed(keys, time, "m"));
+        let row = text.lines().find(|line| line.starts_with("time to first token")).unwrap();
+        assert!(row.ends_with(expected), "{text}");
+        assert!(text.contains("  3 of 99999 keys"), "{text}");
+        let table = text.split("\n\n").last().unwrap();
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    }
+}
+
+#[test]
 fn the_name_of_a_model_is_one_short_printable_line() {
     let name = format!("\u{1b}]0;evil\u{7}\n{}", "a".repeat(1000));
     let text = keystrokes(&run_facts(true), &typed(KeyCounts::default(), None, &name));
