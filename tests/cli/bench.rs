@@ -1,8 +1,11 @@
 //! `lacuna bench`: results, refusals, and a server that is not there.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -90,7 +93,7 @@ fn the_memory_is_measured_into_a_file() {
         file.path(),
     ]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
-    let report: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
     assert_eq!(report["run"]["command"], "lacuna bench bandwidth --threads 1,2 --mib 4");
     let threads = report["result"]["threads"].as_array().unwrap();
     assert_eq!((threads.len(), &threads[1]["num_threads"]), (2, &2.into()));
@@ -194,4 +197,99 @@ fn what_was_measured_before_a_signal_is_written() {
         (&1.into(), &1.into())
     );
     assert_eq!(result["tokens"]["counted_by"], "pieces");
+}
+
+/// A folder that goes away with its value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lacuna-cli-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const QUICK: [&str; 6] = ["--threads", "1", "--mib", "1", "--format", "json"];
+
+#[test]
+fn an_earlier_result_stays_until_the_new_one_is_whole() {
+    let folder = Folder::new("earlier");
+    let result = folder.path("result.json");
+    fs::write(&result, "earlier").unwrap();
+    fs::set_permissions(&result, fs::Permissions::from_mode(0o640)).unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    for output in [&result, &folder.path("new.json")] {
+        let run = bench(&["serve", "--url", &url, "--output", output]);
+        assert_eq!(run.code, Some(1), "{run:?}");
+    }
+    assert_eq!(folder.names(), ["result.json"]);
+    assert_eq!(fs::read_to_string(&result).unwrap(), "earlier");
+
+    // A file that may hold nothing is what a full disk looks like.
+    let full = "ulimit -f 0; trap '' 25; exec \"$0\" bench bandwidth \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", full, env!("CARGO_BIN_EXE_lacuna")]).args(QUICK);
+    let run = Run::of(command.args(["--output", &result]).output().unwrap());
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.starts_with(&format!("error: cannot write to {result}: ")), "{run:?}");
+    assert_eq!(folder.names(), ["result.json"]);
+    assert_eq!(fs::read_to_string(&result).unwrap(), "earlier");
+
+    let run = bench(&[&["bandwidth", "--output", &result], &QUICK[..]].concat());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
+    assert_eq!(folder.names(), ["result.json"]);
+    assert_eq!(fs::metadata(&result).unwrap().permissions().mode() & 0o777, 0o640);
+    serde_json::from_slice::<Value>(&fs::read(&result).unwrap()).unwrap();
+}
+
+#[test]
+fn pipes_and_links_are_written_to_where_they_are() {
+    let folder = Folder::new("in-place");
+    let (file, link, pipe) = (folder.path("file"), folder.path("link"), folder.path("pipe"));
+    fs::write(&file, "earlier, and longer than the result ".repeat(1000)).unwrap();
+    symlink(&file, &link).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    let mut results = Vec::new();
+    for output in [&link, &pipe, "/dev/stdout"] {
+        let run = bench(&[&["bandwidth", "--output", output], &QUICK[..]].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        results.push(run.stdout.into_bytes());
+    }
+    results.extend([fs::read(&file).unwrap(), reader.join().unwrap()]);
+    for (result, is_empty) in results.iter().zip([true, true, false, false, false]) {
+        assert_eq!(result.is_empty(), is_empty);
+        assert!(is_empty || serde_json::from_slice::<Value>(result).is_ok());
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!(folder.names(), ["file", "link", "pipe"]);
+
+    for output in [folder.path("folder/"), folder.path(".")] {
+        let run = bench(&["bandwidth", "--output", &output]);
+        assert_eq!(run.code, Some(USAGE), "{run:?}");
+    }
 }
