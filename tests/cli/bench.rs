@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink},
     path::PathBuf,
     process::{Command, Stdio},
@@ -147,23 +147,49 @@ fn a_server_that_is_away_is_said_at_once() {
     }
 }
 
-/// Answers the first request with one token, and takes the second without a word.
-fn answer_one(listener: &TcpListener, second_came: &mpsc::Sender<()>) {
-    let event = r#"data: {"choices":[{"text":"a","finish_reason":"stop"}]}"#;
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+/// An answer of one token.
+const ONE_TOKEN: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+    data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+/// A refusal that may pass.
+const BUSY: &str =
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Reads a request and answers it; without an answer waits for the client to go.
+fn answer(mut stream: TcpStream, bytes: &str) {
     let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
-    let (mut first, _) = listener.accept().unwrap();
     while !request.ends_with(b"}") {
-        let len = first.read(&mut chunk).unwrap();
+        let len = stream.read(&mut chunk).unwrap();
+        if len == 0 && bytes.is_empty() {
+            return;
+        }
         assert_ne!(len, 0, "the request was cut off");
         request.extend_from_slice(&chunk[..len]);
     }
-    write!(first, "{head}{event}\n\ndata: [DONE]\n\n").unwrap();
-    drop(first);
-    let (mut second, _) = listener.accept().unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    while bytes.is_empty() && stream.read(&mut chunk).is_ok_and(|len| len > 0) {}
+}
+
+/// Answers the first request with one token, and takes the second without a word.
+fn answer_one(listener: &TcpListener, second_came: &mpsc::Sender<()>) {
+    answer(listener.accept().unwrap().0, ONE_TOKEN);
+    let (second, _) = listener.accept().unwrap();
     second_came.send(()).unwrap();
-    // The client closes its connection when it is stopped.
-    while second.read(&mut chunk).is_ok_and(|len| len > 0) {}
+    answer(second, "");
+}
+
+/// Measures a server that gives these answers, a connection each.
+fn bench_against(answers: &[&'static str], arguments: &[&str]) -> Run {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = answers.to_vec();
+    let server = thread::spawn(move || {
+        for bytes in answers {
+            answer(listener.accept().unwrap().0, bytes);
+        }
+    });
+    let run = bench(&[arguments, &["--url", &url, "--format", "json"]].concat());
+    server.join().unwrap();
+    run
 }
 
 #[test]
@@ -197,6 +223,37 @@ fn what_was_measured_before_a_signal_is_written() {
         (&1.into(), &1.into())
     );
     assert_eq!(result["tokens"]["counted_by"], "pieces");
+}
+
+#[test]
+fn failures_are_written_and_are_an_exit_code() {
+    let file = TempFile::new("failures.rs", b"fn a() {}\n");
+    let serve = ["serve", "--requests", "3"];
+    let keys = ["keystrokes", "--keys", "3", "--start", "1", file.path()];
+    let fast = [&keys[..], &["--interval-ms", "40"]].concat();
+    let rows: [(&[&str], [&'static str; 3], &str); 6] = [
+        (&serve, [ONE_TOKEN; 3], ""),
+        (&serve, [ONE_TOKEN, BUSY, ONE_TOKEN], "1 of 3 requests failed: status_503 1"),
+        (&serve, [BUSY; 3], "3 of 3 requests failed: status_503 3"),
+        (&keys, [ONE_TOKEN; 3], ""),
+        (&keys, [BUSY, ONE_TOKEN, BUSY], "2 of 3 keys failed: status_503 2"),
+        (
+            &fast,
+            [""; 3],
+            "none of 3 keys was answered before the next; a longer --interval-ms waits",
+        ),
+    ];
+    for (arguments, answers, message) in rows {
+        let run = bench_against(&answers, arguments);
+        let stderr = if message.is_empty() { String::new() } else { format!("error: {message}\n") };
+        assert_eq!((run.code, &run.stderr), (Some(i32::from(!message.is_empty())), &stderr));
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(report["result"]["samples"].as_array().unwrap().len(), 3, "{arguments:?}");
+    }
+    for command in ["serve", "keystrokes"] {
+        let help = bench(&[command, "--help"]).stdout;
+        assert!(help.contains("Exit codes: 0 all were answered; 1 some or all failed"), "{help}");
+    }
 }
 
 /// A folder that goes away with its value.

@@ -45,13 +45,20 @@ pub(super) struct BenchArgs {
     command: Command,
 }
 
+const FAILURES_HELP: &str = "\
+Exit codes: 0 all were answered; 1 some or all failed, or none was answered: the result is written all the same, and \
+standard error says how many of how many; 64 a command line or a named file that cannot be used. A server that is away, \
+or refuses what all would ask, ends the run without a result.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure prefill and decode of a model on this machine, without a server.
     Engine(Box<engine::EngineArgs>),
     /// Put a running server under load.
+    #[command(after_help = FAILURES_HELP)]
     Serve(Box<serving::ServeArgs>),
     /// Type through a file and ask a running server at each key.
+    #[command(after_help = FAILURES_HELP)]
     Keystrokes(Box<serving::KeystrokesArgs>),
     /// Measure how fast the memory is read.
     Bandwidth(bandwidth::BandwidthArgs),
