@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    bench::dialect::{Counts, Dialect, EventError, Piece, Question},
+    bench::{
+        dialect::{Counts, Dialect, EventError, Limits, Piece, Question},
+        foreign,
+    },
     client::{ClientError, EventStream, Server},
 };
 
@@ -32,6 +35,12 @@ pub enum Failure {
     /// The stream ended before the answer did.
     #[error("the stream ended before the answer did")]
     Unfinished,
+    /// The answer went on far beyond what was asked for.
+    #[error("the answer did not stop after {num_pieces} texts, many times the tokens asked for")]
+    Overlong {
+        /// Events with text until the client gave up.
+        num_pieces: u64,
+    },
 }
 
 impl Failure {
@@ -46,8 +55,11 @@ impl Failure {
             Self::Client(ClientError::Timeout { .. }) => "timeout",
             Self::Client(ClientError::Kind { .. } | ClientError::Url { .. }) => "no_stream",
             Self::Event(EventError::Failed(_)) => "server_error",
-            Self::Event(EventError::Shape) => "malformed",
+            Self::Event(EventError::Shape | EventError::Count { .. } | EventError::NoTokens) => {
+                "malformed"
+            }
             Self::Unfinished => "unfinished",
+            Self::Overlong { .. } => "overlong",
         };
         word.to_owned()
     }
@@ -66,8 +78,10 @@ impl Failure {
                     | ClientError::Kind { .. }
                     | ClientError::Url { .. }
             ),
-            Self::Event(EventError::Shape) => true,
-            Self::Event(EventError::Failed(_)) | Self::Unfinished => false,
+            Self::Event(EventError::Shape | EventError::Count { .. } | EventError::NoTokens) => {
+                true
+            }
+            Self::Event(EventError::Failed(_)) | Self::Unfinished | Self::Overlong { .. } => false,
         }
     }
 }
@@ -96,6 +110,7 @@ pub struct Exchange {
     last_text: Option<Instant>,
     events: EventStream,
     dialect: Dialect,
+    limits: Limits,
     is_ended: bool,
     timing: Timing,
 }
@@ -109,9 +124,10 @@ impl Exchange {
         let dialect = target.dialect;
         let body = dialect.body(question);
         let began = Instant::now();
-        let events = target.server.stream(dialect.endpoint(), &body).await?;
+        let events = target.server.stream(dialect.endpoint(), &body).await.map_err(shown)?;
         let (last_text, timing) = (None, Timing::default());
-        Ok(Self { began, last_text, events, dialect, is_ended: false, timing })
+        let limits = question.limits();
+        Ok(Self { began, last_text, events, dialect, limits, is_ended: false, timing })
     }
 
     /// Returns what was seen so far.
@@ -127,35 +143,62 @@ impl Exchange {
         let data = self.events.next().await?;
         let now = Instant::now();
         self.timing.total = now - self.began;
-        let piece = match data {
-            Some(data) => self.dialect.read(&data)?,
-            None if self.is_ended => None,
-            None => return Err(Failure::Unfinished),
+        let has_ended = match data {
+            Some(data) => match self.dialect.read(&data)? {
+                Some(piece) => return self.take(piece, now).map(|()| true),
+                // Some servers mark the end of the stream alone, which ends an answer that there is.
+                None => self.is_ended || self.timing.num_pieces > 0,
+            },
+            None => self.is_ended,
         };
-        let Some(piece) = piece else { return Ok(false) };
-        self.take(piece, now);
-        Ok(true)
+        if !has_ended {
+            return Err(Failure::Unfinished);
+        }
+        let has_no_tokens =
+            self.timing.counts.is_some_and(|counts| counts.num_completion_tokens == 0);
+        if has_no_tokens && self.timing.num_pieces > 0 {
+            return Err(EventError::NoTokens.into());
+        }
+        Ok(false)
     }
 
-    fn take(&mut self, piece: Piece, now: Instant) {
+    fn take(&mut self, piece: Piece, now: Instant) -> Result<(), Failure> {
+        if let Some(counts) = &piece.counts {
+            self.limits.check(counts)?;
+        }
         let timing = &mut self.timing;
         timing.counts = piece.counts.or(timing.counts);
         timing.model = piece.model.or(timing.model.take());
         self.is_ended |= piece.is_end;
         if !piece.has_text {
-            return;
+            return Ok(());
         }
         timing.num_pieces += 1;
+        // Each text leaves a gap in memory, and nobody but the client ends this.
+        if timing.num_pieces > self.limits.num_pieces {
+            return Err(Failure::Overlong { num_pieces: timing.num_pieces });
+        }
         match self.last_text.replace(now) {
             None => timing.first_text = Some(now - self.began),
             Some(last) => timing.gaps.push(now - last),
         }
+        Ok(())
     }
 
     /// Reads the answer to its end.
     async fn finish(mut self) -> Result<Timing, Failure> {
         while self.advance().await? {}
         Ok(self.timing)
+    }
+}
+
+/// Makes a server's own words fit to be shown.
+fn shown(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Status { authority, status, reason } => {
+            ClientError::Status { authority, status, reason: foreign::reason(&reason) }
+        }
+        other => other,
     }
 }
 

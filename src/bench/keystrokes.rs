@@ -63,11 +63,11 @@ pub struct KeystrokesResult {
     pub errors: BTreeMap<String, usize>,
     /// The first key, for which nothing was at hand.
     pub first_key: Option<KeySample>,
-    /// From a key to the first text for it, over all keys but the first.
+    /// From a key to the first text for it, over the keys after the first that had one and did not fail.
     pub time_to_first_token_seconds: Option<Percentiles>,
-    /// Tokens of a prompt, over all keys but the first.
+    /// Tokens of a prompt, over the keys after the first that were counted and did not fail.
     pub prompt_tokens: Option<Percentiles>,
-    /// Tokens of a prompt that were computed for its key, over all keys but the first.
+    /// Tokens of a prompt that were computed for its key, over the same keys.
     pub recomputed_tokens: Option<Percentiles>,
     /// One a key.
     pub samples: Vec<KeySample>,
@@ -261,8 +261,11 @@ impl Typed<'_> {
             *errors.entry(kind).or_default() += 1;
         }
         let num = |outcome| self.samples.iter().filter(|key| key.outcome == outcome).count();
+        // Part of a failed answer is no answer.
+        let answered =
+            || self.samples.iter().skip(1).filter(|key| key.outcome != KeyOutcome::Failed);
         let percentiles = |of: &dyn Fn(&KeySample) -> Option<f64>| {
-            Percentiles::of(&self.samples.iter().skip(1).filter_map(of).collect::<Vec<f64>>())
+            Percentiles::of(&answered().filter_map(of).collect::<Vec<f64>>())
         };
         KeystrokesResult {
             server: ServerFacts {

@@ -1,15 +1,17 @@
 //! Measuring: this machine, this engine, and servers over HTTP, ours and others'.
 //!
 //! The pure half knows no clock: [`statistics`], [`random`] and [`arrivals`], [`source_text`] and [`typing`] (what is
-//! asked), [`dialect`] (how it is asked), [`report`] and [`table`] (what comes out). The shell measures: [`engine`] drives
-//! an executor step by step, [`exchange`] times one streamed completion, [`serve`] many of them, [`keystrokes`] the
-//! completions of somebody who types, [`bandwidth`] the memory.
+//! asked), [`dialect`] (how it is asked), [`foreign`] (how a server's own words are shown), [`report`] and
+//! [`table`] (what comes out). The shell measures: [`engine`] drives an executor step by step, [`exchange`] times one
+//! streamed completion, [`serve`] many of them, [`keystrokes`] the completions of somebody who types, [`bandwidth`] the
+//! memory.
 
 pub mod arrivals;
 pub mod bandwidth;
 pub mod dialect;
 pub mod engine;
 pub mod exchange;
+pub mod foreign;
 pub mod keystrokes;
 pub mod machine;
 pub mod random;

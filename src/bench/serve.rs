@@ -400,11 +400,11 @@ fn summarise(target: &Target, plan: &ServePlan, duration: Duration, seen: Seen) 
         Percentiles::of(&answered().filter_map(of).collect::<Vec<f64>>())
     };
     let total = |of: fn(&Sample) -> Option<u64>| {
-        seen.has_server_counts.then(|| answered().filter_map(of).sum::<u64>())
+        seen.has_server_counts.then(|| answered().filter_map(of).fold(0, u64::saturating_add))
     };
     let prompt = total(|sample| sample.prompt_tokens);
     let has_cached = answered().any(|sample| sample.cached_tokens.is_some());
-    let completion = answered().map(|sample| sample.completion_tokens).sum::<u64>();
+    let completion = answered().map(|sample| sample.completion_tokens).fold(0, u64::saturating_add);
     let seconds = duration.as_secs_f64();
     ServeResult {
         server: ServerFacts {

@@ -1,8 +1,11 @@
 //! `lacuna bench`: results, refusals, and a server that is not there.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -90,7 +93,7 @@ fn the_memory_is_measured_into_a_file() {
         file.path(),
     ]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
-    let report: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
     assert_eq!(report["run"]["command"], "lacuna bench bandwidth --threads 1,2 --mib 4");
     let threads = report["result"]["threads"].as_array().unwrap();
     assert_eq!((threads.len(), &threads[1]["num_threads"]), (2, &2.into()));
@@ -144,23 +147,49 @@ fn a_server_that_is_away_is_said_at_once() {
     }
 }
 
-/// Answers the first request with one token, and takes the second without a word.
-fn answer_one(listener: &TcpListener, second_came: &mpsc::Sender<()>) {
-    let event = r#"data: {"choices":[{"text":"a","finish_reason":"stop"}]}"#;
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+/// An answer of one token.
+const ONE_TOKEN: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+    data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+/// A refusal that may pass.
+const BUSY: &str =
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Reads a request and answers it; without an answer waits for the client to go.
+fn answer(mut stream: TcpStream, bytes: &str) {
     let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
-    let (mut first, _) = listener.accept().unwrap();
     while !request.ends_with(b"}") {
-        let len = first.read(&mut chunk).unwrap();
+        let len = stream.read(&mut chunk).unwrap();
+        if len == 0 && bytes.is_empty() {
+            return;
+        }
         assert_ne!(len, 0, "the request was cut off");
         request.extend_from_slice(&chunk[..len]);
     }
-    write!(first, "{head}{event}\n\ndata: [DONE]\n\n").unwrap();
-    drop(first);
-    let (mut second, _) = listener.accept().unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    while bytes.is_empty() && stream.read(&mut chunk).is_ok_and(|len| len > 0) {}
+}
+
+/// Answers the first request with one token, and takes the second without a word.
+fn answer_one(listener: &TcpListener, second_came: &mpsc::Sender<()>) {
+    answer(listener.accept().unwrap().0, ONE_TOKEN);
+    let (second, _) = listener.accept().unwrap();
     second_came.send(()).unwrap();
-    // The client closes its connection when it is stopped.
-    while second.read(&mut chunk).is_ok_and(|len| len > 0) {}
+    answer(second, "");
+}
+
+/// Measures a server that gives these answers, a connection each.
+fn bench_against(answers: &[&'static str], arguments: &[&str]) -> Run {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = answers.to_vec();
+    let server = thread::spawn(move || {
+        for bytes in answers {
+            answer(listener.accept().unwrap().0, bytes);
+        }
+    });
+    let run = bench(&[arguments, &["--url", &url, "--format", "json"]].concat());
+    server.join().unwrap();
+    run
 }
 
 #[test]
@@ -194,4 +223,130 @@ fn what_was_measured_before_a_signal_is_written() {
         (&1.into(), &1.into())
     );
     assert_eq!(result["tokens"]["counted_by"], "pieces");
+}
+
+#[test]
+fn failures_are_written_and_are_an_exit_code() {
+    let file = TempFile::new("failures.rs", b"fn a() {}\n");
+    let serve = ["serve", "--requests", "3"];
+    let keys = ["keystrokes", "--keys", "3", "--start", "1", file.path()];
+    let fast = [&keys[..], &["--interval-ms", "40"]].concat();
+    let rows: [(&[&str], [&'static str; 3], &str); 6] = [
+        (&serve, [ONE_TOKEN; 3], ""),
+        (&serve, [ONE_TOKEN, BUSY, ONE_TOKEN], "1 of 3 requests failed: status_503 1"),
+        (&serve, [BUSY; 3], "3 of 3 requests failed: status_503 3"),
+        (&keys, [ONE_TOKEN; 3], ""),
+        (&keys, [BUSY, ONE_TOKEN, BUSY], "2 of 3 keys failed: status_503 2"),
+        (
+            &fast,
+            [""; 3],
+            "none of 3 keys was answered before the next; a longer --interval-ms waits",
+        ),
+    ];
+    for (arguments, answers, message) in rows {
+        let run = bench_against(&answers, arguments);
+        let stderr = if message.is_empty() { String::new() } else { format!("error: {message}\n") };
+        assert_eq!((run.code, &run.stderr), (Some(i32::from(!message.is_empty())), &stderr));
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(report["result"]["samples"].as_array().unwrap().len(), 3, "{arguments:?}");
+    }
+    for command in ["serve", "keystrokes"] {
+        let help = bench(&[command, "--help"]).stdout;
+        assert!(help.contains("Exit codes: 0 all were answered; 1 some or all failed"), "{help}");
+    }
+}
+
+/// A folder that goes away with its value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lacuna-cli-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const QUICK: [&str; 6] = ["--threads", "1", "--mib", "1", "--format", "json"];
+
+#[test]
+fn an_earlier_result_stays_until_the_new_one_is_whole() {
+    let folder = Folder::new("earlier");
+    let result = folder.path("result.json");
+    fs::write(&result, "earlier").unwrap();
+    fs::set_permissions(&result, fs::Permissions::from_mode(0o640)).unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    for output in [&result, &folder.path("new.json")] {
+        let run = bench(&["serve", "--url", &url, "--output", output]);
+        assert_eq!(run.code, Some(1), "{run:?}");
+    }
+    assert_eq!(folder.names(), ["result.json"]);
+    assert_eq!(fs::read_to_string(&result).unwrap(), "earlier");
+
+    // A file that may hold nothing is what a full disk looks like.
+    let full = "ulimit -f 0; trap '' 25; exec \"$0\" bench bandwidth \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", full, env!("CARGO_BIN_EXE_lacuna")]).args(QUICK);
+    let run = Run::of(command.args(["--output", &result]).output().unwrap());
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.starts_with(&format!("error: cannot write to {result}: ")), "{run:?}");
+    assert_eq!(folder.names(), ["result.json"]);
+    assert_eq!(fs::read_to_string(&result).unwrap(), "earlier");
+
+    let run = bench(&[&["bandwidth", "--output", &result], &QUICK[..]].concat());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
+    assert_eq!(folder.names(), ["result.json"]);
+    assert_eq!(fs::metadata(&result).unwrap().permissions().mode() & 0o777, 0o640);
+    serde_json::from_slice::<Value>(&fs::read(&result).unwrap()).unwrap();
+}
+
+#[test]
+fn pipes_and_links_are_written_to_where_they_are() {
+    let folder = Folder::new("in-place");
+    let (file, link, pipe) = (folder.path("file"), folder.path("link"), folder.path("pipe"));
+    fs::write(&file, "earlier, and longer than the result ".repeat(1000)).unwrap();
+    symlink(&file, &link).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    let mut results = Vec::new();
+    for output in [&link, &pipe, "/dev/stdout"] {
+        let run = bench(&[&["bandwidth", "--output", output], &QUICK[..]].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        results.push(run.stdout.into_bytes());
+    }
+    results.extend([fs::read(&file).unwrap(), reader.join().unwrap()]);
+    for (result, is_empty) in results.iter().zip([true, true, false, false, false]) {
+        assert_eq!(result.is_empty(), is_empty);
+        assert!(is_empty || serde_json::from_slice::<Value>(result).is_ok());
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!(folder.names(), ["file", "link", "pipe"]);
+
+    for output in [folder.path("folder/"), folder.path(".")] {
+        let run = bench(&["bandwidth", "--output", &output]);
+        assert_eq!(run.code, Some(USAGE), "{run:?}");
+    }
 }

@@ -1,6 +1,12 @@
 //! The measuring client against a server that plays scripts: counts, cancelling, failures.
 
-use std::{future::pending, net::TcpListener, time::Duration};
+use std::{
+    future::pending,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use lacuna::{
     bench::{
@@ -174,18 +180,21 @@ async fn a_stop_gives_what_there_is_and_cancels_the_rest() {
 }
 
 async fn type_keys(server: &TestServer, interval: Duration) -> KeystrokesResult {
+    press(&target_of(server), 4, interval).await
+}
+
+async fn press(target: &Target, num_keys: usize, interval: Duration) -> KeystrokesResult {
     let plan = KeystrokesPlan {
-        typing: Typing::new("fn a() {\n    b();\n}\n", Some(2), 4).unwrap(),
+        typing: Typing::new("fn a() {\n    b();\n}\n", Some(2), num_keys).unwrap(),
         client: ClientKind::Plain,
         interval,
         max_tokens: 9,
     };
-    let target = target_of(server);
     let mut last = Last::default();
-    let run = keystrokes::run(&target, &plan, &mut last, pending());
+    let run = keystrokes::run(target, &plan, &mut last, pending());
     let (result, is_complete) = within("the keys", run).await.unwrap();
     assert!(is_complete);
-    assert_eq!((last.0, last.1, result.keys.typed), (4, 4, 4));
+    assert_eq!((last.0, last.1, result.keys.typed), (num_keys, num_keys, num_keys));
     result
 }
 
@@ -227,4 +236,206 @@ async fn keys_that_come_too_fast_supersede_and_whole_answers_end() {
     let result = type_keys(&server, Duration::from_millis(300)).await;
     assert_eq!((result.keys.ended, result.keys.failed), (4, 0));
     assert_eq!(result.recomputed_tokens.unwrap().max.to_bits(), 3_f64.to_bits());
+}
+
+/// What a server that keeps to nothing does with a connection.
+enum Answer {
+    /// Writes this and closes it.
+    Bytes(String),
+    /// Says nothing until the client goes.
+    Silence,
+    /// Writes this event over and over until the client goes.
+    Flood(String),
+}
+
+/// A server that plays an answer a connection, one after the other.
+struct RawServer {
+    address: SocketAddr,
+    thread: JoinHandle<()>,
+}
+
+impl RawServer {
+    fn start(answers: Vec<Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                // The client may go at any moment.
+                let _ = read_request(&stream).and_then(|()| match answer {
+                    Answer::Bytes(bytes) => stream.write_all(bytes.as_bytes()),
+                    Answer::Silence => stream.read(&mut [0]).map(|_| ()),
+                    Answer::Flood(bytes) => {
+                        let head = stream.write_all(HEAD.as_bytes());
+                        while stream.write_all(bytes.as_bytes()).is_ok() {}
+                        head
+                    }
+                });
+            }
+        });
+        Self { address, thread }
+    }
+
+    fn target(&self) -> Target {
+        target(&format!("http://{}", self.address), Dialect::OpenAi)
+    }
+
+    /// Waits until all answers were asked for.
+    fn finish(self) {
+        self.thread.join().unwrap();
+    }
+}
+
+fn read_request(stream: &TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut num_bytes = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            num_bytes = length.trim().parse().unwrap();
+        }
+    }
+    reader.read_exact(&mut vec![0; num_bytes])
+}
+
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+const TEXT: &str = r#"{"choices":[{"text":"a","finish_reason":null}]}"#;
+const END: &str = r#"{"choices":[{"text":"","finish_reason":"stop"}]}"#;
+
+fn events(data: &[&str]) -> Answer {
+    let mut bytes = HEAD.to_owned();
+    for data in data {
+        bytes.extend(["data: ", data, "\n\n"]);
+    }
+    Answer::Bytes(bytes)
+}
+
+fn refusal(status: &str, message: &str) -> Answer {
+    let body = serde_json::json!({"error": {"message": message}}).to_string();
+    let len = body.len();
+    Answer::Bytes(format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
+    ))
+}
+
+/// Asks for each of these answers in turn.
+async fn load_raw(answers: Vec<Answer>) -> Result<ServeResult, Failure> {
+    let plan = plan(Load::Clients(1), answers.len());
+    let server = RawServer::start(answers);
+    let target = Target { timeout: Duration::from_secs(20), ..server.target() };
+    let mut last = Last::default();
+    let run = serve::run(&target, &plan, &mut last, pending());
+    let result = within("the load", run).await?.0;
+    server.finish();
+    Ok(result)
+}
+
+#[tokio::test]
+async fn nothing_is_no_answer() {
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#;
+    let rows: [(&[&str], bool); 7] = [
+        (&["[DONE]"], false),
+        (&[], false),
+        (&[usage, "[DONE]"], false),
+        (&[TEXT], false),
+        (&[TEXT, "[DONE]"], true),
+        (&[END, "[DONE]"], true),
+        (&[TEXT, END], true),
+    ];
+    for (data, is_answer) in rows {
+        let result = load_raw(vec![events(data)]).await.unwrap();
+        assert_eq!(result.requests.succeeded, usize::from(is_answer), "{data:?}");
+        assert_eq!(result.errors.contains_key("unfinished"), !is_answer, "{data:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_stop_is_stopped() {
+    let long = |num_texts| {
+        let texts = [TEXT].repeat(num_texts);
+        events(&[&texts[..], &[END]].concat())
+    };
+    // Five tokens were asked for, and a server may send characters apart.
+    let result = load_raw(vec![long(80), long(81), long(80)]).await.unwrap();
+    assert_eq!((result.requests.succeeded, result.errors["overlong"]), (2, 1));
+
+    let flood = || Answer::Flood(format!("data: {TEXT}\n\n"));
+    let result = load_raw(vec![flood(), flood()]).await.unwrap();
+    assert_eq!((result.requests.failed, result.errors["overlong"]), (2, 2));
+}
+
+#[tokio::test]
+async fn counts_that_cannot_be_are_not_believed() {
+    let max = u64::MAX;
+    let rows = [
+        (max, 0, 1, "tokens of the prompt"),
+        (9, 10, 1, "10 cached tokens of the prompt, at most 9"),
+        (9, 8, 11, "11 tokens of the answer, at most 10"),
+        (9, 8, max, "tokens of the answer"),
+        (9, 8, 0, "no token of an answer that has text"),
+    ];
+    for (prompt, cached, completion, message) in rows {
+        let usage = serde_json::json!({"choices": [], "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }});
+        let usage = usage.to_string();
+        let lie = || events(&[TEXT, END, &usage, "[DONE]"]);
+        let failure = load_raw(vec![lie()]).await.unwrap_err();
+        assert_eq!(failure.kind(), "malformed");
+        assert!(failure.to_string().contains(message), "{failure}");
+
+        let truth = || events(&[TEXT, END, "[DONE]"]);
+        let result = load_raw(vec![truth(), lie(), truth()]).await.unwrap();
+        assert_eq!((result.requests.succeeded, result.errors["malformed"]), (2, 1));
+        assert_eq!((result.tokens.prompt, result.tokens.completion), (None, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_server_s_words_do_not_steer_a_terminal() {
+    let message = format!("\u{1b}[2J\n{}", "a".repeat(100_000));
+    let failure = load_raw(vec![refusal("400 Bad Request", &message)]).await.unwrap_err();
+    assert_eq!(failure.kind(), "status_400");
+    let shown = failure.to_string();
+    assert!(shown.contains(r"Bad Request: \u{1b}[2J\naaa"), "{shown}");
+    assert!(shown.chars().count() < 300 && !shown.contains(char::is_control), "{shown}");
+}
+
+#[tokio::test]
+async fn keys_that_are_never_answered_fail() {
+    for interval in [Duration::ZERO, Duration::from_millis(100)] {
+        let server = RawServer::start((0..4).map(|_| Answer::Silence).collect());
+        let target = Target { timeout: Duration::from_millis(40), ..server.target() };
+        let result = press(&target, 4, interval).await;
+        assert_eq!((result.keys.failed, result.keys.superseded), (4, 0), "{interval:?}");
+        assert_eq!(result.errors["timeout"], 4);
+        server.finish();
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_between_answers_does_not_end_the_keys() {
+    let answer = || events(&[END, "[DONE]"]);
+    let server = RawServer::start(vec![answer(), refusal("400 Bad Request", "no"), answer()]);
+    let result = press(&server.target(), 3, Duration::ZERO).await;
+    assert_eq!((result.keys.ended, result.keys.failed), (2, 1));
+    assert_eq!(result.errors["status_400"], 1);
+    server.finish();
+}
+
+#[tokio::test]
+async fn failed_keys_are_in_no_percentile() {
+    let server = RawServer::start(vec![events(&[TEXT, END]), events(&[TEXT])]);
+    let result = press(&server.target(), 2, Duration::from_millis(300)).await;
+    assert_eq!((result.keys.ended, result.errors["unfinished"]), (1, 1));
+    assert!(result.samples[1].time_to_first_token_seconds.is_some());
+    assert_eq!(result.time_to_first_token_seconds, None);
+    server.finish();
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use crate::bench::{
     bandwidth::{BandwidthResult, BandwidthResults},
     engine::{BatchResult, DecodeResult, EngineResult},
+    foreign,
     keystrokes::KeystrokesResult,
     report::Run,
     serve::{ServeResult, ServerFacts},
@@ -218,9 +219,12 @@ pub fn keystrokes(run: &Run, result: &KeystrokesResult) -> String {
         let _ = writeln!(text, "cold     the first key: {time}{prompt}; below, the others");
     }
     let mut table = percentile_table();
-    percentile_row(&mut table, "time to first token, ms", result.time_to_first_token_seconds, 1e3);
-    percentile_row(&mut table, "prompt tokens", result.prompt_tokens, 1.0);
-    percentile_row(&mut table, "recomputed tokens", result.recomputed_tokens, 1.0);
+    // The first key has a line of its own.
+    let num_others = keys.typed.saturating_sub(1);
+    let time = result.time_to_first_token_seconds;
+    key_row(&mut table, "time to first token, ms", time, 1e3, num_others);
+    key_row(&mut table, "prompt tokens", result.prompt_tokens, 1.0, num_others);
+    key_row(&mut table, "recomputed tokens", result.recomputed_tokens, 1.0, num_others);
     text + "\n" + &table.render()
 }
 
@@ -240,7 +244,8 @@ fn head(run: &Run) -> String {
 }
 
 fn server(text: &mut String, server: &ServerFacts) {
-    let model = server.model.as_deref().map_or_else(String::new, |model| format!(", {model}"));
+    let model = server.model.as_deref();
+    let model = model.map_or_else(String::new, |model| format!(", {}", foreign::name(model)));
     let _ = writeln!(text, "server   {} ({}){model}", server.address, server.dialect);
 }
 
@@ -254,12 +259,38 @@ fn percentile_table() -> Table {
     Table::new(&["", "p50", "p95", "p99", "mean", "min", "max", "count"])
 }
 
+/// Writes a row where there are samples; the percentiles tell how many.
 fn percentile_row(table: &mut Table, name: &str, percentiles: Option<Percentiles>, scale: f64) {
-    let Some(Percentiles { count, mean, min, p50, p95, p99, max }) = percentiles else { return };
+    let Some(percentiles) = percentiles else { return };
+    let count = percentiles.count.to_string();
+    table.row(percentile_cells(name, Some(percentiles), scale, count));
+}
+
+/// Writes a row that says of how many keys it is, even of none: those without a text are the slow ones.
+fn key_row(
+    table: &mut Table,
+    name: &str,
+    percentiles: Option<Percentiles>,
+    scale: f64,
+    num_keys: usize,
+) {
+    let count = percentiles.map_or(0, |percentiles| percentiles.count);
+    let count = format!("{count} of {num_keys} keys");
+    table.row(percentile_cells(name, percentiles, scale, count));
+}
+
+fn percentile_cells(
+    name: &str,
+    percentiles: Option<Percentiles>,
+    scale: f64,
+    count: String,
+) -> Vec<String> {
+    let numbers = percentiles.map(|of| [of.p50, of.p95, of.p99, of.mean, of.min, of.max]);
+    let shown = numbers.map(|numbers| numbers.map(|value| rate(value * scale)));
     let mut cells = vec![name.to_owned()];
-    cells.extend([p50, p95, p99, mean, min, max].map(|value| rate(value * scale)));
-    cells.push(count.to_string());
-    table.row(cells);
+    cells.extend(shown.unwrap_or_else(|| ["-"; 6].map(str::to_owned)));
+    cells.push(count);
+    cells
 }
 
 fn bandwidth_line(bandwidth: &BandwidthResult) -> String {

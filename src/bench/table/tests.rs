@@ -1,7 +1,12 @@
 //! How results look.
 
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::bench::machine::Machine;
+use crate::bench::{
+    keystrokes::{KeyCounts, KeystrokesSettings},
+    machine::Machine,
+};
 
 fn run_facts(is_complete: bool) -> Run {
     Run {
@@ -47,4 +52,52 @@ fn a_result_that_was_stopped_says_so() {
     assert_eq!(cells, ["2", "16.00", "15.00", "13.00", "512"]);
     assert!(whole.lines().all(|line| line.chars().count() <= 100), "{whole}");
     assert!(bandwidth(&run_facts(false), &results).starts_with("stopped early"));
+}
+
+fn typed(keys: KeyCounts, time: Option<Percentiles>, model: &str) -> KeystrokesResult {
+    KeystrokesResult {
+        server: ServerFacts {
+            address: "127.0.0.1:65535".to_owned(),
+            dialect: "openai",
+            model: Some(model.to_owned()),
+        },
+        settings: KeystrokesSettings {
+            client: "line-start",
+            keys: keys.typed,
+            interval_ms: 60_000,
+            max_tokens: 16,
+        },
+        duration_seconds: 1.0,
+        keys,
+        errors: BTreeMap::new(),
+        first_key: None,
+        time_to_first_token_seconds: time,
+        prompt_tokens: Percentiles::of(&[1_000_000.0; 3]),
+        recomputed_tokens: None,
+        samples: Vec::new(),
+    }
+}
+
+#[test]
+fn keys_without_a_text_are_not_hidden() {
+    let keys =
+        KeyCounts { typed: 100_000, cancelled: 4, superseded: 99_996, ..KeyCounts::default() };
+    let rows = [(Percentiles::of(&[0.001, 0.002]), "2 of 99999 keys"), (None, "0 of 99999 keys")];
+    for (time, expected) in rows {
+        let text = keystrokes(&run_facts(true), &typed(keys, time, "m"));
+        let row = text.lines().find(|line| line.starts_with("time to first token")).unwrap();
+        assert!(row.ends_with(expected), "{text}");
+        assert!(text.contains("  3 of 99999 keys"), "{text}");
+        let table = text.split("\n\n").last().unwrap();
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    }
+}
+
+#[test]
+fn the_name_of_a_model_is_one_short_printable_line() {
+    let name = format!("\u{1b}]0;evil\u{7}\n{}", "a".repeat(1000));
+    let text = keystrokes(&run_facts(true), &typed(KeyCounts::default(), None, &name));
+    let line = text.lines().find(|line| line.starts_with("server")).unwrap();
+    assert!(line.contains(r"(openai), \u{1b}]0;evil\u{7}\naaa"), "{line}");
+    assert!(line.ends_with('…') && line.chars().count() <= 100, "{line}");
 }

@@ -1,8 +1,6 @@
 //! `lacuna bench`: one tool for every comparison.
 
 use std::{
-    fs::File,
-    io::Write as _,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -17,11 +15,12 @@ use crate::{
         machine::Machine,
         report::{self, Report, Run, rfc3339},
     },
-    cli::{CliError, print},
+    cli::{CliError, bench::destination::Destination, print},
     config::Environment,
 };
 
 mod bandwidth;
+mod destination;
 mod engine;
 mod serving;
 mod watch;
@@ -46,13 +45,20 @@ pub(super) struct BenchArgs {
     command: Command,
 }
 
+const FAILURES_HELP: &str = "\
+Exit codes: 0 all were answered; 1 some or all failed, or none was answered: the result is written all the same, and \
+standard error says how many of how many; 64 a command line or a named file that cannot be used. A server that is away, \
+or refuses what all would ask, ends the run without a result.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure prefill and decode of a model on this machine, without a server.
     Engine(Box<engine::EngineArgs>),
     /// Put a running server under load.
+    #[command(after_help = FAILURES_HELP)]
     Serve(Box<serving::ServeArgs>),
     /// Type through a file and ask a running server at each key.
+    #[command(after_help = FAILURES_HELP)]
     Keystrokes(Box<serving::KeystrokesArgs>),
     /// Measure how fast the memory is read.
     Bandwidth(bandwidth::BandwidthArgs),
@@ -64,7 +70,7 @@ struct Output {
     /// Form of the result; docs/benchmarks.md has the members of the JSON.
     #[arg(id = "output_format", long = "format", value_enum, default_value = "table")]
     format: Format,
-    /// File for the result, in place of standard output.
+    /// File for the result, in place of standard output; an earlier one stays until the new one is whole.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -93,7 +99,7 @@ pub(super) fn run(arguments: BenchArgs, environment: &Environment) -> Result<(),
 /// A result's way out, opened before anything is measured: a file that cannot be written is known at once.
 struct Sink {
     format: Format,
-    file: Option<(PathBuf, File)>,
+    file: Option<Destination>,
     date: String,
     /// The vector instructions that computed, or the widest that the kernels would use here.
     simd: String,
@@ -104,10 +110,10 @@ impl Sink {
         let file = match &output.output {
             None => None,
             Some(path) => {
-                let file = File::create(path)
+                let file = Destination::open(path)
                     .with_context(|| format!("cannot write to {}", path.display()))
                     .map_err(CliError::Usage)?;
-                Some((path.clone(), file))
+                Some(file)
             }
         };
         // A clock before 1970 is no reason not to measure.
@@ -145,9 +151,10 @@ impl Sink {
         };
         match self.file {
             None => print(&text)?,
-            Some((path, mut file)) => file
-                .write_all(text.as_bytes())
-                .with_context(|| format!("cannot write to {}", path.display()))?,
+            Some(file) => {
+                let path = file.path().display().to_string();
+                file.write(&text).with_context(|| format!("cannot write to {path}"))?;
+            }
         }
         if is_complete {
             return Ok(());
