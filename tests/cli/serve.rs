@@ -10,13 +10,17 @@ use std::{
 /// Stands for a user's source text; no log line may hold it.
 const MARKER: &str = "m4rk3r";
 
-/// A folder whose model loads for ever: its tokenizer is a pipe that nobody writes.
+/// A folder whose model loads for ever: the embedded one's files, but for a tokenizer that is a pipe that nobody writes.
 struct EndlessModel(PathBuf);
 
 impl EndlessModel {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("lacuna-cli-{}-{name}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
+        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
+        for file in ["config.json", "model.safetensors"] {
+            std::os::unix::fs::symlink(format!("{demo}/{file}"), folder.join(file)).unwrap();
+        }
         let made = Command::new("mkfifo").arg(folder.join("tokenizer.json")).status().unwrap();
         assert!(made.success());
         Self(folder)

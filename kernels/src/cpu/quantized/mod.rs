@@ -19,7 +19,7 @@
 //!
 //! On two cores of an AMD EPYC (Zen 3, AVX2), medians: int8, 512 rows, 219 GFLOP/s at `k` = 896, 222 at 4864, 1.5 times the
 //! product of bf16; one row of `[151936, 896]` 26.6 GB/s, where bf16 reads 17.5 of its twice as many; eight rows of it
-//! 189 GFLOP/s. `Q4_0`: 272 and 250 GFLOP/s. Eight features at a time, so that sums stay in registers, was a quarter slower:
+//! 189 GFLOP/s. `Q4_0`: 272 and 250 GFLOP/s. Codes widened to 16 bits for `vpmaddwd`, two rows at a time, were a sixth slower. Eight features at a time, so that sums stay in registers, was a quarter slower:
 //! each broadcast is then read twice.
 
 mod activations;
