@@ -193,6 +193,7 @@ fn start_engine(
         architecture,
         context_tokens = limits.context_tokens_max,
         kv_cache_tokens = limits.num_blocks * limits.block_size,
+        kv_cache_dtype = options.kv_dtype.name(),
         "loaded"
     );
     let mut runner = ModelRunner::new(model, tokenizer.num_ids() as usize);

@@ -70,7 +70,7 @@ pub struct RawModel {
     /// cache.
     #[arg(long = "model", value_name = "demo|DIR|FILE.gguf|org/name")]
     pub source: Option<String>,
-    /// Name that clients see; auto takes the folder's or the repository's.
+    /// Name that clients see; auto takes the folder's, the file's or the repository's.
     #[arg(long = "served-model-name", value_name = "NAME")]
     pub served_name: Option<String>,
     /// Device to compute on.

@@ -177,7 +177,7 @@ fn a_model_larger_than_memory_is_refused_before_it_is_loaded() {
 #[test]
 fn what_cannot_be_loaded_says_why() {
     let missing = compose(&config("/no/such/model.gguf")).err().unwrap();
-    assert_eq!(format!("{missing:#}"), "there is no folder or file /no/such/model.gguf");
+    assert_eq!(format!("{missing:#}"), "there is no folder or regular file /no/such/model.gguf");
     let mut writer = gguf_writer::demo_bf16();
     writer.tensor("blk.2.attn_v.weight").kind = 18;
     let file = File::new("unknown-type", &writer);

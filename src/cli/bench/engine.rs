@@ -34,8 +34,9 @@ const BANDWIDTH_BYTES: usize = 256 << 20;
 
 #[derive(Args, Debug)]
 pub(super) struct EngineArgs {
-    /// Random weights in a published shape in place of a model: qwen2.5-coder-0.5b, -1.5b, -3b, -7b, or demo.
-    #[arg(long, value_name = "SHAPE", conflicts_with = "source")]
+    /// Random weights in a published shape in place of a model: qwen2.5-coder-0.5b, qwen2.5-coder-1.5b,
+    /// qwen2.5-coder-3b, qwen2.5-coder-7b, or demo.
+    #[arg(long, value_name = "SHAPE", allow_hyphen_values = true, conflicts_with = "source")]
     random_weights: Option<String>,
     /// Tokens of a prompt.
     #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]

@@ -68,7 +68,13 @@ enum Command {
 #[derive(Args, Debug)]
 struct Output {
     /// Form of the result; docs/benchmarks.md has the members of the JSON.
-    #[arg(id = "output_format", long = "format", value_enum, default_value = "table")]
+    #[arg(
+        id = "output_format",
+        long = "format",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
     format: Format,
     /// File for the result, in place of standard output; an earlier one stays until the new one is whole.
     #[arg(long, value_name = "FILE")]
