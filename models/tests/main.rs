@@ -10,6 +10,7 @@ mod equivalence;
 mod gguf_header;
 /// Models in GGUF files.
 mod gguf_model;
+mod gguf_tokenizer;
 /// Writes GGUF files.
 mod gguf_writer;
 /// Logits and greedy output of Hugging Face transformers.
