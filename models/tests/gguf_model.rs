@@ -254,8 +254,15 @@ fn a_damaged_file_is_an_error_or_another_model_but_never_a_panic() {
     for name in ["token_embd.weight", "blk.0.attn_q.weight", "output_norm.weight"] {
         writer.add(name, &[8, 32], gguf_writer::F32, vec![0; 8 * 32 * 4]);
     }
-    writer.set("tokenizer.ggml.tokens", Value::texts(["a", "b", "ab", "<|x|>"]));
-    writer.set("tokenizer.ggml.token_type", Value::Array([1, 1, 1, 3].map(Value::I32).into()));
+    // The characters that stand for bytes, a merged token and a sentinel.
+    let is_seen = |byte: &u32| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
+    let bytes = (0..256).filter(is_seen).chain(0x100..0x144).filter_map(char::from_u32);
+    let tokens: Vec<String> =
+        bytes.map(String::from).chain(["ab".into(), "<|x|>".into()]).collect();
+    let mut types = vec![Value::I32(1); tokens.len()];
+    types[257] = Value::I32(3);
+    writer.set("tokenizer.ggml.tokens", Value::texts(tokens.iter().map(String::as_str)));
+    writer.set("tokenizer.ggml.token_type", Value::Array(types));
     writer.set("tokenizer.ggml.merges", Value::texts(["a b"]));
     let whole = writer.finish();
     let (folder, header_len) = (Folder::new("damaged-gguf"), whole.len() - 3 * 8 * 32 * 4);
