@@ -303,14 +303,15 @@ fn refuses_broken_shards() {
 fn says_which_file_is_not_there() {
     let directory = Folder::new("empty");
     let shown = directory.display();
-    assert_eq!(error_of(&directory), format!("cannot read {shown}/config.json"));
-    write_config(&directory, &tiny_spec());
-    assert_eq!(
-        error_of(&directory),
-        format!(
-            "{shown} has neither model.safetensors nor model.safetensors.index.json nor a GGUF file"
-        )
+    let nothing = format!(
+        "{shown} has neither model.safetensors nor model.safetensors.index.json nor a GGUF file"
     );
+    assert_eq!(error_of(&directory), nothing);
+    write_config(&directory, &tiny_spec());
+    assert_eq!(error_of(&directory), nothing);
+    fs::remove_file(directory.join("config.json")).unwrap();
+    fs::write(directory.join("model.safetensors"), "").unwrap();
+    assert_eq!(error_of(&directory), format!("cannot read {shown}/config.json"));
     let error = tokenizer_json(Source::Directory(&directory)).unwrap_err().to_string();
     assert_eq!(error, format!("cannot read {shown}/tokenizer.json"));
     assert!(tokenizer_json(Source::Demo).unwrap().starts_with(b"{"));
