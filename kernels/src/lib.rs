@@ -9,8 +9,8 @@
 //! | [`mod@reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
 //!
 //! Beneath them, shared by the backends that live in host memory: `checks` (who refuses what, and in which words),
-//! `host_step` (a step's metadata, checked and owned), `narrow` (f32 to a cache's elements) and `rope_table`; and, for callers too, [`widen`] (bytes of a file to
-//! f32) and [`allocate`].
+//! `host_step` (a step's metadata, checked and owned), `narrow` (f32 to a cache's elements) and `rope_table`; and, for
+//! callers too, [`widen`] (bytes of a file to f32) and [`allocate`].
 
 pub mod allocate;
 pub mod backend;

@@ -1,6 +1,6 @@
 //! From a place to a running model: reads the configuration, opens the weights, picks the backend.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice::from_ref};
 
 use kernels::{
     backend::{Backend, DType, MatrixData, WeightFormat},
@@ -122,6 +122,13 @@ pub struct WeightFootprint {
     pub types: BTreeSet<&'static str>,
 }
 
+impl WeightFootprint {
+    /// Returns the types in one word, such as `q4_k+q6_k`.
+    pub fn type_names(&self) -> String {
+        self.types.iter().copied().collect::<Vec<_>>().join("+")
+    }
+}
+
 /// Returns what the weights will be, from the headers of their files.
 ///
 /// # Errors
@@ -144,7 +151,7 @@ pub fn weight_footprint(
         }
         let matrix_bytes = CpuBackend::matrix_bytes(&parts, format);
         num_bytes += matrix_bytes;
-        if plan.head.is_some() && *matrix == [plan.embedding.clone()] {
+        if plan.head.is_some() && matrix == from_ref(&plan.embedding) {
             unread_bytes = matrix_bytes;
         }
     }

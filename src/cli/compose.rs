@@ -219,9 +219,8 @@ pub(super) fn load_options(
     let footprint =
         weight_footprint(spec, weights, weight_format).context("cannot load the model")?;
     if weight_format == WeightFormat::Int8 && !footprint.types.contains("int8") {
-        let types: Vec<&str> = footprint.types.iter().copied().collect();
-        tracing::warn!(
-            weights = types.join("+"),
+        warn!(
+            weights = footprint.type_names(),
             "`model.quantize` changes nothing: the file's matrices are integers already"
         );
     }

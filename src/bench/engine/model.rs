@@ -60,13 +60,12 @@ pub fn facts(
     let footprint = weight_footprint(spec, weights, options.weight_format)?;
     let block = kv_bytes_per_block(spec, options.block_size, options.kv_dtype);
     let kv_bytes_per_token = block / options.block_size as u64;
-    let types: Vec<&str> = footprint.types.iter().copied().collect();
     let facts = ModelFacts {
         name,
         is_random,
         architecture: spec.architecture,
         num_parameters: weights.plan(spec)?.num_parameters(),
-        weight_format: types.join("+"),
+        weight_format: footprint.type_names(),
         weight_bytes: footprint.num_bytes,
         kv_cache_dtype: options.kv_dtype.name(),
         kv_bytes_per_token,
