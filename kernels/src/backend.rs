@@ -175,6 +175,14 @@ pub enum BackendError {
         /// Where.
         device: &'static str,
     },
+    /// The device refused or failed; a CUDA context does not recover from most of that.
+    #[error("{device}: {what}")]
+    Device {
+        /// Which device.
+        device: String,
+        /// What it was asked for, and what it said.
+        what: String,
+    },
     /// A buffer or an argument does not have the shape that the operator needs.
     #[error("{operator}: {what}")]
     Shape {

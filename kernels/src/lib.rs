@@ -6,6 +6,7 @@
 //! | [`metadata`] | the geometry of one step over a ragged batch |
 //! | [`formats`] | stored weights: blocks of integers to codes, scales and minimums |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
+//! | [`cuda`] | GPUs: our kernels over a small device interface, real or emulated |
 //! | [`mod@reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
 //!
 //! Beneath them, shared by the backends that live in host memory: `checks` (who refuses what, and in which words),
@@ -15,6 +16,7 @@
 pub mod allocate;
 pub mod backend;
 pub mod cpu;
+pub mod cuda;
 pub mod formats;
 pub mod metadata;
 pub mod reference;
