@@ -1,0 +1,155 @@
+// Paged attention for a few new tokens of a sequence: its keys and values are split over blocks, and within a block over warps.
+//
+// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; items [num_items, 2]: sequence, first row of 16;
+// partials [num_items, num_kv_heads, num_splits, partial_rows, head_dim + 2] f32: sums of values, maximum and sum of weights; tickets
+// [num_items, num_kv_heads], 0 before and after; out [num_tokens, num_heads * head_dim] bf16, for a product to read.
+// grid (num_items, num_kv_heads, num_splits), 128 threads. Split s takes the positions [s, s + 1) * split_len; blocks without any leave at once. The
+// block that comes last adds the splits in their order, so that a result does not depend on who came when.
+// Bytes: the keys and values of the sequences once, 4 * head_dim * num_kv_heads a token. Floor: 4096 tokens of 7B 8.4 MB a layer, 2 us
+// at 4.3 TB/s; latency makes it 4 to 7 us.
+// Where the splits lie depends on the positions only: a token's result is the same, to the bit, whoever shares the batch.
+// Versions: 1 (this); never ran on a GPU.
+#include "attention.cuh"
+
+constexpr int WARPS = 4;
+
+// What the blocks of an item leave for the one that comes last.
+struct Splits {
+    float* partials;
+    unsigned* tickets;
+    int num_splits, split_len, partial_rows;
+
+    DEVICE float* partial(int head_index, int split, int row, int head_dim) const {
+        return partials + ((size_t(head_index) * num_splits + split) * partial_rows + row) * (head_dim + 2);
+    }
+};
+
+// Adds the four warps' results into `merged` [16, HEAD_DIM], and gives each row's maximum and sum in `totals` [16, 2].
+template <int HEAD_DIM> DEVICE void merge_warps(float* merged, float* totals, float* numbers, const WarpAttention<HEAD_DIM>& attention) {
+    int group = lane_id() / 4, pair = lane_id() % 4;
+    UNROLL
+    for (int half = 0; half < 2; ++half) {
+        if (pair != 0) continue;
+        numbers[(warp_id() * ROWS + group + 8 * half) * 2] = attention.max[half];
+        numbers[(warp_id() * ROWS + group + 8 * half) * 2 + 1] = attention.sum[half];
+    }
+    __syncthreads();
+    float factor[2];
+    UNROLL
+    for (int half = 0; half < 2; ++half) {
+        int row = group + 8 * half;
+        float best = -INFINITY, sum = 0;
+        for (int w = 0; w < WARPS; ++w) best = fmaxf(best, numbers[(w * ROWS + row) * 2]);
+        float base = best == -INFINITY ? 0.0f : best;
+        for (int w = 0; w < WARPS; ++w) sum += numbers[(w * ROWS + row) * 2 + 1] * exp2f(numbers[(w * ROWS + row) * 2] - base);
+        factor[half] = exp2f(attention.max[half] - base);
+        if (warp_id() == 0 && pair == 0) {
+            totals[row * 2] = best;
+            totals[row * 2 + 1] = sum;
+        }
+    }
+    for (int w = 0; w < WARPS; ++w) {
+        if (int(warp_id()) == w) {
+            UNROLL
+            for (int d = 0; d < HEAD_DIM / 8; ++d) {
+                UNROLL
+                for (int i = 0; i < 4; ++i) {
+                    float* to = merged + (group + (i < 2 ? 0 : 8)) * HEAD_DIM + d * 8 + pair * 2 + i % 2;
+                    *to = (w ? *to : 0.0f) + attention.out[d][i] * factor[i / 2];
+                }
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// Returns, on every thread, whether this block came last of `num_live`.
+DEVICE bool came_last(unsigned* ticket, int num_live) {
+    SHARED(unsigned, last, 1);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last[0] = atomicAdd(ticket, 1u) == unsigned(num_live - 1);
+    __syncthreads();
+    __threadfence();
+    return last[0];
+}
+
+// Adds the splits [first, first + num_live) of a row's dimension in their order.
+template <int HEAD_DIM> DEVICE float merged_splits(const Splits& splits, int head_index, int first, int num_live, int row, int d) {
+    float best = -INFINITY, sum = 0, value = 0;
+    for (int s = first; s < first + num_live; ++s) best = fmaxf(best, splits.partial(head_index, s, row, HEAD_DIM)[HEAD_DIM]);
+    float base = best == -INFINITY ? 0.0f : best;
+    for (int s = first; s < first + num_live; ++s) {
+        const float* partial = splits.partial(head_index, s, row, HEAD_DIM);
+        float factor = exp2f(partial[HEAD_DIM] - base);
+        sum += partial[HEAD_DIM + 1] * factor;
+        value += partial[d] * factor;
+    }
+    return value / sum;
+}
+
+template <int HEAD_DIM>
+DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t* items, const StepView& step, const Splits& splits, float scale) {
+    using Q = Queries<HEAD_DIM>;
+    SHARED(uint4, room, Q::LEN16);
+    SHARED(float, numbers, WARPS * ROWS * 2);
+    SHARED(float, totals, ROWS * 2);
+    SHARED(float, merged, ROWS * HEAD_DIM);
+    f16* queries = reinterpret_cast<f16*>(room);
+    int seq = int(items[blockIdx.x * 2]), first_row = int(items[blockIdx.x * 2 + 1]), kv_head = blockIdx.y, split = blockIdx.z;
+    int num_rows = step.num_queries(seq) * step.group();
+    if (step.context_lens[seq] == 0 || first_row >= num_rows) return;
+    int own_rows = min(ROWS, num_rows - first_row);
+    int begin = step.first_visible(step.position(seq, first_row)), end = step.position(seq, first_row + own_rows - 1) + 1;
+    int first_split = begin / splits.split_len, num_live = (end - 1) / splits.split_len - first_split + 1;
+    if (split < first_split || split >= first_split + num_live) return;
+
+    RowSource source = step.rows(qkv, seq, kv_head, HEAD_DIM);
+    if (warp_id() == 0) load_queries<HEAD_DIM>(queries, source, first_row, num_rows);
+    __syncthreads();
+    HeadCache head = step.cache(cache, seq, kv_head, HEAD_DIM);
+    RowPair rows = step.row_pair(seq, first_row);
+    int from = max(begin / TOKENS * TOKENS, split * splits.split_len), to = min(end, (split + 1) * splits.split_len);
+    WarpAttention<HEAD_DIM> attention;
+    attention.clear();
+    // A step belongs to a warp by its position, not by where the split or the window begins.
+    for (int start = from; start < to; start += TOKENS)
+        if (start / TOKENS % WARPS == int(warp_id())) attention.step(queries, head, rows, start, scale * LOG2E);
+    attention.finish();
+    merge_warps<HEAD_DIM>(merged, totals, numbers, attention);
+
+    int head_index = int(blockIdx.x * gridDim.y) + kv_head;
+    bool alone = num_live == 1;
+    if (!alone) {
+        for (int i = threadIdx.x; i < own_rows * HEAD_DIM; i += blockDim.x) {
+            float* partial = splits.partial(head_index, split, i / HEAD_DIM, HEAD_DIM);
+            partial[i % HEAD_DIM] = merged[i];
+            if (i % HEAD_DIM < 2) partial[HEAD_DIM + i % HEAD_DIM] = totals[i / HEAD_DIM * 2 + i % HEAD_DIM];
+        }
+        if (!came_last(splits.tickets + head_index, num_live)) return;
+        if (threadIdx.x == 0) splits.tickets[head_index] = 0;
+    }
+    for (int i = threadIdx.x; i < own_rows * HEAD_DIM; i += blockDim.x) {
+        int row = i / HEAD_DIM, d = i % HEAD_DIM, r = first_row + row;
+        float value = alone ? merged[i] / totals[row * 2 + 1] : merged_splits<HEAD_DIM>(splits, head_index, first_split, num_live, row, d);
+        out[size_t(source.first_token + r / source.group) * step.num_heads * HEAD_DIM + size_t(source.first_head + r % source.group) * HEAD_DIM + d] =
+            to_bf16(value);
+    }
+}
+
+#define DECODE_KERNEL(HEAD_DIM)                                                                                                            \
+    KERNEL_BOUNDS(128) attention_decode_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* items,                \
+                                                         const uint32_t* cu_seqlens, const uint32_t* context_lens,                        \
+                                                         const uint32_t* block_tables, int table_width, int num_heads, int num_kv_heads,   \
+                                                         int block_size, int window, float scale, float* partials, unsigned* tickets,      \
+                                                         int num_splits, int split_len, int partial_rows) {                                \
+        StepView step{cu_seqlens, context_lens, block_tables, table_width, num_heads, num_kv_heads, block_size, window};                   \
+        decode<HEAD_DIM>(out, qkv, cache, items, step, Splits{partials, tickets, num_splits, split_len, partial_rows}, scale);             \
+    }                                                                                                                                      \
+    REGISTER_KERNEL(attention_decode_##HEAD_DIM)
+
+DECODE_KERNEL(16)
+DECODE_KERNEL(64)
+DECODE_KERNEL(80)
+DECODE_KERNEL(128)
+DECODE_KERNEL(256)

@@ -1,0 +1,33 @@
+// Rows of the embedding table, one block a token.
+//
+// table [vocab, cols] of bf16, f16, f32 or int8 codes with a scale for each 32; ids [num_tokens]; out [num_tokens, cols] f32, or bf16 where a
+// product reads it.
+// Bytes: num_tokens * cols * (element + 4). Floor: a launch; a decode step of 64 tokens of 3584 reads 0.5 MB, 0.1 us at 4.3 TB/s.
+// Versions: 1 (this), a thread an element; never ran on a GPU.
+#include "common.cuh"
+
+template <class Out, class T> DEVICE void embed(Out* out, const T* table, const uint32_t* ids, int cols) {
+    const T* row = table + size_t(ids[blockIdx.x]) * cols;
+    for (int i = threadIdx.x; i < cols; i += blockDim.x) out[size_t(blockIdx.x) * cols + i] = from_float<Out>(to_float(row[i]));
+}
+
+template <class Out> DEVICE void embed_codes(Out* out, const int8_t* codes, const f16* scales, const uint32_t* ids, int cols) {
+    size_t row = ids[blockIdx.x];
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        out[size_t(blockIdx.x) * cols + i] = from_float<Out>(float(codes[row * cols + i]) * to_float(scales[row * (cols / 32) + i / 32]));
+}
+
+#define EMBED_KERNELS(Out)                                                                                                                 \
+    KERNEL embed_bf16_##Out(Out* out, const bf16* table, const f16*, const uint32_t* ids, int cols) { embed(out, table, ids, cols); }       \
+    REGISTER_KERNEL(embed_bf16_##Out)                                                                                                      \
+    KERNEL embed_f16_##Out(Out* out, const f16* table, const f16*, const uint32_t* ids, int cols) { embed(out, table, ids, cols); }         \
+    REGISTER_KERNEL(embed_f16_##Out)                                                                                                       \
+    KERNEL embed_f32_##Out(Out* out, const float* table, const f16*, const uint32_t* ids, int cols) { embed(out, table, ids, cols); }       \
+    REGISTER_KERNEL(embed_f32_##Out)                                                                                                       \
+    KERNEL embed_int8_##Out(Out* out, const int8_t* codes, const f16* scales, const uint32_t* ids, int cols) {                             \
+        embed_codes(out, codes, scales, ids, cols);                                                                                        \
+    }                                                                                                                                      \
+    REGISTER_KERNEL(embed_int8_##Out)
+
+EMBED_KERNELS(float)
+EMBED_KERNELS(bf16)
