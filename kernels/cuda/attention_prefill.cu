@@ -1,7 +1,6 @@
 // Paged causal attention for many new tokens of a sequence: a block takes 64 rows of queries, a warp 16 of them over all they see.
 //
-// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; items [num_items, 2]: sequence, first row (of new tokens
-// times heads a group); out [num_tokens, num_heads * head_dim] bf16, for a product to read. grid (num_items, num_kv_heads), 128 threads.
+// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences; out [num_tokens, num_heads * head_dim] bf16, for a product to read. grid (num_seqs, num_kv_heads, ceil(most rows of any / 64)), 128 threads.
 // Flops: 4 * head_dim * num_heads a pair of a token and one that it sees. Bytes: keys and values once a block, from L2 after the first.
 // Floor, 2048 tokens of 7B (28 heads of 128): 30 GFLOP a layer, 38 us at 790 TFLOP/s; FlashAttention-2 reaches about a third of that.
 // A row's sums run over steps of 32 tokens from a multiple of 32 on: they do not depend on the chunk that the row came in.
@@ -11,11 +10,11 @@
 constexpr int WARPS = 4;
 
 template <int HEAD_DIM>
-DEVICE void prefill(bf16* out, const float* qkv, const f16* cache, const uint32_t* items, const StepView& step, float scale) {
+DEVICE void prefill(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs, const StepView& step, float scale) {
     using Q = Queries<HEAD_DIM>;
     SHARED(uint4, room, WARPS * Q::LEN16);
     f16* queries = reinterpret_cast<f16*>(room + warp_id() * Q::LEN16);
-    int seq = int(items[blockIdx.x * 2]), first_row = int(items[blockIdx.x * 2 + 1]) + warp_id() * ROWS, kv_head = blockIdx.y;
+    int seq = int(seqs[blockIdx.x]), kv_head = blockIdx.y, first_row = (blockIdx.z * WARPS + warp_id()) * ROWS;
     int num_rows = step.num_queries(seq) * step.group();
     if (first_row >= num_rows) return;
     RowSource source = step.rows(qkv, seq, kv_head, HEAD_DIM);
@@ -46,12 +45,12 @@ DEVICE void prefill(bf16* out, const float* qkv, const f16* cache, const uint32_
 }
 
 #define PREFILL_KERNEL(HEAD_DIM)                                                                                                           \
-    KERNEL_BOUNDS(128) attention_prefill_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* items,               \
+    KERNEL_BOUNDS(128) attention_prefill_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs,               \
                                                           const uint32_t* cu_seqlens, const uint32_t* context_lens,                       \
                                                           const uint32_t* block_tables, int table_width, int num_heads, int num_kv_heads,  \
                                                           int block_size, int window, float scale) {                                       \
         StepView step{cu_seqlens, context_lens, block_tables, table_width, num_heads, num_kv_heads, block_size, window};                   \
-        prefill<HEAD_DIM>(out, qkv, cache, items, step, scale);                                                                            \
+        prefill<HEAD_DIM>(out, qkv, cache, seqs, step, scale);                                                                            \
     }                                                                                                                                      \
     REGISTER_KERNEL(attention_prefill_##HEAD_DIM)
 

@@ -193,6 +193,15 @@ pub enum BackendError {
     },
 }
 
+/// How many rows the operators of a step compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepRows {
+    /// Rows of the layers.
+    pub num_tokens: usize,
+    /// Rows of logits.
+    pub num_logit_rows: usize,
+}
+
 /// A device that runs a decoder's operators in the order of the calls.
 ///
 /// `num_rows` is the number of leading rows of a buffer that take part; buffers may be longer.
@@ -234,6 +243,15 @@ pub trait Backend: Send + 'static {
     /// # Errors
     /// [`BackendError::OutOfMemory`].
     fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError>;
+
+    /// Allocates a zeroed buffer of `len` activations that products read and nothing else: a device may round what is
+    /// written to it, to what its products take.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn operand(&self, len: usize) -> Result<Self::Buffer, BackendError> {
+        self.buffer(len)
+    }
 
     /// Stores the parts, stacked by rows, as one matrix; fused projections are several parts. Parts of different types
     /// are stored in one that holds them all: exactly where any is a plain type, else in integers of the same codes, with
@@ -308,6 +326,23 @@ pub trait Backend: Send + 'static {
         input: &StepInput<'_>,
         step: &mut Self::Step,
     ) -> Result<(), BackendError>;
+
+    /// Returns how many rows the operators of a step compute: its tokens, and padding where a device takes whole buckets.
+    fn rows(step: &Self::Step) -> StepRows;
+
+    /// Runs the operators of a step. A device may keep what `body` asked for, and ask for the same again, without calling
+    /// it, in a later step of the same size; so `body` must ask for the same in all of them.
+    ///
+    /// # Errors
+    /// Those of `body`.
+    fn run(
+        &mut self,
+        step: &Self::Step,
+        body: &mut dyn FnMut(&mut Self) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let _ = step;
+        body(self)
+    }
 
     /// Writes the rows of `table` that the step's token ids name: `out` `[num_tokens, cols]`.
     ///

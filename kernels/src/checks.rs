@@ -6,7 +6,6 @@
 use crate::backend::{BackendError, MatrixData};
 use crate::host_step::HostStep;
 use crate::metadata::AttentionShape;
-use crate::rope_table::RopeTable;
 
 /// The checks of one operator; the name goes into the error.
 #[derive(Clone, Copy, Debug)]
@@ -136,16 +135,16 @@ impl Check {
         Ok(())
     }
 
-    /// Every token must have a rotation and a slot.
+    /// Every token must have a rotation, of a table of so many pairs and positions, and a slot.
     pub(crate) fn slots(
         self,
         step: &HostStep,
         shape: &AttentionShape,
-        rope: &RopeTable,
+        (half_dim, num_positions): (usize, usize),
         num_blocks: usize,
     ) -> Result<(), BackendError> {
-        self.equal("`inv_freq` of the rope table", rope.half_dim(), shape.head_dim / 2)?;
-        self.indices("positions", step.positions(), rope.num_positions())?;
+        self.equal("`inv_freq` of the rope table", half_dim, shape.head_dim / 2)?;
+        self.indices("positions", step.positions(), num_positions)?;
         self.indices(
             "slot_mapping",
             step.slot_mapping(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::allocate;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, StepRows};
 use crate::checks::Check;
 use crate::metadata::StepInput;
 
@@ -89,6 +89,11 @@ impl HostStep {
         self.token_ids.len()
     }
 
+    /// Returns what the operators of a device without padding compute.
+    pub(crate) fn rows(&self) -> StepRows {
+        StepRows { num_tokens: self.num_tokens(), num_logit_rows: self.logit_rows.len() }
+    }
+
     pub(crate) fn token_ids(&self) -> &[u32] {
         &self.token_ids
     }
@@ -103,6 +108,14 @@ impl HostStep {
 
     pub(crate) fn logit_rows(&self) -> &[u32] {
         &self.logit_rows
+    }
+
+    pub(crate) fn cu_seqlens_q(&self) -> &[u32] {
+        &self.cu_seqlens_q
+    }
+
+    pub(crate) fn context_lens(&self) -> &[u32] {
+        &self.context_lens
     }
 
     pub(crate) fn max_blocks_per_seq(&self) -> usize {

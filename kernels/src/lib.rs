@@ -20,6 +20,7 @@ pub mod cuda;
 pub mod formats;
 pub mod metadata;
 pub mod reference;
+pub mod selftest;
 pub mod widen;
 
 mod checks;

@@ -6,7 +6,7 @@
 use half::f16;
 
 use crate::allocate;
-use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
+use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
 use crate::host_step::HostStep;
 use crate::metadata::{AttentionShape, KvDType, StepInput};
@@ -147,6 +147,10 @@ impl Backend for ReferenceBackend {
         step.load(input)
     }
 
+    fn rows(step: &HostStep) -> StepRows {
+        step.rows()
+    }
+
     fn embed(
         &mut self,
         step: &HostStep,
@@ -259,7 +263,7 @@ impl Backend for ReferenceBackend {
     ) -> Result<(), BackendError> {
         let check = Check("rope_and_cache_write");
         check.cache_matches(&cache.shape, shape)?;
-        check.slots(step, shape, rope, cache.num_blocks)?;
+        check.slots(step, shape, (rope.half_dim(), rope.num_positions()), cache.num_blocks)?;
         check.holds("qkv", qkv.len(), step.num_tokens(), shape.qkv_width())?;
         let (head_dim, width) = (shape.head_dim, shape.qkv_width());
         for token in 0..step.num_tokens() {

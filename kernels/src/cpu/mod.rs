@@ -39,7 +39,7 @@ mod step;
 
 use std::slice::from_ref;
 
-use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
+use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
@@ -277,6 +277,10 @@ impl Backend for CpuBackend {
         step.load(input)
     }
 
+    fn rows(step: &CpuStep) -> StepRows {
+        step.host().rows()
+    }
+
     fn embed(
         &mut self,
         step: &CpuStep,
@@ -373,7 +377,7 @@ impl Backend for CpuBackend {
     ) -> Result<(), BackendError> {
         let (check, step) = (Check("rope_and_cache_write"), step.host());
         check.cache_matches(&cache.shape, shape)?;
-        check.slots(step, shape, rope, cache.num_blocks)?;
+        check.slots(step, shape, (rope.half_dim(), rope.num_positions()), cache.num_blocks)?;
         check.holds("qkv", qkv.len(), step.num_tokens(), shape.qkv_width())?;
         rotary::rotate_queries(&mut self.pool, step, shape, rope, qkv.0.as_mut_slice());
         rotary::write_cache(&mut self.pool, step, shape, rope, qkv.values(), cache);

@@ -78,15 +78,18 @@ pub trait Device: Send + Debug + 'static {
     /// [`BackendError::Device`].
     fn matmul(&mut self, product: &Matmul) -> Result<(), BackendError>;
 
-    /// Runs `body` without executing what it launches, and returns that as a graph. `body` must not allocate, copy from or
-    /// to the host, or free.
+    /// From now on, records launches and products instead of running them. Until the end nothing may be allocated, copied
+    /// from or to the host, or freed.
     ///
     /// # Errors
-    /// Those of `body`; [`BackendError::Device`].
-    fn capture(
-        &mut self,
-        body: &mut dyn FnMut(&mut Self) -> Result<(), BackendError>,
-    ) -> Result<Self::Graph, BackendError>;
+    /// [`BackendError::Device`], also where a capture is under way.
+    fn begin_capture(&mut self) -> Result<(), BackendError>;
+
+    /// Ends the capture and returns what was recorded. After an error, too, the device runs what it is asked for.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`], also where no capture is under way.
+    fn end_capture(&mut self) -> Result<Self::Graph, BackendError>;
 
     /// Runs what was captured, with the addresses of then and the memory's content of now.
     ///

@@ -1,7 +1,369 @@
 //! GPUs: our kernels over a small device interface, with a real and an emulated implementation.
+//!
+//! Residual stream, queries, keys, values and logits are computed in f32; what a product reads (an operand) is rounded to
+//! bf16, as tensor cores take it; keys and values are cached in f16. Steps of decodes are padded to a few sizes and
+//! captured as graphs. The kernels are in `kernels/cuda/`, and each says what it costs.
 
+mod attention;
 pub mod device;
 #[cfg(feature = "cuda-emulator")]
 pub mod emulated;
+mod graphs;
+mod matrix;
+mod memory;
+mod products;
 #[cfg(feature = "cuda")]
 pub mod real;
+mod rows;
+mod step;
+
+use std::fmt::Debug;
+
+pub use crate::cuda::matrix::CudaMatrix;
+pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
+pub use crate::cuda::step::CudaStep;
+
+use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
+use crate::checks::Check;
+use crate::cuda::attention::SplitRoom;
+use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
+use crate::cuda::graphs::{Captured, Graphs};
+use crate::cuda::memory::Elements;
+use crate::cuda::products::{Linear, Then};
+use crate::cuda::rows::launch_rows;
+use crate::cuda::step::{Demand, StepArray};
+use crate::metadata::{AttentionShape, StepInput};
+use crate::rope_table::RopeTable;
+
+/// Whether steps of decodes are captured and replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GraphMode {
+    /// Each launch is made anew.
+    Eager,
+    /// Launches of a step are captured once, and replayed.
+    Captured,
+}
+
+/// A GPU as a backend.
+#[derive(Debug)]
+pub struct CudaBackend<D: Device> {
+    device: D,
+    graphs: Graphs<D::Graph>,
+    split_room: Option<SplitRoom<D::Memory>>,
+    /// Results of the two products that are gated by many rows.
+    gate_room: Option<[CudaBuffer<D::Memory>; 2]>,
+    /// One counter.
+    num_broken: D::Memory,
+}
+
+impl<D: Device> CudaBackend<D> {
+    /// Makes a backend of a device.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    pub fn new(device: D, mode: GraphMode) -> Result<Self, BackendError> {
+        let num_broken = device.allocate(size_of::<u32>())?;
+        let graphs = Graphs::new(mode == GraphMode::Captured);
+        Ok(Self { device, graphs, split_room: None, gate_room: None, num_broken })
+    }
+
+    /// Returns the device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Returns the number of graphs that were captured and are held.
+    pub fn num_graphs(&self) -> usize {
+        self.graphs.len()
+    }
+
+    fn count_broken(&mut self, matrix: &CudaMatrix<D::Memory>) -> Result<u32, BackendError> {
+        let (kernel, data, exponent, len) = matrix.numbers();
+        self.device.zero(&mut self.num_broken)?;
+        self.device.launch(&Launch {
+            kernel,
+            grid: [len.div_ceil(256).clamp(1, 1024) as u32, 1, 1],
+            num_threads: 256,
+            shared_bytes: 0,
+            arguments: &[
+                Argument::Pointer(self.num_broken.address()),
+                data,
+                Argument::U32(exponent),
+                Argument::U64(len as u64),
+            ],
+        })?;
+        let mut count = [0];
+        self.device.download(&self.num_broken, 0, bytemuck::cast_slice_mut(&mut count))?;
+        Ok(count[0])
+    }
+}
+
+/// Returns room for two results of `len` values: what is held, or more.
+fn gate_room<D: Device>(
+    device: &D,
+    held: &mut Option<[CudaBuffer<D::Memory>; 2]>,
+    len: usize,
+) -> Result<[Argument; 2], BackendError> {
+    if held.as_ref().is_none_or(|held| held[0].len() < len) {
+        *held = None;
+        let new = || CudaBuffer::new(device, len, Elements::F32);
+        *held = Some([new()?, new()?]);
+    }
+    match held {
+        Some([gates, ups]) => Ok([gates.address(), ups.address()]),
+        None => Check("linear_silu_mul").refuse("room was not kept".to_owned()),
+    }
+}
+
+impl<D: Device> Backend for CudaBackend<D> {
+    type Buffer = CudaBuffer<D::Memory>;
+    type Matrix = CudaMatrix<D::Memory>;
+    type Vector = CudaVector<D::Memory>;
+    type LayerCache = CudaLayerCache<D::Memory>;
+    type RopeTable = CudaRopeTable<D::Memory>;
+    type Step = CudaStep<D::Memory>;
+
+    fn name(&self) -> String {
+        self.device.facts().name.clone()
+    }
+
+    fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
+        2 * shape.num_kv_heads * shape.block_size * shape.head_dim * shape.kv_dtype.num_bytes()
+    }
+
+    fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
+        CudaMatrix::<D::Memory>::num_bytes(parts, format)
+    }
+
+    fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError> {
+        CudaBuffer::new(&self.device, len, Elements::F32)
+    }
+
+    fn operand(&self, len: usize) -> Result<Self::Buffer, BackendError> {
+        CudaBuffer::new(&self.device, len, Elements::Bf16)
+    }
+
+    fn matrix(
+        &mut self,
+        parts: &[MatrixData<'_>],
+        format: WeightFormat,
+    ) -> Result<Self::Matrix, BackendError> {
+        CudaMatrix::new(&self.device, parts, format)
+    }
+
+    fn is_finite(&mut self, matrix: &Self::Matrix) -> bool {
+        // A device that fails here fails again in the first step, and says so there.
+        self.count_broken(matrix).is_ok_and(|count| count == 0)
+    }
+
+    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
+        // Room is taken by the first step that needs it, of which the largest is run before any is served.
+        Ok(())
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Self::Vector, BackendError> {
+        CudaVector::new(&self.device, values)
+    }
+
+    fn layer_cache(
+        &self,
+        shape: &AttentionShape,
+        num_blocks: usize,
+    ) -> Result<Self::LayerCache, BackendError> {
+        attention::check_shape(Check("layer_cache"), shape)?;
+        let num_bytes = num_blocks.saturating_mul(Self::kv_bytes_per_block(shape));
+        let memory = self.device.allocate(num_bytes)?;
+        Ok(CudaLayerCache { memory, shape: *shape, num_blocks })
+    }
+
+    fn rope_table(
+        &self,
+        inv_freq: &[f32],
+        num_positions: usize,
+        amplitude: f32,
+    ) -> Result<Self::RopeTable, BackendError> {
+        let table = RopeTable::new(inv_freq, num_positions, amplitude, "the host")?;
+        CudaRopeTable::new(&self.device, &table)
+    }
+
+    fn step(
+        &self,
+        max_num_tokens: usize,
+        max_num_seqs: usize,
+        max_blocks_per_seq: usize,
+    ) -> Result<Self::Step, BackendError> {
+        CudaStep::new(&self.device, max_num_tokens, max_num_seqs, max_blocks_per_seq)
+    }
+
+    fn load_step(
+        &mut self,
+        input: &StepInput<'_>,
+        step: &mut Self::Step,
+    ) -> Result<(), BackendError> {
+        step.load(&self.device, input, self.graphs.is_enabled())
+    }
+
+    fn rows(step: &Self::Step) -> StepRows {
+        step.rows()
+    }
+
+    fn run(
+        &mut self,
+        step: &Self::Step,
+        body: &mut dyn FnMut(&mut Self) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let Some(layout) = step.bucket() else { return body(self) };
+        if let Some(captured) = self.graphs.take(&layout) {
+            for demand in &captured.demands {
+                step.require(Check("run"), *demand)?;
+            }
+            self.device.replay(&captured.graph)?;
+            self.graphs.put(layout, captured);
+            return Ok(());
+        }
+        // Computed once as it is, which takes what memory it needs; then once more without computing, to be kept.
+        body(self)?;
+        self.device.begin_capture()?;
+        let recorded = body(self);
+        // Ended in any case: a device that goes on recording would run nothing.
+        let graph = self.device.end_capture();
+        recorded?;
+        self.graphs.put(layout, Captured { graph: graph?, demands: step.satisfied() });
+        Ok(())
+    }
+
+    fn embed(
+        &mut self,
+        step: &Self::Step,
+        table: &Self::Matrix,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("embed");
+        step.require(check, Demand::Ids(table.rows))?;
+        let num_tokens = step.layout().num_tokens;
+        check.holds("out", out.len(), num_tokens, table.cols)?;
+        let elements = match out.elements() {
+            Elements::F32 => "float",
+            Elements::Bf16 => "bf16",
+        };
+        let kernel = format!("embed_{}_{elements}", table.weights.name());
+        let arguments = [
+            out.address(),
+            table.data(),
+            table.scales(),
+            step.array(StepArray::TokenIds),
+            Argument::U32(table.cols as u32),
+        ];
+        launch_rows(&mut self.device, &kernel, (num_tokens, table.cols), &arguments)
+    }
+
+    fn rms_norm(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let (check, cols) = (Check("rms_norm"), weight.len());
+        check.holds("x", x.len(), num_rows, cols)?;
+        check.holds("out", out.len(), num_rows, cols)?;
+        let arguments = [
+            out.argument(check, "out", Elements::Bf16)?,
+            x.argument(check, "x", Elements::F32)?,
+            weight.address(),
+            Argument::U32(cols as u32),
+            Argument::F32(eps),
+        ];
+        launch_rows(&mut self.device, "rms_norm", (num_rows, cols), &arguments)
+    }
+
+    fn linear(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        matrix: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let linear = Linear { check: Check("linear"), num_rows, x, matrix };
+        linear.run(&mut self.device, out, Then::Bias(bias))
+    }
+
+    fn linear_add(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        matrix: &Self::Matrix,
+        residual: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let linear = Linear { check: Check("linear_add"), num_rows, x, matrix };
+        linear.run(&mut self.device, residual, Then::Add)
+    }
+
+    fn linear_silu_mul(
+        &mut self,
+        num_rows: usize,
+        x: &Self::Buffer,
+        (gate, up): (&Self::Matrix, &Self::Matrix),
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let linear = Linear { check: Check("linear_silu_mul"), num_rows, x, matrix: gate };
+        let held = &mut self.gate_room;
+        linear.gate(&mut self.device, up, out, |device, len| gate_room(device, held, len))
+    }
+
+    fn rope_and_cache_write(
+        &mut self,
+        step: &Self::Step,
+        shape: &AttentionShape,
+        rope: &Self::RopeTable,
+        qkv: &mut Self::Buffer,
+        cache: &mut Self::LayerCache,
+    ) -> Result<(), BackendError> {
+        attention::rope_and_cache_write(&mut self.device, step, shape, rope, qkv, cache)
+    }
+
+    fn attention(
+        &mut self,
+        step: &Self::Step,
+        shape: &AttentionShape,
+        qkv: &Self::Buffer,
+        cache: &Self::LayerCache,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let before = self.split_room.as_ref().map(SplitRoom::address);
+        let room = &mut self.split_room;
+        attention::attention(&mut self.device, step, shape, (qkv, out), cache, room)?;
+        if before != self.split_room.as_ref().map(SplitRoom::address) {
+            // The room grew, and graphs name the old one.
+            self.graphs.clear();
+        }
+        Ok(())
+    }
+
+    fn gather_logit_rows(
+        &mut self,
+        step: &Self::Step,
+        width: usize,
+        x: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("gather_logit_rows");
+        let StepRows { num_tokens, num_logit_rows } = step.rows();
+        check.holds("x", x.len(), num_tokens, width)?;
+        check.holds("out", out.len(), num_logit_rows, width)?;
+        let arguments = [
+            out.argument(check, "out", Elements::F32)?,
+            x.argument(check, "x", Elements::F32)?,
+            step.array(StepArray::LogitRows),
+            Argument::U32(width as u32),
+        ];
+        launch_rows(&mut self.device, "gather_rows", (num_logit_rows, width), &arguments)
+    }
+
+    fn read(&mut self, x: &Self::Buffer, out: &mut [f32]) -> Result<(), BackendError> {
+        Check("read").holds("x", x.len(), 1, out.len())?;
+        x.read(&self.device, out)
+    }
+}

@@ -3,10 +3,11 @@
 use kernels::backend::Backend;
 use kernels::metadata::{AttentionShape, KvDType};
 use kernels::reference::ReferenceBackend;
+use kernels::selftest::rig::Random;
+use kernels::selftest::world::{Outputs, Piece, World};
 use proptest::prelude::*;
 
-use crate::attention_rig::{Outputs, Piece, World};
-use crate::rig::{Random, assert_close, assert_same_bits, cpus};
+use crate::rig::{assert_close, assert_same_bits, cpus};
 
 /// Scores, softmax and sums in f32 against f64, over up to a few hundred positions.
 const LIMIT: f64 = 1e-6;
@@ -25,31 +26,6 @@ fn shape(num_kv_heads: usize, group: usize, head_dim: usize, block_size: usize) 
         scale: 1.0 / (head_dim as f32).sqrt(),
         window: None,
     }
-}
-
-/// Each sequence whole, in a step of its own.
-fn alone(world: &World) -> Vec<Vec<Piece>> {
-    (0..world.qkv.len()).map(|index| vec![(index, 0..world.len(index))]).collect()
-}
-
-/// Prefill, chunks and decode mixed in each step, cut at random places.
-fn mixed(world: &World, random: &mut Random) -> Vec<Vec<Piece>> {
-    let mut done = vec![0; world.qkv.len()];
-    let mut steps = Vec::new();
-    while (0..done.len()).any(|index| done[index] < world.len(index)) {
-        let mut pieces = Vec::new();
-        for (index, done) in done.iter_mut().enumerate() {
-            let left = world.len(index) - *done;
-            if left == 0 || random.below(4) == 0 {
-                continue;
-            }
-            let count = if random.below(2) == 0 { 1 } else { 1 + random.below(left) };
-            pieces.push((index, *done..*done + count));
-            *done += count;
-        }
-        steps.push(pieces);
-    }
-    steps
 }
 
 fn assert_outputs_close(got: &[Outputs], expected: &[Outputs], limit: f64, what: &str) {
@@ -74,13 +50,13 @@ fn check(world: &World, seed: u64) {
 }
 
 fn check_cache(world: &World, seed: u64, limit: f64) {
-    let steps = mixed(world, &mut Random(seed));
-    let expected = world.run(&mut ReferenceBackend, &steps);
+    let steps = world.mixed(&mut Random(seed));
+    let expected = world.run(&mut ReferenceBackend, &steps).unwrap();
     for mut backend in cpus() {
         let what = format!("{} {:?}", backend.name(), world.shape);
-        let got = world.run(&mut backend, &steps);
+        let got = world.run(&mut backend, &steps).unwrap();
         assert_outputs_close(&got, &expected, limit, &what);
-        for (whole, got) in world.run(&mut backend, &alone(world)).iter().zip(&got) {
+        for (whole, got) in world.run(&mut backend, &world.alone()).unwrap().iter().zip(&got) {
             assert_same_bits(&got.queries, &whole.queries, &what);
             assert_same_bits(&got.out, &whole.out, &what);
         }
@@ -121,13 +97,13 @@ fn a_long_context_equals_the_reference() {
 fn a_decode_batch_equals_its_sequences_alone() {
     let world = World::new(shape(2, 7, 64, 16), &[17, 64, 5, 33, 16], 6);
     let prefill: Vec<Vec<Piece>> =
-        (0..5).map(|index| vec![(index, 0..world.len(index) - 1)]).collect();
-    let decode = |index: usize| (index, world.len(index) - 1..world.len(index));
+        (0..5).map(|index| vec![(index, 0..world.len_of(index) - 1)]).collect();
+    let decode = |index: usize| (index, world.len_of(index) - 1..world.len_of(index));
     let together = [prefill.clone(), vec![(0..5).map(decode).collect()]].concat();
     let apart = [prefill, (0..5).map(|index| vec![decode(index)]).collect()].concat();
     for mut backend in cpus() {
         let (together, apart) =
-            (world.run(&mut backend, &together), world.run(&mut backend, &apart));
+            (world.run(&mut backend, &together).unwrap(), world.run(&mut backend, &apart).unwrap());
         for (together, apart) in together.iter().zip(&apart) {
             assert_same_bits(&together.out, &apart.out, &backend.name());
         }
@@ -137,10 +113,12 @@ fn a_decode_batch_equals_its_sequences_alone() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let world = World::new(shape(2, 7, 80, 16), &[130, 1, 77], 3);
-    let steps = mixed(&world, &mut Random(1));
+    let steps = world.mixed(&mut Random(1));
     for pair in cpus().chunks_exact_mut(2) {
         let [one, three] = pair else { unreachable!("chunks of two") };
-        for (one, three) in world.run(one, &steps).iter().zip(&world.run(three, &steps)) {
+        for (one, three) in
+            world.run(one, &steps).unwrap().iter().zip(&world.run(three, &steps).unwrap())
+        {
             assert_same_bits(&one.out, &three.out, "one thread and three");
         }
     }
@@ -161,8 +139,8 @@ fn nan_stays_with_the_tokens_that_see_it() {
         // The whole value, and half of the key.
         tainted.qkv[0][bad * width + out_width + 8..(bad + 1) * width].fill(f32::NAN);
         for mut backend in cpus() {
-            let expected = &clean.run(&mut backend, &alone(&clean))[0].out;
-            let got = &tainted.run(&mut backend, &alone(&tainted))[0].out;
+            let expected = &clean.run(&mut backend, &clean.alone()).unwrap()[0].out;
+            let got = &tainted.run(&mut backend, &tainted.alone()).unwrap()[0].out;
             for position in 0..40 {
                 let range = position * out_width..(position + 1) * out_width;
                 let sees = position >= bad && window.is_none_or(|window| position < bad + window);
@@ -183,9 +161,9 @@ fn keys_beyond_f16_are_cut_and_not_infinite() {
     // Keys and values of a token, as large as they come.
     let (bad, width) = (4, shape.qkv_width());
     world.qkv[0][bad * width + 16..(bad + 1) * width].fill(1e30);
-    let expected = world.run(&mut ReferenceBackend, &alone(&world));
+    let expected = world.run(&mut ReferenceBackend, &world.alone()).unwrap();
     for mut backend in cpus() {
-        let got = world.run(&mut backend, &alone(&world));
+        let got = world.run(&mut backend, &world.alone()).unwrap();
         assert!(got[0].out.iter().all(|value| value.is_finite()));
         assert_outputs_close(&got, &expected, F16_LIMIT, &backend.name());
     }
@@ -197,7 +175,7 @@ fn the_reference_says_what_a_hand_computes() {
     let shape = AttentionShape { scale: 1.0, ..shape(1, 1, 2, 4) };
     let mut world = World::new(shape, &[2], 0);
     world.qkv[0] = vec![1.0, 0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 0.0, 3.0, 6.0];
-    let outputs = world.run(&mut ReferenceBackend, &alone(&world));
+    let outputs = world.run(&mut ReferenceBackend, &world.alone()).unwrap();
     let (sin, cos) = 1.0_f64.sin_cos();
     assert_close(&outputs[0].queries[2..], &[cos as f32, sin as f32], 1e-7, "rotated query");
     let (far, near) = (cos.exp(), 1.0_f64.exp());

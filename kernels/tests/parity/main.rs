@@ -9,7 +9,6 @@
 )]
 
 mod attention;
-mod attention_rig;
 mod linear;
 mod quantized;
 mod refusals;

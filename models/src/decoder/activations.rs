@@ -30,13 +30,14 @@ impl<B: Backend> Activations<B> {
         limits: &DecoderLimits,
     ) -> Result<Self, BackendError> {
         let tokens = |width: usize| backend.buffer(limits.max_num_tokens * width);
+        let operands = |width: usize| backend.operand(limits.max_num_tokens * width);
         let logit_rows = |width: usize| backend.buffer(limits.max_num_logit_rows * width);
         Ok(Self {
             hidden: tokens(spec.hidden_size)?,
-            normed: tokens(spec.hidden_size)?,
+            normed: operands(spec.hidden_size)?,
             qkv: tokens(spec.query_width() + 2 * spec.kv_width())?,
-            attention: tokens(spec.query_width())?,
-            ffn: tokens(spec.ffn_size)?,
+            attention: operands(spec.query_width())?,
+            ffn: operands(spec.ffn_size)?,
             gathered: logit_rows(spec.hidden_size)?,
             logits: logit_rows(spec.vocab_size)?,
         })

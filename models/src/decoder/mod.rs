@@ -10,7 +10,7 @@ use std::slice::from_ref;
 
 use kernels::{
     allocate,
-    backend::Backend,
+    backend::{Backend, BackendError},
     metadata::{KvDType, StepInput},
 };
 
@@ -115,20 +115,41 @@ impl<B: Backend> Decoder<B> {
         })
     }
 
-    /// Turns the hidden states whose logits are wanted into logits on the host.
-    fn compute_logits(&mut self, num_logit_rows: usize) -> Result<&mut [f32], ModelError> {
-        let Self { backend, activations: x, spec, .. } = self;
-        // Gathered before the norm and the head, the widest product of all: a prefill needs one row of many.
-        // hidden [num_tokens, hidden_size] -> gathered [num_logit_rows, hidden_size]
-        backend.gather_logit_rows(&self.step, spec.hidden_size, &x.hidden, &mut x.gathered)?;
-        let (rows, eps) = (num_logit_rows, spec.norm_eps);
-        backend.rms_norm(rows, &x.gathered, &self.final_norm, eps, &mut x.normed)?;
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
-        // normed [num_logit_rows, hidden_size] -> logits [num_logit_rows, vocab_size]
-        backend.linear(rows, &x.normed, head, None, &mut x.logits)?;
-        let logits = &mut self.logits[..rows * spec.vocab_size];
-        backend.read(&x.logits, logits)?;
-        Ok(logits)
+    /// Asks for everything between a step's token ids and its logits, which stay on the device.
+    fn run(&mut self) -> Result<(), BackendError> {
+        let Self {
+            backend,
+            spec,
+            embedding,
+            layers,
+            final_norm,
+            head,
+            rope,
+            step,
+            activations,
+            ..
+        } = self;
+        let rows = B::rows(step);
+        let pass = Pass { spec, rope, step, num_tokens: rows.num_tokens };
+        backend.run(step, &mut |backend| {
+            let x = &mut *activations;
+            // hidden [num_tokens, hidden_size]
+            backend.embed(step, embedding, &mut x.hidden)?;
+            for layer in &mut *layers {
+                layer.forward(backend, &pass, x)?;
+            }
+            let num_rows = rows.num_logit_rows;
+            if num_rows == 0 {
+                return Ok(());
+            }
+            // Gathered before the norm and the head, the widest product of all: a prefill needs one row of many.
+            // hidden [num_tokens, hidden_size] -> gathered [num_logit_rows, hidden_size]
+            backend.gather_logit_rows(step, spec.hidden_size, &x.hidden, &mut x.gathered)?;
+            backend.rms_norm(num_rows, &x.gathered, final_norm, spec.norm_eps, &mut x.normed)?;
+            let head = head.as_ref().unwrap_or(embedding);
+            // normed [num_logit_rows, hidden_size] -> logits [num_logit_rows, vocab_size]
+            backend.linear(num_rows, &x.normed, head, None, &mut x.logits)
+        })
     }
 }
 
@@ -154,23 +175,13 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         if rows > max {
             return Err(ModelError::LogitRows { rows, max });
         }
-        let Self { backend, activations, .. } = self;
-        backend.load_step(input, &mut self.step)?;
-        // hidden [num_tokens, hidden_size]
-        backend.embed(&self.step, &self.embedding, &mut activations.hidden)?;
-        let pass = Pass {
-            spec: &self.spec,
-            rope: &self.rope,
-            step: &self.step,
-            num_tokens: input.num_tokens(),
-        };
-        for layer in &mut self.layers {
-            layer.forward(backend, &pass, activations)?;
+        self.backend.load_step(input, &mut self.step)?;
+        self.run()?;
+        let logits = &mut self.logits[..rows * self.spec.vocab_size];
+        if rows > 0 {
+            self.backend.read(&self.activations.logits, logits)?;
         }
-        if rows == 0 {
-            return Ok(&mut []);
-        }
-        self.compute_logits(rows)
+        Ok(logits)
     }
 }
 

@@ -2,27 +2,28 @@
 
 use std::ops::Range;
 
-use kernels::backend::Backend;
-use kernels::metadata::{AttentionShape, StepInput};
-
-use crate::rig::{Random, download, poisoned, upload};
+use crate::backend::{Backend, BackendError};
+use crate::metadata::{AttentionShape, StepInput};
+use crate::selftest::rig::{Random, Use, download, poisoned, upload};
 
 /// Sequences of known keys, queries and values, whatever step they come in.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
-    pub(crate) shape: AttentionShape,
+pub struct World {
+    /// The layer.
+    pub shape: AttentionShape,
     /// Fused rows of each sequence, `[len, qkv_width]`.
-    pub(crate) qkv: Vec<Vec<f32>>,
+    pub qkv: Vec<Vec<f32>>,
     /// Blocks of each sequence, scattered over the cache.
     tables: Vec<Vec<u32>>,
     num_blocks: usize,
 }
 
 /// The tokens of a sequence that a step computes.
-pub(crate) type Piece = (usize, Range<usize>);
+pub type Piece = (usize, Range<usize>);
 
 impl World {
-    pub(crate) fn new(shape: AttentionShape, lens: &[usize], seed: u64) -> Self {
+    /// Makes sequences of these lengths with random contents.
+    pub fn new(shape: AttentionShape, lens: &[usize], seed: u64) -> Self {
         let mut random = Random(seed);
         let mut needed: Vec<usize> =
             lens.iter().map(|len| len.div_ceil(shape.block_size)).collect();
@@ -40,17 +41,24 @@ impl World {
         Self { shape, qkv, tables, num_blocks }
     }
 
-    /// The length of a sequence.
-    pub(crate) fn len(&self, index: usize) -> usize {
+    /// Returns the length of a sequence.
+    pub fn len_of(&self, index: usize) -> usize {
         self.qkv[index].len() / self.shape.qkv_width()
     }
 
     /// Runs the steps on a fresh, poisoned cache; returns rotated queries and outputs of each sequence, by position.
-    pub(crate) fn run<B: Backend>(&self, backend: &mut B, steps: &[Vec<Piece>]) -> Vec<Outputs> {
-        let mut device = Device::new(backend, self);
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn run<B: Backend>(
+        &self,
+        backend: &mut B,
+        steps: &[Vec<Piece>],
+    ) -> Result<Vec<Outputs>, BackendError> {
+        let mut device = Device::new(backend, self)?;
         let mut outputs: Vec<Outputs> = self.qkv.iter().map(|_| Outputs::default()).collect();
         for pieces in steps {
-            let (queries, out) = device.step(backend, self, pieces);
+            let (queries, out) = device.step(backend, self, pieces)?;
             let (width, out_width) = (self.shape.qkv_width(), self.out_width());
             let mut token = 0;
             for (index, range) in pieces {
@@ -63,7 +71,32 @@ impl World {
                 }
             }
         }
-        outputs
+        Ok(outputs)
+    }
+
+    /// Returns steps that compute each sequence whole, in a step of its own.
+    pub fn alone(&self) -> Vec<Vec<Piece>> {
+        (0..self.qkv.len()).map(|index| vec![(index, 0..self.len_of(index))]).collect()
+    }
+
+    /// Returns steps with prefills, chunks and decodes mixed, cut at random places.
+    pub fn mixed(&self, random: &mut Random) -> Vec<Vec<Piece>> {
+        let mut done = vec![0; self.qkv.len()];
+        let mut steps = Vec::new();
+        while (0..done.len()).any(|index| done[index] < self.len_of(index)) {
+            let mut pieces = Vec::new();
+            for (index, done) in done.iter_mut().enumerate() {
+                let left = self.len_of(index) - *done;
+                if left == 0 || random.below(4) == 0 {
+                    continue;
+                }
+                let count = if random.below(2) == 0 { 1 } else { 1 + random.below(left) };
+                pieces.push((index, *done..*done + count));
+                *done += count;
+            }
+            steps.push(pieces);
+        }
+        steps
     }
 
     fn out_width(&self) -> usize {
@@ -73,11 +106,11 @@ impl World {
 
 /// What attention made of a sequence.
 #[derive(Debug, Default)]
-pub(crate) struct Outputs {
+pub struct Outputs {
     /// `[num_tokens, num_heads * head_dim]`
-    pub(crate) queries: Vec<f32>,
+    pub queries: Vec<f32>,
     /// `[num_tokens, num_heads * head_dim]`
-    pub(crate) out: Vec<f32>,
+    pub out: Vec<f32>,
 }
 
 /// What lives on the backend.
@@ -88,23 +121,28 @@ struct Device<B: Backend> {
 }
 
 impl<B: Backend> Device<B> {
-    fn new(backend: &mut B, world: &World) -> Self {
+    fn new(backend: &mut B, world: &World) -> Result<Self, BackendError> {
         let shape = &world.shape;
         let half = shape.head_dim / 2;
         let inv_freq: Vec<f32> =
             (0..half).map(|i| 10_000_f32.powf(-(i as f32) / half as f32)).collect();
         let num_slots = world.num_blocks * shape.block_size;
         let mut device = Self {
-            cache: backend.layer_cache(shape, world.num_blocks).unwrap(),
-            rope: backend.rope_table(&inv_freq, num_slots, 1.0).unwrap(),
-            step: backend.step(num_slots, world.qkv.len().max(1), world.num_blocks).unwrap(),
+            cache: backend.layer_cache(shape, world.num_blocks)?,
+            rope: backend.rope_table(&inv_freq, num_slots, 1.0)?,
+            step: backend.step(num_slots, world.qkv.len().max(1), world.num_blocks)?,
         };
-        device.poison(backend, world, num_slots);
-        device
+        device.poison(backend, world, num_slots)?;
+        Ok(device)
     }
 
     /// Writes NaN into every slot: what attention reads beyond its context shows.
-    fn poison(&mut self, backend: &mut B, world: &World, num_slots: usize) {
+    fn poison(
+        &mut self,
+        backend: &mut B,
+        world: &World,
+        num_slots: usize,
+    ) -> Result<(), BackendError> {
         let slots: Vec<u32> = (0..num_slots as u32).collect();
         let blocks: Vec<u32> = (0..world.num_blocks as u32).collect();
         let input = StepInput {
@@ -117,14 +155,19 @@ impl<B: Backend> Device<B> {
             max_blocks_per_seq: world.num_blocks,
             logit_rows: &[],
         };
-        backend.load_step(&input, &mut self.step).unwrap();
-        let mut qkv = poisoned(backend, num_slots * world.shape.qkv_width());
+        backend.load_step(&input, &mut self.step)?;
+        let mut qkv = poisoned(backend, num_slots * world.shape.qkv_width(), Use::Buffer)?;
         let Self { cache, rope, step } = self;
-        backend.rope_and_cache_write(step, &world.shape, rope, &mut qkv, cache).unwrap();
+        backend.rope_and_cache_write(step, &world.shape, rope, &mut qkv, cache)
     }
 
     /// Runs one step; returns the fused rows after rotation, and attention's output.
-    fn step(&mut self, backend: &mut B, world: &World, pieces: &[Piece]) -> (Vec<f32>, Vec<f32>) {
+    fn step(
+        &mut self,
+        backend: &mut B,
+        world: &World,
+        pieces: &[Piece],
+    ) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
         let (shape, width) = (&world.shape, world.shape.qkv_width());
         let table_width =
             pieces.iter().map(|(index, _)| world.tables[*index].len()).max().unwrap_or(0);
@@ -154,13 +197,13 @@ impl<B: Backend> Device<B> {
             max_blocks_per_seq: table_width,
             logit_rows: &[],
         };
-        backend.load_step(&input, &mut self.step).unwrap();
-        let mut qkv = upload(backend, &rows);
+        backend.load_step(&input, &mut self.step)?;
+        let mut qkv = upload(backend, &rows, Use::Buffer)?;
         let out_len = positions.len() * world.out_width();
-        let mut out = poisoned(backend, out_len);
+        let mut out = poisoned(backend, out_len, Use::Operand)?;
         let Self { cache, rope, step } = self;
-        backend.rope_and_cache_write(step, shape, rope, &mut qkv, cache).unwrap();
-        backend.attention(step, shape, &qkv, cache, &mut out).unwrap();
-        (download(backend, &qkv, rows.len()), download(backend, &out, out_len))
+        backend.rope_and_cache_write(step, shape, rope, &mut qkv, cache)?;
+        backend.attention(step, shape, &qkv, cache, &mut out)?;
+        Ok((download(backend, &qkv, rows.len())?, download(backend, &out, out_len)?))
     }
 }

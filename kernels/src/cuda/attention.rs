@@ -1,0 +1,234 @@
+//! Launches of rotation, cache write and attention.
+
+use crate::backend::BackendError;
+use crate::checks::Check;
+use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
+use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, Elements};
+use crate::cuda::step::{CudaStep, Demand, StepArray};
+use crate::metadata::{AttentionShape, KvDType};
+
+/// Head widths that the kernels were made for.
+const HEAD_DIMS: [usize; 5] = [16, 64, 80, 128, 256];
+
+/// Rows of queries of a warp.
+const ROWS: usize = 16;
+
+/// Rows of queries of a block of `attention_prefill.cu`.
+const PREFILL_ROWS: usize = 64;
+
+const THREADS: u32 = 128;
+
+/// Positions of a split of `attention_decode.cu`: a multiple of 128, so that each of four warps has the same number of
+/// steps of 32. Shorter splits fill more multiprocessors with one sequence and cost more adding up.
+const SPLIT_LEN: usize = 256;
+
+/// Checks that the kernels can compute this shape.
+pub(super) fn check_shape(check: Check, shape: &AttentionShape) -> Result<(), BackendError> {
+    check.attention_shape(shape)?;
+    if shape.kv_dtype != KvDType::F16 {
+        let name = shape.kv_dtype.name();
+        return check.refuse(format!("elements of the cache must be f16 on a GPU, got {name}"));
+    }
+    if !HEAD_DIMS.contains(&shape.head_dim) {
+        let got = shape.head_dim;
+        return check
+            .refuse(format!("`head_dim` must be one of {HEAD_DIMS:?} on a GPU, got {got}"));
+    }
+    if !shape.block_size.is_multiple_of(8) {
+        let got = shape.block_size;
+        return check.refuse(format!("`block_size` must be a multiple of 8 on a GPU, got {got}"));
+    }
+    Ok(())
+}
+
+/// Rotates the step's queries and writes its keys and values.
+pub(super) fn rope_and_cache_write<D: Device>(
+    device: &mut D,
+    step: &CudaStep<D::Memory>,
+    shape: &AttentionShape,
+    rope: &CudaRopeTable<D::Memory>,
+    qkv: &CudaBuffer<D::Memory>,
+    cache: &CudaLayerCache<D::Memory>,
+) -> Result<(), BackendError> {
+    let check = Check("rope_and_cache_write");
+    check.cache_matches(&cache.shape, shape)?;
+    let (half_dim, num_positions) = (rope.half_dim, rope.num_positions);
+    let num_blocks = cache.num_blocks;
+    step.require(check, Demand::Slots { shape: *shape, half_dim, num_positions, num_blocks })?;
+    let num_tokens = step.layout().num_tokens;
+    check.holds("qkv", qkv.len(), num_tokens, shape.qkv_width())?;
+    let qkv = qkv.argument(check, "qkv", Elements::F32)?;
+    if num_tokens == 0 {
+        return Ok(());
+    }
+    let num_pairs = shape.qkv_width() / 2;
+    device.launch(&Launch {
+        kernel: "rope_cache",
+        grid: [num_tokens as u32, 1, 1],
+        num_threads: num_pairs.next_multiple_of(32).min(512) as u32,
+        shared_bytes: 0,
+        arguments: &[
+            qkv,
+            cache.address(),
+            rope.cos.address(),
+            rope.sin.address(),
+            step.array(StepArray::Positions),
+            step.array(StepArray::Slots),
+            Argument::U32(shape.num_heads as u32),
+            Argument::U32(shape.num_kv_heads as u32),
+            Argument::U32(shape.head_dim as u32),
+            Argument::U32(shape.block_size as u32),
+        ],
+    })
+}
+
+/// Room that blocks of `attention_decode.cu` leave their part of a result in.
+#[derive(Debug)]
+pub(super) struct SplitRoom<M> {
+    partials: M,
+    /// One a sequence, key/value head and 16 rows; zero between launches.
+    tickets: M,
+}
+
+/// How a step's decodes are split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SplitPlan {
+    num_items: usize,
+    num_kv_heads: usize,
+    num_splits: usize,
+    partial_rows: usize,
+    head_dim: usize,
+}
+
+impl SplitPlan {
+    /// Plans for `num_seqs` sequences of at most `num_positions`.
+    fn new(shape: &AttentionShape, num_seqs: usize, num_positions: usize) -> Self {
+        let group = shape.num_heads / shape.num_kv_heads;
+        Self {
+            num_items: num_seqs * group.div_ceil(ROWS),
+            num_kv_heads: shape.num_kv_heads,
+            num_splits: num_positions.div_ceil(SPLIT_LEN).max(1),
+            partial_rows: group.min(ROWS),
+            head_dim: shape.head_dim,
+        }
+    }
+
+    /// Returns the bytes of partial results and of tickets.
+    fn num_bytes(&self) -> (usize, usize) {
+        let num_tickets = self.num_items * self.num_kv_heads;
+        // Sums of values, a maximum and a sum of weights for each row.
+        let num_partials = num_tickets * self.num_splits * self.partial_rows * (self.head_dim + 2);
+        (num_partials * size_of::<f32>(), num_tickets * size_of::<u32>())
+    }
+}
+
+impl<M: DeviceMemory> SplitRoom<M> {
+    /// Returns where the room is; another one lies elsewhere.
+    pub(super) fn address(&self) -> u64 {
+        self.partials.address()
+    }
+
+    fn new<D: Device<Memory = M>>(
+        device: &D,
+        (partials, tickets): (usize, usize),
+    ) -> Result<Self, BackendError> {
+        let mut room =
+            Self { partials: device.allocate(partials)?, tickets: device.allocate(tickets)? };
+        device.zero(&mut room.tickets)?;
+        Ok(room)
+    }
+
+    /// Returns room for a plan: that of `held`, or more where it is not enough.
+    fn grown<D: Device<Memory = M>>(
+        device: &D,
+        held: Option<Self>,
+        plan: &SplitPlan,
+    ) -> Result<Self, BackendError> {
+        let (partials, tickets) = plan.num_bytes();
+        match held {
+            Some(room)
+                if room.partials.num_bytes() >= partials && room.tickets.num_bytes() >= tickets =>
+            {
+                Ok(room)
+            }
+            Some(room) => {
+                let partials = partials.max(room.partials.num_bytes());
+                let tickets = tickets.max(room.tickets.num_bytes());
+                drop(room);
+                Self::new(device, (partials, tickets))
+            }
+            None => Self::new(device, (partials, tickets)),
+        }
+    }
+}
+
+/// Causal attention of the step's queries.
+pub(super) fn attention<D: Device>(
+    device: &mut D,
+    step: &CudaStep<D::Memory>,
+    shape: &AttentionShape,
+    (qkv, out): (&CudaBuffer<D::Memory>, &CudaBuffer<D::Memory>),
+    cache: &CudaLayerCache<D::Memory>,
+    room: &mut Option<SplitRoom<D::Memory>>,
+) -> Result<(), BackendError> {
+    let check = Check("attention");
+    check.cache_matches(&cache.shape, shape)?;
+    step.require(check, Demand::Blocks { shape: *shape, num_blocks: cache.num_blocks })?;
+    let layout = *step.layout();
+    check.holds("qkv", qkv.len(), layout.num_tokens, shape.qkv_width())?;
+    check.holds("out", out.len(), layout.num_tokens, shape.num_heads * shape.head_dim)?;
+    let common = [
+        out.argument(check, "out", Elements::Bf16)?,
+        qkv.argument(check, "qkv", Elements::F32)?,
+        cache.address(),
+    ];
+    let geometry = [
+        step.array(StepArray::CuSeqlens),
+        step.array(StepArray::ContextLens),
+        step.array(StepArray::BlockTables),
+        Argument::U32(layout.table_width as u32),
+        Argument::U32(shape.num_heads as u32),
+        Argument::U32(shape.num_kv_heads as u32),
+        Argument::U32(shape.block_size as u32),
+        Argument::U32(shape.window.unwrap_or(0) as u32),
+        Argument::F32(shape.scale),
+    ];
+    let arguments = |seqs: StepArray, more: &[Argument]| {
+        let mut arguments = common.to_vec();
+        arguments.push(step.array(seqs));
+        arguments.extend_from_slice(&geometry);
+        arguments.extend_from_slice(more);
+        arguments
+    };
+    if layout.num_prefills > 0 {
+        let rows = layout.max_seqlen_q * (shape.num_heads / shape.num_kv_heads);
+        let tiles = rows.div_ceil(PREFILL_ROWS) as u32;
+        device.launch(&Launch {
+            kernel: &format!("attention_prefill_{}", shape.head_dim),
+            grid: [layout.num_prefills as u32, shape.num_kv_heads as u32, tiles],
+            num_threads: THREADS,
+            shared_bytes: 0,
+            arguments: &arguments(StepArray::Prefills, &[]),
+        })?;
+    }
+    if layout.num_decodes > 0 {
+        let plan = SplitPlan::new(shape, layout.num_decodes, layout.table_width * shape.block_size);
+        let held = SplitRoom::grown(device, room.take(), &plan)?;
+        let more = [
+            Argument::Pointer(held.partials.address()),
+            Argument::Pointer(held.tickets.address()),
+            Argument::U32(plan.num_splits as u32),
+            Argument::U32(SPLIT_LEN as u32),
+            Argument::U32(plan.partial_rows as u32),
+        ];
+        *room = Some(held);
+        device.launch(&Launch {
+            kernel: &format!("attention_decode_{}", shape.head_dim),
+            grid: [plan.num_items as u32, shape.num_kv_heads as u32, plan.num_splits as u32],
+            num_threads: THREADS,
+            shared_bytes: 0,
+            arguments: &arguments(StepArray::Decodes, &more),
+        })?;
+    }
+    Ok(())
+}

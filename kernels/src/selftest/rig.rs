@@ -1,0 +1,192 @@
+//! The way into a backend's buffers and out, random numbers, and the measure of error.
+
+use half::{bf16, f16};
+
+use crate::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
+use crate::metadata::StepInput;
+
+/// `SplitMix64`: a seed gives the same numbers on every machine.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// Returns 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Returns a number below `end`.
+    ///
+    /// # Panics
+    /// Where `end` is 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    /// Returns a value in -1..1.
+    pub fn value(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// Returns values in -1..1.
+    pub fn values(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.value()).collect()
+    }
+}
+
+/// Columns of the table through which values reach a buffer: a GPU reads eight at a time.
+const UPLOAD_MULTIPLE: usize = 8;
+
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// [`Backend::buffer`].
+    Buffer,
+    /// [`Backend::operand`].
+    Operand,
+}
+
+/// Returns an empty buffer for `len` values.
+///
+/// # Errors
+/// Those of the backend.
+pub fn empty<B: Backend>(backend: &B, len: usize, usage: Use) -> Result<B::Buffer, BackendError> {
+    match usage {
+        Use::Buffer => backend.buffer(len),
+        Use::Operand => backend.operand(len),
+    }
+}
+
+/// Brings values into a buffer, as the one row of an embedding.
+///
+/// # Errors
+/// Those of the backend.
+pub fn upload<B: Backend>(
+    backend: &mut B,
+    values: &[f32],
+    usage: Use,
+) -> Result<B::Buffer, BackendError> {
+    let cols = values.len().next_multiple_of(UPLOAD_MULTIPLE);
+    let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    bytes.resize(cols * size_of::<f32>(), 0);
+    let part = MatrixData { rows: 1, cols, dtype: DType::F32, bytes: &bytes };
+    let table = backend.matrix(&[part], WeightFormat::Stored)?;
+    let step = loaded_ids(backend, &[0])?;
+    let mut buffer = empty(backend, cols, usage)?;
+    backend.embed(&step, &table, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// Returns a buffer of NaN: what an operator does not write shows.
+///
+/// # Errors
+/// Those of the backend.
+pub fn poisoned<B: Backend>(
+    backend: &mut B,
+    len: usize,
+    usage: Use,
+) -> Result<B::Buffer, BackendError> {
+    upload(backend, &vec![f32::NAN; len], usage)
+}
+
+/// Brings values back.
+///
+/// # Errors
+/// Those of the backend.
+pub fn download<B: Backend>(
+    backend: &mut B,
+    buffer: &B::Buffer,
+    len: usize,
+) -> Result<Vec<f32>, BackendError> {
+    let mut values = vec![f32::NAN; len];
+    backend.read(buffer, &mut values)?;
+    Ok(values)
+}
+
+/// Returns a step of one sequence with these tokens, and logits for each.
+///
+/// # Errors
+/// Those of the backend.
+pub fn loaded_ids<B: Backend>(backend: &mut B, token_ids: &[u32]) -> Result<B::Step, BackendError> {
+    let len = token_ids.len() as u32;
+    let counted: Vec<u32> = (0..len).collect();
+    let input = StepInput {
+        token_ids,
+        positions: &counted,
+        slot_mapping: &counted,
+        cu_seqlens_q: &[0, len],
+        context_lens: &[len],
+        block_tables: &[0],
+        max_blocks_per_seq: 1,
+        logit_rows: &counted,
+    };
+    let mut step = backend.step(token_ids.len(), 1, 1)?;
+    backend.load_step(&input, &mut step)?;
+    Ok(step)
+}
+
+/// Elements of a plain type, one byte off any alignment.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Their type.
+    pub dtype: DType,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// Stores values.
+    ///
+    /// # Panics
+    /// Where `dtype` is no plain type.
+    pub fn new(values: &[f32], dtype: DType) -> Self {
+        let mut bytes = vec![0xAA];
+        for &value in values {
+            match dtype {
+                DType::Bf16 => bytes.extend(bf16::from_f32(value).to_le_bytes()),
+                DType::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+                _ => {
+                    assert!(dtype == DType::F32, "{dtype:?} is no plain type");
+                    bytes.extend(value.to_le_bytes());
+                }
+            }
+        }
+        Self { dtype, bytes }
+    }
+
+    /// Returns them as rows of a matrix.
+    pub fn data(&self, rows: usize, cols: usize) -> MatrixData<'_> {
+        MatrixData { rows, cols, dtype: self.dtype, bytes: &self.bytes[1..] }
+    }
+}
+
+/// Returns `‖got - expected‖ / ‖expected‖`; infinite where any value is not finite, so NaN never passes, and where the
+/// lengths differ.
+pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+    let is_finite = got.iter().chain(expected).all(|value| value.is_finite());
+    if got.len() != expected.len() || !is_finite {
+        return f64::INFINITY;
+    }
+    let square = |value: f64| value * value;
+    let distance: f64 =
+        got.iter().zip(expected).map(|(&g, &e)| square(f64::from(g) - f64::from(e))).sum();
+    let norm: f64 = expected.iter().map(|&e| square(f64::from(e))).sum();
+    if distance == 0.0 { 0.0 } else { (distance / norm).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_not_close_to_anything() {
+        assert!(relative_error(&[1.0, f32::NAN], &[1.0, 2.0]).is_infinite());
+        assert!(relative_error(&[1.0, 2.0], &[1.0, f32::NAN]).is_infinite());
+        assert!(relative_error(&[f32::NAN], &[f32::NAN]).is_infinite());
+        assert!(relative_error(&[1.0], &[0.0]).is_infinite());
+        assert!(relative_error(&[1.0], &[]).is_infinite());
+        assert!(relative_error(&[1.0, 2.0], &[1.0, 2.0]) <= 0.0);
+    }
+}
