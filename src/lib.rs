@@ -13,6 +13,7 @@ pub mod engine;
 pub mod hub;
 pub mod prompt;
 pub mod provider;
+pub mod selftest;
 pub mod server;
 pub mod service;
 pub mod telemetry;

@@ -45,13 +45,15 @@ pub enum ModelError {
         /// The value that broke it.
         value: u64,
     },
-    /// A CUDA device was asked for in a build without CUDA.
+    /// A device was asked for that this build was made without.
     #[error(
-        "cuda:{index} was asked for, but this release computes on the CPU only: say `auto` or `cpu`"
+        "{device} was asked for, but this build has no such device: build with `--features {feature}`, or say `auto` or `cpu`"
     )]
-    NoCuda {
-        /// The device's ordinal.
-        index: usize,
+    NoDevice {
+        /// The device, as it is asked for.
+        device: String,
+        /// The feature that makes it.
+        feature: &'static str,
     },
     /// The CPU cannot be used as asked.
     #[error(transparent)]

@@ -9,6 +9,7 @@
 //! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
 //! - [`source`]: which file says what;
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
+//! - [`selftest`]: every operator of a device against the reference;
 //! - [`demo`]: the embedded model;
 //! - [`shapes`]: published sizes by name, for benches.
 
@@ -20,6 +21,7 @@ pub mod error;
 pub mod gguf;
 pub mod kv_cache;
 pub mod load;
+pub mod selftest;
 pub mod shapes;
 pub mod source;
 pub mod weights;
@@ -31,11 +33,13 @@ pub use error::ModelError;
 pub use kernels::{
     backend::{DType, WeightFormat},
     cpu::{SimdTier, bandwidth::ReadStream},
+    cuda::GraphMode,
     metadata::{KvDType, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
-    Device, LoadOptions, WeightFootprint, activation_bytes, load, load_weights, weight_footprint,
+    Device, DeviceOptions, LoadOptions, WeightFootprint, activation_bytes, load, load_weights,
+    weight_footprint,
 };
 pub use shapes::{shape, shape_names};
 pub use source::{Source, open_weights, read_spec, tokenizer_json};

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeSet, slice::from_ref};
 
+#[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
+use kernels::cuda::CudaBackend;
 use kernels::{
     backend::{Backend, DType, MatrixData, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
+    cuda::GraphMode,
     metadata::KvDType,
     reference::ReferenceBackend,
 };
@@ -19,6 +22,10 @@ use crate::{
     weights::{Progress, TensorSpec, WeightReader, Weights},
 };
 
+/// Orders the threads of the emulated device; any number would do.
+#[cfg(feature = "cuda-emulator")]
+const EMULATION_SEED: u64 = 1;
+
 /// What the model runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
@@ -30,6 +37,8 @@ pub enum Device {
     Reference,
     /// A CUDA device by ordinal.
     Cuda(usize),
+    /// The CUDA kernels on the CPU, for tests.
+    Emulated,
 }
 
 /// How a model is loaded; every buffer is allocated for these limits.
@@ -57,6 +66,8 @@ pub struct LoadOptions {
     pub num_threads: Option<usize>,
     /// Instruction set of the CPU; `None` takes the fastest of the machine.
     pub simd: Option<SimdTier>,
+    /// Whether a GPU's decodes are captured as graphs.
+    pub graphs: GraphMode,
 }
 
 /// Loads a model. `progress` is called before the first tensor and after each.
@@ -81,13 +92,68 @@ pub fn load_weights(
     options: &LoadOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Box<dyn LanguageModel>, ModelError> {
-    match options.device {
-        Device::Auto | Device::Cpu => {
+    let user = Build { spec, weights, options, progress };
+    with_device(options.device, &options.device_options(), user)
+}
+
+/// What a device is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// Compute threads of the CPU; `None` takes the machine's cores.
+    pub num_threads: Option<usize>,
+    /// Instruction set of the CPU; `None` takes the fastest of the machine.
+    pub simd: Option<SimdTier>,
+    /// Whether a GPU's decodes are captured as graphs.
+    pub graphs: GraphMode,
+}
+
+impl LoadOptions {
+    fn device_options(&self) -> DeviceOptions {
+        DeviceOptions { num_threads: self.num_threads, simd: self.simd, graphs: self.graphs }
+    }
+}
+
+/// Something to do with a backend of any type.
+pub(crate) trait DeviceUser {
+    type Output;
+
+    fn use_backend<B: Backend>(self, backend: B) -> Result<Self::Output, ModelError>;
+}
+
+/// Opens a device and hands it to `user`. The one place that knows which build has which.
+pub(crate) fn with_device<U: DeviceUser>(
+    device: Device,
+    options: &DeviceOptions,
+    user: U,
+) -> Result<U::Output, ModelError> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Auto => with_device(Device::Cuda(0), options, user),
+        #[cfg(not(feature = "cuda"))]
+        Device::Auto => with_device(Device::Cpu, options, user),
+        Device::Cpu => {
             let cpu = CpuOptions { num_threads: options.num_threads, simd: options.simd };
-            build(CpuBackend::new(cpu)?, spec, weights, options, progress)
+            user.use_backend(CpuBackend::new(cpu)?)
         }
-        Device::Reference => build(ReferenceBackend, spec, weights, options, progress),
-        Device::Cuda(index) => Err(ModelError::NoCuda { index }),
+        Device::Reference => user.use_backend(ReferenceBackend),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => {
+            let device = kernels::cuda::real::CudaDevice::new(index)?;
+            user.use_backend(CudaBackend::new(device, options.graphs)?)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(index) => {
+            Err(ModelError::NoDevice { device: format!("cuda:{index}"), feature: "cuda" })
+        }
+        #[cfg(feature = "cuda-emulator")]
+        Device::Emulated => {
+            let device = kernels::cuda::emulated::EmulatedDevice::new(EMULATION_SEED);
+            user.use_backend(CudaBackend::new(device, options.graphs)?)
+        }
+        #[cfg(not(feature = "cuda-emulator"))]
+        Device::Emulated => {
+            Err(ModelError::NoDevice { device: "emulated".to_owned(), feature: "cuda-emulator" })
+        }
     }
 }
 
@@ -171,32 +237,39 @@ fn type_name(stored: DType, format: WeightFormat) -> &'static str {
     }
 }
 
-fn build<B: Backend>(
-    backend: B,
-    mut spec: DecoderSpec,
-    weights: &Weights,
-    options: &LoadOptions,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Box<dyn LanguageModel>, ModelError> {
-    // The plan comes first: it checks the spec, and everything below computes with its sizes.
-    let plan = weights.plan(&spec)?;
-    weights.check(&plan)?;
-    spec.max_position_embeddings = context_tokens(&spec, options)?;
-    let limits = DecoderLimits {
-        block_size: options.block_size,
-        kv_dtype: options.kv_dtype,
-        num_blocks: kv_cache::num_blocks::<B>(
-            &spec,
-            options.block_size,
-            options.kv_dtype,
-            options.kv_cache,
-        )?,
-        max_num_tokens: options.max_num_tokens,
-        max_num_seqs: options.max_num_seqs,
-        max_num_logit_rows: options.max_num_logit_rows,
-    };
-    let mut reader = WeightReader::new(weights, &plan, options.weight_format, progress)?;
-    Ok(Box::new(Decoder::new(backend, spec, &plan, &mut reader, limits)?))
+/// Builds a decoder on whichever backend it is given.
+struct Build<'a> {
+    spec: DecoderSpec,
+    weights: &'a Weights,
+    options: &'a LoadOptions,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl DeviceUser for Build<'_> {
+    type Output = Box<dyn LanguageModel>;
+
+    fn use_backend<B: Backend>(self, backend: B) -> Result<Self::Output, ModelError> {
+        let Self { mut spec, weights, options, progress } = self;
+        // The plan comes first: it checks the spec, and everything below computes with its sizes.
+        let plan = weights.plan(&spec)?;
+        weights.check(&plan)?;
+        spec.max_position_embeddings = context_tokens(&spec, options)?;
+        let limits = DecoderLimits {
+            block_size: options.block_size,
+            kv_dtype: options.kv_dtype,
+            num_blocks: kv_cache::num_blocks::<B>(
+                &spec,
+                options.block_size,
+                options.kv_dtype,
+                options.kv_cache,
+            )?,
+            max_num_tokens: options.max_num_tokens,
+            max_num_seqs: options.max_num_seqs,
+            max_num_logit_rows: options.max_num_logit_rows,
+        };
+        let mut reader = WeightReader::new(weights, &plan, options.weight_format, progress)?;
+        Ok(Box::new(Decoder::new(backend, spec, &plan, &mut reader, limits)?))
+    }
 }
 
 fn context_tokens(spec: &DecoderSpec, options: &LoadOptions) -> Result<usize, ModelError> {

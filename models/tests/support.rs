@@ -7,7 +7,8 @@ use std::{
 };
 
 use models::{
-    DecoderSpec, Device, KvCacheSize, KvDType, LanguageModel, LoadOptions, StepInput, WeightFormat,
+    DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LanguageModel, LoadOptions, StepInput,
+    WeightFormat,
     config::{Rope, RopeKind},
     load_weights, random_weights,
 };
@@ -29,6 +30,7 @@ pub(crate) fn options(device: Device) -> LoadOptions {
         context_tokens_max: None,
         num_threads: Some(2),
         simd: None,
+        graphs: GraphMode::Captured,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, KvCacheSize, KvDType, LoadOptions, Progress, SimdTier, Source,
+    DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LoadOptions, Progress, SimdTier, Source,
     WeightFormat, activation_bytes, load_weights, open_weights, read_spec, tokenizer_json,
     weight_footprint, weights::Weights,
 };
@@ -238,11 +238,7 @@ pub(super) fn load_options(
         ),
     };
     Ok(LoadOptions {
-        device: match config.model.device {
-            DeviceChoice::Auto => Device::Auto,
-            DeviceChoice::Cpu => Device::Cpu,
-            DeviceChoice::Cuda(ordinal) => Device::Cuda(ordinal),
-        },
+        device: device(config),
         weight_format,
         block_size: config.engine.block_size,
         kv_dtype,
@@ -253,7 +249,23 @@ pub(super) fn load_options(
         context_tokens_max,
         num_threads: config.engine.num_threads,
         simd: Some(simd_tier(config)?),
+        graphs: graphs(config),
     })
+}
+
+/// Returns the device that was asked for.
+pub(super) fn device(config: &Config) -> Device {
+    match config.model.device {
+        DeviceChoice::Auto => Device::Auto,
+        DeviceChoice::Cpu => Device::Cpu,
+        DeviceChoice::Cuda(ordinal) => Device::Cuda(ordinal),
+        DeviceChoice::Emulated => Device::Emulated,
+    }
+}
+
+/// Returns whether a GPU's decodes are captured.
+pub(super) fn graphs(config: &Config) -> GraphMode {
+    if config.engine.has_graphs { GraphMode::Captured } else { GraphMode::Eager }
 }
 
 /// Returns the element type of cached keys and values.

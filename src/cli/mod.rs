@@ -1,5 +1,5 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `check-config` and
-//! `print-config` are the tools beside it.
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `selftest`,
+//! `check-config` and `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -21,6 +21,7 @@ pub mod compose;
 pub mod greeting;
 pub mod place;
 pub mod progress;
+mod selftest;
 pub mod serve;
 
 /// Exit code of a command line, a setting or a named file that cannot be used (`EX_USAGE` of sysexits).
@@ -103,6 +104,8 @@ enum Command {
     Complete(Box<complete::CompleteArgs>),
     /// Measure this machine's engine and memory, or a running server.
     Bench(bench::BenchArgs),
+    /// Compute every operator and the embedded model on a device, and compare.
+    Selftest(Box<selftest::SelftestArgs>),
     /// Check a file of settings, together with the variables, and say what is wrong.
     CheckConfig(CheckConfigArgs),
     /// Print the settings in force as TOML.
@@ -149,6 +152,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Serve(settings)) => serve::run(&load(*settings, environment)?),
         Some(Command::Complete(arguments)) => complete::run(*arguments, environment),
         Some(Command::Bench(arguments)) => bench::run(arguments, environment),
+        Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =
                 load(*settings, environment)?.to_toml().context("cannot print the settings")?;

@@ -81,6 +81,8 @@ pub enum DeviceChoice {
     Cpu,
     /// A CUDA device by ordinal.
     Cuda(usize),
+    /// The CUDA kernels on the CPU, for tests.
+    Emulated,
 }
 
 /// Element type of the weights in memory.
@@ -161,6 +163,10 @@ pub struct EngineConfig {
     pub num_queued_max: usize,
     /// Whether blocks are shared between prompts that begin alike.
     pub has_prefix_cache: bool,
+    /// Whether a GPU's decodes are captured as graphs.
+    pub has_graphs: bool,
+    /// Share of a GPU's memory that is used.
+    pub gpu_memory_share: f64,
     /// Compute threads; `None` takes the machine's cores.
     pub num_threads: Option<usize>,
     /// Instruction set of the CPU; `None` takes the fastest of the machine.

@@ -78,6 +78,7 @@ fn raw_model(config: &Config) -> RawModel {
             DeviceChoice::Auto => AUTO.to_owned(),
             DeviceChoice::Cpu => "cpu".to_owned(),
             DeviceChoice::Cuda(ordinal) => format!("cuda:{ordinal}"),
+            DeviceChoice::Emulated => "emulated".to_owned(),
         }),
         dtype: Some(
             match model.dtype {
@@ -118,6 +119,8 @@ fn raw_engine(engine: &EngineConfig) -> RawEngine {
         ),
         max_num_queued: integer(engine.num_queued_max),
         prefix_cache: Some(engine.has_prefix_cache),
+        no_graphs: Some(!engine.has_graphs),
+        gpu_memory_utilization: Some(engine.gpu_memory_share),
         threads: Some(scalar(engine.num_threads)),
         cpu_simd: Some(
             match engine.cpu_simd {

@@ -119,6 +119,12 @@ pub struct RawEngine {
     /// Whether prompts that begin alike share their cache blocks.
     #[arg(long, value_name = "true|false", hide_possible_values = true, hide_short_help = true)]
     pub prefix_cache: Option<bool>,
+    /// Launches a GPU's kernels one by one instead of replaying graphs: slower, for comparisons.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    pub no_graphs: Option<bool>,
+    /// Share of a GPU's memory for weights, steps and the cache.
+    #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true, hide_short_help = true)]
+    pub gpu_memory_utilization: Option<f64>,
     /// Threads that compute; auto takes the machine's cores.
     #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true)]
     pub threads: Option<Scalar>,
@@ -266,6 +272,8 @@ impl RawEngine {
             kv_cache_dtype: self.kv_cache_dtype.or(lower.kv_cache_dtype),
             max_num_queued: self.max_num_queued.or(lower.max_num_queued),
             prefix_cache: self.prefix_cache.or(lower.prefix_cache),
+            no_graphs: self.no_graphs.or(lower.no_graphs),
+            gpu_memory_utilization: self.gpu_memory_utilization.or(lower.gpu_memory_utilization),
             threads: self.threads.or(lower.threads),
             cpu_simd: self.cpu_simd.or(lower.cpu_simd),
         }

@@ -135,6 +135,8 @@ fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
         kv_cache_dtype: word("engine.kv_cache_dtype", raw.kv_cache_dtype, &kv_dtypes)?,
         num_queued_max: integer("engine.max_num_queued", raw.max_num_queued, 1..=65_536)?,
         has_prefix_cache: said("engine.prefix_cache", raw.prefix_cache)?,
+        has_graphs: !said("engine.no_graphs", raw.no_graphs)?,
+        gpu_memory_share: gpu_memory_share(raw.gpu_memory_utilization)?,
         num_threads: auto_integer("engine.threads", raw.threads, 1..=1024)?,
         cpu_simd: word(
             "engine.cpu_simd",
@@ -248,11 +250,21 @@ fn device(text: &str) -> Result<DeviceChoice, Violation> {
     match text.split_once(':') {
         None if text == AUTO => Ok(DeviceChoice::Auto),
         None if text == "cpu" => Ok(DeviceChoice::Cpu),
+        None if text == "emulated" => Ok(DeviceChoice::Emulated),
         Some(("cuda", ordinal)) if ordinal.parse::<u16>().is_ok() => {
             Ok(DeviceChoice::Cuda(ordinal.parse().unwrap_or_default()))
         }
-        _ => Err(broken("model.device", "auto, cpu or cuda:N", text)),
+        _ => Err(broken("model.device", "auto, cpu, cuda:N or emulated", text)),
     }
+}
+
+fn gpu_memory_share(value: Option<f64>) -> Result<f64, Violation> {
+    let key = "engine.gpu_memory_utilization";
+    let value = said(key, value)?;
+    if !(0.1..=0.99).contains(&value) {
+        return Err(broken(key, "between 0.1 and 0.99", value));
+    }
+    Ok(value)
 }
 
 fn is_origin(origin: &str) -> bool {

@@ -170,7 +170,10 @@ fn refusals_name_the_value_and_the_rule() {
             "[server]\ncors_allowed_origins = [\"a.example\"]",
             "`server.cors_allowed_origins` must be a list of origins such as https://gitlab.example.com, or *, got a.example",
         ),
-        ("[model]\ndevice = \"cuda:\"", "`model.device` must be auto, cpu or cuda:N, got cuda:"),
+        (
+            "[model]\ndevice = \"cuda:\"",
+            "`model.device` must be auto, cpu, cuda:N or emulated, got cuda:",
+        ),
         ("[model]\ndtype = \"int4\"", "`model.dtype` must be one of bf16, f32, got int4"),
         (
             "[model]\nsource = \"qwen\"",

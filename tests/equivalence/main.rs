@@ -19,7 +19,9 @@ use lacuna::{
     prompt::{FimTemplate, Gap, PromptBuilder, budget::Shares, family, family::Layout},
     tokenizer::Tokenizer,
 };
-use models::{Device, KvCacheSize, KvDType, LoadOptions, Source, WeightFormat, load, read_spec};
+use models::{
+    Device, GraphMode, KvCacheSize, KvDType, LoadOptions, Source, WeightFormat, load, read_spec,
+};
 use serde::Deserialize;
 
 mod keystrokes;
@@ -81,6 +83,7 @@ fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
         context_tokens_max: None,
         num_threads: Some(shape.num_threads),
         simd: None,
+        graphs: GraphMode::Captured,
     };
     let model = load(Source::Demo, &options, &mut |_| {}).unwrap();
     let vocab_size = model.spec().vocab_size;
