@@ -104,8 +104,8 @@ fn with_includes(mut build: cc::Build) -> cc::Build {
 
 /// Returns a folder's files of that extension, sorted.
 fn with_extension(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let entries =
-        fs::read_dir(folder).unwrap_or_else(|error| fail(&format!("cannot read {folder}: {error}")));
+    let entries = fs::read_dir(folder)
+        .unwrap_or_else(|error| fail(&format!("cannot read {folder}: {error}")));
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
     files.sort();

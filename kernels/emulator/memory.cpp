@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
@@ -20,6 +21,13 @@ std::mutex buffers_lock;
 // By address. Never destroyed: a device may outlive the statics.
 std::map<uintptr_t, Buffer>& buffers() {
     static auto* all = new std::map<uintptr_t, Buffer>;
+    return *all;
+}
+
+// Addresses of buffers that were freed last: they trap for a while before they are used again.
+constexpr size_t kQuarantine = 256;
+std::deque<GuardedPages>& quarantine() {
+    static auto* all = new std::deque<GuardedPages>;
     return *all;
 }
 
@@ -68,6 +76,12 @@ GuardedPages::~GuardedPages() {
     if (begin_) munmap(begin_ - page_bytes(), num_bytes_ + 2 * page_bytes());
 }
 
+void GuardedPages::forbid() {
+    if (!begin_) return;
+    madvise(begin_, num_bytes_, MADV_DONTNEED);
+    mprotect(begin_, num_bytes_, PROT_NONE);
+}
+
 bool GuardedPages::guards(uintptr_t address) const {
     uintptr_t first = reinterpret_cast<uintptr_t>(begin_), behind = reinterpret_cast<uintptr_t>(end());
     if (!begin_) return false;
@@ -86,7 +100,13 @@ void* allocate_buffer(size_t num_bytes) {
 
 void free_buffer(void* buffer) {
     std::lock_guard<std::mutex> guard(buffers_lock);
-    buffers().erase(reinterpret_cast<uintptr_t>(buffer));
+    auto found = buffers().find(reinterpret_cast<uintptr_t>(buffer));
+    if (found == buffers().end()) return;
+    GuardedPages pages = std::move(found->second.pages);
+    buffers().erase(found);
+    pages.forbid();
+    quarantine().push_back(std::move(pages));
+    if (quarantine().size() > kQuarantine) quarantine().pop_front();
 }
 
 bool inside_buffer(uintptr_t address, size_t num_bytes) {

@@ -21,6 +21,8 @@ class GuardedPages {
 
     // Where `num_bytes` start that end, rounded up to 16, at the guard page behind.
     char* last(size_t num_bytes) const { return end() - (num_bytes + 15) / 16 * 16; }
+    // Gives the memory back but keeps the addresses, which trap from now on.
+    void forbid();
     // Whether the address lies in one of the two guard pages.
     bool guards(uintptr_t address) const;
 

@@ -161,7 +161,8 @@ pub(super) fn kernel_names() -> Vec<String> {
 /// # Errors
 /// What the emulator said.
 pub(super) fn launch(launch: &SeededLaunch<'_>, mode: Mode) -> Result<(), String> {
-    let kernel = CString::new(launch.kernel).map_err(|_| "a kernel's name has a zero".to_owned())?;
+    let kernel =
+        CString::new(launch.kernel).map_err(|_| "a kernel's name has a zero".to_owned())?;
     let bits: Vec<u64> = launch.arguments.iter().map(|argument| argument.bits()).collect();
     let kinds: Vec<u8> = launch.arguments.iter().map(|argument| letter(*argument)).collect();
     let raw = RawLaunch {
