@@ -19,19 +19,25 @@ constexpr size_t kTileX = 4, kTileW = 2;
 size_t padded(size_t rows, size_t tile) { return (rows + tile - 1) / tile * tile; }
 
 // `count` rows as floats, with rows of zeros behind them up to a tile.
-std::vector<Eight> widen(const uint16_t* from, size_t count, size_t cols, size_t tile) {
-    std::vector<Eight> rows(padded(count, tile) * cols / 8);
-    auto* to = reinterpret_cast<float*>(rows.data());
-    for (size_t i = 0; i < count * cols; ++i) to[i] = float_of_bf16(from[i]);
+std::vector<float> widen(const uint16_t* from, size_t count, size_t cols, size_t tile) {
+    std::vector<float> rows(padded(count, tile) * cols);
+    for (size_t i = 0; i < count * cols; ++i) rows[i] = float_of_bf16(from[i]);
     return rows;
 }
 
+// The heap aligns to 16 bytes only.
+inline __attribute__((always_inline)) Eight load(const float* from) {
+    Eight values;
+    memcpy(&values, from, sizeof values);
+    return values;
+}
+
 __attribute__((target_clones("avx2", "default")))
-void tile(const Eight* x, const Eight* w, size_t vectors, float (&out)[kTileX][kTileW]) {
+void tile(const float* x, const float* w, size_t cols, float (&out)[kTileX][kTileW]) {
     Eight sums[kTileX][kTileW] = {};
-    for (size_t k = 0; k < vectors; ++k)
+    for (size_t k = 0; k < cols; k += 8)
         for (size_t i = 0; i < kTileX; ++i)
-            for (size_t j = 0; j < kTileW; ++j) sums[i][j] += x[i * vectors + k] * w[j * vectors + k];
+            for (size_t j = 0; j < kTileW; ++j) sums[i][j] += load(&x[i * cols + k]) * load(&w[j * cols + k]);
     for (size_t i = 0; i < kTileX; ++i)
         for (size_t j = 0; j < kTileW; ++j) {
             float sum = 0;
@@ -43,14 +49,13 @@ void tile(const Eight* x, const Eight* w, size_t vectors, float (&out)[kTileX][k
 } // namespace
 
 void matmul(const Product& p) {
-    size_t vectors = p.cols / 8;
-    std::vector<Eight> x = widen(p.x, p.num_rows, p.cols, kTileX);
+    std::vector<float> x = widen(p.x, p.num_rows, p.cols, kTileX);
     for (size_t j = 0; j < p.rows; j += kTileW) {
         size_t columns = p.rows - j < kTileW ? p.rows - j : kTileW;
-        std::vector<Eight> w = widen(p.weights + j * p.cols, columns, p.cols, kTileW);
+        std::vector<float> w = widen(p.weights + j * p.cols, columns, p.cols, kTileW);
         for (size_t i = 0; i < p.num_rows; i += kTileX) {
             float sums[kTileX][kTileW];
-            tile(&x[i * vectors], w.data(), vectors, sums);
+            tile(&x[i * p.cols], w.data(), p.cols, sums);
             for (size_t r = i; r < i + kTileX && r < p.num_rows; ++r)
                 for (size_t c = 0; c < columns; ++c) {
                     float& out = p.out[r * p.rows + j + c];

@@ -40,8 +40,8 @@ const char* SharedMemory::describe(uintptr_t address, size_t& num_bytes, long& o
         return true;
     };
     for (size_t i = 0; i < arrays.size(); ++i)
-        if (tell(pages[i], arrays[i].first, arrays[i].num_bytes)) return "shared array";
-    return tell(dynamic_pages, dynamic, dynamic_bytes) ? "dynamic shared memory" : nullptr;
+        if (tell(pages[i], arrays[i].first, arrays[i].num_bytes)) return "a shared array";
+    return tell(dynamic_pages, dynamic, dynamic_bytes) ? "the dynamic shared memory" : nullptr;
 }
 
 void* shared_array(const void* key, size_t num_bytes) {

@@ -86,7 +86,7 @@ void describe_trap(const Machine& at, const Fiber& fiber, char* out, size_t out_
     size_t num_bytes = 0;
     long offset = 0;
     if (const char* what = fiber.block->shared->describe(address, num_bytes, offset)) {
-        snprintf(out, out_bytes, "touched memory outside a buffer (address %#zx, at byte %ld of a %s of %zu bytes)", size_t(address), offset,
+        snprintf(out, out_bytes, "touched memory outside a buffer (address %#zx, at byte %ld of %s of %zu bytes)", size_t(address), offset,
                  what, num_bytes);
         return;
     }
