@@ -23,6 +23,9 @@ pub trait Device: Send + Debug + 'static {
     ///
     /// # Units
     /// bytes
+    ///
+    /// # Errors
+    /// [`BackendError::Device`].
     fn free_bytes(&self) -> Result<u64, BackendError>;
 
     /// Allocates memory at an address that is a multiple of 256; on the emulated device of 16, because its buffers end at a

@@ -179,7 +179,7 @@ pub(super) fn launch(launch: &SeededLaunch<'_>, mode: Mode) -> Result<(), String
     let mut error = [0_u8; 1024];
     // SAFETY: all pointers live through the call and have the lengths beside them; what the kernel touches is the caller's
     // duty, see the head of this file.
-    let failed = unsafe { emu_launch(&raw, error.as_mut_ptr().cast(), error.len()) };
+    let failed = unsafe { emu_launch(&raw const raw, error.as_mut_ptr().cast(), error.len()) };
     if failed == 0 {
         return Ok(());
     }
@@ -199,7 +199,7 @@ pub(super) fn matmul(product: &Matmul) {
         add: product.store == Store::Add,
     };
     // SAFETY: the caller has checked that the operands lie in buffers and are aligned.
-    unsafe { emu_matmul(&raw) }
+    unsafe { emu_matmul(&raw const raw) }
 }
 
 /// As `Kernel::kinds` in `registry.h`.
