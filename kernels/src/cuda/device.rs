@@ -23,10 +23,13 @@ pub trait Device: Send + Debug + 'static {
     ///
     /// # Units
     /// bytes
+    ///
+    /// # Errors
+    /// [`BackendError::Device`].
     fn free_bytes(&self) -> Result<u64, BackendError>;
 
-    /// Allocates memory at an address that is a multiple of 256. What it holds is undefined; the emulated device fills it
-    /// with NaN.
+    /// Allocates memory at an address that is a multiple of 256; on the emulated device of 16, because its buffers end at a
+    /// page that traps. What it holds is undefined; the emulated device fills it with NaN.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`]; [`BackendError::Device`] while a graph is captured.
