@@ -10,6 +10,8 @@
 #pragma once
 #include "common.cuh"
 
+namespace {
+
 constexpr int ROWS = 16;      // queries of a warp
 constexpr int TOKENS = 32;    // keys of a step
 constexpr float LOG2E = 1.44269504088896340736f;
@@ -23,7 +25,7 @@ struct HeadCache {
     int context_len;         // tokens written
 
     // Where the block with this token begins: tokens of a group of 8 share it.
-    DEVICE const f16* block(int token) const { return head + size_t(table[token / block_size]) * block_stride; }
+    METHOD const f16* block(int token) const { return head + size_t(table[token / block_size]) * block_stride; }
 };
 
 // What a warp's rows see, two rows a lane: group and group + 8.
@@ -31,7 +33,7 @@ struct RowPair {
     int position[2];  // -1: no row
     int first[2];     // first position that it sees
 
-    DEVICE bool sees(int row, int token) const { return token <= position[row] && token >= first[row]; }
+    METHOD bool sees(int row, int token) const { return token <= position[row] && token >= first[row]; }
 };
 
 // Queries of a warp in shared memory, f16, rows apart by 16 bytes more than they are long, so that eight rows lie in eight banks.
@@ -49,7 +51,7 @@ struct RowSource {
     int first_head;        // of the group
     int group;             // query heads a key/value head
 
-    DEVICE const float* row(int r, int head_dim) const {
+    METHOD const float* row(int r, int head_dim) const {
         return qkv + size_t(first_token + r / group) * qkv_width + size_t(first_head + r % group) * head_dim;
     }
 };
@@ -80,7 +82,7 @@ template <int HEAD_DIM> struct WarpAttention {
     float max[2], sum[2];        // of rows group and group + 8; max in units of log2
     float out[DIM_TILES][4];     // not yet divided by the sum
 
-    DEVICE void clear() {
+    METHOD void clear() {
         max[0] = max[1] = -INFINITY;
         sum[0] = sum[1] = 0;
         UNROLL
@@ -88,7 +90,7 @@ template <int HEAD_DIM> struct WarpAttention {
     }
 
     // Adds the tokens [start, start + 32); `start` is a multiple of 32. `scale` is that of the scores, times log2(e).
-    DEVICE void step(const f16* queries, const HeadCache& cache, const RowPair& rows, int start, float scale) {
+    METHOD void step(const f16* queries, const HeadCache& cache, const RowPair& rows, int start, float scale) {
         float scores[4][4] = {};
         add_scores(scores, queries, cache, start);
         float weights[4][4];
@@ -97,7 +99,7 @@ template <int HEAD_DIM> struct WarpAttention {
         add_values(weights, cache, start);
     }
 
-    DEVICE void add_scores(float (&scores)[4][4], const f16* queries, const HeadCache& cache, int start) const {
+    METHOD void add_scores(float (&scores)[4][4], const f16* queries, const HeadCache& cache, int start) const {
         using Q = Queries<HEAD_DIM>;
         int group = lane_id() / 4, pair = lane_id() % 4;
         int first = start + 8 * (group / 2);
@@ -120,7 +122,7 @@ template <int HEAD_DIM> struct WarpAttention {
     }
 
     // Turns the scores of row group + 8 * half into weights, and what was summed before to the new maximum.
-    DEVICE void soften(int half, const float (&scores)[4][4], float (&weights)[4][4], const RowPair& rows, int start, float scale) {
+    METHOD void soften(int half, const float (&scores)[4][4], float (&weights)[4][4], const RowPair& rows, int start, float scale) {
         int pair = lane_id() % 4;
         float best = max[half];
         UNROLL
@@ -132,8 +134,8 @@ template <int HEAD_DIM> struct WarpAttention {
                 best = fmaxf(best, weights[j][half * 2 + i]);
             }
         }
-        best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, 1));
-        best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, 2));
+        best = fmaxf(best, __shfl_xor_sync(kAllLanes, best, 1));
+        best = fmaxf(best, __shfl_xor_sync(kAllLanes, best, 2));
         float base = best == -INFINITY ? 0.0f : best;
         float correction = exp2f(max[half] - base);
         max[half] = best;
@@ -153,7 +155,7 @@ template <int HEAD_DIM> struct WarpAttention {
         }
     }
 
-    DEVICE void add_values(const float (&weights)[4][4], const HeadCache& cache, int start) {
+    METHOD void add_values(const float (&weights)[4][4], const HeadCache& cache, int start) {
         int group = lane_id() / 4, pair = lane_id() % 4;
         int first = start + 8 * pair, num_written = cache.context_len - first;
         const f16* values = num_written > 0 ? cache.block(first) + size_t(HEAD_DIM) * cache.block_size + first % cache.block_size : nullptr;
@@ -176,11 +178,11 @@ template <int HEAD_DIM> struct WarpAttention {
     }
 
     // Each lane has summed its own eight tokens of a step: brings the four lanes of a row together.
-    DEVICE void finish() {
+    METHOD void finish() {
         UNROLL
         for (int half = 0; half < 2; ++half) {
-            sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 1);
-            sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 2);
+            sum[half] += __shfl_xor_sync(kAllLanes, sum[half], 1);
+            sum[half] += __shfl_xor_sync(kAllLanes, sum[half], 2);
         }
     }
 };
@@ -193,20 +195,20 @@ struct StepView {
     int table_width, num_heads, num_kv_heads, block_size;
     int window;                    // 0: sees all
 
-    DEVICE int group() const { return num_heads / num_kv_heads; }
-    DEVICE int first_visible(int position) const { return window && position + 1 > window ? position + 1 - window : 0; }
-    DEVICE int num_queries(int seq) const { return int(cu_seqlens[seq + 1] - cu_seqlens[seq]); }
-    DEVICE int position(int seq, int r) const { return int(context_lens[seq]) - num_queries(seq) + r / group(); }
+    METHOD int group() const { return num_heads / num_kv_heads; }
+    METHOD int first_visible(int position) const { return window && position + 1 > window ? position + 1 - window : 0; }
+    METHOD int num_queries(int seq) const { return int(cu_seqlens[seq + 1] - cu_seqlens[seq]); }
+    METHOD int position(int seq, int r) const { return int(context_lens[seq]) - num_queries(seq) + r / group(); }
 
-    DEVICE HeadCache cache(const f16* cache, int seq, int kv_head, int head_dim) const {
+    METHOD HeadCache cache(const f16* cache, int seq, int kv_head, int head_dim) const {
         size_t head = size_t(2) * block_size * head_dim;
         return {cache + kv_head * head, block_tables + size_t(seq) * table_width, num_kv_heads * head, block_size, int(context_lens[seq])};
     }
-    DEVICE RowSource rows(const float* qkv, int seq, int kv_head, int head_dim) const {
+    METHOD RowSource rows(const float* qkv, int seq, int kv_head, int head_dim) const {
         return {qkv, (num_heads + 2 * num_kv_heads) * head_dim, int(cu_seqlens[seq]), kv_head * group(), group()};
     }
     // What the lane's two rows of [first_row, first_row + 16) see.
-    DEVICE RowPair row_pair(int seq, int first_row) const {
+    METHOD RowPair row_pair(int seq, int first_row) const {
         RowPair pair;
         UNROLL
         for (int half = 0; half < 2; ++half) {
@@ -217,3 +219,5 @@ struct StepView {
         return pair;
     }
 };
+
+} // namespace

@@ -12,6 +12,8 @@
 // Versions: 1 (this); never ran on a GPU.
 #include "attention.cuh"
 
+namespace {
+
 constexpr int WARPS = 4;
 
 // What the blocks of an item leave for the one that comes last.
@@ -20,7 +22,7 @@ struct Splits {
     unsigned* tickets;
     int num_splits, split_len, partial_rows;
 
-    DEVICE float* partial(int head_index, int split, int row, int head_dim) const {
+    METHOD float* partial(int head_index, int split, int row, int head_dim) const {
         return partials + ((size_t(head_index) * num_splits + split) * partial_rows + row) * (head_dim + 2);
     }
 };
@@ -138,6 +140,8 @@ DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t
             to_bf16(value);
     }
 }
+
+} // namespace
 
 #define DECODE_KERNEL(HEAD_DIM)                                                                                                            \
     KERNEL_BOUNDS(128) attention_decode_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs,                \

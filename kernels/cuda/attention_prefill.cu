@@ -7,6 +7,8 @@
 // Versions: 1 (this), keys and values straight from the cache to registers; never ran on a GPU.
 #include "attention.cuh"
 
+namespace {
+
 constexpr int WARPS = 4;
 
 template <int HEAD_DIM>
@@ -43,6 +45,8 @@ DEVICE void prefill(bf16* out, const float* qkv, const f16* cache, const uint32_
         }
     }
 }
+
+} // namespace
 
 #define PREFILL_KERNEL(HEAD_DIM)                                                                                                           \
     KERNEL_BOUNDS(128) attention_prefill_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs,               \

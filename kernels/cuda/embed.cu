@@ -8,13 +8,13 @@
 
 template <class Out, class T> DEVICE void embed(Out* out, const T* table, const uint32_t* ids, int cols) {
     const T* row = table + size_t(ids[blockIdx.x]) * cols;
-    for (int i = threadIdx.x; i < cols; i += blockDim.x) out[size_t(blockIdx.x) * cols + i] = from_float<Out>(to_float(row[i]));
+    for (int i = threadIdx.x; i < cols; i += blockDim.x) put(&out[size_t(blockIdx.x) * cols + i], to_float(row[i]));
 }
 
 template <class Out> DEVICE void embed_codes(Out* out, const int8_t* codes, const f16* scales, const uint32_t* ids, int cols) {
     size_t row = ids[blockIdx.x];
     for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        out[size_t(blockIdx.x) * cols + i] = from_float<Out>(float(codes[row * cols + i]) * to_float(scales[row * (cols / 32) + i / 32]));
+        put(&out[size_t(blockIdx.x) * cols + i], float(codes[row * cols + i]) * to_float(scales[row * (cols / 32) + i / 32]));
 }
 
 #define EMBED_KERNELS(Out)                                                                                                                 \

@@ -17,6 +17,8 @@
 // Versions: 1 (this), four steps of 32 columns in flight a warp; never ran on a GPU.
 #include "common.cuh"
 
+namespace {
+
 constexpr int WARPS = 8;    // of a block; 256 threads
 constexpr int TILE = 16;    // rows of weights of an mma
 constexpr int STEP = 32;    // columns of two mmas: 8 elements a lane
@@ -28,9 +30,9 @@ struct Bf16Weights {
     using Raw = uint4;
     const bf16* data;
     const f16* unused;
-    DEVICE Raw load(size_t row, int cols, int k) const { return load_stream(data + row * cols + k); }
-    DEVICE static Raw zero() { return uint4{0, 0, 0, 0}; }
-    DEVICE static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
+    METHOD Raw load(size_t row, int cols, int k) const { return load_stream(data + row * cols + k); }
+    METHOD static Raw zero() { return uint4{0, 0, 0, 0}; }
+    METHOD static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
         pairs[0][0] = raw.x; pairs[0][1] = raw.y; pairs[0][2] = raw.z; pairs[0][3] = raw.w;
     }
 };
@@ -52,12 +54,12 @@ struct F16Weights {
     using Raw = uint4;
     const f16* data;
     const f16* unused;
-    DEVICE Raw load(size_t row, int cols, int k) const { return load_stream(data + row * cols + k); }
-    DEVICE static Raw zero() { return uint4{0, 0, 0, 0}; }
-    DEVICE static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
+    METHOD Raw load(size_t row, int cols, int k) const { return load_stream(data + row * cols + k); }
+    METHOD static Raw zero() { return uint4{0, 0, 0, 0}; }
+    METHOD static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
         const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
         UNROLL
-        for (int i = 0; i < 4; ++i) split_pair<TERMS>(to_float(f16_low(words[i])), to_float(f16_high(words[i])), pairs, i);
+        for (int i = 0; i < 4; ++i) split_pair<TERMS>(lo_f16(words[i]), hi_f16(words[i]), pairs, i);
     }
 };
 
@@ -67,12 +69,12 @@ struct F32Weights {
     struct Raw { uint4 low, high; };
     const float* data;
     const f16* unused;
-    DEVICE Raw load(size_t row, int cols, int k) const {
+    METHOD Raw load(size_t row, int cols, int k) const {
         const float* at = data + row * cols + k;
         return Raw{load_stream(at), load_stream(at + 4)};
     }
-    DEVICE static Raw zero() { return Raw{uint4{0, 0, 0, 0}, uint4{0, 0, 0, 0}}; }
-    DEVICE static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
+    METHOD static Raw zero() { return Raw{uint4{0, 0, 0, 0}, uint4{0, 0, 0, 0}}; }
+    METHOD static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
         split_pair<TERMS>(__uint_as_float(raw.low.x), __uint_as_float(raw.low.y), pairs, 0);
         split_pair<TERMS>(__uint_as_float(raw.low.z), __uint_as_float(raw.low.w), pairs, 1);
         split_pair<TERMS>(__uint_as_float(raw.high.x), __uint_as_float(raw.high.y), pairs, 2);
@@ -86,16 +88,16 @@ struct Int8Weights {
     using Raw = uint2;
     const int8_t* data;
     const f16* scales; // [rows, cols / 32]
-    DEVICE Raw load(size_t row, int cols, int k) const { return load_stream8(data + row * cols + k); }
-    DEVICE static Raw zero() { return uint2{0, 0}; }
-    DEVICE static float code(uint32_t word, int byte) { return float(int8_t(word >> (8 * byte))); }
-    DEVICE static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
+    METHOD Raw load(size_t row, int cols, int k) const { return load_stream8(data + row * cols + k); }
+    METHOD static Raw zero() { return uint2{0, 0}; }
+    METHOD static float code(uint32_t word, int byte) { return float(int8_t(word >> (8 * byte))); }
+    METHOD static void split(const Raw& raw, uint32_t (&pairs)[TERMS][4]) {
         pairs[0][0] = pack_bf16(code(raw.x, 0), code(raw.x, 1));
         pairs[0][1] = pack_bf16(code(raw.x, 2), code(raw.x, 3));
         pairs[0][2] = pack_bf16(code(raw.y, 0), code(raw.y, 1));
         pairs[0][3] = pack_bf16(code(raw.y, 2), code(raw.y, 3));
     }
-    DEVICE float scale(size_t row, int cols, int k) const { return to_float(scales[row * (cols / STEP) + k / STEP]); }
+    METHOD float scale(size_t row, int cols, int k) const { return to_float(scales[row * (cols / STEP) + k / STEP]); }
 };
 
 // Sums of 16 rows of weights for 8 * TOKEN_TILES tokens, an mma's result each.
@@ -169,7 +171,7 @@ DEVICE Sums<TOKEN_TILES> warp_sums(const Weights& weights, const bf16* x, int fi
 template <int TOKEN_TILES> struct BlockSums {
     static constexpr int LEN = TILE * 8 * TOKEN_TILES;
     float* shared; // [WARPS, LEN]
-    DEVICE void put(const Sums<TOKEN_TILES>& sums) const {
+    METHOD void put(const Sums<TOKEN_TILES>& sums) const {
         int group = lane_id() / 4, pair = lane_id() % 4;
         float* own = shared + warp_id() * LEN;
         UNROLL
@@ -178,7 +180,7 @@ template <int TOKEN_TILES> struct BlockSums {
             for (int i = 0; i < 4; ++i) own[(t * 8 + pair * 2 + i % 2) * TILE + group + (i < 2 ? 0 : 8)] = sums.of[t][i];
         }
     }
-    DEVICE float get(int i) const {
+    METHOD float get(int i) const {
         float sum = shared[i];
         UNROLL
         for (int w = 1; w < WARPS; ++w) sum += shared[w * LEN + i];
@@ -230,6 +232,8 @@ DEVICE void stream_gate(bf16* out, const bf16* x, const Weights& gate, const Wei
         out[size_t(token) * rows + row] = to_bf16(own[j] * block.get(i));
     }
 }
+
+} // namespace
 
 // The kernels: name, type of weights, their element, tokens / 8.
 #define STREAM_KERNELS(suffix, Weights, Element, TOKEN_TILES)                                                                              \

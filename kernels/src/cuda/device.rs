@@ -150,8 +150,6 @@ pub enum Argument {
     Pointer(u64),
     /// `uint32_t`, or `int` where it is not negative.
     U32(u32),
-    /// `uint64_t`.
-    U64(u64),
     /// `float`.
     F32(f32),
 }
@@ -160,7 +158,7 @@ impl Argument {
     /// Returns the parameter's bytes, the first of which a kernel of its type reads.
     pub fn bits(self) -> u64 {
         match self {
-            Self::Pointer(bits) | Self::U64(bits) => bits,
+            Self::Pointer(address) => address,
             Self::U32(value) => u64::from(value),
             Self::F32(value) => u64::from(value.to_bits()),
         }

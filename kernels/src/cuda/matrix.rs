@@ -173,13 +173,14 @@ impl<M: DeviceMemory> CudaMatrix<M> {
     }
 
     /// Returns what must hold numbers for the matrix to hold numbers: kernel, address, bits of the exponent, count.
-    pub(super) fn numbers(&self) -> (&'static str, Argument, u32, usize) {
-        let len = self.rows * self.cols;
+    pub(super) fn numbers(&self) -> (&'static str, Argument, u32, u32) {
+        // A matrix of more would not fit into a launch's 32 bits, nor into most GPUs.
+        let len = u32::try_from(self.rows * self.cols).unwrap_or(u32::MAX);
         match self.weights {
             Weights::Bf16 => ("find_broken_16", self.data(), 0x7f80, len),
             Weights::F16 => ("find_broken_16", self.data(), 0x7c00, len),
             Weights::F32 => ("find_broken_32", self.data(), 0x7f80_0000, len),
-            Weights::Int8 => ("find_broken_16", self.scales(), 0x7c00, len / RUN_LEN),
+            Weights::Int8 => ("find_broken_16", self.scales(), 0x7c00, len / RUN_LEN as u32),
         }
     }
 }

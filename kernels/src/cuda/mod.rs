@@ -89,7 +89,7 @@ impl<D: Device> CudaBackend<D> {
                 Argument::Pointer(self.num_broken.address()),
                 data,
                 Argument::U32(exponent),
-                Argument::U64(len as u64),
+                Argument::U32(len),
             ],
         })?;
         let mut count = [0];

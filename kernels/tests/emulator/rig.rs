@@ -2,7 +2,7 @@
 
 use kernels::backend::BackendError;
 use kernels::cuda::device::{Argument, Device, DeviceMemory, Launch};
-use kernels::cuda::emulated::{EmulatedDevice, EmulatedMemory};
+use kernels::cuda::emulated::{EmulatedDevice, EmulatedGraph, EmulatedMemory};
 
 /// Seeds that tests run under: some orders of threads.
 pub(crate) const SEEDS: [u64; 4] = [1, 2, 3, 40];
@@ -88,4 +88,15 @@ pub(crate) fn reverses(device: &mut EmulatedDevice, kernel: &str) -> Result<bool
     let expected: Vec<f32> =
         input.chunks(256).flat_map(|block| block.iter().rev().copied()).collect();
     Ok(download::<f32>(device, &out) == expected)
+}
+
+/// Captures what `body` asks for, and ends the capture however it went.
+pub(crate) fn capture(
+    device: &mut EmulatedDevice,
+    body: &mut dyn FnMut(&mut EmulatedDevice) -> Result<(), BackendError>,
+) -> Result<EmulatedGraph, BackendError> {
+    device.begin_capture()?;
+    let recorded = body(device);
+    let graph = device.end_capture();
+    recorded.and(graph)
 }

@@ -248,18 +248,19 @@ impl Device for EmulatedDevice {
         self.submit(Work::Matmul(*product))
     }
 
-    fn capture(
-        &mut self,
-        body: &mut dyn FnMut(&mut Self) -> Result<(), BackendError>,
-    ) -> Result<EmulatedGraph, BackendError> {
+    fn begin_capture(&mut self) -> Result<(), BackendError> {
         self.not_while_capturing("another capture")?;
         self.captured.replace(Some(Vec::new()));
         self.shared.has_freed_while_capturing.store(false, Ordering::Relaxed);
         self.shared.is_capturing.store(true, Ordering::Relaxed);
-        let ended = body(self);
+        Ok(())
+    }
+
+    fn end_capture(&mut self) -> Result<EmulatedGraph, BackendError> {
         self.shared.is_capturing.store(false, Ordering::Relaxed);
-        let works = self.captured.take().unwrap_or_default();
-        ended?;
+        let Some(works) = self.captured.take() else {
+            return Err(refused("no graph is captured that could be ended".to_owned()));
+        };
         if self.shared.has_freed_while_capturing.load(Ordering::Relaxed) {
             return Err(refused(
                 "freeing memory is not permitted while a graph is captured".to_owned(),
