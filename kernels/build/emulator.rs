@@ -39,6 +39,8 @@ pub(crate) fn build() {
     // A copy's own folder comes first: it may hold a mutated header.
     jobs.extend(mutated.into_iter().map(|file| {
         let mut compiler = cc_of(&CHECKS);
+        // A fault may leave a variable unused.
+        compiler.warnings_into_errors(false).flag("-w");
         compiler.include(file.parent().unwrap_or(&out));
         (with_includes(compiler), file)
     }));

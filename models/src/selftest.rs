@@ -2,7 +2,7 @@
 
 use kernels::{backend::Backend, selftest};
 
-pub use kernels::selftest::{Grid, Outcome};
+pub use kernels::selftest::{Grid, Group, Outcome};
 
 use crate::{
     error::ModelError,
@@ -31,7 +31,9 @@ impl DeviceUser for Operators<'_> {
     type Output = String;
 
     fn use_backend<B: Backend>(self, mut backend: B) -> Result<String, ModelError> {
-        selftest::run(&mut backend, self.grid, self.sink)?;
+        for group in Group::ALL {
+            selftest::run(&mut backend, group, self.grid, self.sink)?;
+        }
         Ok(backend.name())
     }
 }

@@ -8,13 +8,16 @@ mod cases;
 pub mod rig;
 pub mod world;
 
-pub use crate::selftest::cases::{Grid, run};
+pub use crate::selftest::cases::{Grid, Group, run};
 
 /// Largest relative error of sums of a few thousand products in f32 against sums in f64.
 pub const SUM_LIMIT: f64 = 4e-6;
 
 /// Largest relative error of what was rounded to bf16 once: half a unit of 8 bits, spread evenly, and what went before.
 pub const OPERAND_LIMIT: f64 = 3e-3;
+
+/// Largest relative error of products whose operands were rounded to eight bits.
+pub const INT8_LIMIT: f64 = 1e-2;
 
 /// What a case came to.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,6 +12,7 @@ mod faults;
 mod graphs;
 mod matmul;
 mod memory;
+mod operators;
 mod refusals;
 mod rig;
 mod words;
