@@ -257,8 +257,7 @@ fn check_spills(objects: &[Object]) -> Result<(), String> {
 
 /// Returns the names of a file's kernels, each once.
 fn kernels(object: &Object) -> Vec<&str> {
-    let mut names: Vec<&str> =
-        object.resources.iter().map(|found| found.kernel.as_str()).collect();
+    let mut names: Vec<&str> = object.resources.iter().map(|found| found.kernel.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -304,7 +303,8 @@ fn rust_source(objects: &[Object]) -> String {
 
 /// Returns the sources' files of these kinds, sorted.
 fn files(extensions: &[&str]) -> Result<Vec<PathBuf>, String> {
-    let entries = fs::read_dir(SOURCES).map_err(|error| format!("cannot list {SOURCES}: {error}"))?;
+    let entries =
+        fs::read_dir(SOURCES).map_err(|error| format!("cannot list {SOURCES}: {error}"))?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| format!("cannot list {SOURCES}: {error}"))?.path();
