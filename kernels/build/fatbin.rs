@@ -294,7 +294,7 @@ fn rust_source(objects: &[Object]) -> String {
             source,
             "    Fatbin {{ file: {:?}, bytes: include_bytes!({:?}), kernels: &{:?} }},",
             object.file,
-            object.fatbin,
+            object.fatbin.to_string_lossy(),
             kernels(object)
         );
     }
