@@ -23,6 +23,9 @@ pub trait Device: Send + Debug + 'static {
     ///
     /// # Units
     /// bytes
+    ///
+    /// # Errors
+    /// [`BackendError::Device`], also while a graph is captured.
     fn free_bytes(&self) -> Result<u64, BackendError>;
 
     /// Allocates memory at an address that is a multiple of 256. What it holds is undefined; the emulated device fills it

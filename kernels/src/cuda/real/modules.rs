@@ -110,6 +110,9 @@ impl Kernels {
 
 impl Kernel {
     fn new(function: CudaFunction) -> Result<Self, DriverError> {
+        // The driver may put this off until the first launch, which may be in a capture.
+        // SAFETY: the function's module is loaded.
+        unsafe { sys::cuFuncLoad(function.cu_function()) }.result()?;
         let static_bytes = u32::try_from(function.shared_size_bytes()?).unwrap_or(0);
         let shared_bytes_max = SHARED_BYTES_DEFAULT.saturating_sub(static_bytes);
         let parameter_bytes = parameter_bytes(&function)?;
@@ -204,7 +207,7 @@ fn load_error(facts: &DeviceFacts, file: &'static str, error: DriverError) -> De
 mod tests {
     use super::*;
 
-    fn launch<'a>(arguments: &'a [Argument]) -> Launch<'a> {
+    fn launch(arguments: &[Argument]) -> Launch<'_> {
         Launch { kernel: "scale", grid: [1, 2, 3], num_threads: 128, shared_bytes: 0, arguments }
     }
 
@@ -240,8 +243,6 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert!(
-            FATBINS.iter().all(|fatbin| !fatbin.bytes.is_empty() && fatbin.file.ends_with(".cu"))
-        );
+        assert!(FATBINS.iter().all(|fatbin| !fatbin.bytes.is_empty() && !fatbin.file.is_empty()));
     }
 }

@@ -23,7 +23,7 @@ use crate::cuda::device::Matmul;
 /// cuBLAS's documentation, `cublasSetWorkspace`.
 pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
 /// Proposals that are measured: the first is cuBLASLt's own choice.
-pub(super) const NUM_CANDIDATES: usize = 8;
+const NUM_CANDIDATES: u8 = 8;
 
 /// Memory for the inner work of all products, one after the other.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl Plan {
         handle: &Handle,
     ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CublasError> {
         let preference = Preference::new(self.key.alignment)?;
-        let mut found = [NO_RESULT; NUM_CANDIDATES];
+        let mut found = [NO_RESULT; NUM_CANDIDATES as usize];
         let mut num_found = 0;
         let num_found_at = &raw mut num_found;
         // SAFETY: the plan's objects live, and `found` has room for as many results as are asked for.
@@ -164,7 +164,7 @@ impl Plan {
                 self.out.0,
                 self.out.0,
                 preference.0,
-                NUM_CANDIDATES as i32,
+                NUM_CANDIDATES.into(),
                 found.as_mut_ptr(),
                 num_found_at,
             )
@@ -173,7 +173,7 @@ impl Plan {
         if status != sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED {
             status.result()?;
         }
-        let num_found = usize::try_from(num_found).unwrap_or(0).min(NUM_CANDIDATES);
+        let num_found = usize::try_from(num_found).unwrap_or(0).min(found.len());
         let usable = found[..num_found].iter().filter(|found| found.state.result().is_ok());
         Ok(usable.map(|found| found.algo).collect())
     }
