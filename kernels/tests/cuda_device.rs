@@ -1,6 +1,6 @@
 //! A real GPU does what the interface of devices promises. Needs one: built with feature `cuda` only.
 
-#![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 use half::bf16;
 use kernels::backend::BackendError;
