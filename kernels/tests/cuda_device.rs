@@ -156,6 +156,8 @@ fn a_graph_runs_when_it_is_replayed_and_not_before() {
     let once = download::<f32>(&device, &out);
     let graph = device.capture(&mut |device| device.matmul(&product)).unwrap();
     assert_eq!(download::<f32>(&device, &out), once);
+    let error = self::device().replay(&graph).unwrap_err().to_string();
+    assert!(error.contains("another device"), "{error}");
     for times in [2.0, 3.0] {
         device.replay(&graph).unwrap();
         let expected: Vec<f32> = once.iter().map(|value| value * times).collect();

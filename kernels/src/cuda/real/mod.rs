@@ -59,7 +59,11 @@ pub struct CudaMemory {
 }
 
 /// What was captured on a GPU.
-pub struct CudaGraph(DriverGraph);
+pub struct CudaGraph {
+    graph: DriverGraph,
+    /// Tells devices apart: the graph's kernels live as long as the device that captured it.
+    stream: Arc<CudaStream>,
+}
 
 // SAFETY: the driver's graphs belong to no thread, but calls must be one after the other: `replay` takes the device
 // exclusively, and a graph is launched nowhere else.
@@ -67,7 +71,7 @@ unsafe impl Send for CudaGraph {}
 
 impl std::fmt::Debug for CudaGraph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "CudaGraph({:p})", self.0.cu_graph_exec())
+        write!(f, "CudaGraph({:p})", self.graph.cu_graph_exec())
     }
 }
 
@@ -139,7 +143,7 @@ impl CudaDevice {
             return Err(self.refuse(DeviceError::Refused(what.to_owned())));
         };
         graph.upload().map_err(|error| self.failed("upload of a graph", error))?;
-        Ok(CudaGraph(graph))
+        Ok(CudaGraph { graph, stream: Arc::clone(&self.stream) })
     }
 }
 
@@ -254,7 +258,11 @@ impl Device for CudaDevice {
 
     fn replay(&mut self, graph: &CudaGraph) -> Result<(), BackendError> {
         self.check_no_capture("a replay")?;
-        graph.0.launch().map_err(|error| self.failed("launch of a graph", error))
+        if !Arc::ptr_eq(&graph.stream, &self.stream) {
+            let what = "a graph of another device was replayed: replay it where it was captured";
+            return Err(self.refuse(DeviceError::Refused(what.to_owned())));
+        }
+        graph.graph.launch().map_err(|error| self.failed("launch of a graph", error))
     }
 }
 
