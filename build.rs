@@ -15,7 +15,7 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    for folder in ["src", "models/src", "kernels/src", "Cargo.lock"] {
+    for folder in ["src", "models/src", "kernels/src", "kernels/cuda", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={folder}");
     }
 }

@@ -25,7 +25,7 @@ pub trait Device: Send + Debug + 'static {
     /// bytes
     ///
     /// # Errors
-    /// [`BackendError::Device`].
+    /// [`BackendError::Device`], also while a graph is captured.
     fn free_bytes(&self) -> Result<u64, BackendError>;
 
     /// Allocates memory at an address that is a multiple of 256; on the emulated device of 16, because its buffers end at a

@@ -304,12 +304,13 @@ fn products<B: Backend>(
     company(backend, sink)
 }
 
-/// Weights that int8 with a scale of 2^-7 for each 32 holds.
+/// Weights that int8 holds: codes with a power of two for each 32, another in each row and block.
 fn int8_exact(case: &Product) -> Stored {
     let mut random = Random(case.num_rows as u64);
     let values = (0..case.rows * case.cols).map(|index| {
         let code = if index % 32 == 0 { 127 } else { random.below(255) as i32 - 127 };
-        code as f32 / 128.0
+        let (row, block) = (index / case.cols, index / 32);
+        code as f32 / (1 << (6 + (row + block) % 3)) as f32
     });
     Stored::new(&values.collect::<Vec<_>>(), DType::F32)
 }
