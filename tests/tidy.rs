@@ -38,6 +38,7 @@ const FENCED: &[(&str, &[&str])] = &[
             "src/bench/engine/model.rs",
             "src/cli/bench/",
             "src/engine/model_runner",
+            "src/engine/sample_rows",
             "src/engine/memory",
             "src/selftest/",
             "src/server",

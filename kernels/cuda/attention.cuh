@@ -10,6 +10,10 @@
 #pragma once
 #include "common.cuh"
 
+// Blocks of 128 threads that share a multiprocessor's registers: told to the compiler, which else takes 128 registers a thread and
+// spills some. A head of 256 takes what a thread can have, 255.
+#define MIN_BLOCKS(head_dim) ((head_dim) > 128 ? 1 : 2)
+
 namespace {
 
 constexpr int ROWS = 16;      // queries of a warp

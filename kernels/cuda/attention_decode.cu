@@ -144,7 +144,7 @@ DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t
 } // namespace
 
 #define DECODE_KERNEL(HEAD_DIM)                                                                                                            \
-    KERNEL_BOUNDS(128) attention_decode_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs,                \
+    KERNEL_BOUNDS(128, MIN_BLOCKS(HEAD_DIM)) attention_decode_##HEAD_DIM(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs,                \
                                                          const uint32_t* cu_seqlens, const uint32_t* context_lens,                        \
                                                          const uint32_t* block_tables, int table_width, int num_heads, int num_kv_heads,   \
                                                          int block_size, int window, float scale, float* partials, unsigned* tickets,      \

@@ -66,6 +66,7 @@ EMU_WORD uint32_t __reduce_add_sync(uint32_t mask, uint32_t value, EMU_HERE) {
 template <class T> EMU_WORD T emu_replace(T* p, T value) { T old = *p; *p = value; return old; }
 EMU_WORD unsigned atomicAdd(unsigned* p, unsigned v) { return emu_replace(p, *p + v); }
 EMU_WORD int atomicAdd(int* p, int v) { return emu_replace(p, *p + v); }
+EMU_WORD unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) { return emu_replace(p, *p + v); }
 EMU_WORD float atomicAdd(float* p, float v) { return emu_replace(p, *p + v); }
 EMU_WORD unsigned atomicMax(unsigned* p, unsigned v) { return emu_replace(p, std::max(*p, v)); }
 EMU_WORD int atomicMax(int* p, int v) { return emu_replace(p, std::max(*p, v)); }
@@ -82,6 +83,7 @@ template <class T> EMU_WORD T __ldg(const T* p) { return *p; }
 EMU_WORD int __popc(unsigned x) { return __builtin_popcount(x); }
 EMU_WORD int __ffs(int x) { return __builtin_ffs(x); }
 EMU_WORD int __clz(int x) { return x == 0 ? 32 : __builtin_clz(unsigned(x)); }
+EMU_WORD uint64_t __umul64hi(uint64_t a, uint64_t b) { return uint64_t((unsigned __int128)(a) * b >> 64); }
 EMU_WORD int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 EMU_WORD uint32_t __float_as_uint(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 EMU_WORD int __float_as_int(float x) { int u; memcpy(&u, &x, 4); return u; }

@@ -3,7 +3,7 @@
 //! The layer loop in `models` is written once over this trait; a backend says how. Buffers are allocated when the
 //! model is loaded; no operator allocates. Each operator's truth is its namesake in [`crate::reference`].
 
-use crate::metadata::{AttentionShape, StepInput};
+use crate::metadata::{AttentionShape, SampleRow, StepInput};
 
 /// The element type of stored weights: plain numbers, or the blocks of integers of a GGUF file.
 ///
@@ -445,6 +445,30 @@ pub trait Backend: Send + 'static {
         x: &Self::Buffer,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
+
+    /// Returns whether the device can choose tokens itself.
+    fn has_sampler() -> bool {
+        false
+    }
+
+    /// Chooses a token for each of the first rows of `logits`, `[rows.len(), vocab_size]`, among the first `num_ids` of a
+    /// row. Bias and penalties are written into `logits`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`], also where the device has no sampler.
+    fn sample(
+        &mut self,
+        logits: &mut Self::Buffer,
+        vocab_size: usize,
+        num_ids: usize,
+        rows: &[SampleRow<'_>],
+    ) -> Result<Vec<u32>, BackendError> {
+        let _ = (logits, vocab_size, num_ids, rows);
+        Err(BackendError::Shape {
+            operator: "sample",
+            what: format!("{} has no sampler", self.name()),
+        })
+    }
 
     /// Brings the first `out.len()` activations of `x` to the host, after all that was asked before.
     ///

@@ -102,3 +102,28 @@ impl AttentionShape {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
+
+/// How a token is chosen from a row of logits, on a device that chooses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleRow<'a> {
+    /// 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Number of likeliest tokens kept; 0 keeps all.
+    pub top_k: u32,
+    /// Probability mass kept, in (0, 1].
+    pub top_p: f32,
+    /// Logits further than this below the largest are left out; not above 0.
+    pub log_min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens in `seen`; 1 is none.
+    pub repetition_penalty: f32,
+    /// Taken from the logit of each token in the output, once.
+    pub presence_penalty: f32,
+    /// Taken from the logit of each token in the output, for each time.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens, each of which is named once.
+    pub bias: &'a [(u32, f32)],
+    /// Tokens of prompt and output, each once, and how often they stand in the output.
+    pub seen: &'a [(u32, u32)],
+    /// The random number, in 0..1, as 64 bits after the point.
+    pub point: u64,
+}

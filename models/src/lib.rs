@@ -34,7 +34,7 @@ pub use kernels::{
     backend::{DType, WeightFormat},
     cpu::{SimdTier, bandwidth::ReadStream},
     cuda::GraphMode,
-    metadata::{KvDType, StepInput},
+    metadata::{KvDType, SampleRow, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
@@ -69,4 +69,22 @@ pub trait LanguageModel: Send {
     /// [`ModelError::LogitRows`]; [`ModelError::Backend`] where the device failed or refused arrays that disagree,
     /// after which the cache's contents mean nothing.
     fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError>;
+
+    /// Returns whether the device chooses tokens itself, so that [`LanguageModel::forward_sample`] can be called.
+    fn has_sampler(&self) -> bool;
+
+    /// Computes one step and returns a token for each logit row, chosen on the device among the first `num_ids`. Logits
+    /// stay there.
+    ///
+    /// # Shapes
+    /// `rows`, and what is returned: `[num_logit_rows]`, in the order of `input.logit_rows`.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`]; where the device has no sampler.
+    fn forward_sample(
+        &mut self,
+        input: &StepInput<'_>,
+        num_ids: usize,
+        rows: &[SampleRow<'_>],
+    ) -> Result<Vec<u32>, ModelError>;
 }

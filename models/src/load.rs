@@ -138,7 +138,8 @@ pub(crate) fn with_device<U: DeviceUser>(
         Device::Reference => user.use_backend(ReferenceBackend),
         #[cfg(feature = "cuda")]
         Device::Cuda(index) => {
-            let device = kernels::cuda::real::CudaDevice::new(index)?;
+            let device = kernels::cuda::real::CudaDevice::new(index)
+                .map_err(kernels::backend::BackendError::from)?;
             user.use_backend(CudaBackend::new(device, options.graphs)?)
         }
         #[cfg(not(feature = "cuda"))]

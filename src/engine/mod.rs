@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`sequence`] (what is decoded), [`scheduler`] (whose turn it is), [`kv_cache_manager`] over
 //! [`block_pool`], [`block_table`] and [`prefix_cache`] (where keys and values lie), [`batch`] (a step as flat arrays),
-//! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token), [`engine_loop`] (the
+//! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token; `sample_rows` where the device does it), [`engine_loop`] (the
 //! thread), [`handle`] (what the rest of the server sees), [`stats`]; and, before the start, [`memory`] (how large the
 //! cache is) over `free_memory`.
 //!
@@ -21,6 +21,7 @@ pub mod kv_cache_manager;
 pub mod memory;
 pub mod model_runner;
 pub mod prefix_cache;
+mod sample_rows;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;

@@ -2,6 +2,7 @@
 
 use models::{LanguageModel, StepInput};
 
+use crate::engine::sample_rows::SampleRows;
 use crate::engine::{Batch, Executor, ExecutorError, SampledToken, Sampler};
 
 /// Runs a model and chooses tokens.
@@ -66,6 +67,14 @@ impl Executor for ModelRunner {
             max_blocks_per_seq: batch.max_blocks_per_seq,
             logit_rows: &batch.logit_rows,
         };
+        // Log-probabilities are made of the model's own logits, which are then brought to the host.
+        let wants_logprobs = batch.sampling_rows.iter().any(|row| row.logprobs.is_some());
+        if self.model.has_sampler() && !wants_logprobs {
+            let rows = SampleRows::new(&batch.sampling_rows, self.num_token_ids);
+            let ids = self.model.forward_sample(&input, self.num_token_ids, &rows.as_rows());
+            let ids = ids.map_err(ExecutorError::device)?.into_iter();
+            return Ok(ids.map(|id| SampledToken { id, logprob: None }).collect());
+        }
         let logits = self.model.forward(&input).map_err(ExecutorError::device)?;
         let rows = logits.chunks_exact_mut(self.vocab_size).zip(&batch.sampling_rows);
         Ok(rows

@@ -141,11 +141,8 @@ impl Sampler {
     /// Leaves in `candidates` what may be drawn, in the order of ids.
     fn filter(&mut self, logits: &[f32], params: &SamplingParams) {
         let max = max(logits);
-        // Min-p is a share of the likeliest token's probability, hence a distance of logits: no exponential needed. Its
-        // floor is what a random number of 53 bits cannot tell from nothing, for all the vocabulary together.
-        let floor = -(f64::from(f64::MANTISSA_DIGITS).exp2() * logits.len() as f64).ln();
-        let log_share = f64::from(params.min_p).ln().max(floor) * f64::from(params.temperature);
-        let mut last = Candidate { id: u32::MAX, logit: max + log_share as f32, weight: 0.0 };
+        let least = max + log_share(params, logits.len());
+        let mut last = Candidate { id: u32::MAX, logit: least, weight: 0.0 };
         if let Some(least) = keep_best(logits, params.top_k as usize, &mut self.ranking)
             && least.by_rank(&last).is_lt()
         {
@@ -307,11 +304,25 @@ fn argmax(logits: &[f32]) -> u32 {
     logits.iter().position(|logit| *logit >= max).unwrap_or(0) as u32
 }
 
-/// Returns the number in [0, 1) that a seed gives to a place in the output, with 53 random bits.
-fn uniform(seed: u64, place: u32) -> f64 {
+/// Returns how far below the largest a logit may lie that min-p keeps.
+///
+/// Min-p is a share of the likeliest token's probability, hence a distance of logits: no exponential needed. Its floor is
+/// what a random number of 53 bits cannot tell from nothing, for all the vocabulary together.
+pub(super) fn log_share(params: &SamplingParams, num_logits: usize) -> f32 {
+    let floor = -(f64::from(f64::MANTISSA_DIGITS).exp2() * num_logits as f64).ln();
+    (f64::from(params.min_p).ln().max(floor) * f64::from(params.temperature)) as f32
+}
+
+/// Returns the 53 random bits that a seed gives to a place in the output, as the upper ones of 64.
+pub(super) fn random_bits(seed: u64, place: u32) -> u64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(u64::from(place));
-    (rng.next_u64() >> 11) as f64 * (-53.0_f64).exp2()
+    rng.next_u64() >> 11 << 11
+}
+
+/// Returns the number in [0, 1) that a seed gives to a place in the output, with 53 random bits.
+fn uniform(seed: u64, place: u32) -> f64 {
+    (random_bits(seed, place) >> 11) as f64 * (-53.0_f64).exp2()
 }
 
 #[cfg(test)]

@@ -43,3 +43,35 @@ pub(super) fn cases(num_cases: usize) -> serde_json::Result<Vec<Case>> {
     cases.truncate(num_cases);
     Ok(cases)
 }
+
+/// Returns the requests with settings that leave no part of a sampler out, in turn.
+pub(super) fn sampled(requests: &[SequenceRequest]) -> Vec<SequenceRequest> {
+    let plain = SamplingParams { temperature: 0.9, seed: Some(7), ..SamplingParams::greedy() };
+    let ways = [
+        plain.clone(),
+        SamplingParams { top_k: 20, seed: Some(11), ..plain.clone() },
+        SamplingParams { top_p: 0.8, temperature: 1.3, ..plain.clone() },
+        SamplingParams { min_p: 0.1, top_k: 3, top_p: 0.5, ..plain.clone() },
+        SamplingParams {
+            repetition_penalty: 1.3,
+            presence_penalty: 0.3,
+            frequency_penalty: 0.2,
+            seed: Some(13),
+            ..plain
+        },
+        SamplingParams {
+            logit_bias: vec![(220, 4.0), (198, -2.0)],
+            repetition_penalty: 1.1,
+            ..SamplingParams::greedy()
+        },
+    ];
+    let settings = ways.iter().cycle();
+    let requests = requests.iter().zip(settings);
+    requests
+        .map(|(request, way)| SequenceRequest {
+            max_tokens: 12,
+            sampling: way.clone(),
+            ..request.clone()
+        })
+        .collect()
+}

@@ -115,6 +115,7 @@ fn model(plan: &Plan, sink: &mut dyn FnMut(Outcome)) -> Result<(), SelftestError
             is_passed: num_different == 0 || !is_sure,
         });
     }
+    sampling(&mut runner, &requests, together, sink)?;
     let mut same = |against: &str, others: &[Vec<u32>]| {
         let answers = answers.iter().zip(others).zip(&cases).filter(|((answer, other), case)| {
             num_different(answer, other) > 0 && case.min_margin >= MARGIN
@@ -136,6 +137,30 @@ fn model(plan: &Plan, sink: &mut dyn FnMut(Outcome)) -> Result<(), SelftestError
     drop(runner);
     let mut eager = open(plan, GraphMode::Eager)?;
     same("eager launches", &decode(&mut eager, together, &requests)?);
+    Ok(())
+}
+
+/// Tokens chosen on the device, where it does that, against those of the host's sampler.
+fn sampling(
+    runner: &mut ModelRunner,
+    requests: &[SequenceRequest],
+    together: Way,
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), SelftestError> {
+    let sampled = golden::sampled(requests);
+    let on_device = decode(runner, together, &sampled)?;
+    // Who asks for log-probabilities is answered from the logits, by the host's sampler.
+    let asks = |request: &SequenceRequest| SequenceRequest { logprobs: Some(0), ..request.clone() };
+    let on_host = decode(runner, together, &sampled.iter().map(asks).collect::<Vec<_>>())?;
+    let num_different = on_device.iter().zip(&on_host).filter(|(a, b)| a != b).count();
+    sink(Outcome {
+        check: "sample".to_owned(),
+        case: format!("{} prompts, six ways", sampled.len()),
+        against: "the host's sampler".to_owned(),
+        error: Some(num_different as f64),
+        limit: 0.0,
+        is_passed: num_different == 0,
+    });
     Ok(())
 }
 

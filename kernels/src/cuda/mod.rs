@@ -15,6 +15,7 @@ mod products;
 #[cfg(feature = "cuda")]
 pub mod real;
 mod rows;
+mod sample;
 mod step;
 
 use std::fmt::Debug;
@@ -31,8 +32,9 @@ use crate::cuda::graphs::{Captured, Graphs};
 use crate::cuda::memory::Elements;
 use crate::cuda::products::{Linear, Then};
 use crate::cuda::rows::launch_rows;
+use crate::cuda::sample::SampleRoom;
 use crate::cuda::step::{Demand, StepArray};
-use crate::metadata::{AttentionShape, StepInput};
+use crate::metadata::{AttentionShape, SampleRow, StepInput};
 use crate::rope_table::RopeTable;
 
 /// Whether steps of decodes are captured and replayed.
@@ -52,6 +54,7 @@ pub struct CudaBackend<D: Device> {
     split_room: Option<SplitRoom<D::Memory>>,
     /// Results of the two products that are gated by many rows.
     gate_room: Option<[CudaBuffer<D::Memory>; 2]>,
+    sample_room: Option<SampleRoom<D::Memory>>,
     /// One counter.
     num_broken: D::Memory,
 }
@@ -64,7 +67,14 @@ impl<D: Device> CudaBackend<D> {
     pub fn new(device: D, mode: GraphMode) -> Result<Self, BackendError> {
         let num_broken = device.allocate(size_of::<u32>())?;
         let graphs = Graphs::new(mode == GraphMode::Captured);
-        Ok(Self { device, graphs, split_room: None, gate_room: None, num_broken })
+        Ok(Self {
+            device,
+            graphs,
+            split_room: None,
+            gate_room: None,
+            sample_room: None,
+            num_broken,
+        })
     }
 
     /// Returns the device.
@@ -360,6 +370,31 @@ impl<D: Device> Backend for CudaBackend<D> {
             Argument::U32(width as u32),
         ];
         launch_rows(&mut self.device, "gather_rows", (num_logit_rows, width), &arguments)
+    }
+
+    fn has_sampler() -> bool {
+        true
+    }
+
+    fn sample(
+        &mut self,
+        logits: &mut Self::Buffer,
+        vocab_size: usize,
+        num_ids: usize,
+        rows: &[SampleRow<'_>],
+    ) -> Result<Vec<u32>, BackendError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = self.sample_room.take().filter(|room| room.holds(rows.len(), num_ids));
+        let mut room = match held {
+            Some(room) => room,
+            // For as many rows as the logits have: a later step may have more.
+            None => SampleRoom::new(&self.device, logits.len() / vocab_size.max(1), num_ids)?,
+        };
+        let tokens = room.sample(&mut self.device, logits, (vocab_size, num_ids), rows);
+        self.sample_room = Some(room);
+        tokens
     }
 
     fn read(&mut self, x: &Self::Buffer, out: &mut [f32]) -> Result<(), BackendError> {

@@ -11,7 +11,7 @@ use std::slice::from_ref;
 use kernels::{
     allocate,
     backend::{Backend, BackendError},
-    metadata::{KvDType, StepInput},
+    metadata::{KvDType, SampleRow, StepInput},
 };
 
 use crate::{
@@ -115,6 +115,16 @@ impl<B: Backend> Decoder<B> {
         })
     }
 
+    /// Computes a step; its logits stay on the device.
+    fn compute(&mut self, input: &StepInput<'_>) -> Result<(), ModelError> {
+        let (rows, max) = (input.logit_rows.len(), self.limits.max_num_logit_rows);
+        if rows > max {
+            return Err(ModelError::LogitRows { rows, max });
+        }
+        self.backend.load_step(input, &mut self.step)?;
+        Ok(self.run()?)
+    }
+
     /// Asks for everything between a step's token ids and its logits, which stay on the device.
     fn run(&mut self) -> Result<(), BackendError> {
         let Self {
@@ -171,17 +181,28 @@ impl<B: Backend> LanguageModel for Decoder<B> {
     }
 
     fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError> {
-        let (rows, max) = (input.logit_rows.len(), self.limits.max_num_logit_rows);
-        if rows > max {
-            return Err(ModelError::LogitRows { rows, max });
-        }
-        self.backend.load_step(input, &mut self.step)?;
-        self.run()?;
+        self.compute(input)?;
+        let rows = input.logit_rows.len();
         let logits = &mut self.logits[..rows * self.spec.vocab_size];
         if rows > 0 {
             self.backend.read(&self.activations.logits, logits)?;
         }
         Ok(logits)
+    }
+
+    fn has_sampler(&self) -> bool {
+        B::has_sampler()
+    }
+
+    fn forward_sample(
+        &mut self,
+        input: &StepInput<'_>,
+        num_ids: usize,
+        rows: &[SampleRow<'_>],
+    ) -> Result<Vec<u32>, ModelError> {
+        self.compute(input)?;
+        let logits = &mut self.activations.logits;
+        Ok(self.backend.sample(logits, self.spec.vocab_size, num_ids, rows)?)
     }
 }
 
