@@ -10,8 +10,8 @@ check:
 # The quick half: format, lints, tests.
 quick:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo test
+    cargo clippy --workspace --all-targets --locked --features cuda-faults -- -D warnings
+    cargo test --features cuda-faults
 
 # Serve the demo model.
 serve *options:

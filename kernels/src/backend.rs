@@ -193,6 +193,15 @@ pub enum BackendError {
     },
 }
 
+/// The memory of a device that has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnMemory {
+    /// What could be allocated now, in bytes.
+    pub free_bytes: u64,
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+}
+
 /// How many rows the operators of a step compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepRows {
@@ -221,6 +230,17 @@ pub trait Backend: Send + 'static {
 
     /// Returns a name for messages, such as `cpu (avx2, 2 threads)`.
     fn name(&self) -> String;
+
+    /// Returns the device's own memory, free and in all; `None` where it computes in the host's.
+    ///
+    /// # Units
+    /// bytes
+    ///
+    /// # Errors
+    /// [`BackendError::Device`].
+    fn own_memory(&self) -> Result<Option<OwnMemory>, BackendError> {
+        Ok(None)
+    }
 
     /// Returns the memory that a block of one layer's cache takes, with the padding of the device's layout. No device
     /// is needed, so that a cache can be planned before anything is loaded.

@@ -31,15 +31,15 @@ mod shown;
 pub use config::DecoderSpec;
 pub use error::ModelError;
 pub use kernels::{
-    backend::{DType, WeightFormat},
+    backend::{DType, OwnMemory, WeightFormat},
     cpu::{SimdTier, bandwidth::ReadStream},
     cuda::GraphMode,
     metadata::{KvDType, SampleRow, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
-    Device, DeviceOptions, LoadOptions, WeightFootprint, activation_bytes, load, load_weights,
-    weight_footprint,
+    Device, DeviceOptions, LoadOptions, WeightFootprint, activation_bytes, gpu_room_bytes, load,
+    load_weights, own_memory, weight_footprint,
 };
 pub use shapes::{shape, shape_names};
 pub use source::{Source, open_weights, read_spec, tokenizer_json};

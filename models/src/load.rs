@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, slice::from_ref};
 #[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
 use kernels::cuda::CudaBackend;
 use kernels::{
-    backend::{Backend, DType, MatrixData, WeightFormat},
+    backend::{Backend, DType, MatrixData, OwnMemory, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
     cuda::GraphMode,
     metadata::KvDType,
@@ -113,6 +113,27 @@ impl LoadOptions {
     }
 }
 
+/// Returns the memory of a device that has its own; `None` where it computes in the host's.
+///
+/// # Errors
+/// [`ModelError`]: there is no such device, or it does not say.
+pub fn own_memory(
+    device: Device,
+    options: &DeviceOptions,
+) -> Result<Option<OwnMemory>, ModelError> {
+    with_device(device, options, Memory)
+}
+
+struct Memory;
+
+impl DeviceUser for Memory {
+    type Output = Option<OwnMemory>;
+
+    fn use_backend<B: Backend>(self, backend: B) -> Result<Self::Output, ModelError> {
+        Ok(backend.own_memory()?)
+    }
+}
+
 /// Something to do with a backend of any type.
 pub(crate) trait DeviceUser {
     type Output;
@@ -176,6 +197,27 @@ pub fn activation_bytes(
     let num_values =
         num_values.saturating_add((max_num_logit_rows as u64).saturating_mul(logit_values as u64));
     num_values.saturating_mul(size_of::<f32>() as u64)
+}
+
+/// Returns the memory that a GPU takes beside weights, cache and rows: results of gated products, parts of attention's
+/// results, and what libraries and graphs hold.
+///
+/// # Units
+/// bytes
+pub fn gpu_room_bytes(
+    spec: &DecoderSpec,
+    max_num_tokens: usize,
+    max_num_seqs: usize,
+    context_tokens: usize,
+) -> u64 {
+    // The library's workspace is 32 MiB, a graph about 1 MiB.
+    const LIBRARIES: u64 = 128 << 20;
+    // Positions of a split of attention, and what a split leaves of a row.
+    let num_splits = context_tokens.div_ceil(256) as u64;
+    let split_values = spec.num_heads as u64 * (spec.head_dim as u64 + 2);
+    let splits = (max_num_seqs as u64).saturating_mul(num_splits.saturating_mul(split_values));
+    let gates = 2 * (max_num_tokens as u64).saturating_mul(spec.ffn_size as u64);
+    splits.saturating_add(gates).saturating_mul(size_of::<f32>() as u64) + LIBRARIES
 }
 
 /// What the weights of a model are once they are loaded on the CPU.

@@ -54,10 +54,6 @@ fn refuses_options_that_cannot_work() {
     let cpu = options(Device::Cpu);
     let rows = [
         (
-            LoadOptions { device: Device::Cuda(1), ..cpu.clone() },
-            "cuda:1 was asked for, but this release computes on the CPU only: say `auto` or `cpu`",
-        ),
-        (
             LoadOptions { block_size: 0, ..cpu.clone() },
             "`block_size` must be from 1 to 4096, got 0",
         ),

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LoadOptions, Progress, SimdTier, Source,
-    WeightFormat, activation_bytes, load_weights, open_weights, read_spec, tokenizer_json,
-    weight_footprint, weights::Weights,
+    DecoderSpec, Device, DeviceOptions, GraphMode, KvCacheSize, KvDType, LoadOptions, Progress,
+    SimdTier, Source, WeightFormat, activation_bytes, gpu_room_bytes, load_weights, open_weights,
+    own_memory, read_spec, tokenizer_json, weight_footprint, weights::Weights,
 };
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ use crate::{
     },
     engine::{
         self, Engine, EngineHandle, EngineLimits, ModelRunner,
-        memory::{CacheDemand, free_bytes, plan_num_blocks},
+        memory::{CacheDemand, HOST_SHARE, free_bytes, plan_num_blocks},
     },
     hub,
     prompt::{FimTemplate, budget::Shares, family, family::Layout},
@@ -224,33 +224,67 @@ pub(super) fn load_options(
             "`model.quantize` changes nothing: the file's matrices are integers already"
         );
     }
+    let max_num_tokens = config.engine.num_batched_tokens_max;
+    let max_num_seqs = config.engine.num_seqs_max;
+    let context_tokens = context_tokens_max.unwrap_or(own).min(own);
+    let room = room(config, spec, context_tokens, free_bytes)?;
     let demand = CacheDemand {
         kv_cache_bytes: config.engine.kv_cache_bytes,
         block_size: config.engine.block_size,
         kv_dtype,
-        context_tokens: context_tokens_max.unwrap_or(own).min(own),
-        num_seqs_max: config.engine.num_seqs_max,
+        context_tokens,
+        num_seqs_max: max_num_seqs,
         weight_bytes: footprint.num_bytes,
-        activation_bytes: activation_bytes(
-            spec,
-            config.engine.num_batched_tokens_max,
-            config.engine.num_seqs_max,
-        ),
+        activation_bytes: room.step_bytes,
+        share: room.share,
     };
     Ok(LoadOptions {
         device: device(config),
         weight_format,
         block_size: config.engine.block_size,
         kv_dtype,
-        kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, free_bytes)?),
-        max_num_tokens: config.engine.num_batched_tokens_max,
-        max_num_seqs: config.engine.num_seqs_max,
-        max_num_logit_rows: config.engine.num_seqs_max,
+        kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, room.free_bytes)?),
+        max_num_tokens,
+        max_num_seqs,
+        max_num_logit_rows: max_num_seqs,
         context_tokens_max,
         num_threads: config.engine.num_threads,
         simd: Some(simd_tier(config)?),
         graphs: graphs(config),
     })
+}
+
+/// What the cache is cut from.
+struct Room {
+    free_bytes: u64,
+    /// What a step takes of it.
+    step_bytes: u64,
+    /// Of what is left, the cache's.
+    share: f64,
+}
+
+/// Returns the memory of the device, or of the host where it computes there.
+fn room(
+    config: &Config,
+    spec: &DecoderSpec,
+    context_tokens: usize,
+    host_free_bytes: u64,
+) -> anyhow::Result<Room> {
+    let (num_tokens, num_seqs) = (config.engine.num_batched_tokens_max, config.engine.num_seqs_max);
+    let step_bytes = activation_bytes(spec, num_tokens, num_seqs);
+    let memory = own_memory(device(config), &device_options(config)?);
+    let Some(memory) = memory.context("cannot use the device")? else {
+        return Ok(Room { free_bytes: host_free_bytes, step_bytes, share: HOST_SHARE });
+    };
+    let kept = memory.total_bytes as f64 * (1.0 - config.engine.gpu_memory_share);
+    let room = Room {
+        free_bytes: memory.free_bytes.saturating_sub(kept as u64),
+        step_bytes: step_bytes + gpu_room_bytes(spec, num_tokens, num_seqs, context_tokens),
+        share: 1.0,
+    };
+    let (total_bytes, usable_bytes) = (memory.total_bytes, room.free_bytes);
+    info!(total_bytes, usable_bytes, step_bytes = room.step_bytes, "device memory");
+    Ok(room)
 }
 
 /// Returns the device that was asked for.
@@ -261,6 +295,15 @@ pub(super) fn device(config: &Config) -> Device {
         DeviceChoice::Cuda(ordinal) => Device::Cuda(ordinal),
         DeviceChoice::Emulated => Device::Emulated,
     }
+}
+
+/// Returns what the device is opened with.
+pub(super) fn device_options(config: &Config) -> anyhow::Result<DeviceOptions> {
+    Ok(DeviceOptions {
+        num_threads: config.engine.num_threads,
+        simd: Some(simd_tier(config)?),
+        graphs: graphs(config),
+    })
 }
 
 /// Returns whether a GPU's decodes are captured.

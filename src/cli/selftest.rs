@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use models::{Device, DeviceOptions};
+use models::Device;
 use serde::Serialize;
 
 use crate::{
@@ -110,11 +110,7 @@ fn plan(
     let default_prompts = if is_emulated { NUM_PROMPTS_EMULATED } else { NUM_PROMPTS };
     Ok(Plan {
         device,
-        options: DeviceOptions {
-            num_threads: config.engine.num_threads,
-            simd: Some(compose::simd_tier(config).map_err(CliError::Usage)?),
-            graphs: compose::graphs(config),
-        },
+        options: compose::device_options(config).map_err(CliError::Usage)?,
         grid: match grid.unwrap_or(default_grid) {
             GridChoice::Quick => Grid::Quick,
             GridChoice::Full => Grid::Full,

@@ -8,7 +8,7 @@ pub use crate::engine::free_memory::free_bytes;
 
 /// Share of the memory that is free at start, less what the weights take once they are copied out of their files. The
 /// rest stays for activations, for the page cache through which the files are read, and for other programs.
-const FREE_MEMORY_SHARE: f64 = 0.5;
+pub const HOST_SHARE: f64 = 0.5;
 
 /// Why the cache cannot be sized.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum MemoryError {
     /// The model alone would not fit.
     #[error(
         "the weights and a step take {model_bytes} bytes once loaded, and {free_bytes} are free; free some, raise the limit of \
-         this process's container, or take a smaller model or format (`model.quantize`, a GGUF file)"
+         this process's container or `engine.gpu_memory_utilization`, or take a smaller model or format (`model.quantize`, a GGUF file)"
     )]
     ModelDoesNotFit {
         /// What they take.
@@ -71,6 +71,8 @@ pub struct CacheDemand {
     pub weight_bytes: u64,
     /// Memory of a step between the layers.
     pub activation_bytes: u64,
+    /// Share of what weights and steps leave that the cache may take: [`HOST_SHARE`], or all of a GPU's.
+    pub share: f64,
 }
 
 /// Returns the number of cache blocks. To be asked before anything is loaded: a process that takes more than there is
@@ -95,7 +97,7 @@ pub fn plan_num_blocks(
     let block_bytes = kv_bytes_per_block(spec, demand.block_size, demand.kv_dtype);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
-    let share = ((free_bytes - model_bytes) as f64 * FREE_MEMORY_SHARE) as u64;
+    let share = ((free_bytes - model_bytes) as f64 * demand.share) as u64;
     let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(share));
     let num_blocks = kv_cache_bytes / block_bytes;
     if num_blocks < blocks_per_seq {
@@ -127,6 +129,7 @@ mod tests {
             num_seqs_max: 4,
             weight_bytes: 900,
             activation_bytes: 100,
+            share: HOST_SHARE,
         };
         let asked = |kv_cache_bytes| CacheDemand { kv_cache_bytes, ..demand };
         assert_eq!(plan_num_blocks(&spec, &demand, 1 << 40), Ok(40));

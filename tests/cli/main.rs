@@ -6,6 +6,7 @@ mod bench;
 mod complete;
 mod config;
 mod help;
+mod selftest;
 mod serve;
 
 use std::process::{Command, Output};

@@ -24,7 +24,7 @@ pub use crate::cuda::matrix::CudaMatrix;
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
 pub use crate::cuda::step::CudaStep;
 
-use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
+use crate::backend::{Backend, BackendError, MatrixData, OwnMemory, StepRows, WeightFormat};
 use crate::checks::Check;
 use crate::cuda::attention::SplitRoom;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
@@ -92,7 +92,7 @@ impl<D: Device> CudaBackend<D> {
         self.device.zero(&mut self.num_broken)?;
         self.device.launch(&Launch {
             kernel,
-            grid: [len.div_ceil(256).clamp(1, 1024) as u32, 1, 1],
+            grid: [len.div_ceil(256).clamp(1, 1024), 1, 1],
             num_threads: 256,
             shared_bytes: 0,
             arguments: &[
@@ -135,6 +135,11 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn name(&self) -> String {
         self.device.facts().name.clone()
+    }
+
+    fn own_memory(&self) -> Result<Option<OwnMemory>, BackendError> {
+        let total_bytes = self.device.facts().total_bytes;
+        Ok(Some(OwnMemory { free_bytes: self.device.free_bytes()?, total_bytes }))
     }
 
     fn kv_bytes_per_block(shape: &AttentionShape) -> usize {
@@ -297,7 +302,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
         let linear = Linear { check: Check("linear"), num_rows, x, matrix };
-        linear.run(&mut self.device, out, Then::Bias(bias))
+        linear.run(&mut self.device, out, &Then::Bias(bias))
     }
 
     fn linear_add(
@@ -308,7 +313,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         residual: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
         let linear = Linear { check: Check("linear_add"), num_rows, x, matrix };
-        linear.run(&mut self.device, residual, Then::Add)
+        linear.run(&mut self.device, residual, &Then::Add)
     }
 
     fn linear_silu_mul(

@@ -17,7 +17,7 @@ const STREAM_THREADS: u32 = 256;
 pub(super) const STREAMED_ROWS_MAX: usize = 64;
 
 /// What a product does with its sums.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Then<'a, M> {
     /// `out = sum + bias`.
     Bias(Option<&'a CudaVector<M>>),
@@ -50,7 +50,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         &self,
         device: &mut D,
         out: &CudaBuffer<M>,
-        then: Then<'_, M>,
+        then: &Then<'_, M>,
     ) -> Result<(), BackendError> {
         self.check.holds("out", out.len(), self.num_rows, self.matrix.rows)?;
         if let Then::Bias(Some(bias)) = then {
@@ -91,7 +91,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         device: &mut D,
         x: Argument,
         out: Argument,
-        then: Then<'_, M>,
+        then: &Then<'_, M>,
     ) -> Result<(), BackendError> {
         let (bias, adds) = match then {
             Then::Bias(bias) => (bias.map_or(Argument::Pointer(0), CudaVector::address), 0),

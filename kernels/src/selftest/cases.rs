@@ -8,6 +8,7 @@ use crate::reference::ReferenceBackend;
 use crate::selftest::rig::{
     Random, Stored, Use, download, loaded_ids, poisoned, relative_error, upload,
 };
+use crate::selftest::sampling::sampling;
 use crate::selftest::world::{Outputs, World};
 use crate::selftest::{INT8_LIMIT, OPERAND_LIMIT, Outcome, SUM_LIMIT};
 
@@ -29,11 +30,13 @@ pub enum Group {
     Products,
     /// Rotation, cache and attention.
     Attention,
+    /// Choosing tokens, where the backend does.
+    Sampling,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 3] = [Self::Rows, Self::Products, Self::Attention];
+    pub const ALL: [Self; 4] = [Self::Rows, Self::Products, Self::Attention, Self::Sampling];
 }
 
 /// Runs every case of a group and hands each outcome to `sink`.
@@ -57,6 +60,7 @@ pub fn run<B: Backend>(
         }
         Group::Products => products(backend, grid, sink),
         Group::Attention => attentions(backend, grid, sink),
+        Group::Sampling => sampling(backend, sink),
     }
 }
 
@@ -308,9 +312,9 @@ fn products<B: Backend>(
 fn int8_exact(case: &Product) -> Stored {
     let mut random = Random(case.num_rows as u64);
     let values = (0..case.rows * case.cols).map(|index| {
-        let code = if index % 32 == 0 { 127 } else { random.below(255) as i32 - 127 };
-        let (row, block) = (index / case.cols, index / 32);
-        code as f32 / (1 << (6 + (row + block) % 3)) as f32
+        let code = if index % 32 == 0 { 127.0 } else { random.below(255) as f32 - 127.0 };
+        let (row, block) = (index / case.cols, index % case.cols / 32);
+        code / (1 << (6 + (row + block) % 3)) as f32
     });
     Stored::new(&values.collect::<Vec<_>>(), DType::F32)
 }

@@ -6,6 +6,7 @@
 
 mod cases;
 pub mod rig;
+mod sampling;
 pub mod world;
 
 pub use crate::selftest::cases::{Grid, Group, run};

@@ -47,6 +47,11 @@ fn attention_equals_the_reference() {
     check(Group::Attention, Grid::Full, &[9]);
 }
 
+#[test]
+fn sampling_equals_a_sampler_that_sorts() {
+    check(Group::Sampling, Grid::Full, &[10, 11]);
+}
+
 /// A fault in each way that a kernel can be wrong: a barrier or a wait dropped, an index off by one, an access behind the
 /// end, a term or a mask forgotten. The grid of the selftest must see every one.
 #[cfg(feature = "cuda-faults")]
@@ -58,6 +63,7 @@ fn every_planted_fault_is_noticed() {
     let is_noticed = |id: &str| {
         let group = match id.split('-').next().unwrap_or_default() {
             "embed" | "norm" | "gather" | "broken" => Group::Rows,
+            "sample" => Group::Sampling,
             "fill" | "silu" | "stream" | "gate" => Group::Products,
             _ => Group::Attention,
         };
