@@ -100,3 +100,21 @@ fn the_answer_of_a_server_is_printed_to_the_byte() {
     });
     assert_eq!(body, expected);
 }
+
+/// The whole way, from a file to tokens and back, on the kernels of a GPU.
+#[cfg(feature = "cuda-emulator")]
+#[test]
+fn the_emulated_gpu_completes_as_the_cpu_does() {
+    let file = TempFile::new(
+        "point.py",
+        b"class Point:\n    def __init__(self, x, y):\n        self.x = x\n        self.\n",
+    );
+    let on = |device: &str| {
+        let arguments = ["complete", file.path(), "--line", "4", "--column", "14"];
+        lacuna(&arguments, &[("LACUNA_DEVICE", device)])
+    };
+    let (emulated, cpu) = (on("emulated"), on("cpu"));
+    assert_eq!((emulated.code, cpu.code), (Some(0), Some(0)), "{emulated:?} {cpu:?}");
+    assert!(!cpu.stdout.trim().is_empty());
+    assert_eq!(emulated.stdout, cpu.stdout);
+}

@@ -35,21 +35,6 @@ fn the_emulated_gpu_computes_what_it_must() {
     assert!(run.stdout.contains("checks passed on emulated"), "{run:?}");
 }
 
-#[cfg(feature = "cuda-emulator")]
-#[test]
-fn a_gpu_refuses_what_it_cannot_compute_before_it_loads() {
-    for (option, value, rule) in [
-        ("--kv-cache-dtype", "f32", "elements of the cache must be f16 on a GPU, got f32"),
-        ("--block-size", "12", "`block_size` must be a multiple of 8 on a GPU, got 12"),
-        ("--kv-cache-memory", "9GiB", "and `engine.kv_cache_memory` asks for 9663676416"),
-    ] {
-        let arguments = ["bench", "engine", "--device", "emulated", option, value];
-        let run = lacuna(&arguments, &[]);
-        assert_eq!(run.code, Some(1), "{run:?}");
-        assert!(run.stderr.contains(rule), "{run:?}");
-    }
-}
-
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_gpu_is_refused_by_a_build_without_cuda() {

@@ -210,6 +210,22 @@ fn settings_under_which_nothing_could_be_served_are_refused() {
     }
 }
 
+#[cfg(feature = "cuda-emulator")]
+#[test]
+fn a_gpu_refuses_what_it_cannot_compute_before_it_serves() {
+    for (option, value, message) in [
+        ("--kv-cache-dtype", "f32", "elements of the cache must be f16 on a GPU, got f32"),
+        ("--block-size", "12", "`block_size` must be a multiple of 8 on a GPU, got 12"),
+        ("--kv-cache-memory", "9GiB", "`engine.kv_cache_memory` asks for 9663676416"),
+    ] {
+        let mut server = Server::start(&["--device", "emulated", option, value]);
+        let mut rest = String::new();
+        server.log.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains(message), "{rest}");
+        assert_eq!(server.ended().code(), Some(1));
+    }
+}
+
 #[test]
 fn no_log_line_holds_source_text() {
     let mut server = Server::start(&["--log", "trace"]);
