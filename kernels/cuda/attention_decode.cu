@@ -1,4 +1,4 @@
-// Paged attention for a few new tokens of a sequence: its keys and values are split over blocks, and within a block over warps.
+// Paged attention for the one new token of a sequence: its keys and values are split over blocks, and within a block over warps.
 //
 // qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences, an item for
 // each 16 rows of a group;

@@ -3,7 +3,8 @@
 // qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences; out [num_tokens, num_heads * head_dim] bf16, for a product to read. grid (num_seqs, num_kv_heads, ceil(most rows of any / 64)), 128 threads.
 // Flops: 4 * head_dim * num_heads a pair of a token and one that it sees. Bytes: keys and values once a block, from L2 after the first.
 // Floor, 2048 tokens of 7B (28 heads of 128): 30 GFLOP a layer, 38 us at 790 TFLOP/s; FlashAttention-2 reaches about a third of that.
-// A row's sums run over steps of 32 tokens from a multiple of 32 on: they do not depend on the chunk that the row came in.
+// A row's sums run over steps of 32 tokens from a multiple of 32 on: they do not depend on the chunk that the row came in, if it has more
+// than one token (attention_decode.cu).
 // Versions: 1 (this), keys and values straight from the cache to registers; never ran on a GPU.
 #include "attention.cuh"
 

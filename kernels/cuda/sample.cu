@@ -148,8 +148,9 @@ KERNEL adjust_logits(float* logits, const uint32_t* words, const uint32_t* pairs
         const uint32_t* pair = pairs + (row.first_seen + i) * 2;
         if (pair[0] >= uint32_t(num_ids)) continue;
         float logit = own[pair[0]];
-        logit = logit > 0.0f ? logit / row.repetition : logit * row.repetition;
-        if (pair[1] > 0) logit -= row.presence + row.frequency * float(pair[1]);
+        // Each rounded by itself, as on the host: no fused products.
+        logit = logit > 0.0f ? logit / row.repetition : __fmul_rn(logit, row.repetition);
+        if (pair[1] > 0) logit -= __fadd_rn(row.presence, __fmul_rn(row.frequency, float(pair[1])));
         own[pair[0]] = logit;
     }
 }

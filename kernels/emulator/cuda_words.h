@@ -117,6 +117,8 @@ EMU_WORD float max(float a, float b) { return fmaxf(a, b); }
 EMU_WORD float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 EMU_WORD float __fdividef(float a, float b) { return a / b; }
 EMU_WORD float __frcp_rn(float x) { return 1.0f / x; }
+EMU_WORD float __fmul_rn(float a, float b) { return a * b; }
+EMU_WORD float __fadd_rn(float a, float b) { return a + b; }
 EMU_WORD float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 EMU_WORD float __saturatef(float x) { return x > 0.0f ? fminf(x, 1.0f) : 0.0f; }
 // Macros, because the C library declares functions of these names.

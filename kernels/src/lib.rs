@@ -24,6 +24,7 @@ pub mod selftest;
 pub mod widen;
 
 mod checks;
+mod dtype;
 mod host_step;
 mod narrow;
 mod rope_table;

@@ -104,7 +104,7 @@ impl AttentionShape {
 }
 
 /// How a token is chosen from a row of logits, on a device that chooses.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SampleRow<'a> {
     /// 0 takes the likeliest token.
     pub temperature: f32,

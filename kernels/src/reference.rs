@@ -89,8 +89,8 @@ impl Backend for ReferenceBackend {
         Ok(ReferenceMatrix { rows, cols, values })
     }
 
-    fn is_finite(&mut self, matrix: &ReferenceMatrix) -> bool {
-        matrix.values.iter().all(|value| value.is_finite())
+    fn is_finite(&mut self, matrix: &ReferenceMatrix) -> Result<bool, BackendError> {
+        Ok(matrix.values.iter().all(|value| value.is_finite()))
     }
 
     fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {

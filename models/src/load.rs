@@ -41,6 +41,17 @@ pub enum Device {
     Emulated,
 }
 
+impl Device {
+    /// Returns whether it is a GPU, or one that is emulated.
+    pub fn is_gpu(self) -> bool {
+        match self {
+            Self::Auto => cfg!(feature = "cuda"),
+            Self::Cpu | Self::Reference => false,
+            Self::Cuda(_) | Self::Emulated => true,
+        }
+    }
+}
+
 /// How a model is loaded; every buffer is allocated for these limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -213,14 +224,17 @@ pub fn gpu_room_bytes(
     // The library's workspace is 32 MiB, a graph about 1 MiB.
     const LIBRARIES: u64 = 128 << 20;
     // Positions of a split of attention, and what a split leaves of a row.
-    let num_splits = context_tokens.div_ceil(256) as u64;
+    // Block tables are as wide as a power of two.
+    let num_splits = 2 * context_tokens.div_ceil(256) as u64;
     let split_values = spec.num_heads as u64 * (spec.head_dim as u64 + 2);
     let splits = (max_num_seqs as u64).saturating_mul(num_splits.saturating_mul(split_values));
     let gates = 2 * (max_num_tokens as u64).saturating_mul(spec.ffn_size as u64);
-    splits.saturating_add(gates).saturating_mul(size_of::<f32>() as u64) + LIBRARIES
+    let rotations = context_tokens as u64 * spec.head_dim as u64;
+    let num_values = splits.saturating_add(gates).saturating_add(rotations);
+    num_values.saturating_mul(size_of::<f32>() as u64) + LIBRARIES
 }
 
-/// What the weights of a model are once they are loaded on the CPU.
+/// What the weights of a model are once they are loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightFootprint {
     /// Memory that they take, in bytes.
@@ -246,6 +260,7 @@ pub fn weight_footprint(
     spec: &DecoderSpec,
     weights: &Weights,
     format: WeightFormat,
+    device: Device,
 ) -> Result<WeightFootprint, ModelError> {
     let plan = weights.plan(spec)?;
     weights.check(&plan)?;
@@ -258,7 +273,11 @@ pub fn weight_footprint(
             types.insert(type_name(dtype, format));
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
-        let matrix_bytes = CpuBackend::matrix_bytes(&parts, format);
+        let matrix_bytes = if device.is_gpu() {
+            kernels::cuda::matrix_bytes(&parts, format)
+        } else {
+            CpuBackend::matrix_bytes(&parts, format)
+        };
         num_bytes += matrix_bytes;
         if plan.head.is_some() && matrix == from_ref(&plan.embedding) {
             unread_bytes = matrix_bytes;

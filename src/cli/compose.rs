@@ -198,6 +198,10 @@ fn start_engine(
     );
     let mut runner = ModelRunner::new(model, tokenizer.num_ids() as usize);
     runner.probe().context("the model does not compute")?;
+    // On the emulated device it would take a minute, and warms nothing.
+    if options.device.is_gpu() && options.device != Device::Emulated {
+        runner.warm_up(&limits).context("the device cannot run the largest steps")?;
+    }
     engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
 }
 
@@ -216,8 +220,8 @@ pub(super) fn load_options(
     let kv_dtype = kv_dtype(config);
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
-    let footprint =
-        weight_footprint(spec, weights, weight_format).context("cannot load the model")?;
+    let footprint = weight_footprint(spec, weights, weight_format, device(config))
+        .context("cannot load the model")?;
     if weight_format == WeightFormat::Int8 && !footprint.types.contains("int8") {
         warn!(
             weights = footprint.type_names(),

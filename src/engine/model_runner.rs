@@ -1,9 +1,9 @@
 //! The executor over a loaded model: a batch to logits, logits to tokens.
 
-use models::{LanguageModel, StepInput};
+use models::{LanguageModel, SampleRow, StepInput};
 
 use crate::engine::sample_rows::SampleRows;
-use crate::engine::{Batch, Executor, ExecutorError, SampledToken, Sampler};
+use crate::engine::{Batch, EngineLimits, Executor, ExecutorError, SampledToken, Sampler};
 
 /// Runs a model and chooses tokens.
 pub struct ModelRunner {
@@ -52,6 +52,58 @@ impl ModelRunner {
             return Ok(());
         }
         Err(ExecutorError::device("the model's logits are no numbers: its weights are broken"))
+    }
+}
+
+impl ModelRunner {
+    /// Runs steps of the sizes that will come: long prompts in powers of two, then decodes of few and of many sequences. A
+    /// GPU takes its memory, chooses its products and captures its graphs in them, and not in somebody's request.
+    ///
+    /// # Errors
+    /// The device failed, or its memory is too small.
+    pub fn warm_up(&mut self, limits: &EngineLimits) -> Result<(), ExecutorError> {
+        let num_slots = limits.num_blocks * limits.block_size;
+        let longest = limits.num_batched_tokens_max.min(limits.context_tokens_max).min(num_slots);
+        let sizes = (7..usize::BITS).map(|power| 1 << power).take_while(|&len| len < longest);
+        for len in sizes.chain([longest]) {
+            self.warm_up_step(1, len, limits.block_size)?;
+        }
+        let sizes = [1, 2, 3, 4, 8, 16, 24, 32, 48, 64, limits.num_seqs_max];
+        for num_seqs in sizes.into_iter().filter(|&num_seqs| num_seqs <= limits.num_seqs_max) {
+            self.warm_up_step(num_seqs, 1, limits.block_size)?;
+        }
+        Ok(())
+    }
+
+    /// Runs sequences of `len` tokens each, all of them over the first blocks: what they leave there is overwritten.
+    fn warm_up_step(
+        &mut self,
+        num_seqs: usize,
+        len: usize,
+        block_size: usize,
+    ) -> Result<(), ExecutorError> {
+        let counted: Vec<u32> = (0..(num_seqs * len) as u32).collect();
+        let places: Vec<u32> = counted.iter().map(|token| token % len as u32).collect();
+        let ends: Vec<u32> = (0..=num_seqs).map(|seq| (seq * len) as u32).collect();
+        let table_width = len.div_ceil(block_size);
+        let blocks: Vec<u32> = (0..num_seqs).flat_map(|_| 0..table_width as u32).collect();
+        let input = StepInput {
+            token_ids: &vec![0; counted.len()],
+            positions: &places,
+            slot_mapping: &places,
+            cu_seqlens_q: &ends,
+            context_lens: &vec![len as u32; num_seqs],
+            block_tables: &blocks,
+            max_blocks_per_seq: table_width,
+            logit_rows: &ends[1..].iter().map(|end| end - 1).collect::<Vec<u32>>(),
+        };
+        if self.model.has_sampler() {
+            let greedy = SampleRow { repetition_penalty: 1.0, top_p: 1.0, ..SampleRow::default() };
+            let rows = vec![greedy; num_seqs];
+            let tokens = self.model.forward_sample(&input, self.num_token_ids, &rows);
+            return tokens.map(drop).map_err(ExecutorError::device);
+        }
+        self.model.forward(&input).map(drop).map_err(ExecutorError::device)
     }
 }
 

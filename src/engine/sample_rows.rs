@@ -11,6 +11,8 @@ use crate::engine::sampler::{log_share, random_bits};
 #[derive(Debug)]
 pub(super) struct SampleRows<'a> {
     rows: &'a [SamplingRow],
+    /// Of each row: what is added to which logits, each once.
+    bias: Vec<Vec<(u32, f32)>>,
     /// Of each row: tokens of prompt and output, once, and how often they stand in the output.
     seen: Vec<Vec<(u32, u32)>>,
     num_ids: usize,
@@ -18,13 +20,14 @@ pub(super) struct SampleRows<'a> {
 
 impl<'a> SampleRows<'a> {
     pub(super) fn new(rows: &'a [SamplingRow], num_ids: usize) -> Self {
-        Self { rows, seen: rows.iter().map(seen).collect(), num_ids }
+        let bias = rows.iter().map(|row| merged(&row.params.logit_bias)).collect();
+        Self { rows, bias, seen: rows.iter().map(seen).collect(), num_ids }
     }
 
     /// Returns the rows as a device takes them.
     pub(super) fn as_rows(&self) -> Vec<SampleRow<'_>> {
-        let rows = self.rows.iter().zip(&self.seen);
-        rows.map(|(row, seen)| {
+        let rows = self.rows.iter().zip(&self.bias).zip(&self.seen);
+        rows.map(|((row, bias), seen)| {
             let params = &row.params;
             SampleRow {
                 temperature: params.temperature,
@@ -34,7 +37,7 @@ impl<'a> SampleRows<'a> {
                 repetition_penalty: params.repetition_penalty,
                 presence_penalty: params.presence_penalty,
                 frequency_penalty: params.frequency_penalty,
-                bias: &params.logit_bias,
+                bias,
                 seen,
                 // Without a seed, any is as good; a fixed one keeps this a function of its arguments.
                 point: random_bits(params.seed.unwrap_or(0), row.num_generated),
@@ -42,6 +45,15 @@ impl<'a> SampleRows<'a> {
         })
         .collect()
     }
+}
+
+/// Adds up what is said of a token more than once.
+fn merged(bias: &[(u32, f32)]) -> Vec<(u32, f32)> {
+    let mut sums = BTreeMap::new();
+    for &(id, bias) in bias {
+        *sums.entry(id).or_insert(0.0) += bias;
+    }
+    sums.into_iter().collect()
 }
 
 /// Counts a row's tokens; its history is empty where no penalty asks for it.
@@ -71,5 +83,10 @@ mod tests {
             logprobs: None,
         };
         assert_eq!(seen(&row), [(2, 1), (5, 0), (9, 2)]);
+    }
+
+    #[test]
+    fn a_token_that_is_named_twice_gets_both() {
+        assert_eq!(merged(&[(7, 1.0), (3, 2.0), (7, 0.5)]), [(3, 2.0), (7, 1.5)]);
     }
 }

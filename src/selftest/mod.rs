@@ -102,6 +102,7 @@ fn model(plan: &Plan, sink: &mut dyn FnMut(Outcome)) -> Result<(), SelftestError
     let requests: Vec<SequenceRequest> = cases.iter().map(|case| case.request(&eos)).collect();
     let together = Way { num_seqs_max: NUM_SEQS_MAX, num_batched_tokens_max: 256 };
     let mut runner = open(plan, plan.options.graphs)?;
+    runner.warm_up(&limits(together, 1))?;
     let answers = decode(&mut runner, together, &requests)?;
     for (case, answer) in cases.iter().zip(&answers) {
         let is_sure = case.min_margin >= MARGIN;
@@ -197,16 +198,7 @@ fn decode(
     way: Way,
     requests: &[SequenceRequest],
 ) -> Result<Vec<Vec<u32>>, ExecutorError> {
-    let mut scheduler = Scheduler::new(&EngineLimits {
-        num_seqs_max: way.num_seqs_max,
-        num_batched_tokens_max: way.num_batched_tokens_max,
-        block_size: BLOCK_SIZE,
-        num_blocks: NUM_BLOCKS,
-        context_tokens_max: NUM_BLOCKS * BLOCK_SIZE,
-        num_queued_max: requests.len().max(1),
-        has_prefix_cache: false,
-        vocab_size: u32::MAX,
-    });
+    let mut scheduler = Scheduler::new(&limits(way, requests.len()));
     for (id, request) in (0..).zip(requests) {
         scheduler.add(Sequence::new(SequenceId(id), request.clone()));
     }
@@ -221,6 +213,19 @@ fn decode(
         }
     }
     Ok(outputs)
+}
+
+fn limits(way: Way, num_queued_max: usize) -> EngineLimits {
+    EngineLimits {
+        num_seqs_max: way.num_seqs_max,
+        num_batched_tokens_max: way.num_batched_tokens_max,
+        block_size: BLOCK_SIZE,
+        num_blocks: NUM_BLOCKS,
+        context_tokens_max: NUM_BLOCKS * BLOCK_SIZE,
+        num_queued_max: num_queued_max.max(1),
+        has_prefix_cache: false,
+        vocab_size: u32::MAX,
+    }
 }
 
 /// Returns the tokens that differ, those that one has more among them.

@@ -232,8 +232,8 @@ impl Backend for CpuBackend {
         Ok(matrix)
     }
 
-    fn is_finite(&mut self, matrix: &CpuMatrix) -> bool {
-        matrix.is_finite(&mut self.pool)
+    fn is_finite(&mut self, matrix: &CpuMatrix) -> Result<bool, BackendError> {
+        Ok(matrix.is_finite(&mut self.pool))
     }
 
     fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {

@@ -123,9 +123,19 @@ impl SplitPlan {
 }
 
 impl<M: DeviceMemory> SplitRoom<M> {
-    /// Returns where the room is; another one lies elsewhere.
-    pub(super) fn address(&self) -> u64 {
-        self.partials.address()
+    /// Returns where the room is, which graphs name: freed memory may come back at one of the addresses.
+    pub(super) fn addresses(&self) -> [u64; 2] {
+        [self.partials.address(), self.tickets.address()]
+    }
+
+    /// Returns room for every step of at most `num_seqs` sequences and `num_positions` positions.
+    pub(super) fn of_largest<D: Device<Memory = M>>(
+        device: &D,
+        shape: &AttentionShape,
+        num_seqs: usize,
+        num_positions: usize,
+    ) -> Result<Self, BackendError> {
+        Self::new(device, SplitPlan::new(shape, num_seqs, num_positions).num_bytes())
     }
 
     fn new<D: Device<Memory = M>>(

@@ -27,6 +27,12 @@ impl<G> Graphs<G> {
         Self { is_enabled, captured: HashMap::new() }
     }
 
+    /// Forgets all graphs and captures no more.
+    pub(super) fn disable(&mut self) {
+        self.is_enabled = false;
+        self.captured.clear();
+    }
+
     pub(super) fn is_enabled(&self) -> bool {
         self.is_enabled
     }

@@ -100,15 +100,6 @@ impl<M: DeviceMemory> CudaMatrix<M> {
         Ok(matrix)
     }
 
-    /// Returns the memory that a matrix of these parts takes, whatever their bytes.
-    pub(super) fn num_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
-        let num_elements: usize = parts.iter().map(|part| part.rows * part.cols).sum();
-        let weights = Weights::of(parts, format);
-        let num_bytes = num_elements * weights.element_bytes();
-        let scale_bytes = num_elements / RUN_LEN * size_of::<f16>();
-        (if weights == Weights::Int8 { num_bytes + scale_bytes } else { num_bytes }) as u64
-    }
-
     /// Returns the address of the elements.
     pub(super) fn data(&self) -> Argument {
         Argument::Pointer(self.data.address())
@@ -183,6 +174,18 @@ impl<M: DeviceMemory> CudaMatrix<M> {
             Weights::Int8 => ("find_broken_16", self.scales(), 0x7c00, len / RUN_LEN as u32),
         }
     }
+}
+
+/// Returns the memory that a matrix of these parts takes on a GPU, whatever their bytes.
+///
+/// # Units
+/// bytes
+pub fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
+    let num_elements: usize = parts.iter().map(|part| part.rows * part.cols).sum();
+    let weights = Weights::of(parts, format);
+    let num_bytes = num_elements * weights.element_bytes();
+    let scale_bytes = num_elements / RUN_LEN * size_of::<f16>();
+    (if weights == Weights::Int8 { num_bytes + scale_bytes } else { num_bytes }) as u64
 }
 
 /// Returns whether blocks of the type have more than codes with one scale for 32.

@@ -18,9 +18,10 @@ mod rows;
 mod sample;
 mod step;
 
+use std::cell::Cell;
 use std::fmt::Debug;
 
-pub use crate::cuda::matrix::CudaMatrix;
+pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes};
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
 pub use crate::cuda::step::CudaStep;
 
@@ -55,6 +56,10 @@ pub struct CudaBackend<D: Device> {
     /// Results of the two products that are gated by many rows.
     gate_room: Option<[CudaBuffer<D::Memory>; 2]>,
     sample_room: Option<SampleRoom<D::Memory>>,
+    /// The layers' attention.
+    shape: Cell<Option<AttentionShape>>,
+    /// Sequences, and blocks of a sequence, of the largest step.
+    step_room: Cell<(usize, usize)>,
     /// One counter.
     num_broken: D::Memory,
 }
@@ -73,6 +78,8 @@ impl<D: Device> CudaBackend<D> {
             split_room: None,
             gate_room: None,
             sample_room: None,
+            shape: Cell::new(None),
+            step_room: Cell::new((0, 0)),
             num_broken,
         })
     }
@@ -147,7 +154,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
-        CudaMatrix::<D::Memory>::num_bytes(parts, format)
+        matrix_bytes(parts, format)
     }
 
     fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError> {
@@ -166,13 +173,18 @@ impl<D: Device> Backend for CudaBackend<D> {
         CudaMatrix::new(&self.device, parts, format)
     }
 
-    fn is_finite(&mut self, matrix: &Self::Matrix) -> bool {
-        // A device that fails here fails again in the first step, and says so there.
-        self.count_broken(matrix).is_ok_and(|count| count == 0)
+    fn is_finite(&mut self, matrix: &Self::Matrix) -> Result<bool, BackendError> {
+        Ok(self.count_broken(matrix)? == 0)
     }
 
     fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
-        // Room is taken by the first step that needs it, of which the largest is run before any is served.
+        // Room for gated products is taken by the first step that needs it: the largest is run before any is served.
+        if let (Some(shape), (num_seqs, table_width)) = (self.shape.get(), self.step_room.get()) {
+            let num_positions = table_width * shape.block_size;
+            let room = SplitRoom::of_largest(&self.device, &shape, num_seqs, num_positions)?;
+            self.split_room = Some(room);
+            self.graphs.clear();
+        }
         Ok(())
     }
 
@@ -188,6 +200,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         attention::check_shape(Check("layer_cache"), shape)?;
         let num_bytes = num_blocks.saturating_mul(Self::kv_bytes_per_block(shape));
         let memory = self.device.allocate(num_bytes)?;
+        self.shape.set(Some(*shape));
         Ok(CudaLayerCache { memory, shape: *shape, num_blocks })
     }
 
@@ -207,7 +220,9 @@ impl<D: Device> Backend for CudaBackend<D> {
         max_num_seqs: usize,
         max_blocks_per_seq: usize,
     ) -> Result<Self::Step, BackendError> {
-        CudaStep::new(&self.device, max_num_tokens, max_num_seqs, max_blocks_per_seq)
+        let step = CudaStep::new(&self.device, max_num_tokens, max_num_seqs, max_blocks_per_seq)?;
+        self.step_room.set((max_num_seqs, step.max_table_width()));
+        Ok(step)
     }
 
     fn load_step(
@@ -238,12 +253,18 @@ impl<D: Device> Backend for CudaBackend<D> {
         }
         // Computed once as it is, which takes what memory it needs; then once more without computing, to be kept.
         body(self)?;
-        self.device.begin_capture()?;
+        if self.device.begin_capture().is_err() {
+            self.graphs.disable();
+            return Ok(());
+        }
         let recorded = body(self);
         // Ended in any case: a device that goes on recording would run nothing.
         let graph = self.device.end_capture();
-        recorded?;
-        self.graphs.put(layout, Captured { graph: graph?, demands: step.satisfied() });
+        match recorded.and(graph) {
+            Ok(graph) => self.graphs.put(layout, Captured { graph, demands: step.satisfied() }),
+            // The step is computed. A device that cannot keep it goes on without graphs; one that failed says so next.
+            Err(_) => self.graphs.disable(),
+        }
         Ok(())
     }
 
@@ -347,14 +368,14 @@ impl<D: Device> Backend for CudaBackend<D> {
         cache: &Self::LayerCache,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
-        let before = self.split_room.as_ref().map(SplitRoom::address);
+        let before = self.split_room.as_ref().map(SplitRoom::addresses);
         let room = &mut self.split_room;
-        attention::attention(&mut self.device, step, shape, (qkv, out), cache, room)?;
-        if before != self.split_room.as_ref().map(SplitRoom::address) {
-            // The room grew, and graphs name the old one.
+        let done = attention::attention(&mut self.device, step, shape, (qkv, out), cache, room);
+        if before != self.split_room.as_ref().map(SplitRoom::addresses) {
+            // The room grew, or could not: graphs name the old one.
             self.graphs.clear();
         }
-        Ok(())
+        done
     }
 
     fn gather_logit_rows(

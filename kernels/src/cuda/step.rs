@@ -96,6 +96,7 @@ pub struct CudaStep<M> {
     memory: M,
     max_num_seqs: usize,
     max_num_tokens: usize,
+    max_table_width: usize,
     /// Demands that it was found to satisfy.
     satisfied: RefCell<Vec<Demand>>,
 }
@@ -125,6 +126,7 @@ impl<M: DeviceMemory> CudaStep<M> {
             memory: device.allocate(layout.len() * size_of::<u32>())?,
             max_num_seqs,
             max_num_tokens,
+            max_table_width: layout.table_width,
             satisfied: RefCell::default(),
         })
     }
@@ -143,6 +145,11 @@ impl<M: DeviceMemory> CudaStep<M> {
         self.is_bucket = is_bucket;
         self.pack();
         device.upload(&mut self.memory, 0, bytemuck::cast_slice(&self.words))
+    }
+
+    /// Returns the widest row of block tables that a step can have.
+    pub(super) fn max_table_width(&self) -> usize {
+        self.max_table_width
     }
 
     pub(super) fn layout(&self) -> &StepLayout {
@@ -200,7 +207,9 @@ impl<M: DeviceMemory> CudaStep<M> {
         let num_seqs = exact.num_seqs;
         let is_decode = num_seqs > 0 && exact.num_decodes == num_seqs;
         let room = self.max_num_seqs.min(self.max_num_tokens);
-        let bucket = BUCKETS.into_iter().find(|&bucket| bucket >= num_seqs && bucket <= room);
+        // The largest batch is a bucket too, whatever its size.
+        let sizes = BUCKETS.into_iter().chain((room <= BUCKETS[9]).then_some(room));
+        let bucket = sizes.filter(|&bucket| bucket >= num_seqs && bucket <= room).min();
         match bucket {
             Some(bucket) if has_graphs && is_decode && exact.num_logit_rows == num_seqs => {
                 let padded = StepLayout {

@@ -185,7 +185,7 @@ fn broken_weights<B: Backend>(
         }
         let stored = Stored::new(&values, dtype);
         let matrix = backend.matrix(&[stored.data(rows, cols)], WeightFormat::Stored)?;
-        let is_right = backend.is_finite(&matrix) == broken.is_none();
+        let is_right = backend.is_finite(&matrix)? == broken.is_none();
         sink(Outcome {
             operator: "is_finite",
             case: format!("[{rows}, {cols}] {} {broken:?}", dtype.name()),

@@ -11,8 +11,9 @@ pub mod world;
 
 pub use crate::selftest::cases::{Grid, Group, run};
 
-/// Largest relative error of sums of a few thousand products in f32 against sums in f64.
-pub const SUM_LIMIT: f64 = 4e-6;
+/// Largest relative error of sums of a few thousand products in f32 against sums in f64. Rounded to nearest they stay below
+/// 1e-6; tensor cores cut instead, which adds up to 7e-6 by an estimate, to be measured on a GPU.
+pub const SUM_LIMIT: f64 = 2e-5;
 
 /// Largest relative error of what was rounded to bf16 once: half a unit of 8 bits, spread evenly, and what went before.
 pub const OPERAND_LIMIT: f64 = 3e-3;

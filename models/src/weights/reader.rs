@@ -56,7 +56,7 @@ impl<'a> WeightReader<'a> {
         }
         let data: Vec<MatrixData<'_>> = views.iter().map(TensorView::as_matrix).collect();
         let matrix = backend.matrix(&data, self.format)?;
-        if !backend.is_finite(&matrix) {
+        if !backend.is_finite(&matrix)? {
             return Err(not_finite(parts));
         }
         self.advance(data.iter().map(|part| part.bytes.len()).sum());

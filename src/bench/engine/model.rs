@@ -57,7 +57,7 @@ pub fn facts(
     (spec, weights): (&DecoderSpec, &Weights),
     options: &LoadOptions,
 ) -> Result<(ModelFacts, Traffic), ModelError> {
-    let footprint = weight_footprint(spec, weights, options.weight_format)?;
+    let footprint = weight_footprint(spec, weights, options.weight_format, options.device)?;
     let block = kv_bytes_per_block(spec, options.block_size, options.kv_dtype);
     let kv_bytes_per_token = block / options.block_size as u64;
     let facts = ModelFacts {

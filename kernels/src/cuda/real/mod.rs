@@ -172,6 +172,7 @@ impl Device for CudaDevice {
     }
 
     fn zero(&self, memory: &mut CudaMemory) -> Result<(), BackendError> {
+        self.check_no_capture("a clearing")?;
         self.stream
             .memset_zeros(&mut memory.slice)
             .map_err(|error| self.failed(format!("clearing of {} bytes", memory.num_bytes), error))
