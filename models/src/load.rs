@@ -132,6 +132,10 @@ pub fn own_memory(
     device: Device,
     options: &DeviceOptions,
 ) -> Result<Option<OwnMemory>, ModelError> {
+    if !device.is_gpu() {
+        // A CPU's threads would be started for the answer.
+        return Ok(None);
+    }
     with_device(device, options, Memory)
 }
 

@@ -29,9 +29,7 @@ impl ModelRunner {
         let num_token_ids = num_token_ids.clamp(1, vocab_size);
         Self { model, sampler: Sampler::new(num_token_ids), vocab_size, num_token_ids }
     }
-}
 
-impl ModelRunner {
     /// Runs one token and looks at its logits, so that broken weights are refused before anybody is answered.
     ///
     /// # Errors
@@ -53,9 +51,7 @@ impl ModelRunner {
         }
         Err(ExecutorError::device("the model's logits are no numbers: its weights are broken"))
     }
-}
 
-impl ModelRunner {
     /// Runs steps of the sizes that will come: long prompts in powers of two, then decodes of few and of many sequences. A
     /// GPU takes its memory, chooses its products and captures its graphs in them, and not in somebody's request.
     ///

@@ -4,6 +4,7 @@ use crate::backend::BackendError;
 use crate::checks::Check;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
 use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, Elements};
+use crate::cuda::rows::launch_rows;
 use crate::cuda::step::{CudaStep, Demand, StepArray};
 use crate::metadata::{AttentionShape, KvDType};
 
@@ -58,28 +59,20 @@ pub(super) fn rope_and_cache_write<D: Device>(
     let num_tokens = step.layout().num_tokens;
     check.holds("qkv", qkv.len(), num_tokens, shape.qkv_width())?;
     let qkv = qkv.argument(check, "qkv", Elements::F32)?;
-    if num_tokens == 0 {
-        return Ok(());
-    }
-    let num_pairs = shape.qkv_width() / 2;
-    device.launch(&Launch {
-        kernel: "rope_cache",
-        grid: [num_tokens as u32, 1, 1],
-        num_threads: num_pairs.next_multiple_of(32).min(512) as u32,
-        shared_bytes: 0,
-        arguments: &[
-            qkv,
-            cache.address(),
-            rope.cos.address(),
-            rope.sin.address(),
-            step.array(StepArray::Positions),
-            step.array(StepArray::Slots),
-            Argument::U32(shape.num_heads as u32),
-            Argument::U32(shape.num_kv_heads as u32),
-            Argument::U32(shape.head_dim as u32),
-            Argument::U32(shape.block_size as u32),
-        ],
-    })
+    let arguments = [
+        qkv,
+        cache.address(),
+        rope.cos.address(),
+        rope.sin.address(),
+        step.array(StepArray::Positions),
+        step.array(StepArray::Slots),
+        Argument::U32(shape.num_heads as u32),
+        Argument::U32(shape.num_kv_heads as u32),
+        Argument::U32(shape.head_dim as u32),
+        Argument::U32(shape.block_size as u32),
+    ];
+    // A thread turns a pair.
+    launch_rows(device, "rope_cache", (num_tokens, shape.qkv_width() / 2), &arguments)
 }
 
 /// Room that blocks of `attention_decode.cu` leave their part of a result in.
