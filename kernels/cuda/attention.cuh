@@ -63,7 +63,7 @@ struct RowSource {
 // Brings rows [first_row, first_row + 16) to shared memory, by the threads of one warp.
 template <int HEAD_DIM> DEVICE void load_queries(f16* shared, const RowSource& source, int first_row, int num_rows) {
     using Q = Queries<HEAD_DIM>;
-    for (int i = lane_id(); i < ROWS * Q::WIDTH; i += WARP) {
+    for (int i = lane_id(); i < ROWS * Q::WIDTH; i += int(kWarpLanes)) {
         int r = i / Q::WIDTH, d = i % Q::WIDTH;
         bool inside = first_row + r < num_rows && d < HEAD_DIM;
         shared[r * Q::STRIDE + d] = to_f16(inside ? source.row(first_row + r, HEAD_DIM)[d] : 0.0f);

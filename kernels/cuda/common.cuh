@@ -1,4 +1,4 @@
-// What several kernels share beside the words of device.cuh: element types by name, and the softmax's numbers.
+// What several kernels share beside the words of device.cuh: loads, outputs in their element type, the gate's function.
 #pragma once
 #include "device.cuh"
 
@@ -8,7 +8,6 @@
 #define UNROLL
 #endif
 
-constexpr int WARP = 32;
 
 DEVICE float to_float(float x) { return x; }
 

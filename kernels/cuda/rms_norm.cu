@@ -6,7 +6,7 @@
 #include "common.cuh"
 
 KERNEL rms_norm(bf16* y, const float* x, const float* weight, int cols, float eps) {
-    SHARED(float, partial, WARP);
+    SHARED(float, partial, kWarpLanes);
     const float* row = x + size_t(blockIdx.x) * cols;
     float squares = 0;
     for (int i = threadIdx.x; i < cols; i += blockDim.x) squares += row[i] * row[i];

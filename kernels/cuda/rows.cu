@@ -27,17 +27,13 @@ REGISTER_KERNEL(silu_mul)
 
 // Adds 1 to `num_broken` for each thread that finds an element that is no number. data [len] 16-bit or 32-bit floats, by the place of
 // their exponent: all of its bits set is infinity or NaN.
-KERNEL find_broken_16(unsigned* num_broken, const uint16_t* data, unsigned exponent, unsigned len) {
+template <class Bits> DEVICE void find_broken(unsigned* num_broken, const Bits* data, unsigned exponent, unsigned len) {
     bool broken = false;
     for (uint64_t i = blockIdx.x * uint64_t(blockDim.x) + threadIdx.x; i < len; i += gridDim.x * blockDim.x)
         broken = broken || (data[i] & exponent) == exponent;
     if (broken) atomicAdd(num_broken, 1u);
 }
+KERNEL find_broken_16(unsigned* num_broken, const uint16_t* data, unsigned exponent, unsigned len) { find_broken(num_broken, data, exponent, len); }
 REGISTER_KERNEL(find_broken_16)
-KERNEL find_broken_32(unsigned* num_broken, const uint32_t* data, unsigned exponent, unsigned len) {
-    bool broken = false;
-    for (uint64_t i = blockIdx.x * uint64_t(blockDim.x) + threadIdx.x; i < len; i += gridDim.x * blockDim.x)
-        broken = broken || (data[i] & exponent) == exponent;
-    if (broken) atomicAdd(num_broken, 1u);
-}
+KERNEL find_broken_32(unsigned* num_broken, const uint32_t* data, unsigned exponent, unsigned len) { find_broken(num_broken, data, exponent, len); }
 REGISTER_KERNEL(find_broken_32)

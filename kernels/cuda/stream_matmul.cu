@@ -19,7 +19,8 @@
 
 namespace {
 
-constexpr int WARPS = 8;    // of a block; 256 threads
+constexpr int WARPS = 8;    // of a block
+constexpr int THREADS = WARPS * int(kWarpLanes);
 constexpr int TILE = 16;    // rows of weights of an mma
 constexpr int STEP = 32;    // columns of two mmas: 8 elements a lane
 
@@ -196,7 +197,7 @@ DEVICE void stream_store(float* out, const bf16* x, const Weights& weights, cons
     int first_row = blockIdx.x * TILE, first_token = blockIdx.y * 8 * TOKEN_TILES;
     block.put(warp_sums<TOKEN_TILES>(weights, x, first_row, rows, first_token, num_rows, cols));
     __syncthreads();
-    for (int i = threadIdx.x; i < BlockSums<TOKEN_TILES>::LEN; i += WARPS * WARP) {
+    for (int i = threadIdx.x; i < BlockSums<TOKEN_TILES>::LEN; i += THREADS) {
         int token = first_token + i / TILE, row = first_row + i % TILE;
         if (token >= num_rows || row >= rows) continue;
         float sum = block.get(i) + (bias ? bias[row] : 0.0f);
@@ -210,7 +211,7 @@ template <int TOKEN_TILES, class Weights>
 DEVICE void stream_gate(bf16* out, const bf16* x, const Weights& gate, const Weights& up, int num_rows, int rows, int cols) {
     SHARED(float, room, WARPS * BlockSums<TOKEN_TILES>::LEN);
     BlockSums<TOKEN_TILES> block{room};
-    constexpr int SHARE = BlockSums<TOKEN_TILES>::LEN / (WARPS * WARP) > 0 ? BlockSums<TOKEN_TILES>::LEN / (WARPS * WARP) : 1;
+    constexpr int SHARE = BlockSums<TOKEN_TILES>::LEN > THREADS ? BlockSums<TOKEN_TILES>::LEN / THREADS : 1;
     int first_row = blockIdx.x * TILE, first_token = blockIdx.y * 8 * TOKEN_TILES;
     auto gates = warp_sums<TOKEN_TILES>(gate, x, first_row, rows, first_token, num_rows, cols);
     auto ups = warp_sums<TOKEN_TILES>(up, x, first_row, rows, first_token, num_rows, cols);
@@ -219,7 +220,7 @@ DEVICE void stream_gate(bf16* out, const bf16* x, const Weights& gate, const Wei
     float own[SHARE];
     UNROLL
     for (int j = 0; j < SHARE; ++j) {
-        int i = threadIdx.x + j * WARPS * WARP;
+        int i = threadIdx.x + j * THREADS;
         own[j] = i < BlockSums<TOKEN_TILES>::LEN ? silu(block.get(i)) : 0.0f;
     }
     __syncthreads();
@@ -227,7 +228,7 @@ DEVICE void stream_gate(bf16* out, const bf16* x, const Weights& gate, const Wei
     __syncthreads();
     UNROLL
     for (int j = 0; j < SHARE; ++j) {
-        int i = threadIdx.x + j * WARPS * WARP, token = first_token + i / TILE, row = first_row + i % TILE;
+        int i = threadIdx.x + j * THREADS, token = first_token + i / TILE, row = first_row + i % TILE;
         if (i >= BlockSums<TOKEN_TILES>::LEN || token >= num_rows || row >= rows) continue;
         out[size_t(token) * rows + row] = to_bf16(own[j] * block.get(i));
     }
