@@ -55,7 +55,8 @@ fn step(criterion: &mut Criterion) {
             batch.fill(&output, &scheduler);
             let num_rows = batch.logit_rows.len();
             let tokens = (0..num_rows).map(|_| SampledToken { id: 7, logprob: None }).collect();
-            scheduler.update(&output, tokens)
+            let step = scheduler.start(&output);
+            scheduler.finish(&step, tokens)
         });
     });
 }

@@ -2,7 +2,7 @@
 # Measures Lacuna on a GPU machine that has neither Rust nor a network: pack here, measure there.
 #
 #   benches/gpu/run.sh pack DIR            builds with CUDA and puts the stripped program and this script into DIR, under 60 MiB
-#   DIR/run.sh measure OUT [DEVICE]        selftest, then engine benches of random weights; JSON files in OUT, within ten minutes
+#   DIR/run.sh measure OUT [DEVICE]        selftest, kernel bench, then engine benches of random weights beside PyTorch; JSON files in OUT, within ten minutes
 #
 # `pack` needs what `--features cuda` needs (docs/gpu.md); CUDA_COMPUTE_CAP is the card's capability, 90 unless said.
 # `measure` takes a path to CUDA's libraries in LD_LIBRARY_PATH, finds those of PyTorch's wheels by itself, and goes on where a
@@ -22,6 +22,7 @@ pack() {
   mkdir -p "$dir"
   strip -o "$dir/lacuna" "$target/release/lacuna"
   cp "$0" "$dir/run.sh"
+  cp "$root/benches/gpu/peer_torch.py" "$dir/peer_torch.py"
   local size
   size=$(du -sb "$dir" | cut -f1)
   echo "$dir: $size bytes"
@@ -50,19 +51,24 @@ attempt() {
 
 measure() {
   out=$1
-  local device=${2:-cuda:0} lacuna
-  lacuna=$(cd "$(dirname "$0")" && pwd)/lacuna
+  local device=${2:-cuda:0} here lacuna
+  here=$(cd "$(dirname "$0")" && pwd)
+  lacuna=$here/lacuna
   mkdir -p "$out"
   find_libraries
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv >"$out/device.csv" 2>&1 || true
   attempt start "$lacuna" --version
   attempt selftest "$lacuna" selftest --device "$device" --json "$out/selftest.json"
   attempt selftest-eager "$lacuna" selftest --device "$device" --no-graphs --json "$out/selftest-eager.json"
+  attempt kernels "$lacuna" bench kernels --device "$device" --format json --output "$out/kernels.json"
+  attempt kernels-int8 "$lacuna" bench kernels --device "$device" --quantize int8 --format json --output "$out/kernels-int8.json"
   local shape
   for shape in $SHAPES; do
     attempt "engine-$shape" "$lacuna" bench engine --device "$device" --random-weights "$shape" \
       --prompt-tokens 512 --gen-tokens 64 --batch 1,8,64 --max-num-batched-tokens 2048 \
       --format json --output "$out/engine-$shape.json"
+    attempt "torch-$shape" python3 "$here/peer_torch.py" --device "${device%%:*}" --shape "$shape" \
+      --prompt-tokens 512 --gen-tokens 64 --batch 1,8,64 --output "$out/torch-$shape.json"
   done
   attempt engine-demo-cpu "$lacuna" bench engine --device cpu --format json --output "$out/engine-demo-cpu.json"
 }

@@ -1,7 +1,7 @@
-// Paged attention for the one new token of a sequence: its keys and values are split over blocks, and within a block over warps.
+// Paged attention for one or a few new tokens of a sequence: its keys and values are split over blocks, and within a block over warps.
 //
-// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences, an item for
-// each 16 rows of a group;
+// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences, each of
+// num_tiles items of 16 rows: query heads of the group, token by token;
 // partials [num_items, num_kv_heads, num_splits, partial_rows, head_dim + 2] f32: sums of values, maximum and sum of weights; tickets
 // [num_items, num_kv_heads], 0 before and after; out [num_tokens, num_heads * head_dim] bf16, for a product to read.
 // grid (num_items, num_kv_heads, num_splits), 128 threads. Split s takes the positions [s, s + 1) * split_len; blocks without any leave at once. The
@@ -9,7 +9,8 @@
 // Bytes: the keys and values of the sequences once, 4 * head_dim * num_kv_heads a token. Floor: 4096 tokens of 7B 8.4 MB a layer, 2 us
 // at 4.3 TB/s; latency makes it 4 to 7 us.
 // Where the splits lie depends on the positions only: a token's result is the same, to the bit, whoever shares the batch.
-// Versions: 1 (this); never ran on a GPU.
+// A row that sees nothing of a split leaves a sum of 0 there: tokens of one chunk end in different splits.
+// Versions: 1, for one token; 2 (this), for a few; never ran on a GPU.
 #include "attention.cuh"
 
 namespace {
@@ -92,15 +93,16 @@ template <int HEAD_DIM> DEVICE float merged_splits(const Splits& splits, int hea
 }
 
 template <int HEAD_DIM>
-DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs, const StepView& step, const Splits& splits, float scale) {
+DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t* seqs, int num_tiles, const StepView& step, const Splits& splits,
+                   float scale) {
     using Q = Queries<HEAD_DIM>;
     SHARED(uint4, room, Q::LEN16);
     SHARED(float, numbers, WARPS * ROWS * 2);
     SHARED(float, totals, ROWS * 2);
     SHARED(float, merged, ROWS * HEAD_DIM);
     f16* queries = reinterpret_cast<f16*>(room);
-    int row_tiles = (step.group() + ROWS - 1) / ROWS, seq = int(seqs[blockIdx.x / row_tiles]), kv_head = blockIdx.y, split = blockIdx.z;
-    int first_row = int(blockIdx.x) % row_tiles * ROWS;
+    int seq = int(seqs[blockIdx.x / num_tiles]), kv_head = blockIdx.y, split = blockIdx.z;
+    int first_row = int(blockIdx.x) % num_tiles * ROWS;
     int num_rows = step.num_queries(seq) * step.group();
     if (step.context_lens[seq] == 0 || first_row >= num_rows) return;
     int own_rows = min(ROWS, num_rows - first_row);
@@ -148,9 +150,9 @@ DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t
                                                          const uint32_t* cu_seqlens, const uint32_t* context_lens,                        \
                                                          const uint32_t* block_tables, int table_width, int num_heads, int num_kv_heads,   \
                                                          int block_size, int window, float scale, float* partials, unsigned* tickets,      \
-                                                         int num_splits, int split_len, int partial_rows) {                                \
+                                                         int num_splits, int split_len, int partial_rows, int num_tiles) {                 \
         StepView step{cu_seqlens, context_lens, block_tables, table_width, num_heads, num_kv_heads, block_size, window};                   \
-        decode<HEAD_DIM>(out, qkv, cache, seqs, step, Splits{partials, tickets, num_splits, split_len, partial_rows}, scale);             \
+        decode<HEAD_DIM>(out, qkv, cache, seqs, num_tiles, step, Splits{partials, tickets, num_splits, split_len, partial_rows}, scale);  \
     }                                                                                                                                      \
     REGISTER_KERNEL(attention_decode_##HEAD_DIM)
 

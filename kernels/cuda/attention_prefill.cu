@@ -1,10 +1,12 @@
 // Paged causal attention for many new tokens of a sequence: a block takes 64 rows of queries, a warp 16 of them over all they see.
 //
-// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences; out [num_tokens, num_heads * head_dim] bf16, for a product to read. grid (num_seqs, num_kv_heads, ceil(most rows of any / 64)), 128 threads.
+// qkv [num_tokens, qkv_width] f32, queries rotated; cache as in rope_cache.cu; seqs [num_seqs]: which sequences; out [num_tokens, num_heads * head_dim] bf16, for a
+// product to read. grid (ceil(most rows of any / 64), num_seqs,
+// num_kv_heads), 128 threads: the rows lie along x, which alone may pass 65535.
 // Flops: 4 * head_dim * num_heads a pair of a token and one that it sees. Bytes: keys and values once a block, from L2 after the first.
 // Floor, 2048 tokens of 7B (28 heads of 128): 30 GFLOP a layer, 38 us at 790 TFLOP/s; FlashAttention-2 reaches about a third of that.
-// A row's sums run over steps of 32 tokens from a multiple of 32 on: they do not depend on the chunk that the row came in, if it has more
-// than one token (attention_decode.cu).
+// A row's sums run over steps of 32 tokens from a multiple of 32 on: they do not depend on the chunk that the row came in, if it is too
+// long for attention_decode.cu.
 // Versions: 1 (this), keys and values straight from the cache to registers; never ran on a GPU.
 #include "attention.cuh"
 
@@ -17,7 +19,7 @@ DEVICE void prefill(bf16* out, const float* qkv, const f16* cache, const uint32_
     using Q = Queries<HEAD_DIM>;
     SHARED(uint4, room, WARPS * Q::LEN16);
     f16* queries = reinterpret_cast<f16*>(room + warp_id() * Q::LEN16);
-    int seq = int(seqs[blockIdx.x]), kv_head = blockIdx.y, first_row = (blockIdx.z * WARPS + warp_id()) * ROWS;
+    int seq = int(seqs[blockIdx.y]), kv_head = blockIdx.z, first_row = (blockIdx.x * WARPS + warp_id()) * ROWS;
     int num_rows = step.num_queries(seq) * step.group();
     if (first_row >= num_rows) return;
     RowSource source = step.rows(qkv, seq, kv_head, HEAD_DIM);

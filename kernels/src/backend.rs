@@ -92,6 +92,15 @@ pub struct StepRows {
     pub num_logit_rows: usize,
 }
 
+/// The ids of a row of logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Vocabulary {
+    /// Logits of a row.
+    pub size: usize,
+    /// Leading ids that may be sampled; those behind pad the row.
+    pub num_ids: usize,
+}
+
 /// A device that runs a decoder's operators in the order of the calls.
 ///
 /// `num_rows` is the number of leading rows of a buffer that take part; buffers may be longer.
@@ -355,23 +364,48 @@ pub trait Backend: Send + 'static {
         false
     }
 
-    /// Chooses a token for each of the first rows of `logits`, `[rows.len(), vocab_size]`, among the first `num_ids` of a
-    /// row. Bias and penalties are written into `logits`.
+    /// Brings to the device how the tokens of a loaded step are chosen, a row each of its logits; before [`Backend::run`],
+    /// whose body then asks for [`Backend::sample`].
     ///
     /// # Errors
     /// [`BackendError::Shape`], also where the device has no sampler.
-    fn sample(
+    fn load_sampling(
         &mut self,
-        logits: &mut Self::Buffer,
-        vocab_size: usize,
-        num_ids: usize,
+        step: &mut Self::Step,
+        vocabulary: Vocabulary,
         rows: &[SampleRow<'_>],
-    ) -> Result<Vec<u32>, BackendError> {
-        let _ = (logits, vocab_size, num_ids, rows);
-        Err(BackendError::Shape {
-            operator: "sample",
-            what: format!("{} has no sampler", self.name()),
-        })
+    ) -> Result<(), BackendError> {
+        let _ = (step, vocabulary, rows);
+        no_sampler(&self.name())
+    }
+
+    /// Chooses a token for each row of `logits`, `[num_logit_rows, vocab_size]`, as [`Backend::load_sampling`] said. Bias
+    /// and penalties are written into `logits`. The tokens stay on the device, where the next step may name them by
+    /// [`LAST_SAMPLED`](crate::metadata::LAST_SAMPLED).
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`], also where the device has no sampler.
+    fn sample(&mut self, step: &Self::Step, logits: &mut Self::Buffer) -> Result<(), BackendError> {
+        let _ = (step, logits);
+        no_sampler(&self.name())
+    }
+
+    /// Asks for the tokens that were sampled to be brought to the host, and does not wait for them.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] where the device has no sampler.
+    fn send_sampled(&mut self, step: &Self::Step) -> Result<(), BackendError> {
+        let _ = step;
+        no_sampler(&self.name())
+    }
+
+    /// Waits for the tokens that were asked for first and not received yet; `tokens` is as long as that step's rows.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] where none were asked for, or the device has no sampler.
+    fn receive_sampled(&mut self, tokens: &mut [u32]) -> Result<(), BackendError> {
+        let _ = tokens;
+        no_sampler(&self.name())
     }
 
     /// Brings the first `out.len()` activations of `x` to the host, after all that was asked before.
@@ -379,4 +413,8 @@ pub trait Backend: Send + 'static {
     /// # Errors
     /// [`BackendError::Shape`] where `x` is shorter.
     fn read(&mut self, x: &Self::Buffer, out: &mut [f32]) -> Result<(), BackendError>;
+}
+
+fn no_sampler<T>(device: &str) -> Result<T, BackendError> {
+    Err(BackendError::Shape { operator: "sample", what: format!("{device} has no sampler") })
 }

@@ -1,5 +1,9 @@
 //! The geometry of one step: which tokens of which sequences are computed, and where their keys and values live.
 
+/// With this bit, a token id names a row of the tokens that the device sampled in the step before. So a step can be asked
+/// for before the host knows what the last one gave.
+pub const LAST_SAMPLED: u32 = 1 << 31;
+
 /// The flat arrays that describe one step over a ragged batch, borrowed from the caller.
 ///
 /// A sequence contributes `cu_seqlens_q[i + 1] - cu_seqlens_q[i]` new tokens and attends over
@@ -12,7 +16,7 @@
 /// last block unread; `logit_rows`: `[num_logit_rows]`.
 #[derive(Clone, Copy, Debug)]
 pub struct StepInput<'a> {
-    /// The tokens whose hidden states are computed.
+    /// The tokens whose hidden states are computed; those with the bit [`LAST_SAMPLED`] on devices with a sampler only.
     pub token_ids: &'a [u32],
     /// The position of each token in its sequence, from 0.
     pub positions: &'a [u32],

@@ -66,6 +66,9 @@ pub enum ModelError {
         /// Rows there are.
         max: usize,
     },
+    /// Tokens were asked for of a step that was not started; the caller's fault.
+    #[error("the tokens of all steps were taken already")]
+    NoStep,
     /// The device failed, or refused a step whose arrays disagree.
     #[error(transparent)]
     Backend(#[from] BackendError),

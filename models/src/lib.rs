@@ -10,10 +10,12 @@
 //! - [`source`]: which file says what;
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
 //! - [`selftest`]: every operator of a device against the reference;
+//! - [`bench`]: how long every operator of a device takes;
 //! - [`demo`]: the embedded model;
 //! - [`shapes`]: published sizes by name, for benches.
 
 pub mod arch;
+pub mod bench;
 pub mod config;
 pub mod decoder;
 pub mod demo;
@@ -33,8 +35,8 @@ pub use error::ModelError;
 pub use kernels::{
     backend::{DType, OwnMemory, WeightFormat},
     cpu::{SimdTier, bandwidth::ReadStream},
-    cuda::GraphMode,
-    metadata::{KvDType, SampleRow, StepInput},
+    cuda::{GraphMode, graph_steps},
+    metadata::{KvDType, LAST_SAMPLED, SampleRow, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
@@ -70,21 +72,31 @@ pub trait LanguageModel: Send {
     /// after which the cache's contents mean nothing.
     fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError>;
 
-    /// Returns whether the device chooses tokens itself, so that [`LanguageModel::forward_sample`] can be called.
+    /// Returns whether the device chooses tokens itself, so that [`LanguageModel::start_sample`] can be called.
     fn has_sampler(&self) -> bool;
 
-    /// Computes one step and returns a token for each logit row, chosen on the device among the first `num_ids`. Logits
-    /// stay there.
+    /// Starts one step, whose tokens the device chooses among the first `num_ids`, one for each logit row; does not wait for
+    /// them. Logits stay on the device. The next step may be started before these tokens are taken, and then names them by
+    /// [`LAST_SAMPLED`].
     ///
     /// # Shapes
-    /// `rows`, and what is returned: `[num_logit_rows]`, in the order of `input.logit_rows`.
+    /// `rows`: `[num_logit_rows]`, in the order of `input.logit_rows`.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`]; where the device has no sampler.
-    fn forward_sample(
+    fn start_sample(
         &mut self,
         input: &StepInput<'_>,
         num_ids: usize,
         rows: &[SampleRow<'_>],
-    ) -> Result<Vec<u32>, ModelError>;
+    ) -> Result<(), ModelError>;
+
+    /// Waits for the tokens of the first step that was started and whose tokens were not taken yet, and returns them.
+    ///
+    /// # Shapes
+    /// `[num_logit_rows]` of that step.
+    ///
+    /// # Errors
+    /// [`ModelError::NoStep`]; [`ModelError::Backend`] where the device failed.
+    fn finish_sample(&mut self) -> Result<Vec<u32>, ModelError>;
 }

@@ -8,7 +8,7 @@ use kernels::{
     backend::{Backend, DType, MatrixData, OwnMemory, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
     cuda::GraphMode,
-    metadata::KvDType,
+    metadata::{AttentionShape, KvDType},
     reference::ReferenceBackend,
 };
 
@@ -227,15 +227,20 @@ pub fn gpu_room_bytes(
 ) -> u64 {
     // The library's workspace is 32 MiB, a graph about 1 MiB.
     const LIBRARIES: u64 = 128 << 20;
-    // Positions of a split of attention, and what a split leaves of a row.
-    // Block tables are as wide as a power of two.
-    let num_splits = 2 * context_tokens.div_ceil(256) as u64;
-    let split_values = spec.num_heads as u64 * (spec.head_dim as u64 + 2);
-    let splits = (max_num_seqs as u64).saturating_mul(num_splits.saturating_mul(split_values));
+    let shape = AttentionShape {
+        num_heads: spec.num_heads,
+        num_kv_heads: spec.num_kv_heads,
+        head_dim: spec.head_dim,
+        block_size: 1,
+        kv_dtype: KvDType::F16,
+        scale: 1.0,
+        window: None,
+    };
+    let attention = kernels::cuda::attention_bytes(&shape, max_num_seqs, context_tokens);
     let gates = 2 * (max_num_tokens as u64).saturating_mul(spec.ffn_size as u64);
     let rotations = context_tokens as u64 * spec.head_dim as u64;
-    let num_values = splits.saturating_add(gates).saturating_add(rotations);
-    num_values.saturating_mul(size_of::<f32>() as u64) + LIBRARIES
+    let num_values = gates.saturating_add(rotations);
+    num_values.saturating_mul(size_of::<f32>() as u64).saturating_add(attention) + LIBRARIES
 }
 
 /// What the weights of a model are once they are loaded.

@@ -60,6 +60,26 @@ const SHAPES: &[Shape] = &[
         vocab_size: 152_064,
         has_tied_head: false,
     },
+    Shape {
+        name: "qwen2.5-coder-14b",
+        hidden_size: 5120,
+        ffn_size: 13_824,
+        num_layers: 48,
+        num_heads: 40,
+        num_kv_heads: 8,
+        vocab_size: 152_064,
+        has_tied_head: false,
+    },
+    Shape {
+        name: "qwen2.5-coder-32b",
+        hidden_size: 5120,
+        ffn_size: 27_648,
+        num_layers: 64,
+        num_heads: 40,
+        num_kv_heads: 8,
+        vocab_size: 152_064,
+        has_tied_head: false,
+    },
 ];
 
 /// Returns the names that [`shape`] knows.
@@ -97,7 +117,14 @@ mod tests {
     #[test]
     fn every_shape_has_the_parameters_of_its_model() {
         // As the model cards count them.
-        let millions = [("0.5b", 494.03), ("1.5b", 1543.71), ("3b", 3085.94), ("7b", 7615.62)];
+        let millions = [
+            ("0.5b", 494.03),
+            ("1.5b", 1543.71),
+            ("3b", 3085.94),
+            ("7b", 7615.62),
+            ("14b", 14_770.03),
+            ("32b", 32_763.88),
+        ];
         for (name, millions) in millions {
             let spec = shape(&format!("qwen2.5-coder-{name}")).unwrap();
             let num_parameters = crate::arch::plan(&spec).unwrap().num_parameters();

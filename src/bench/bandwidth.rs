@@ -18,8 +18,8 @@ pub struct BandwidthResults {
 /// One number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BandwidthResult {
-    /// Threads that read.
-    pub num_threads: usize,
+    /// Threads that read; `None` of a GPU's own memory.
+    pub num_threads: Option<usize>,
     /// Bytes of one reading.
     pub num_bytes: usize,
     /// Bytes read a second; `max` is the best reading.
@@ -63,11 +63,9 @@ pub fn measure(
         samples.push(num_bytes as f64 / stream.read());
     }
     let bytes_per_second = Spread::of(samples);
-    Ok(bytes_per_second.map(|bytes_per_second| BandwidthResult {
-        num_threads,
-        num_bytes,
-        bytes_per_second,
-    }))
+    let num_threads = Some(num_threads);
+    let result = |bytes_per_second| BandwidthResult { num_threads, num_bytes, bytes_per_second };
+    Ok(bytes_per_second.map(result))
 }
 
 #[cfg(test)]
@@ -87,7 +85,7 @@ mod tests {
     #[test]
     fn all_readings_are_kept() {
         let result = measure(2, 1 << 20, &mut Look(false)).unwrap().unwrap();
-        assert_eq!((result.num_threads, result.num_bytes), (2, 1 << 20));
+        assert_eq!((result.num_threads, result.num_bytes), (Some(2), 1 << 20));
         assert_eq!(result.bytes_per_second.samples.len(), NUM_READINGS);
         assert!(result.bytes_per_second.min > 0.0);
         assert_eq!(measure(1, 1, &mut Look(true)).unwrap(), None);

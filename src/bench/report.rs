@@ -12,7 +12,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Report<T> {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Which measurement: `engine`, `serve`, `keystrokes` or `bandwidth`.
+    /// Which measurement: `engine`, `serve`, `keystrokes`, `bandwidth` or `kernels`.
     pub bench: &'static str,
     /// The circumstances.
     pub run: Run,

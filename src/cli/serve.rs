@@ -142,8 +142,12 @@ mod tests {
     struct Broken;
 
     impl Executor for Broken {
-        fn execute(&mut self, _: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+        fn start(&mut self, _: &Batch) -> Result<(), ExecutorError> {
             Err(ExecutorError::device("it fell off the bus"))
+        }
+
+        fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+            unreachable!("no step was started")
         }
     }
 

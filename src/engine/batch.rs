@@ -15,7 +15,8 @@ use crate::engine::sequence::{Sequence, SequenceId};
 /// `[num_seqs]`; `block_tables`: `[num_seqs, max_blocks_per_seq]`; `logit_rows`, `sampling_rows`: `[num_logit_rows]`.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The tokens to compute, one sequence after the other.
+    /// The tokens to compute, one sequence after the other; those that the step before samples by
+    /// [`LAST_SAMPLED`](models::LAST_SAMPLED) and their row.
     pub token_ids: Vec<u32>,
     /// The position of each token in its sequence, from 0.
     pub positions: Vec<u32>,
@@ -58,6 +59,13 @@ impl Batch {
     /// Returns the number of tokens to compute.
     pub fn num_tokens(&self) -> usize {
         self.token_ids.len()
+    }
+
+    /// Returns whether a next step can be planned and started before this one's tokens are known. Not where penalties
+    /// count them, nor where the host samples them because their probabilities were asked for.
+    pub fn can_be_followed(&self) -> bool {
+        let needs_host = |row: &SamplingRow| row.logprobs.is_some() || row.params.has_penalties();
+        !self.sampling_rows.iter().any(needs_host)
     }
 
     /// Returns the number of sequences.
@@ -151,7 +159,8 @@ mod tests {
         let output = scheduler.schedule();
         batch.fill(&output, &scheduler);
         assert_eq!((&batch.token_ids[..], &batch.logit_rows[..]), (&[10, 11, 12][..], &[2][..]));
-        scheduler.update(&output, vec![SampledToken { id: 50, logprob: None }]);
+        let step = scheduler.start(&output);
+        scheduler.finish(&step, vec![SampledToken { id: 50, logprob: None }]);
 
         scheduler.add(Sequence::sample(1, vec![20, 21, 22, 23, 24], 9));
         let output = scheduler.schedule();
@@ -164,7 +173,8 @@ mod tests {
         assert_eq!((&batch.block_tables[..], batch.max_blocks_per_seq), (&[0, 1, 2, 3][..], 2));
         assert_eq!(batch.logit_rows, [0], "a prompt cut short has no next token");
         assert_eq!(batch.sampling_rows[0].num_generated, 1);
-        scheduler.update(&output, vec![SampledToken { id: 51, logprob: None }]);
+        let step = scheduler.start(&output);
+        scheduler.finish(&step, vec![SampledToken { id: 51, logprob: None }]);
 
         let output = scheduler.schedule();
         batch.fill(&output, &scheduler);

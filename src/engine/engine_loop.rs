@@ -18,9 +18,9 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use crate::engine::EngineLimits;
-use crate::engine::batch::Batch;
 use crate::engine::executor::{Executor, ExecutorError};
 use crate::engine::handle::{EngineFailure, EngineHandle, SequenceOutput};
+use crate::engine::pipeline::Pipeline;
 use crate::engine::scheduler::{Scheduler, SchedulerOutput};
 use crate::engine::sequence::{Sequence, SequenceId, SequenceUpdate};
 use crate::engine::stats::{EngineState, FinishRate, QueuePlace, SharedStats};
@@ -42,8 +42,7 @@ pub fn start(
     let stats = Arc::new(SharedStats::new(limits.num_queued_max, limits.num_blocks));
     let engine_loop = EngineLoop {
         commands,
-        scheduler,
-        batch: Batch::default(),
+        pipeline: Pipeline::new(scheduler),
         executor,
         clients: BTreeMap::new(),
         deadline: None,
@@ -154,8 +153,7 @@ impl Client {
 /// The state of the engine's thread.
 struct EngineLoop {
     commands: Receiver<Command>,
-    scheduler: Scheduler,
-    batch: Batch,
+    pipeline: Pipeline,
     executor: Box<dyn Executor>,
     clients: BTreeMap<SequenceId, Client>,
     /// Set once the engine is stopping.
@@ -186,7 +184,7 @@ impl EngineLoop {
     fn run(&mut self) -> Result<(), ExecutorError> {
         while self.take_commands() {
             self.drop_abandoned();
-            if !self.scheduler.is_empty() {
+            if !self.pipeline.is_empty() {
                 self.step()?;
             }
         }
@@ -194,25 +192,23 @@ impl EngineLoop {
     }
 
     fn step(&mut self) -> Result<(), ExecutorError> {
-        let output = self.scheduler.schedule(); // pure: who computes how many tokens
-        self.account(&output);
-        self.batch.fill(&output, &self.scheduler); // pure: flat host arrays
-        let tokens = self.executor.execute(&self.batch)?; // the only line that touches the device
-        check_count(&self.batch, tokens.len())?;
-        let updates = self.scheduler.update(&output, tokens); // pure: counters, finished, blocks freed
+        let Self { pipeline, executor, clients, stats, .. } = self;
+        let updates = pipeline.step(&mut **executor, &mut |scheduler, output| {
+            account(scheduler, output, clients, stats);
+        })?;
         self.emit(updates);
         Ok(())
     }
 
     /// Takes what was commanded, waiting for it where there is nothing to do; returns whether to go on.
     fn take_commands(&mut self) -> bool {
-        if self.scheduler.is_empty() && self.deadline.is_none() {
+        if self.pipeline.is_empty() && self.deadline.is_none() {
             let Ok(command) = self.commands.recv() else { return false };
             self.rate.resume(Instant::now());
             self.take(command);
         }
         self.take_waiting_commands();
-        self.deadline.is_none_or(|deadline| !self.scheduler.is_empty() && Instant::now() < deadline)
+        self.deadline.is_none_or(|deadline| !self.pipeline.is_empty() && Instant::now() < deadline)
     }
 
     fn take_waiting_commands(&mut self) {
@@ -229,7 +225,7 @@ impl EngineLoop {
                     submissions.into_iter().map(|it| (it.sequence, it.client)).unzip();
                 self.clients.extend(sequences.iter().map(Sequence::id).zip(clients));
                 for sequence in sequences {
-                    self.scheduler.add(sequence);
+                    self.pipeline.scheduler_mut().add(sequence);
                 }
             }
             Command::Drain { deadline } => self.deadline = Some(deadline),
@@ -238,33 +234,20 @@ impl EngineLoop {
 
     /// Drops the sequences whose clients went away.
     fn drop_abandoned(&mut self) {
+        let scheduler = self.pipeline.scheduler_mut();
         self.clients.retain(|id, client| {
             let is_abandoned = client.outputs.is_closed();
             if is_abandoned {
-                self.scheduler.abort(*id);
+                scheduler.abort(*id);
             }
             !is_abandoned
         });
-        self.stats.show(&self.scheduler);
-    }
-
-    /// Shows the step that is about to run, and gives back the places in the queue of those that begin.
-    fn account(&mut self, output: &SchedulerOutput) {
-        let running = self.scheduler.running();
-        for sequence in &running[running.len() - output.num_admitted..] {
-            let client = self.clients.get_mut(&sequence.id());
-            if client.is_some_and(|client| client.place.take().is_some()) {
-                self.stats
-                    .record_prompt(sequence.num_prompt_tokens(), sequence.num_computed_tokens());
-            }
-        }
-        self.stats.record_step(output);
-        self.stats.show(&self.scheduler);
+        self.stats.show(scheduler);
     }
 
     fn emit(&mut self, updates: Vec<SequenceUpdate>) {
         // Shown before it is told: who reads its last output finds its blocks freed.
-        self.stats.show(&self.scheduler);
+        self.stats.show(self.pipeline.scheduler());
         let mut num_finished = 0;
         for update in updates {
             self.stats.record_generated(update.token.iter().len());
@@ -295,18 +278,27 @@ impl EngineLoop {
         self.take_waiting_commands();
         let ids: Vec<SequenceId> = self.clients.keys().copied().collect();
         let updates: Vec<SequenceUpdate> =
-            ids.into_iter().filter_map(|id| self.scheduler.abort(id)).collect();
+            ids.into_iter().filter_map(|id| self.pipeline.scheduler_mut().abort(id)).collect();
         self.emit(updates);
     }
 }
 
-fn check_count(batch: &Batch, num_tokens: usize) -> Result<(), ExecutorError> {
-    let num_rows = batch.logit_rows.len();
-    if num_tokens == num_rows {
-        Ok(())
-    } else {
-        Err(ExecutorError::TokenCount { num_rows, num_tokens })
+/// Shows the step that is about to run, and gives back the places in the queue of those that begin.
+fn account(
+    scheduler: &Scheduler,
+    output: &SchedulerOutput,
+    clients: &mut BTreeMap<SequenceId, Client>,
+    stats: &SharedStats,
+) {
+    let running = scheduler.running();
+    for sequence in &running[running.len() - output.num_admitted..] {
+        let client = clients.get_mut(&sequence.id());
+        if client.is_some_and(|client| client.place.take().is_some()) {
+            stats.record_prompt(sequence.num_prompt_tokens(), sequence.num_computed_tokens());
+        }
     }
+    stats.record_step(output);
+    stats.show(scheduler);
 }
 
 #[cfg(test)]
@@ -315,14 +307,19 @@ mod tests {
 
     use super::*;
     use crate::engine::SequenceStream;
+    use crate::engine::batch::Batch;
     use crate::engine::executor::SampledToken;
 
     /// A device that is never reached.
     struct Unreached;
 
     impl Executor for Unreached {
-        fn execute(&mut self, _batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+        fn start(&mut self, _batch: &Batch) -> Result<(), ExecutorError> {
             unreachable!("no sequence can be scheduled")
+        }
+
+        fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+            unreachable!("no step was started")
         }
     }
 
@@ -351,8 +348,7 @@ mod tests {
         }
         let engine_loop = EngineLoop {
             commands,
-            scheduler: Scheduler::new(&limits),
-            batch: Batch::default(),
+            pipeline: Pipeline::new(Scheduler::new(&limits)),
             executor: Box::new(Unreached),
             clients: BTreeMap::new(),
             deadline: None,

@@ -1,19 +1,42 @@
-//! What the engine asks of a device: one batch in, one token a wanted row out.
+//! What the engine asks of a device: a batch in, a token a wanted row out; where the device can, the next batch before that.
 
 use std::error::Error;
 
 use crate::engine::batch::Batch;
 
 /// A device with a model on it. The engine's thread owns it and is the only one to call it.
-pub trait Executor: Send + 'static {
-    /// Computes a step and returns one token for each of [`Batch::logit_rows`], in their order.
+pub trait Executor: Send {
+    /// Starts a step. Steps are computed in the order in which they are started, as if each had ended before the next.
     ///
     /// In each layer the keys and values of all the step's tokens are written before any of its tokens attends: a
     /// sequence may read blocks that another one of the same batch writes.
     ///
     /// # Errors
     /// The device failed. It is not asked again: the engine fails all sequences and ends.
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError>;
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError>;
+
+    /// Waits for the first step that was started and not finished, and returns one token for each of its
+    /// [`Batch::logit_rows`], in their order.
+    ///
+    /// # Errors
+    /// As [`Executor::start`].
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError>;
+
+    /// Returns whether a step may be started while the one before is not finished, if that one's
+    /// [tokens can be followed](Batch::can_be_followed). It names that one's tokens, which nobody knows yet, by
+    /// [`LAST_SAMPLED`](models::LAST_SAMPLED).
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
+    /// Starts a step and waits for it.
+    ///
+    /// # Errors
+    /// As [`Executor::start`].
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+        self.start(batch)?;
+        self.finish()
+    }
 }
 
 /// A failure of the device, never of a request.

@@ -2,7 +2,8 @@
 //!
 //! Joins the pool (who may use a block) with the prefix cache (what a block holds) and hides both from the scheduler.
 //! A block becomes findable when the step that fills it is planned, not when it is done: the executor writes before it
-//! reads, so sequences that begin alike share blocks within one step.
+//! reads, so sequences that begin alike share blocks within one step. Only where it ends with a token that is still being
+//! sampled, it becomes so when the next step is planned: a block is found by its tokens.
 
 use crate::engine::block_pool::{BlockId, BlockPool, Reuse};
 use crate::engine::prefix_cache::PrefixCache;
@@ -58,7 +59,8 @@ impl KvCacheManager {
             self.pool.acquire(block);
             sequence.block_table.push(block);
         }
-        sequence.num_computed_tokens = sequence.block_table.len() * self.block_size;
+        sequence.num_published_blocks = sequence.block_table.len();
+        sequence.num_computed_tokens = sequence.num_published_blocks * self.block_size;
         true
     }
 
@@ -88,6 +90,7 @@ impl KvCacheManager {
             self.pool.release(block, if is_findable { Reuse::Last } else { Reuse::First });
         }
         sequence.num_computed_tokens = 0;
+        sequence.num_published_blocks = 0;
     }
 
     fn find_prefix(&self, sequence: &mut Sequence) -> Vec<BlockId> {
@@ -97,13 +100,16 @@ impl KvCacheManager {
         cache.find(&sequence.block_hashes()[..num_tokens / self.block_size]).collect()
     }
 
-    /// Makes the blocks findable that are full once `num_tokens` tokens are computed.
+    /// Makes the blocks findable that are full of known tokens once `num_tokens` tokens are computed.
     fn publish_full_blocks(&mut self, sequence: &mut Sequence, num_tokens: usize) {
         let Some(cache) = &mut self.prefix_cache else { return };
+        let num_tokens = num_tokens.min(sequence.num_known_tokens());
         sequence.name_blocks(cache, num_tokens);
-        for index in sequence.num_computed_tokens / self.block_size..num_tokens / self.block_size {
+        let num_full_blocks = num_tokens / self.block_size;
+        for index in sequence.num_published_blocks..num_full_blocks {
             cache.insert(sequence.block_hashes()[index], sequence.block_table.blocks()[index]);
         }
+        sequence.num_published_blocks = num_full_blocks;
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: [`sequence`] (what is decoded), [`scheduler`] (whose turn it is), [`kv_cache_manager`] over
 //! [`block_pool`], [`block_table`] and [`prefix_cache`] (where keys and values lie), [`batch`] (a step as flat arrays),
-//! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token; `sample_rows` where the device does it), [`engine_loop`] (the
-//! thread), [`handle`] (what the rest of the server sees), [`stats`]; and, before the start, [`memory`] (how large the
+//! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token; `sample_rows` where the
+//! device does it), [`pipeline`] (one step while the one before is computed), [`engine_loop`] (the thread), [`handle`] (what the rest of the server sees), [`stats`]; and, before the start, [`memory`] (how large the
 //! cache is) over `free_memory`.
 //!
 //! From [`sequence`] to [`batch`], and [`sampler`], all is pure: values in, values out, but for the secret that a
@@ -20,6 +20,7 @@ pub mod handle;
 pub mod kv_cache_manager;
 pub mod memory;
 pub mod model_runner;
+pub mod pipeline;
 pub mod prefix_cache;
 mod sample_rows;
 pub mod sampler;
@@ -32,6 +33,7 @@ pub use engine_loop::{Engine, start};
 pub use executor::{Executor, ExecutorError, SampledToken, TokenLogprobs};
 pub use handle::{EngineFailure, EngineHandle, SequenceOutput, SequenceStream, SubmitError};
 pub use model_runner::ModelRunner;
+pub use pipeline::Pipeline;
 pub use sampler::Sampler;
 pub use sequence::SequenceRequest;
 pub use stats::{EngineState, EngineStats};

@@ -1,6 +1,8 @@
 //! The executor over a loaded model: a batch to logits, logits to tokens.
 
-use models::{LanguageModel, SampleRow, StepInput};
+use std::collections::VecDeque;
+
+use models::{LanguageModel, SampleRow, StepInput, graph_steps};
 
 use crate::engine::sample_rows::SampleRows;
 use crate::engine::{Batch, EngineLimits, Executor, ExecutorError, SampledToken, Sampler};
@@ -12,6 +14,15 @@ pub struct ModelRunner {
     vocab_size: usize,
     /// Ids that the tokenizer knows; checkpoints pad the vocabulary, and a padding row must not be chosen.
     num_token_ids: usize,
+    started: VecDeque<Started>,
+}
+
+/// A step whose tokens were not taken yet.
+enum Started {
+    /// The device samples them.
+    OnDevice,
+    /// They are here already.
+    Sampled(Vec<SampledToken>),
 }
 
 impl std::fmt::Debug for ModelRunner {
@@ -27,7 +38,8 @@ impl ModelRunner {
     pub fn new(model: Box<dyn LanguageModel>, num_token_ids: usize) -> Self {
         let vocab_size = model.spec().vocab_size;
         let num_token_ids = num_token_ids.clamp(1, vocab_size);
-        Self { model, sampler: Sampler::new(num_token_ids), vocab_size, num_token_ids }
+        let sampler = Sampler::new(num_token_ids);
+        Self { model, sampler, vocab_size, num_token_ids, started: VecDeque::new() }
     }
 
     /// Runs one token and looks at its logits, so that broken weights are refused before anybody is answered.
@@ -52,8 +64,9 @@ impl ModelRunner {
         Err(ExecutorError::device("the model's logits are no numbers: its weights are broken"))
     }
 
-    /// Runs steps of the sizes that will come: long prompts in powers of two, then decodes of few and of many sequences. A
-    /// GPU takes its memory, chooses its products and captures its graphs in them, and not in somebody's request.
+    /// Runs steps of the sizes that will come: long prompts in powers of two, then decodes of few and of many sequences over
+    /// short and over long contexts. A GPU takes its memory, chooses its products and captures its graphs in them, and not in
+    /// somebody's request.
     ///
     /// # Errors
     /// The device failed, or its memory is too small.
@@ -62,26 +75,29 @@ impl ModelRunner {
         let longest = limits.num_batched_tokens_max.min(limits.context_tokens_max).min(num_slots);
         let sizes = (7..usize::BITS).map(|power| 1 << power).take_while(|&len| len < longest);
         for len in sizes.chain([longest]) {
-            self.warm_up_step(1, len, limits.block_size)?;
+            self.warm_up_step(1, len, len.div_ceil(limits.block_size))?;
         }
-        let sizes = [1, 2, 3, 4, 8, 16, 24, 32, 48, 64, limits.num_seqs_max];
-        for num_seqs in sizes.into_iter().filter(|&num_seqs| num_seqs <= limits.num_seqs_max) {
-            self.warm_up_step(num_seqs, 1, limits.block_size)?;
+        let longest = limits.context_tokens_max.div_ceil(limits.block_size);
+        let largest = limits.num_seqs_max;
+        for (num_seqs, num_blocks) in
+            graph_steps(largest, longest).into_iter().chain([(largest, 1)])
+        {
+            self.warm_up_step(num_seqs, 1, num_blocks)?;
         }
         Ok(())
     }
 
-    /// Runs sequences of `len` tokens each, all of them over the first blocks: what they leave there is overwritten.
+    /// Runs sequences of `len` new tokens each, in tables of `table_width` blocks, all of them over the first blocks: what
+    /// they leave there is overwritten.
     fn warm_up_step(
         &mut self,
         num_seqs: usize,
         len: usize,
-        block_size: usize,
+        table_width: usize,
     ) -> Result<(), ExecutorError> {
         let counted: Vec<u32> = (0..(num_seqs * len) as u32).collect();
         let places: Vec<u32> = counted.iter().map(|token| token % len as u32).collect();
         let ends: Vec<u32> = (0..=num_seqs).map(|seq| (seq * len) as u32).collect();
-        let table_width = len.div_ceil(block_size);
         let blocks: Vec<u32> = (0..num_seqs).flat_map(|_| 0..table_width as u32).collect();
         let input = StepInput {
             token_ids: &vec![0; counted.len()],
@@ -96,15 +112,16 @@ impl ModelRunner {
         if self.model.has_sampler() {
             let greedy = SampleRow { repetition_penalty: 1.0, top_p: 1.0, ..SampleRow::default() };
             let rows = vec![greedy; num_seqs];
-            let tokens = self.model.forward_sample(&input, self.num_token_ids, &rows);
-            return tokens.map(drop).map_err(ExecutorError::device);
+            let started = self.model.start_sample(&input, self.num_token_ids, &rows);
+            let finished = started.and_then(|()| self.model.finish_sample());
+            return finished.map(drop).map_err(ExecutorError::device);
         }
         self.model.forward(&input).map(drop).map_err(ExecutorError::device)
     }
 }
 
 impl Executor for ModelRunner {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
         let input = StepInput {
             token_ids: &batch.token_ids,
             positions: &batch.positions,
@@ -119,14 +136,29 @@ impl Executor for ModelRunner {
         let wants_logprobs = batch.sampling_rows.iter().any(|row| row.logprobs.is_some());
         if self.model.has_sampler() && !wants_logprobs {
             let rows = SampleRows::new(&batch.sampling_rows, self.num_token_ids);
-            let ids = self.model.forward_sample(&input, self.num_token_ids, &rows.as_rows());
-            let ids = ids.map_err(ExecutorError::device)?.into_iter();
-            return Ok(ids.map(|id| SampledToken { id, logprob: None }).collect());
+            let started = self.model.start_sample(&input, self.num_token_ids, &rows.as_rows());
+            self.started.push_back(Started::OnDevice);
+            return started.map_err(ExecutorError::device);
         }
         let logits = self.model.forward(&input).map_err(ExecutorError::device)?;
         let rows = logits.chunks_exact_mut(self.vocab_size).zip(&batch.sampling_rows);
-        Ok(rows
+        let tokens = rows
             .map(|(logits, row)| self.sampler.sample(&mut logits[..self.num_token_ids], row))
-            .collect())
+            .collect();
+        self.started.push_back(Started::Sampled(tokens));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+        if let Some(Started::Sampled(tokens)) = self.started.pop_front() {
+            return Ok(tokens);
+        }
+        // Where nothing was started, the model says so.
+        let ids = self.model.finish_sample().map_err(ExecutorError::device)?;
+        Ok(ids.into_iter().map(|id| SampledToken { id, logprob: None }).collect())
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.model.has_sampler()
     }
 }

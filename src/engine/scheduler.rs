@@ -9,6 +9,9 @@
 //!   always has room, because a sequence that could not fit alone is never taken.
 //! - What is left of the budget admits those that wait, strictly in order: whoever does not fit holds up those behind,
 //!   so a long prompt cannot be overtaken for ever.
+//!
+//! A step may be planned while the one before is under way. Everything but the sampled tokens is known then: sequences go
+//! on as if they had them, and one that turns out to have ended has computed a token for nothing.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +32,19 @@ pub struct SchedulerOutput {
     pub num_preempted: usize,
 }
 
+/// A step under way: whose token each row of its logits will be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StartedStep {
+    rows: Vec<QueueKey>,
+}
+
+impl StartedStep {
+    /// Returns the number of tokens that the step will bring.
+    pub fn num_rows(&self) -> usize {
+        self.rows.len()
+    }
+}
+
 /// All sequences of the engine, and whose turn it is.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -38,6 +54,8 @@ pub struct Scheduler {
     waiting: BTreeMap<QueueKey, Sequence>,
     /// In the order of service when a step is planned; those that it admits stand at the end until the next.
     running: Vec<Sequence>,
+    /// Those whose last token is being sampled: they have no blocks, and are told it when it is known.
+    ending: Vec<Sequence>,
 }
 
 impl Scheduler {
@@ -57,6 +75,7 @@ impl Scheduler {
             ),
             waiting: BTreeMap::new(),
             running: Vec::with_capacity(limits.num_seqs_max),
+            ending: Vec::new(),
         }
     }
 
@@ -77,7 +96,7 @@ impl Scheduler {
 
     /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.ending.is_empty()
     }
 
     /// Takes a sequence that waits.
@@ -90,17 +109,34 @@ impl Scheduler {
         self.waiting.insert(sequence.queue_key(), sequence);
     }
 
-    /// Ends a sequence and frees its blocks, wherever it stands; not between planning a step and its update.
+    /// Ends a sequence and frees its blocks, wherever it stands; not between planning a step and its start. A step under way
+    /// still writes to them: it does so before the next step, which may give them to another.
     pub fn abort(&mut self, id: SequenceId) -> Option<SequenceUpdate> {
-        let index = self.running.iter().position(|sequence| sequence.id() == id);
-        let mut sequence = if let Some(index) = index {
+        let mut sequence = self.take(|key| key.id == id)?;
+        Some(sequence.finish(FinishReason::Aborted))
+    }
+
+    /// Takes a sequence out, wherever it stands, and frees its blocks.
+    fn take(&mut self, is_wanted: impl Fn(QueueKey) -> bool) -> Option<Sequence> {
+        let position = |sequences: &[Sequence]| {
+            sequences.iter().position(|sequence| is_wanted(sequence.queue_key()))
+        };
+        let mut sequence = if let Some(index) = position(&self.running) {
             self.running.remove(index)
+        } else if let Some(index) = position(&self.ending) {
+            self.ending.remove(index)
         } else {
-            let key = *self.waiting.keys().find(|key| key.id == id)?;
+            let key = *self.waiting.keys().find(|key| is_wanted(**key))?;
             self.waiting.remove(&key)?
         };
         self.kv_cache.free(&mut sequence);
-        Some(sequence.finish(FinishReason::Aborted))
+        Some(sequence)
+    }
+
+    /// Finds a sequence, wherever it stands.
+    fn find(&mut self, key: QueueKey) -> Option<&mut Sequence> {
+        let mut active = self.running.iter_mut().chain(&mut self.ending);
+        active.find(|sequence| sequence.queue_key() == key).or_else(|| self.waiting.get_mut(&key))
     }
 
     /// Plans a step.
@@ -119,33 +155,43 @@ impl Scheduler {
         output
     }
 
-    /// Records a step: one token for each sequence that has caught up, in the order of the batch.
+    /// Goes on as if a planned step was done, which is about to be: all is known of it but its tokens.
+    pub fn start(&mut self, output: &SchedulerOutput) -> StartedStep {
+        let mut rows = Vec::with_capacity(self.running.len());
+        let mut num_scheduled = output.num_scheduled_tokens.iter();
+        let kv_cache = &mut self.kv_cache;
+        let ending = self.running.extract_if(.., |sequence| {
+            sequence.num_computed_tokens += num_scheduled.next().copied().unwrap_or(0);
+            if sequence.num_uncomputed_tokens() > 0 {
+                return false;
+            }
+            let row = rows.len() as u32;
+            rows.push(sequence.queue_key());
+            let goes_on = sequence.expect(row);
+            if !goes_on {
+                kv_cache.free(sequence);
+            }
+            !goes_on
+        });
+        self.ending.extend(ending);
+        StartedStep { rows }
+    }
+
+    /// Records the tokens of a step, in the order of its rows; those of sequences that have ended since are of no use.
     ///
     /// # Panics
-    /// Where there is not one token for each.
-    pub fn update(
-        &mut self,
-        output: &SchedulerOutput,
-        tokens: Vec<SampledToken>,
-    ) -> Vec<SequenceUpdate> {
+    /// Where there is not one token for each row.
+    pub fn finish(&mut self, step: &StartedStep, tokens: Vec<SampledToken>) -> Vec<SequenceUpdate> {
+        assert_eq!(tokens.len(), step.num_rows(), "each row gets a token");
         let mut updates = Vec::with_capacity(tokens.len());
-        let mut tokens = tokens.into_iter();
-        for (sequence, num_tokens) in self.running.iter_mut().zip(&output.num_scheduled_tokens) {
-            sequence.num_computed_tokens += num_tokens;
-            if sequence.num_uncomputed_tokens() == 0 {
-                let token = tokens.next();
-                assert!(token.is_some(), "a sequence that has caught up gets a token");
-                updates.extend(token.map(|token| sequence.append(token)));
+        for (key, token) in step.rows.iter().zip(tokens) {
+            let Some(sequence) = self.find(*key) else { continue };
+            let update = sequence.receive(token);
+            if update.finish.is_some() {
+                self.take(|other| other == *key);
             }
+            updates.push(update);
         }
-        assert!(tokens.next().is_none(), "a token belongs to a sequence");
-        self.running.retain_mut(|sequence| {
-            let is_finished = matches!(sequence.status, SequenceStatus::Finished(_));
-            if is_finished {
-                self.kv_cache.free(sequence);
-            }
-            !is_finished
-        });
         updates
     }
 
@@ -224,7 +270,8 @@ mod tests {
             running.clone().map(|(sequence, num)| (sequence.id().0, num)).collect();
         let caught_up = running.filter(|(sequence, num)| sequence.num_uncomputed_tokens() == *num);
         let tokens = caught_up.map(|_| SampledToken { id: 7, logprob: None }).collect();
-        scheduler.update(&output, tokens);
+        let step = scheduler.start(&output);
+        scheduler.finish(&step, tokens);
         counts
     }
 

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use models::LAST_SAMPLED;
+
 use crate::completion::{FinishReason, SamplingParams};
 use crate::engine::block_table::BlockTable;
 use crate::engine::executor::SampledToken;
@@ -75,8 +77,10 @@ pub struct Sequence {
     sampling: Arc<SamplingParams>,
     stop_token_ids: Arc<[u32]>,
     logprobs: Option<u32>,
-    /// Prompt, then output.
+    /// Prompt, then output; the last may be known to the device only.
     tokens: Vec<u32>,
+    /// Whether the last token is being sampled: its place is taken by the row that it will be sampled from.
+    is_last_pending: bool,
     num_prompt_tokens: usize,
     pub(super) status: SequenceStatus,
     /// Leading tokens whose keys and values are in the blocks.
@@ -84,6 +88,8 @@ pub struct Sequence {
     pub(super) num_cached_tokens: u32,
     pub(super) block_table: BlockTable,
     block_hashes: Vec<BlockHash>,
+    /// Leading full blocks that the prefix cache was told of.
+    pub(super) num_published_blocks: usize,
 }
 
 impl Sequence {
@@ -103,11 +109,13 @@ impl Sequence {
             logprobs: request.logprobs,
             num_prompt_tokens: request.prompt_token_ids.len(),
             tokens: request.prompt_token_ids,
+            is_last_pending: false,
             status: SequenceStatus::Waiting,
             num_computed_tokens: 0,
             num_cached_tokens: 0,
             block_table: BlockTable::default(),
             block_hashes: Vec::new(),
+            num_published_blocks: 0,
         }
     }
 
@@ -126,7 +134,7 @@ impl Sequence {
         self.status
     }
 
-    /// Returns the prompt and the output so far.
+    /// Returns the prompt and the output so far; where the last is being sampled, [`LAST_SAMPLED`] and its row stand for it.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -134,6 +142,11 @@ impl Sequence {
     /// Returns the length of prompt and output so far.
     pub fn num_tokens(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Returns the length of prompt and output as far as they are known: all, or all but the one that is being sampled.
+    pub fn num_known_tokens(&self) -> usize {
+        self.tokens.len() - usize::from(self.is_last_pending)
     }
 
     /// Returns the length of the prompt.
@@ -186,10 +199,22 @@ impl Sequence {
         cache.extend_hashes(&mut self.block_hashes, &self.tokens[..num_tokens]);
     }
 
-    /// Takes the token sampled after all others were computed.
-    pub(super) fn append(&mut self, token: SampledToken) -> SequenceUpdate {
+    /// Goes on as if the token was known that a step under way will sample, for this row of its logits. Returns whether
+    /// another may follow it.
+    pub(super) fn expect(&mut self, row: u32) -> bool {
+        debug_assert!(!self.is_last_pending, "one token is sampled at a time");
+        self.tokens.push(LAST_SAMPLED | row);
+        self.is_last_pending = true;
+        self.num_generated_tokens() < self.max_tokens
+    }
+
+    /// Takes the token that was expected.
+    pub(super) fn receive(&mut self, token: SampledToken) -> SequenceUpdate {
         let is_stop = self.stop_token_ids.contains(&token.id);
-        self.tokens.push(token.id);
+        debug_assert!(self.is_last_pending, "a token was expected");
+        self.is_last_pending = false;
+        let last = self.tokens.len() - 1;
+        self.tokens[last] = token.id;
         let finish = if is_stop {
             Some(FinishReason::Stop)
         } else if self.num_generated_tokens() >= self.max_tokens {
@@ -249,10 +274,16 @@ mod tests {
         ];
         for (max_tokens, sampled, delivered, reason) in rows {
             let mut sequence = Sequence::sample(1, vec![5, 6], max_tokens);
-            let updates: Vec<_> = sampled
-                .iter()
-                .map(|id| sequence.append(SampledToken { id: *id, logprob: None }))
-                .collect();
+            let mut updates = Vec::new();
+            for id in sampled {
+                let num_known = sequence.num_known_tokens();
+                let goes_on = sequence.expect(0);
+                assert_eq!(sequence.num_known_tokens(), num_known);
+                updates.push(sequence.receive(SampledToken { id, logprob: None }));
+                assert_eq!(sequence.num_known_tokens(), num_known + 1);
+                let is_longest = updates.len() == max_tokens as usize;
+                assert_eq!(goes_on, !is_longest, "the length is known before the token");
+            }
             let ids: Vec<u32> =
                 updates.iter().filter_map(|update| Some(update.token.as_ref()?.id)).collect();
             assert_eq!(ids, delivered);

@@ -12,7 +12,7 @@ use models::{
 use serde::Serialize;
 
 use crate::engine::{
-    Batch, EngineLimits, Executor as _, ExecutorError, ModelRunner, SequenceRequest,
+    EngineLimits, ExecutorError, ModelRunner, Pipeline, SequenceRequest,
     scheduler::Scheduler,
     sequence::{Sequence, SequenceId},
 };
@@ -203,12 +203,9 @@ fn decode(
         scheduler.add(Sequence::new(SequenceId(id), request.clone()));
     }
     let mut outputs = vec![Vec::new(); requests.len()];
-    let mut batch = Batch::default();
-    while !scheduler.is_empty() {
-        let output = scheduler.schedule();
-        batch.fill(&output, &scheduler);
-        let tokens = runner.execute(&batch)?;
-        for update in scheduler.update(&output, tokens) {
+    let mut pipeline = Pipeline::new(scheduler);
+    while !pipeline.is_empty() {
+        for update in pipeline.step(runner, &mut |_, _| ())? {
             outputs[update.id.0 as usize].extend(update.token.map(|token| token.id));
         }
     }

@@ -100,12 +100,31 @@ fn the_memory_is_measured_into_a_file() {
 }
 
 #[test]
+fn every_operator_of_a_shape_is_measured() {
+    let small = ["--shape", "demo", "--batch", "1", "--prefill", "8", "--context", "32"];
+    let quick = ["--rotate-mib", "1", "--min-ms", "1", "--repeat", "2", "--threads", "1"];
+    let run = bench(&[&["kernels", "--format", "json"], &small[..], &quick].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let result = &report["result"];
+    assert!(result["ceilings"]["flops_per_second"].as_f64().unwrap() > 1e8);
+    for operator in result["operators"].as_array().unwrap() {
+        assert_eq!(operator["seconds"]["samples"].as_array().unwrap().len(), 2);
+        assert!(operator["fraction"].as_f64().unwrap() > 0.0, "{operator}");
+    }
+    let run = bench(&[&["kernels"], &small[..], &quick].concat());
+    assert!(run.stdout.contains("linear_silu_mul: gate_up"), "{}", run.stdout);
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 100), "{}", run.stdout);
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let empty = TempFile::new("empty.rs", b"\n  \n");
     let long = ["engine", "--prompt-tokens", "2000", "--gen-tokens", "100"];
     let url = ["--url", "http://127.0.0.1:1"];
     let line_start = ["keystrokes", "--client", "line-start", empty.path(), url[0], url[1]];
     let rows: &[(&[&str], &str)] = &[
+        (&["kernels", "--shape", "gpt"], "--shape must be one of demo, qwen2.5-coder-0.5b"),
         (
             &["engine", "--random-weights", "gpt"],
             "--random-weights must be one of demo, qwen2.5-coder-0.5b",

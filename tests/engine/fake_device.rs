@@ -5,11 +5,14 @@
 //! from paged memory: a block mixed up, stale or shared by mistake, a wrong position, slot or length, and all that
 //! follows is different.
 
+use std::collections::VecDeque;
+
 use lacuna::completion::{FinishReason, SamplingParams};
 use lacuna::engine::sequence::SequenceId;
 use lacuna::engine::{
     Batch, Executor, ExecutorError, SampledToken, Sampler, SamplingRow, SequenceRequest,
 };
+use models::LAST_SAMPLED;
 
 /// Number of token ids of the fake model.
 pub(crate) const VOCAB_SIZE: u32 = 24;
@@ -20,13 +23,31 @@ pub(crate) struct FakeDevice {
     block_size: usize,
     layers: [Vec<u64>; 2],
     sampler: Sampler,
+    /// Whether steps may be started before the last one is finished.
+    runs_ahead: bool,
+    /// Of each step that was not finished.
+    started: VecDeque<Vec<SampledToken>>,
+    /// Of the step before.
+    last_sampled: Vec<u32>,
 }
 
 impl FakeDevice {
     pub(crate) fn new(num_blocks: usize, block_size: usize) -> Self {
         let memory = vec![GARBAGE; num_blocks * block_size];
         let sampler = Sampler::new(VOCAB_SIZE as usize);
-        Self { block_size, layers: [memory.clone(), memory], sampler }
+        Self {
+            block_size,
+            layers: [memory.clone(), memory],
+            sampler,
+            runs_ahead: false,
+            started: VecDeque::new(),
+            last_sampled: Vec::new(),
+        }
+    }
+
+    /// Lets a step be started before the last one is finished, or does not.
+    pub(crate) fn running_ahead(self, runs_ahead: bool) -> Self {
+        Self { runs_ahead, ..self }
     }
 
     /// Makes a block unreadable.
@@ -53,10 +74,18 @@ impl FakeDevice {
 }
 
 impl Executor for FakeDevice {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        assert!(self.started.len() <= usize::from(self.runs_ahead), "too many steps under way");
         check_shapes(batch);
         for (token, slot) in batch.slot_mapping.iter().enumerate() {
-            let key = mix(u64::from(batch.token_ids[token]), u64::from(batch.positions[token]));
+            let id = match batch.token_ids[token] {
+                id if id & LAST_SAMPLED == 0 => id,
+                row => {
+                    assert_eq!(self.started.len(), 1, "a token that is known is told");
+                    self.last_sampled[(row - LAST_SAMPLED) as usize]
+                }
+            };
+            let key = mix(u64::from(id), u64::from(batch.positions[token]));
             self.layers[0][*slot as usize] = key;
         }
         let sequence_of = |token: usize| {
@@ -70,7 +99,17 @@ impl Executor for FakeDevice {
             let state = self.attend(1, batch, sequence_of(*row as usize), *row as usize);
             tokens.push(self.sampler.sample(&mut logits(state), sampling));
         }
-        Ok(tokens)
+        self.last_sampled = tokens.iter().map(|token| token.id).collect();
+        self.started.push_back(tokens);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+        Ok(self.started.pop_front().unwrap())
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.runs_ahead
     }
 }
 

@@ -34,11 +34,15 @@ struct SteppedDevice {
 }
 
 impl Executor for SteppedDevice {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
         // The test may have lost interest in either.
         let _ = self.begun.send(batch.num_tokens());
         let _ = self.permits.recv();
-        self.device.execute(batch)
+        self.device.start(batch)
+    }
+
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+        self.device.finish()
     }
 }
 
@@ -66,7 +70,7 @@ impl Stepper {
     }
 }
 
-fn start_with(executor: impl Executor, limits: EngineLimits) -> (Engine, EngineHandle) {
+fn start_with(executor: impl Executor + 'static, limits: EngineLimits) -> (Engine, EngineHandle) {
     start(Box::new(executor), limits).unwrap()
 }
 
@@ -100,8 +104,15 @@ async fn collect(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_at_once_get_what_each_would_get_alone() {
+    for runs_ahead in [false, true] {
+        many_at_once(runs_ahead).await;
+    }
+}
+
+async fn many_at_once(runs_ahead: bool) {
     let limits = EngineLimits { num_blocks: 10, num_queued_max: 64, ..LIMITS };
-    let (engine, handle) = start_fake(limits);
+    let device = FakeDevice::new(limits.num_blocks, limits.block_size);
+    let (engine, handle) = start_with(device.running_ahead(runs_ahead), limits);
     let tasks: Vec<_> = (0..64_u64)
         .map(|seed| {
             let length = 1 + seed as u32 % 20;
@@ -327,12 +338,20 @@ struct FailingDevice {
 }
 
 impl Executor for FailingDevice {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        self.device.start(batch)
+    }
+
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
         if self.num_steps_left == 0 {
             return (self.fail)();
         }
         self.num_steps_left -= 1;
-        self.device.execute(batch)
+        self.device.finish()
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.device.runs_ahead()
     }
 }
 
@@ -353,9 +372,11 @@ async fn a_failed_device_fails_every_sequence_and_takes_no_more() {
         ),
         (|| panic!("on purpose"), |failure| matches!(failure, EngineFailure::Panicked)),
     ];
-    for (fail, is_expected) in rows {
+    let rows = rows.into_iter().flat_map(|row| [(row, false), (row, true)]);
+    for ((fail, is_expected), runs_ahead) in rows {
         let limits = EngineLimits { num_seqs_max: 2, ..LIMITS };
         let device = FakeDevice::new(limits.num_blocks, limits.block_size);
+        let device = device.running_ahead(runs_ahead);
         let device = FailingDevice { device, num_steps_left: 2, fail };
         let (engine, handle) = start_with(device, limits);
         let ended = handle.ended();
@@ -384,9 +405,37 @@ async fn who_waits_for_the_end_hears_of_a_drain_and_of_nothing_before() {
     assert_eq!((first.await, second.await), (EngineState::Draining, EngineState::Draining));
 }
 
+#[tokio::test]
+async fn ahead_of_its_tokens_the_engine_says_what_it_would_say_behind_them() {
+    let device = FakeDevice::new(LIMITS.num_blocks, LIMITS.block_size);
+    let (engine, handle) = start_with(device.running_ahead(true), LIMITS);
+    let penalised = SamplingParams { presence_penalty: 1.0, ..SamplingParams::greedy() };
+    let requests = [
+        greedy(vec![1, 2, 3], 20),
+        SequenceRequest { stop_token_ids: (0..12).collect(), ..greedy(vec![5; 9], 20) },
+        SequenceRequest { logprobs: Some(1), ..greedy(vec![8, 2], 9) },
+        SequenceRequest { sampling: penalised, ..greedy(vec![9, 7], 15) },
+        greedy(vec![4], 1),
+    ];
+    for request in requests {
+        let mut stream = handle.submit(request.clone()).unwrap();
+        assert_eq!(collect(&mut stream).await.unwrap(), truth(&request, 0));
+    }
+    drop(engine);
+    assert_eq!(handle.stats().num_blocks_used, 0);
+}
+
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
-    let (engine, handle) = start_fake(EngineLimits { num_blocks: 12, ..LIMITS });
+    for runs_ahead in [false, true] {
+        come_and_go(runs_ahead);
+    }
+}
+
+fn come_and_go(runs_ahead: bool) {
+    let limits = EngineLimits { num_blocks: 12, ..LIMITS };
+    let device = FakeDevice::new(limits.num_blocks, limits.block_size);
+    let (engine, handle) = start_with(device.running_ahead(runs_ahead), limits);
     let clients: Vec<_> = (0..4_u32)
         .map(|client| {
             let handle = handle.clone();

@@ -1,7 +1,7 @@
 //! Random loads on a KV cache that is nearly too small, one seed each, every step checked.
 //!
 //! Whatever the others do, each sequence must get what it would get alone: batched ≡ alone, chunked ≡ whole,
-//! cached ≡ cold, preempted ≡ not, greedy or seeded.
+//! cached ≡ cold, preempted ≡ not, ahead of its tokens ≡ behind them, greedy or seeded.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use lacuna::completion::{FinishReason, SamplingParams};
 use lacuna::engine::block_pool::BlockId;
-use lacuna::engine::scheduler::{Scheduler, SchedulerOutput};
+use lacuna::engine::scheduler::{Scheduler, SchedulerOutput, StartedStep};
 use lacuna::engine::sequence::{QueueKey, Sequence, SequenceId};
 use lacuna::engine::{Batch, EngineLimits, Executor as _, SampledToken, SequenceRequest};
 use rand_chacha::{
@@ -32,12 +32,17 @@ fn every_sequence_gets_what_it_would_get_alone() {
         seen.add(&world.seen);
     }
     // A load that never got into trouble would prove nothing.
-    let Seen { steps, preemptions, hits, shared_hits, chunks, aborted_waiting, aborted_running } =
+    let Seen { steps, ahead, wasted, preempted_pending, aborted_pending, .. } = seen;
+    let Seen { preemptions, hits, shared_hits, chunks, aborted_waiting, aborted_running, .. } =
         seen;
-    for count in [preemptions, hits, shared_hits, chunks, aborted_waiting, aborted_running] {
+    for count in [preemptions, hits, shared_hits, chunks, aborted_waiting, aborted_running, wasted]
+    {
         assert!(count > NUM_SEEDS / 2, "too few of one kind: {seen:?}");
     }
-    assert!(steps > 20 * NUM_SEEDS);
+    for count in [preempted_pending, aborted_pending] {
+        assert!(count > NUM_SEEDS / 20, "too few of one kind: {seen:?}");
+    }
+    assert!(steps > 20 * NUM_SEEDS && ahead > 5 * NUM_SEEDS, "{seen:?}");
 }
 
 /// What happened, to know that the load was hard.
@@ -53,6 +58,13 @@ struct Seen {
     chunks: u64,
     aborted_waiting: u64,
     aborted_running: u64,
+    /// Steps that were started before the one before was finished.
+    ahead: u64,
+    /// Tokens of sequences that had ended.
+    wasted: u64,
+    /// Sequences that lost their blocks, or whose client went, while their token was being sampled.
+    preempted_pending: u64,
+    aborted_pending: u64,
 }
 
 impl Seen {
@@ -64,6 +76,10 @@ impl Seen {
         self.chunks += other.chunks;
         self.aborted_waiting += other.aborted_waiting;
         self.aborted_running += other.aborted_running;
+        self.ahead += other.ahead;
+        self.wasted += other.wasted;
+        self.preempted_pending += other.preempted_pending;
+        self.aborted_pending += other.aborted_pending;
     }
 }
 
@@ -81,6 +97,8 @@ struct World {
     scheduler: Scheduler,
     batch: Batch,
     device: FakeDevice,
+    /// The step under way, and whether its tokens can be followed.
+    ahead: Option<(StartedStep, bool)>,
     arrivals: Vec<Arrival>,
     outputs: BTreeMap<usize, (Vec<SampledToken>, Option<FinishReason>)>,
     num_cached_tokens: BTreeMap<SequenceId, u32>,
@@ -122,7 +140,8 @@ impl World {
             limits,
             scheduler: Scheduler::new(&limits),
             batch: Batch::default(),
-            device: FakeDevice::new(num_blocks, block_size),
+            device: FakeDevice::new(num_blocks, block_size).running_ahead(dice.below(2) == 0),
+            ahead: None,
             // The first in the order of service gains a token a step. An arrival of higher priority may undo others' work.
             num_steps_max: last_arrival + 2 * arrivals.iter().map(num_tokens).sum::<u64>(),
             outputs: (0..arrivals.len()).map(|id| (id, (Vec::new(), None))).collect(),
@@ -138,13 +157,15 @@ impl World {
             assert!(self.step < self.num_steps_max, "starved after {} steps", self.step);
             self.arrive_and_leave();
             self.check_blocks();
-            if !self.scheduler.is_empty() {
+            if !self.scheduler.is_empty() || self.ahead.is_some() {
                 self.run_step();
                 self.check_blocks();
             }
             self.step += 1;
         }
-        assert!(self.scheduler.is_empty());
+        // What was computed for nobody is thrown away.
+        self.run_step();
+        assert!(self.scheduler.is_empty() && self.ahead.is_none());
         assert_eq!(self.scheduler.kv_cache().pool().num_used(), 0, "blocks were not given back");
         for (id, (output, finish)) in &self.outputs {
             let arrival = &self.arrivals[*id];
@@ -168,6 +189,10 @@ impl World {
             let leaves = arrival.patience.map(|patience| arrival.step + patience);
             if leaves == Some(self.step) {
                 let is_waiting = self.scheduler.waiting().any(|other| other.id() == sequence_id);
+                let mut running = self.scheduler.running().iter();
+                let is_pending =
+                    running.any(|other| other.id() == sequence_id && is_pending(other));
+                self.seen.aborted_pending += u64::from(is_pending);
                 let Some(update) = self.scheduler.abort(sequence_id) else { continue };
                 self.seen.aborted_waiting += u64::from(is_waiting);
                 self.seen.aborted_running += u64::from(!is_waiting);
@@ -177,15 +202,18 @@ impl World {
     }
 
     fn run_step(&mut self) {
-        let first_running =
-            self.scheduler.running().iter().map(|sequence| self.key(sequence)).min();
-        let output = self.scheduler.schedule();
-        self.check_order(&output, first_running);
-        self.spoil_worthless_blocks();
-        self.batch.fill(&output, &self.scheduler);
-        assert!(self.batch.num_tokens() <= self.limits.num_batched_tokens_max, "budget");
-        let tokens = self.device.execute(&self.batch).unwrap();
-        for update in self.scheduler.update(&output, tokens) {
+        let Some((step, can_be_followed)) = self.ahead.take().or_else(|| self.start_step()) else {
+            return;
+        };
+        if can_be_followed && self.device.runs_ahead() {
+            self.ahead = self.start_step();
+            self.check_blocks();
+        }
+        self.seen.ahead += u64::from(self.ahead.is_some());
+        let tokens = self.device.finish().unwrap();
+        let updates = self.scheduler.finish(&step, tokens);
+        self.seen.wasted += (step.num_rows() - updates.len()) as u64;
+        for update in updates {
             let (tokens, finish) = self.outputs.get_mut(&(update.id.0 as usize)).unwrap();
             assert_eq!(*finish, None, "spoke after its end");
             let cached =
@@ -197,6 +225,25 @@ impl World {
                 self.arrivals[update.id.0 as usize].request.prompt_token_ids.len();
             assert!((update.num_cached_tokens as usize) < num_prompt_tokens);
         }
+    }
+
+    fn start_step(&mut self) -> Option<(StartedStep, bool)> {
+        let running = self.scheduler.running();
+        let first_running = running.iter().map(|sequence| self.key(sequence)).min();
+        let num_pending = running.iter().filter(|sequence| is_pending(sequence)).count();
+        let output = self.scheduler.schedule();
+        if output.num_scheduled_tokens.is_empty() {
+            return None;
+        }
+        let running = self.scheduler.running();
+        let num_still_pending = running.iter().filter(|sequence| is_pending(sequence)).count();
+        self.seen.preempted_pending += (num_pending - num_still_pending) as u64;
+        self.check_order(&output, first_running);
+        self.spoil_worthless_blocks();
+        self.batch.fill(&output, &self.scheduler);
+        assert!(self.batch.num_tokens() <= self.limits.num_batched_tokens_max, "budget");
+        self.device.start(&self.batch).unwrap();
+        Some((self.scheduler.start(&output), self.batch.can_be_followed()))
     }
 
     /// Budgets, progress of all, and the order of service.
@@ -282,6 +329,11 @@ impl World {
             }
         }
     }
+}
+
+/// Returns whether a sequence's last token is being sampled.
+fn is_pending(sequence: &Sequence) -> bool {
+    sequence.num_known_tokens() < sequence.num_tokens()
 }
 
 /// Random choices of a load.

@@ -5,7 +5,7 @@ use crate::checks::Check;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
 use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, Elements};
 use crate::cuda::rows::launch_rows;
-use crate::cuda::step::{CudaStep, Demand, StepArray};
+use crate::cuda::step::{CHUNK_LEN_MAX, CudaStep, Demand, StepArray};
 use crate::metadata::{AttentionShape, KvDType};
 
 /// Head widths that the kernels were made for.
@@ -83,10 +83,15 @@ pub(super) struct SplitRoom<M> {
     tickets: M,
 }
 
-/// How a step's decodes are split.
+/// Most bytes of partial results of a launch over chunks; where more sequences come together, there are more launches.
+const CHUNK_ROOM_BYTES: usize = 64 << 20;
+
+/// How the attention of sequences with few new tokens is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SplitPlan {
-    num_items: usize,
+    num_seqs: usize,
+    /// Of [`ROWS`] rows, a sequence.
+    num_tiles: usize,
     num_kv_heads: usize,
     num_splits: usize,
     partial_rows: usize,
@@ -94,21 +99,53 @@ pub(super) struct SplitPlan {
 }
 
 impl SplitPlan {
-    /// Plans for `num_seqs` sequences of at most `num_positions`.
-    fn new(shape: &AttentionShape, num_seqs: usize, num_positions: usize) -> Self {
-        let group = shape.num_heads / shape.num_kv_heads;
+    /// Plans for `num_seqs` sequences of at most `num_new` new tokens and `num_positions` in all.
+    fn new(shape: &AttentionShape, num_seqs: usize, num_new: usize, num_positions: usize) -> Self {
+        let num_rows = num_new * (shape.num_heads / shape.num_kv_heads);
         Self {
-            num_items: num_seqs * group.div_ceil(ROWS),
+            num_seqs,
+            num_tiles: num_rows.div_ceil(ROWS),
             num_kv_heads: shape.num_kv_heads,
             num_splits: num_positions.div_ceil(SPLIT_LEN).max(1),
-            partial_rows: group.min(ROWS),
+            partial_rows: num_rows.min(ROWS),
             head_dim: shape.head_dim,
         }
     }
 
+    /// Returns the plan for as many of the sequences, one at least, as have their partial results in `max_bytes`.
+    fn cut(self, max_bytes: usize) -> Self {
+        let (bytes_per_seq, _) = Self { num_seqs: 1, ..self }.num_bytes();
+        Self { num_seqs: (max_bytes / bytes_per_seq).clamp(1, self.num_seqs), ..self }
+    }
+
+    /// Returns the launches that the sequences are computed in, each with the first of its sequences.
+    fn launches(self, max_bytes: usize) -> impl Iterator<Item = (usize, Self)> {
+        let most = self.cut(max_bytes).num_seqs;
+        (0..self.num_seqs)
+            .step_by(most)
+            .map(move |first| (first, Self { num_seqs: most.min(self.num_seqs - first), ..self }))
+    }
+
+    /// Returns the blocks of a launch: an item for each tile of a sequence.
+    fn grid(&self) -> [u32; 3] {
+        [(self.num_seqs * self.num_tiles) as u32, self.num_kv_heads as u32, self.num_splits as u32]
+    }
+
+    /// Returns what the kernel is told of it.
+    fn arguments<M: DeviceMemory>(&self, room: &SplitRoom<M>) -> [Argument; 6] {
+        [
+            Argument::Pointer(room.partials.address()),
+            Argument::Pointer(room.tickets.address()),
+            Argument::U32(self.num_splits as u32),
+            Argument::U32(SPLIT_LEN as u32),
+            Argument::U32(self.partial_rows as u32),
+            Argument::U32(self.num_tiles as u32),
+        ]
+    }
+
     /// Returns the bytes of partial results and of tickets.
     fn num_bytes(&self) -> (usize, usize) {
-        let num_tickets = self.num_items * self.num_kv_heads;
+        let num_tickets = self.num_seqs * self.num_tiles * self.num_kv_heads;
         // Sums of values, a maximum and a sum of weights for each row.
         let num_partials = num_tickets * self.num_splits * self.partial_rows * (self.head_dim + 2);
         (num_partials * size_of::<f32>(), num_tickets * size_of::<u32>())
@@ -121,14 +158,15 @@ impl<M: DeviceMemory> SplitRoom<M> {
         [self.partials.address(), self.tickets.address()]
     }
 
-    /// Returns room for every step of at most `num_seqs` sequences and `num_positions` positions.
+    /// Returns room for every step of at most `num_seqs` sequences and `num_positions` positions, as far as it should be
+    /// taken at once.
     pub(super) fn of_largest<D: Device<Memory = M>>(
         device: &D,
         shape: &AttentionShape,
         num_seqs: usize,
         num_positions: usize,
     ) -> Result<Self, BackendError> {
-        Self::new(device, SplitPlan::new(shape, num_seqs, num_positions).num_bytes())
+        Self::new(device, largest(shape, num_seqs, num_positions))
     }
 
     fn new<D: Device<Memory = M>>(
@@ -165,6 +203,24 @@ impl<M: DeviceMemory> SplitRoom<M> {
     }
 }
 
+/// Returns the bytes of partial results and of tickets of every step of at most `num_seqs` sequences.
+fn largest(shape: &AttentionShape, num_seqs: usize, num_positions: usize) -> (usize, usize) {
+    let decodes = SplitPlan::new(shape, num_seqs, 1, num_positions).num_bytes();
+    let chunks = SplitPlan::new(shape, num_seqs, CHUNK_LEN_MAX, num_positions);
+    let chunks = chunks.cut(CHUNK_ROOM_BYTES).num_bytes();
+    (decodes.0.max(chunks.0), decodes.1.max(chunks.1))
+}
+
+/// Returns the memory that attention takes beside the cache, for steps of at most `num_seqs` sequences and
+/// `num_positions` positions each.
+///
+/// # Units
+/// bytes
+pub fn attention_bytes(shape: &AttentionShape, num_seqs: usize, num_positions: usize) -> u64 {
+    let (partials, tickets) = largest(shape, num_seqs, num_positions);
+    (partials + tickets) as u64
+}
+
 /// Causal attention of the step's queries.
 pub(super) fn attention<D: Device>(
     device: &mut D,
@@ -196,9 +252,9 @@ pub(super) fn attention<D: Device>(
         Argument::U32(shape.window.unwrap_or(0) as u32),
         Argument::F32(shape.scale),
     ];
-    let arguments = |seqs: StepArray, more: &[Argument]| {
+    let arguments = |seqs: Argument, more: &[Argument]| {
         let mut arguments = common.to_vec();
-        arguments.push(step.array(seqs));
+        arguments.push(seqs);
         arguments.extend_from_slice(&geometry);
         arguments.extend_from_slice(more);
         arguments
@@ -208,30 +264,66 @@ pub(super) fn attention<D: Device>(
         let tiles = rows.div_ceil(PREFILL_ROWS) as u32;
         device.launch(&Launch {
             kernel: &format!("attention_prefill_{}", shape.head_dim),
-            grid: [layout.num_prefills as u32, shape.num_kv_heads as u32, tiles],
+            grid: [tiles, layout.num_prefills as u32, shape.num_kv_heads as u32],
             num_threads: THREADS,
             shared_bytes: 0,
-            arguments: &arguments(StepArray::Prefills, &[]),
+            arguments: &arguments(step.array(StepArray::Prefills), &[]),
         })?;
     }
-    if layout.num_decodes > 0 {
-        let plan = SplitPlan::new(shape, layout.num_decodes, layout.table_width * shape.block_size);
-        let held = SplitRoom::grown(device, room.take(), &plan)?;
-        let more = [
-            Argument::Pointer(held.partials.address()),
-            Argument::Pointer(held.tickets.address()),
-            Argument::U32(plan.num_splits as u32),
-            Argument::U32(SPLIT_LEN as u32),
-            Argument::U32(plan.partial_rows as u32),
-        ];
-        *room = Some(held);
-        device.launch(&Launch {
-            kernel: &format!("attention_decode_{}", shape.head_dim),
-            grid: [plan.num_items as u32, shape.num_kv_heads as u32, plan.num_splits as u32],
-            num_threads: THREADS,
-            shared_bytes: 0,
-            arguments: &arguments(StepArray::Decodes, &more),
-        })?;
+    let num_positions = layout.table_width * shape.block_size;
+    let lists = [
+        (StepArray::Decodes, layout.num_decodes, 1, usize::MAX),
+        (StepArray::Chunks, layout.num_chunks, layout.max_chunk_len, CHUNK_ROOM_BYTES),
+    ];
+    for (list, num_seqs, num_new, max_bytes) in lists {
+        if num_seqs == 0 {
+            continue;
+        }
+        let plan = SplitPlan::new(shape, num_seqs, num_new, num_positions);
+        for (first, plan) in plan.launches(max_bytes) {
+            let held = SplitRoom::grown(device, room.take(), &plan)?;
+            let more = plan.arguments(&held);
+            *room = Some(held);
+            device.launch(&Launch {
+                kernel: &format!("attention_decode_{}", shape.head_dim),
+                grid: plan.grid(),
+                num_threads: THREADS,
+                shared_bytes: 0,
+                arguments: &arguments(step.element(list, first), &more),
+            })?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_computed_in_launches_whose_results_have_room() {
+        let shape = AttentionShape {
+            num_heads: 28,
+            num_kv_heads: 4,
+            head_dim: 128,
+            block_size: 16,
+            kv_dtype: KvDType::F16,
+            scale: 1.0,
+            window: None,
+        };
+        let plan = SplitPlan::new(&shape, 5, 16, 4096);
+        // 112 rows of a key/value head are seven tiles; 16 rows of 130 values for each of 16 splits.
+        let bytes_per_seq = 7 * 4 * 16 * 16 * 130 * 4;
+        assert_eq!(plan.num_bytes(), (5 * bytes_per_seq, 5 * 7 * 4 * 4));
+        assert_eq!(plan.grid(), [35, 4, 16]);
+        for (room, expected) in [
+            (usize::MAX, vec![(0, 5)]),
+            (2 * bytes_per_seq + 1, vec![(0, 2), (2, 2), (4, 1)]),
+            (1, (0..5).map(|first| (first, 1)).collect()),
+        ] {
+            let launches: Vec<(usize, usize)> =
+                plan.launches(room).map(|(first, plan)| (first, plan.num_seqs)).collect();
+            assert_eq!(launches, expected);
+        }
+    }
 }

@@ -69,6 +69,27 @@ pub trait Device: Send + Debug + 'static {
         bytes: &mut [u8],
     ) -> Result<(), BackendError>;
 
+    /// Asks for a copy to the host of what the memory will hold once all that was asked before is done, and does not wait
+    /// for it. [`Device::end_download`] brings the copies in the order in which they were asked for.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`], also while a graph is captured; [`BackendError::OutOfMemory`] on the host.
+    ///
+    /// # Panics
+    /// Where the memory holds fewer.
+    fn begin_download(
+        &mut self,
+        memory: &Self::Memory,
+        offset: usize,
+        num_bytes: usize,
+    ) -> Result<(), BackendError>;
+
+    /// Waits for the copy that was asked for first and not brought yet, and for nothing behind it.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`], also where no copy is under way or it is not as long as `bytes`.
+    fn end_download(&mut self, bytes: &mut [u8]) -> Result<(), BackendError>;
+
     /// Runs a kernel of `kernels/cuda/` over its grid.
     ///
     /// # Errors

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::cuda::step::{Demand, StepLayout};
+use crate::cuda::step::{Bucket, Demand};
 
-/// Most graphs that are held; a graph of some hundred launches takes about a megabyte of the device.
-const NUM_GRAPHS_MAX: usize = 64;
+/// Most graphs that are held; a graph of some hundred launches takes about a megabyte of the device. Ten numbers of
+/// sequences, five widths of tables and two ends, logits or tokens, are fewer.
+const NUM_GRAPHS_MAX: usize = 128;
 
 /// A captured step.
 #[derive(Debug)]
@@ -15,11 +16,11 @@ pub(super) struct Captured<G> {
     pub(super) demands: Vec<Demand>,
 }
 
-/// The graphs of a backend, by the layout of their steps.
+/// The graphs of a backend, by what their steps have in common.
 #[derive(Debug)]
 pub(super) struct Graphs<G> {
     is_enabled: bool,
-    captured: HashMap<StepLayout, Captured<G>>,
+    captured: HashMap<Bucket, Captured<G>>,
 }
 
 impl<G> Graphs<G> {
@@ -37,16 +38,18 @@ impl<G> Graphs<G> {
         self.is_enabled
     }
 
-    /// Returns the graph of a layout and takes it out; it is to be put back.
-    pub(super) fn take(&mut self, layout: &StepLayout) -> Option<Captured<G>> {
-        self.captured.remove(layout)
+    /// Returns whether another graph may be captured.
+    pub(super) fn has_room(&self) -> bool {
+        self.captured.len() < NUM_GRAPHS_MAX
     }
 
-    pub(super) fn put(&mut self, layout: StepLayout, captured: Captured<G>) {
-        if self.captured.len() >= NUM_GRAPHS_MAX {
-            self.captured.clear();
-        }
-        self.captured.insert(layout, captured);
+    /// Returns the graph of a bucket and takes it out; it is to be put back.
+    pub(super) fn take(&mut self, bucket: &Bucket) -> Option<Captured<G>> {
+        self.captured.remove(bucket)
+    }
+
+    pub(super) fn put(&mut self, bucket: Bucket, captured: Captured<G>) {
+        self.captured.insert(bucket, captured);
     }
 
     /// Forgets all graphs: memory that they name was given back.

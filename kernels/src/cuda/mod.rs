@@ -21,11 +21,14 @@ mod step;
 use std::cell::Cell;
 use std::fmt::Debug;
 
+pub use crate::cuda::attention::attention_bytes;
 pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes};
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
-pub use crate::cuda::step::CudaStep;
+pub use crate::cuda::step::{CudaStep, graph_steps};
 
-use crate::backend::{Backend, BackendError, MatrixData, OwnMemory, StepRows, WeightFormat};
+use crate::backend::{
+    Backend, BackendError, MatrixData, OwnMemory, StepRows, Vocabulary, WeightFormat,
+};
 use crate::checks::Check;
 use crate::cuda::attention::SplitRoom;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
@@ -92,6 +95,15 @@ impl<D: Device> CudaBackend<D> {
     /// Returns the number of graphs that were captured and are held.
     pub fn num_graphs(&self) -> usize {
         self.graphs.len()
+    }
+
+    /// Forgets all graphs, for memory that they name was given back; waits for one that may be running.
+    fn forget_graphs(&mut self) -> Result<(), BackendError> {
+        if self.graphs.len() > 0 {
+            self.device.download(&self.num_broken, 0, &mut [0; size_of::<u32>()])?;
+            self.graphs.clear();
+        }
+        Ok(())
     }
 
     fn count_broken(&mut self, matrix: &CudaMatrix<D::Memory>) -> Result<u32, BackendError> {
@@ -183,7 +195,7 @@ impl<D: Device> Backend for CudaBackend<D> {
             let num_positions = table_width * shape.block_size;
             let room = SplitRoom::of_largest(&self.device, &shape, num_seqs, num_positions)?;
             self.split_room = Some(room);
-            self.graphs.clear();
+            self.forget_graphs()?;
         }
         Ok(())
     }
@@ -242,17 +254,20 @@ impl<D: Device> Backend for CudaBackend<D> {
         step: &Self::Step,
         body: &mut dyn FnMut(&mut Self) -> Result<(), BackendError>,
     ) -> Result<(), BackendError> {
-        let Some(layout) = step.bucket() else { return body(self) };
-        if let Some(captured) = self.graphs.take(&layout) {
+        let Some(bucket) = step.bucket() else { return body(self) };
+        if let Some(captured) = self.graphs.take(&bucket) {
             for demand in &captured.demands {
                 step.require(Check("run"), *demand)?;
             }
             self.device.replay(&captured.graph)?;
-            self.graphs.put(layout, captured);
+            self.graphs.put(bucket, captured);
             return Ok(());
         }
         // Computed once as it is, which takes what memory it needs; then once more without computing, to be kept.
         body(self)?;
+        if !self.graphs.has_room() {
+            return Ok(());
+        }
         if self.device.begin_capture().is_err() {
             self.graphs.disable();
             return Ok(());
@@ -261,7 +276,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         // Ended in any case: a device that goes on recording would run nothing.
         let graph = self.device.end_capture();
         match recorded.and(graph) {
-            Ok(graph) => self.graphs.put(layout, Captured { graph, demands: step.satisfied() }),
+            Ok(graph) => self.graphs.put(bucket, Captured { graph, demands: step.satisfied() }),
             // The step is computed. A device that cannot keep it goes on without graphs; one that failed says so next.
             Err(_) => self.graphs.disable(),
         }
@@ -288,6 +303,7 @@ impl<D: Device> Backend for CudaBackend<D> {
             table.data(),
             table.scales(),
             step.array(StepArray::TokenIds),
+            Argument::Pointer(step.sampled().address()),
             Argument::U32(table.cols as u32),
         ];
         launch_rows(&mut self.device, &kernel, (num_tokens, table.cols), &arguments)
@@ -373,7 +389,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         let done = attention::attention(&mut self.device, step, shape, (qkv, out), cache, room);
         if before != self.split_room.as_ref().map(SplitRoom::addresses) {
             // The room grew, or could not: graphs name the old one.
-            self.graphs.clear();
+            self.forget_graphs()?;
         }
         done
     }
@@ -402,25 +418,46 @@ impl<D: Device> Backend for CudaBackend<D> {
         true
     }
 
-    fn sample(
+    fn load_sampling(
         &mut self,
-        logits: &mut Self::Buffer,
-        vocab_size: usize,
-        num_ids: usize,
+        step: &mut Self::Step,
+        vocabulary: Vocabulary,
         rows: &[SampleRow<'_>],
-    ) -> Result<Vec<u32>, BackendError> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let held = self.sample_room.take().filter(|room| room.holds(rows.len(), num_ids));
-        let mut room = match held {
-            Some(room) => room,
-            // For as many rows as the logits have: a later step may have more.
-            None => SampleRoom::new(&self.device, logits.len() / vocab_size.max(1), num_ids)?,
+    ) -> Result<(), BackendError> {
+        let check = Check("load_sampling");
+        check.equal("rows of the sampling", rows.len(), step.num_sampled_rows())?;
+        check.at_most("`num_ids`", vocabulary.num_ids, vocabulary.size)?;
+        step.set_sampled(vocabulary);
+        let num_rows = step.rows().num_logit_rows;
+        let held = self.sample_room.take().filter(|room| room.holds(num_rows, vocabulary.num_ids));
+        let mut room = if let Some(room) = held {
+            room
+        } else {
+            self.forget_graphs()?;
+            let max_num_rows = num_rows.max(self.step_room.get().0);
+            SampleRoom::new(&self.device, max_num_rows, vocabulary.num_ids)?
         };
-        let tokens = room.sample(&mut self.device, logits, (vocab_size, num_ids), rows);
+        if !room.load(&self.device, rows, num_rows)? {
+            self.forget_graphs()?;
+        }
         self.sample_room = Some(room);
-        tokens
+        Ok(())
+    }
+
+    fn sample(&mut self, step: &Self::Step, logits: &mut Self::Buffer) -> Result<(), BackendError> {
+        let (Some(room), Some(vocabulary)) = (&self.sample_room, step.vocabulary()) else {
+            return Check("sample").refuse("`load_sampling` must come before".to_owned());
+        };
+        room.sample(&mut self.device, logits, vocabulary, step.sampled())
+    }
+
+    fn send_sampled(&mut self, step: &Self::Step) -> Result<(), BackendError> {
+        let num_bytes = step.num_sampled_rows() * size_of::<u32>();
+        self.device.begin_download(step.sampled(), 0, num_bytes)
+    }
+
+    fn receive_sampled(&mut self, tokens: &mut [u32]) -> Result<(), BackendError> {
+        self.device.end_download(bytemuck::cast_slice_mut(tokens))
     }
 
     fn read(&mut self, x: &Self::Buffer, out: &mut [f32]) -> Result<(), BackendError> {

@@ -404,7 +404,7 @@ fn attentions<B: Backend>(
     Ok(())
 }
 
-/// Prefills, chunks and decodes mixed against the reference, and decodes together against decodes alone.
+/// Prefills, chunks and decodes mixed against the reference; decodes and chunks together against those alone.
 fn attention<B: Backend>(
     backend: &mut B,
     world: &World,
@@ -426,20 +426,23 @@ fn attention<B: Backend>(
         sink(Outcome { operator, case: case.clone(), against: "reference", error, limit });
     }
 
-    let last = |index: usize| (index, world.len_of(index) - 1..world.len_of(index));
-    let num_seqs = world.qkv.len();
-    let mut together: Vec<_> = (0..num_seqs).map(|i| vec![(i, 0..world.len_of(i) - 1)]).collect();
-    together.retain(|pieces| !pieces[0].1.is_empty());
-    let mut apart = together.clone();
-    together.push((0..num_seqs).map(last).collect());
-    apart.extend((0..num_seqs).map(|index| vec![last(index)]));
-    let [together, apart] = [world.run(backend, &together)?, world.run(backend, &apart)?];
-    sink(Outcome {
-        operator: "attention",
-        case,
-        against: "decodes alone",
-        error: relative_error(&all(&together, out), &all(&apart, out)),
-        limit: 0.0,
-    });
+    for (num_new, against) in [(1, "decodes alone"), (19, "chunks alone")] {
+        let begin = |index: usize| world.len_of(index).saturating_sub(num_new);
+        let last = |index: usize| (index, begin(index)..world.len_of(index));
+        let num_seqs = world.qkv.len();
+        let mut together: Vec<_> = (0..num_seqs).map(|i| vec![(i, 0..begin(i))]).collect();
+        together.retain(|pieces| !pieces[0].1.is_empty());
+        let mut apart = together.clone();
+        together.push((0..num_seqs).map(last).collect());
+        apart.extend((0..num_seqs).map(|index| vec![last(index)]));
+        let [together, apart] = [world.run(backend, &together)?, world.run(backend, &apart)?];
+        sink(Outcome {
+            operator: "attention",
+            case: case.clone(),
+            against,
+            error: relative_error(&all(&together, out), &all(&apart, out)),
+            limit: 0.0,
+        });
+    }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
-use crate::backend::{Backend, BackendError};
-use crate::metadata::SampleRow;
+use crate::backend::{Backend, BackendError, DType, Vocabulary, WeightFormat};
+use crate::metadata::{LAST_SAMPLED, SampleRow, StepInput};
 use crate::selftest::Outcome;
-use crate::selftest::rig::{Random, Use, upload};
+use crate::selftest::rig::{Random, Stored, Use, download, upload};
 
 /// Tokens that may be chosen; the rest of a row pads it. No multiple of anything.
 const NUM_IDS: usize = 2999;
@@ -24,7 +24,8 @@ const GREEDY: SampleRow<'static> = SampleRow {
     point: 0,
 };
 
-/// Runs every case in one batch, and again with the rows in another order.
+/// Runs every case in one batch, and again with the rows in another order; then looks the tokens up that are only on the
+/// device.
 pub(super) fn sampling<B: Backend>(
     backend: &mut B,
     sink: &mut dyn FnMut(Outcome),
@@ -66,8 +67,15 @@ pub(super) fn sampling<B: Backend>(
         turned.rotate_left(turn);
         let mut flat = flat.clone();
         flat.rotate_left(turn * VOCAB_SIZE);
-        let mut buffer = upload(backend, &flat, Use::Buffer)?;
-        let mut tokens = backend.sample(&mut buffer, VOCAB_SIZE, NUM_IDS, &turned)?;
+        let mut step = backend.step(rows.len(), rows.len(), 1)?;
+        let mut tokens = sample(backend, &flat, &turned, &mut step)?;
+        sink(Outcome {
+            operator: "embed",
+            case: format!("tokens sampled before, from the {turn}th on"),
+            against: "the tokens that came back",
+            error: if embeds_sampled(backend, &tokens, &mut step)? { 0.0 } else { 1.0 },
+            limit: 0.0,
+        });
         tokens.rotate_right(turn);
         for ((row, token), expected) in rows.iter().zip(&tokens).zip(&expected) {
             sink(Outcome {
@@ -80,6 +88,64 @@ pub(super) fn sampling<B: Backend>(
         }
     }
     Ok(())
+}
+
+/// Samples a token for each row, as a step of decodes.
+fn sample<B: Backend>(
+    backend: &mut B,
+    logits: &[f32],
+    rows: &[SampleRow<'_>],
+    step: &mut B::Step,
+) -> Result<Vec<u32>, BackendError> {
+    let mut buffer = upload(backend, logits, Use::Buffer)?;
+    load_decodes(backend, &vec![0; rows.len()], step)?;
+    backend.load_sampling(step, Vocabulary { size: VOCAB_SIZE, num_ids: NUM_IDS }, rows)?;
+    backend.sample(step, &mut buffer)?;
+    backend.send_sampled(step)?;
+    let mut tokens = vec![0; rows.len()];
+    backend.receive_sampled(&mut tokens)?;
+    Ok(tokens)
+}
+
+/// Returns whether a step that names the sampled tokens by their rows, last first, embeds them.
+fn embeds_sampled<B: Backend>(
+    backend: &mut B,
+    tokens: &[u32],
+    step: &mut B::Step,
+) -> Result<bool, BackendError> {
+    const COLS: usize = 8;
+    let values: Vec<f32> = (0..VOCAB_SIZE * COLS).map(|index| index as f32).collect();
+    let table = Stored::new(&values, DType::F32);
+    let table = backend.matrix(&[table.data(VOCAB_SIZE, COLS)], WeightFormat::Stored)?;
+    let named: Vec<u32> = (0..tokens.len() as u32).rev().map(|row| LAST_SAMPLED | row).collect();
+    load_decodes(backend, &named, step)?;
+    let mut out = backend.buffer(tokens.len() * COLS)?;
+    backend.embed(step, &table, &mut out)?;
+    let rows = download(backend, &out, tokens.len() * COLS)?;
+    let expected = tokens.iter().rev().map(|&token| (token as usize * COLS) as f32);
+    Ok(rows.chunks(COLS).map(|row| row[0]).eq(expected))
+}
+
+/// Loads a step of a sequence for each token, all at their beginnings.
+fn load_decodes<B: Backend>(
+    backend: &mut B,
+    token_ids: &[u32],
+    step: &mut B::Step,
+) -> Result<(), BackendError> {
+    let len = token_ids.len() as u32;
+    let counted: Vec<u32> = (0..=len).collect();
+    let zeros = vec![0; token_ids.len()];
+    let input = StepInput {
+        token_ids,
+        positions: &zeros,
+        slot_mapping: &counted[..token_ids.len()],
+        cu_seqlens_q: &counted,
+        context_lens: &vec![1; token_ids.len()],
+        block_tables: &zeros,
+        max_blocks_per_seq: 1,
+        logit_rows: &counted[..token_ids.len()],
+    };
+    backend.load_step(&input, step)
 }
 
 /// Logits with equals, with some that are no numbers, and with larger ones where no token is.

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod bench;
 mod execution;
 #[cfg(feature = "cuda-faults")]
 mod faults;

@@ -17,9 +17,9 @@ pub(super) struct Activations<B: Backend> {
     pub(super) attention: B::Buffer,
     /// The gated elements of the feed-forward part: `[num_tokens, ffn_size]`.
     pub(super) ffn: B::Buffer,
-    /// Hidden states whose logits are wanted: `[max_num_logit_rows, hidden_size]`.
+    /// Hidden states whose logits are wanted: `[num_logit_rows, hidden_size]`.
     pub(super) gathered: B::Buffer,
-    /// `[max_num_logit_rows, vocab_size]`.
+    /// `[num_logit_rows, vocab_size]`.
     pub(super) logits: B::Buffer,
 }
 
@@ -31,7 +31,9 @@ impl<B: Backend> Activations<B> {
     ) -> Result<Self, BackendError> {
         let tokens = |width: usize| backend.buffer(limits.max_num_tokens * width);
         let operands = |width: usize| backend.operand(limits.max_num_tokens * width);
-        let logit_rows = |width: usize| backend.buffer(limits.max_num_logit_rows * width);
+        // A device may pad a step of decodes to as many rows as there can be sequences.
+        let num_logit_rows = limits.max_num_logit_rows.max(limits.max_num_seqs);
+        let logit_rows = |width: usize| backend.buffer(num_logit_rows * width);
         Ok(Self {
             hidden: tokens(spec.hidden_size)?,
             normed: operands(spec.hidden_size)?,

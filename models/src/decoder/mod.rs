@@ -6,11 +6,11 @@
 mod activations;
 mod layer;
 
-use std::slice::from_ref;
+use std::{collections::VecDeque, slice::from_ref};
 
 use kernels::{
     allocate,
-    backend::{Backend, BackendError},
+    backend::{Backend, BackendError, Vocabulary},
     metadata::{KvDType, SampleRow, StepInput},
 };
 
@@ -59,6 +59,8 @@ pub struct Decoder<B: Backend> {
     activations: Activations<B>,
     /// `[max_num_logit_rows, vocab_size]`, on the host.
     logits: Vec<f32>,
+    /// Tokens of each step whose tokens were not taken yet.
+    num_sampled: VecDeque<usize>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -112,21 +114,22 @@ impl<B: Backend> Decoder<B> {
             step,
             activations,
             logits,
+            num_sampled: VecDeque::new(),
         })
     }
 
-    /// Computes a step; its logits stay on the device.
-    fn compute(&mut self, input: &StepInput<'_>) -> Result<(), ModelError> {
+    /// Brings a step's metadata to the device.
+    fn load_step(&mut self, input: &StepInput<'_>) -> Result<(), ModelError> {
         let (rows, max) = (input.logit_rows.len(), self.limits.max_num_logit_rows);
         if rows > max {
             return Err(ModelError::LogitRows { rows, max });
         }
-        self.backend.load_step(input, &mut self.step)?;
-        Ok(self.run()?)
+        Ok(self.backend.load_step(input, &mut self.step)?)
     }
 
-    /// Asks for everything between a step's token ids and its logits, which stay on the device.
-    fn run(&mut self) -> Result<(), BackendError> {
+    /// Asks for everything between a step's token ids and its logits, which stay on the device; and for its tokens, where
+    /// they are sampled there.
+    fn run(&mut self, is_sampled: bool) -> Result<(), BackendError> {
         let Self {
             backend,
             spec,
@@ -158,7 +161,8 @@ impl<B: Backend> Decoder<B> {
             backend.rms_norm(num_rows, &x.gathered, final_norm, spec.norm_eps, &mut x.normed)?;
             let head = head.as_ref().unwrap_or(embedding);
             // normed [num_logit_rows, hidden_size] -> logits [num_logit_rows, vocab_size]
-            backend.linear(num_rows, &x.normed, head, None, &mut x.logits)
+            backend.linear(num_rows, &x.normed, head, None, &mut x.logits)?;
+            if is_sampled { backend.sample(step, &mut x.logits) } else { Ok(()) }
         })
     }
 }
@@ -181,7 +185,8 @@ impl<B: Backend> LanguageModel for Decoder<B> {
     }
 
     fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError> {
-        self.compute(input)?;
+        self.load_step(input)?;
+        self.run(false)?;
         let rows = input.logit_rows.len();
         let logits = &mut self.logits[..rows * self.spec.vocab_size];
         if rows > 0 {
@@ -194,15 +199,32 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         B::has_sampler()
     }
 
-    fn forward_sample(
+    fn start_sample(
         &mut self,
         input: &StepInput<'_>,
         num_ids: usize,
         rows: &[SampleRow<'_>],
-    ) -> Result<Vec<u32>, ModelError> {
-        self.compute(input)?;
-        let logits = &mut self.activations.logits;
-        Ok(self.backend.sample(logits, self.spec.vocab_size, num_ids, rows)?)
+    ) -> Result<(), ModelError> {
+        self.load_step(input)?;
+        let is_sampled = !rows.is_empty();
+        if is_sampled {
+            let vocabulary = Vocabulary { size: self.spec.vocab_size, num_ids };
+            self.backend.load_sampling(&mut self.step, vocabulary, rows)?;
+        }
+        self.run(is_sampled)?;
+        if is_sampled {
+            self.backend.send_sampled(&self.step)?;
+        }
+        self.num_sampled.push_back(rows.len());
+        Ok(())
+    }
+
+    fn finish_sample(&mut self) -> Result<Vec<u32>, ModelError> {
+        let mut tokens = vec![0; self.num_sampled.pop_front().ok_or(ModelError::NoStep)?];
+        if !tokens.is_empty() {
+            self.backend.receive_sampled(&mut tokens)?;
+        }
+        Ok(tokens)
     }
 }
 

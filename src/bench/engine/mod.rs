@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use models::LAST_SAMPLED;
 use serde::Serialize;
 
 use crate::{
@@ -17,6 +18,9 @@ pub mod steps;
 
 /// Tokens of the run that warms caches, pages and clocks up, and is not counted.
 const WARM_UP_TOKENS: usize = 64;
+
+/// Last tokens of a prompt that are computed again behind the others, as a keystroke leaves them.
+const CHANGED_TOKENS: usize = 16;
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -76,7 +80,7 @@ pub struct EngineResult {
     pub load_seconds: f64,
     /// Memory of the process after the measurements.
     pub memory: ProcessMemory,
-    /// How fast the memory was read with as many threads; `None` where it was not measured.
+    /// How fast the memory was read, the device's own or with as many threads; `None` where it was not measured.
     pub bandwidth: Option<BandwidthResult>,
     /// One a batch size.
     pub batches: Vec<BatchResult>,
@@ -110,6 +114,9 @@ pub struct BatchResult {
     pub batch: usize,
     /// All prompts, from nothing to their first tokens.
     pub prefill: PhaseResult,
+    /// The first tokens once more, behind prompts of which all but the end is cached; `None` where prompts are shorter than
+    /// that end, or a step has no room for the ends of all.
+    pub cached: Option<CachedResult>,
     /// The tokens after the first, a step each; `None` where the plan has none.
     pub decode: Option<DecodeResult>,
 }
@@ -123,6 +130,15 @@ pub struct PhaseResult {
     pub num_tokens: usize,
     /// Steps of one repeat.
     pub num_steps: usize,
+}
+
+/// The first token behind a cached prompt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CachedResult {
+    /// Tokens of each prompt that were computed, the last ones.
+    pub num_new_tokens: usize,
+    /// Time of the step.
+    pub step_seconds: Spread,
 }
 
 /// A decode, and how near it came to the memory's limit.
@@ -145,6 +161,7 @@ pub struct DecodeResult {
 struct Repeat {
     prefill_seconds: f64,
     num_prefill_steps: usize,
+    cached_seconds: Option<f64>,
     decode_seconds: f64,
     /// Context tokens, summed over the decode steps.
     num_context_tokens: usize,
@@ -212,25 +229,53 @@ fn run_once(
         first_tokens.extend(batch.sampling_rows.drain(..).zip(tokens));
     }
     let prefill_seconds = began.elapsed().as_secs_f64();
+    let mut cached_seconds = None;
+    let has_room = num_seqs * CHANGED_TOKENS <= plan.max_num_batched_tokens;
+    if plan.prompt_tokens > CHANGED_TOKENS && has_room {
+        steps.fill_last(CHANGED_TOKENS, &mut batch);
+        let began = Instant::now();
+        executor.execute(&batch)?;
+        cached_seconds = Some(began.elapsed().as_secs_f64());
+    }
     for (row, token) in first_tokens {
         steps.append(&row, token.id);
     }
     let mut num_context_tokens = 0;
     let began = Instant::now();
-    for _ in 0..plan.gen_tokens {
+    for step in 0..plan.gen_tokens {
         if watch.is_stopped() {
             return Ok(None);
         }
         steps.fill_decode(&mut batch);
         num_context_tokens += steps.num_context_tokens();
-        let tokens = executor.execute(&batch)?;
+        executor.start(&batch)?;
+        if executor.runs_ahead() {
+            // As the engine does: the next step is started before this one's tokens are known.
+            for (index, row) in (0..).zip(&batch.sampling_rows) {
+                steps.append(row, LAST_SAMPLED | index);
+            }
+            if step > 0 {
+                executor.finish()?;
+            }
+            continue;
+        }
+        let tokens = executor.finish()?;
         for (row, token) in batch.sampling_rows.iter().zip(tokens) {
             steps.append(row, token.id);
         }
     }
+    if executor.runs_ahead() && plan.gen_tokens > 0 {
+        executor.finish()?;
+    }
     let decode_seconds = began.elapsed().as_secs_f64();
     let num_prefill_steps = stretches.len();
-    Ok(Some(Repeat { prefill_seconds, num_prefill_steps, decode_seconds, num_context_tokens }))
+    Ok(Some(Repeat {
+        prefill_seconds,
+        num_prefill_steps,
+        cached_seconds,
+        decode_seconds,
+        num_context_tokens,
+    }))
 }
 
 fn prompt(plan: &EnginePlan, index: usize, vocab_size: u32) -> Vec<u32> {
@@ -251,8 +296,11 @@ fn summarise(
         num_tokens,
         num_steps: repeats.first()?.num_prefill_steps,
     };
+    let cached = Spread::of(repeats.iter().filter_map(|repeat| repeat.cached_seconds).collect());
+    let cached =
+        cached.map(|step_seconds| CachedResult { num_new_tokens: CHANGED_TOKENS, step_seconds });
     if plan.gen_tokens == 0 {
-        return Some(BatchResult { batch, prefill, decode: None });
+        return Some(BatchResult { batch, prefill, cached, decode: None });
     }
     let (num_tokens, num_steps) = (batch * plan.gen_tokens, plan.gen_tokens);
     let num_context_tokens = repeats.first()?.num_context_tokens as f64 / num_steps as f64;
@@ -270,7 +318,7 @@ fn summarise(
         step_seconds,
         bandwidth_fraction: None,
     };
-    Some(BatchResult { batch, prefill, decode: Some(decode) })
+    Some(BatchResult { batch, prefill, cached, decode: Some(decode) })
 }
 
 impl EngineResult {

@@ -57,9 +57,14 @@ impl Steps {
 
     /// Fills in the step that computes the last token of each sequence.
     pub fn fill_decode(&self, batch: &mut Batch) {
+        self.fill_last(1, batch);
+    }
+
+    /// Fills in the step that computes the last `num_tokens` tokens of each sequence, which must have as many.
+    pub fn fill_last(&self, num_tokens: usize, batch: &mut Batch) {
         clear(batch, self.blocks_per_seq);
         for (index, tokens) in self.sequences.iter().enumerate() {
-            self.push(index, tokens.len() - 1..tokens.len(), batch);
+            self.push(index, tokens.len() - num_tokens..tokens.len(), batch);
         }
     }
 

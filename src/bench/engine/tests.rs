@@ -1,5 +1,7 @@
 //! The measurement over an executor that counts.
 
+use std::collections::VecDeque;
+
 use super::*;
 use crate::engine::SampledToken;
 
@@ -8,14 +10,21 @@ use crate::engine::SampledToken;
 struct Counting {
     num_tokens: Vec<usize>,
     num_rows: Vec<usize>,
+    started: VecDeque<usize>,
 }
 
 impl Executor for Counting {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
         self.num_tokens.push(batch.num_tokens());
         self.num_rows.push(batch.logit_rows.len());
+        self.started.push_back(batch.logit_rows.len());
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+        let num_rows = self.started.pop_front().expect("a step was started");
         let id = self.num_tokens.len() as u32;
-        Ok(batch.logit_rows.iter().map(|_| SampledToken { id, logprob: None }).collect())
+        Ok(vec![SampledToken { id, logprob: None }; num_rows])
     }
 }
 
@@ -70,6 +79,18 @@ fn every_batch_is_prefilled_in_chunks_and_decoded_in_steps() {
     assert!((decode.bytes_per_step - (1000.0 + 24.0 * 10.0)).abs() < 1e-9);
     let speed = decode.bytes_per_step / decode.step_seconds.median;
     assert!((decode.bytes_per_second / speed - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn behind_a_cached_prompt_its_end_is_computed_again() {
+    let plan =
+        EnginePlan { prompt_tokens: 20, max_num_batched_tokens: 40, batch: vec![2, 3], ..PLAN };
+    let (executor, results) = run(&plan, usize::MAX);
+    // The warm-up, then a prefill of two prompts, their ends, and three decodes.
+    assert_eq!(executor.num_tokens[..9], [20, 16, 1, 1, 40, 32, 2, 2, 2]);
+    let cached = results[0].cached.as_ref().unwrap();
+    assert_eq!((cached.num_new_tokens, cached.step_seconds.samples.len()), (16, 2));
+    assert_eq!(results[1].cached, None, "three ends have no room in a step");
 }
 
 #[test]

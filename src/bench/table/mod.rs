@@ -6,6 +6,7 @@ use crate::bench::{
     bandwidth::{BandwidthResult, BandwidthResults},
     engine::{BatchResult, DecodeResult, EngineResult},
     foreign,
+    kernels::KernelsResult,
     keystrokes::KeystrokesResult,
     report::Run,
     serve::{ServeResult, ServerFacts},
@@ -129,12 +130,53 @@ pub fn bandwidth(run: &Run, results: &BandwidthResults) -> String {
     let mut table = Table::new(&["threads", "best GB/s", "median GB/s", "least GB/s", "MiB read"]);
     for result in &results.threads {
         let Spread { median, min, max, .. } = result.bytes_per_second;
-        let mut cells = vec![result.num_threads.to_string()];
+        let threads =
+            result.num_threads.map_or_else(|| "-".to_owned(), |threads| threads.to_string());
+        let mut cells = vec![threads];
         cells.extend([max, median, min].map(|speed| format!("{:.2}", speed / 1e9)));
         cells.push((result.num_bytes >> 20).to_string());
         table.row(cells);
     }
     format!("{}\n{}", head(run), table.render())
+}
+
+/// Writes the result of `lacuna bench kernels`.
+pub fn kernels(run: &Run, result: &KernelsResult) -> String {
+    let mut text = head(run);
+    let best = result.ceilings;
+    let _ = writeln!(text, "shape    {}, {}", result.shape, result.weight_format);
+    let _ = writeln!(text, "device   {}", result.device);
+    let _ = writeln!(
+        text,
+        "ceilings {:.1} GB/s read, {:.1} GB/s copied, {:.2} TFLOP/s\n",
+        best.read_bytes_per_second / 1e9,
+        best.copy_bytes_per_second / 1e9,
+        best.flops_per_second / 1e12,
+    );
+    let mut table = Table::new(&[
+        "operator",
+        "case",
+        "median us",
+        "least us",
+        "floor us",
+        "GB/s",
+        "TFLOP/s",
+        "of floor",
+    ]);
+    for it in &result.operators {
+        let micros = |seconds: f64| format!("{:.1}", seconds * 1e6);
+        table.row(vec![
+            it.operator.to_owned(),
+            it.case.clone(),
+            micros(it.seconds.median),
+            micros(it.seconds.min),
+            micros(it.floor_seconds),
+            format!("{:.1}", it.num_bytes as f64 / it.seconds.median / 1e9),
+            format!("{:.3}", it.num_flops as f64 / it.seconds.median / 1e12),
+            format!("{:.0} %", it.fraction * 100.0),
+        ]);
+    }
+    text + &table.render()
 }
 
 /// Writes the result of `lacuna bench serve`.
@@ -296,8 +338,9 @@ fn percentile_cells(
 fn bandwidth_line(bandwidth: &BandwidthResult) -> String {
     let Spread { median, min, max, .. } = bandwidth.bytes_per_second;
     let [median, min, max] = [median, min, max].map(|speed| speed / 1e9);
-    let threads = bandwidth.num_threads;
-    format!("{max:.2} GB/s read by {threads} threads at best (median {median:.2}, least {min:.2})")
+    let by =
+        bandwidth.num_threads.map_or_else(String::new, |threads| format!(" by {threads} threads"));
+    format!("{max:.2} GB/s read{by} at best (median {median:.2}, least {min:.2})")
 }
 
 fn ends(spread: &Spread) -> String {

@@ -44,7 +44,8 @@ fn numbers_have_digits_that_tell_something() {
 #[test]
 fn a_result_that_was_stopped_says_so() {
     let spread = Spread::of(vec![13.0e9, 16.0e9, 15.0e9]).unwrap();
-    let result = BandwidthResult { num_threads: 2, num_bytes: 512 << 20, bytes_per_second: spread };
+    let result =
+        BandwidthResult { num_threads: Some(2), num_bytes: 512 << 20, bytes_per_second: spread };
     let results = BandwidthResults { threads: vec![result] };
     let whole = bandwidth(&run_facts(true), &results);
     let row = whole.lines().last().unwrap();

@@ -13,6 +13,7 @@ use crate::{
     bench::{
         Watch as _, bandwidth,
         engine::{self, EnginePlan, EngineResult, ModelFacts, Traffic, model},
+        kernels,
         machine::{self, ProcessMemory},
         table,
     },
@@ -31,6 +32,9 @@ use crate::{
 
 /// Memory that is read to know the bandwidth: many times the largest cache.
 const BANDWIDTH_BYTES: usize = 256 << 20;
+
+/// Readings of a GPU's own memory.
+const NUM_READINGS: usize = 7;
 
 #[derive(Args, Debug)]
 pub(super) struct EngineArgs {
@@ -216,8 +220,16 @@ fn measure(
         bandwidth: None,
     };
     // Its buffer would else be part of the peak.
-    let bandwidth = bandwidth::measure(num_threads, BANDWIDTH_BYTES, &mut progress);
-    if let Some(bandwidth) = bandwidth.context("cannot compare with the memory")? {
+    let device = compose::device(config);
+    let bandwidth = if device.is_gpu() {
+        let options = compose::device_options(config).map_err(CliError::Usage)?;
+        kernels::read_memory(device, &options, BANDWIDTH_BYTES, NUM_READINGS)
+            .context("cannot compare with the device's memory")?
+    } else {
+        bandwidth::measure(num_threads, BANDWIDTH_BYTES, &mut progress)
+            .context("cannot compare with the memory")?
+    };
+    if let Some(bandwidth) = bandwidth {
         result.compare_with(bandwidth);
     }
     Ok((result, !progress.is_stopped()))

@@ -22,6 +22,7 @@ use crate::{
 mod bandwidth;
 mod destination;
 mod engine;
+mod kernels;
 mod serving;
 mod watch;
 
@@ -37,6 +38,7 @@ Examples:
   lacuna bench serve --url http://127.0.0.1:8080 --dialect infill --rate 2 --requests 100
   lacuna bench keystrokes --url http://127.0.0.1:5052 src/main.rs
   lacuna bench bandwidth
+  lacuna bench kernels --device cuda:0 --shape qwen2.5-coder-7b
 
 Ctrl-C ends a measurement early; what was measured until then is printed, and the exit code is 1."
 )]
@@ -62,6 +64,8 @@ enum Command {
     Keystrokes(Box<serving::KeystrokesArgs>),
     /// Measure how fast the memory is read.
     Bandwidth(bandwidth::BandwidthArgs),
+    /// Measure every operator of a shape by itself, against what the device can do at best.
+    Kernels(Box<kernels::KernelsArgs>),
 }
 
 /// Where a result goes, and how.
@@ -99,6 +103,7 @@ pub(super) fn run(arguments: BenchArgs, environment: &Environment) -> Result<(),
         Command::Serve(arguments) => serving::serve(&arguments),
         Command::Keystrokes(arguments) => serving::keystrokes(&arguments),
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
+        Command::Kernels(arguments) => kernels::run(&arguments, environment),
     }
 }
 

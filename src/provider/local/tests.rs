@@ -17,10 +17,11 @@ struct Device {
     word: u32,
     line_end: u32,
     step_time: Duration,
+    tokens: Vec<SampledToken>,
 }
 
 impl Executor for Device {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<SampledToken>, ExecutorError> {
+    fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
         let until = Instant::now() + self.step_time;
         while Instant::now() < until {
             std::thread::yield_now();
@@ -29,7 +30,12 @@ impl Executor for Device {
             let is_first = row.sequence_id.0 == 0 && row.num_generated == 1;
             SampledToken { id: if is_first { self.line_end } else { self.word }, logprob: None }
         };
-        Ok(batch.sampling_rows.iter().map(token).collect())
+        self.tokens = batch.sampling_rows.iter().map(token).collect();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<SampledToken>, ExecutorError> {
+        Ok(std::mem::take(&mut self.tokens))
     }
 }
 
@@ -37,7 +43,7 @@ fn provider(step_time: Duration) -> (Engine, LocalProvider) {
     let json = include_bytes!("../../../models/demo/tokenizer.json");
     let tokenizer = Tokenizer::from_json(json).unwrap();
     let id = |text| tokenizer.encode(text).unwrap()[0];
-    let device = Device { word: id("a"), line_end: id("\n"), step_time };
+    let device = Device { word: id("a"), line_end: id("\n"), step_time, tokens: Vec::new() };
     let limits = EngineLimits {
         num_seqs_max: 4,
         num_batched_tokens_max: 64,

@@ -35,6 +35,16 @@ fn reduce<const LANES: usize>(mut vector: [f32; LANES], op: impl Fn(f32, f32) ->
     vector[0]
 }
 
+/// Sixteen lanes are for tests: their tall tiles, written out lane by lane, took half of the crate's time to compile.
+#[inline(never)]
+fn called_mul_add<const LANES: usize>(
+    a: &[f32; LANES],
+    b: &[f32; LANES],
+    c: &[f32; LANES],
+) -> [f32; LANES] {
+    lanewise(lanewise(*a, *b, |a, b| a * b), *c, |a, b| a + b)
+}
+
 impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
     const LANES: usize = LANES;
 
@@ -96,7 +106,8 @@ impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
         chunk.map(|pair| f32::from_bits(u32::from(pair[1].to_bits()) << 16))
     }
 
-    #[inline(always)]
+    // A conversion without the instruction for it is long: it is compiled once and called.
+    #[inline(never)]
     fn load_f16(self, chunk: &[f16; LANES]) -> [f32; LANES] {
         chunk.map(f16::to_f32)
     }
@@ -123,7 +134,7 @@ impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
 
     #[inline(always)]
     fn mul_add(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
-        self.add(self.mul(a, b), c)
+        if LANES > 8 { called_mul_add(&a, &b, &c) } else { self.add(self.mul(a, b), c) }
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@
 mod ffi;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,6 +38,8 @@ pub struct EmulatedDevice {
     fault: Option<String>,
     /// What a graph has so far, while one is captured.
     captured: RefCell<Option<Vec<Work>>>,
+    /// What was asked for and not brought yet.
+    downloads: VecDeque<Vec<u8>>,
 }
 
 /// What memory shares with its device, which it may outlive.
@@ -90,6 +93,7 @@ impl EmulatedDevice {
             random: Cell::new(seed),
             fault: None,
             captured: RefCell::new(None),
+            downloads: VecDeque::new(),
         }
     }
 
@@ -231,6 +235,28 @@ impl Device for EmulatedDevice {
     ) -> Result<(), BackendError> {
         self.not_while_capturing("a copy to the host")?;
         memory.buffer.read(offset, bytes);
+        Ok(())
+    }
+
+    fn begin_download(
+        &mut self,
+        memory: &EmulatedMemory,
+        offset: usize,
+        num_bytes: usize,
+    ) -> Result<(), BackendError> {
+        self.not_while_capturing("a copy to the host")?;
+        let mut bytes = vec![0; num_bytes];
+        memory.buffer.read(offset, &mut bytes);
+        self.downloads.push_back(bytes);
+        Ok(())
+    }
+
+    fn end_download(&mut self, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let copy = self.downloads.pop_front().filter(|copy| copy.len() == bytes.len());
+        let Some(copy) = copy else {
+            return Err(refused(format!("no copy of {} bytes was asked for first", bytes.len())));
+        };
+        bytes.copy_from_slice(&copy);
         Ok(())
     }
 

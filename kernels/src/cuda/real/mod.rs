@@ -7,12 +7,14 @@
 //! | `modules` | our kernels, by name |
 //! | `products` | large products, tuned by shape |
 //! | `staging` | uploads that do not wait |
+//! | `downloads` | downloads that do not wait |
 //!
 //! All work is on candle's one stream, which is not the default one. Order on it is all that protects memory: candle's own
 //! tracking by events is off. The thread that drives a device may change, but there is one at a time.
 
 #![expect(unsafe_code, reason = "calls of the CUDA driver")]
 
+mod downloads;
 mod error;
 mod modules;
 mod products;
@@ -29,6 +31,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaGraph as DriverGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result,
 };
 
+use self::downloads::Downloads;
 pub use self::error::DeviceError;
 use self::modules::Kernels;
 use self::products::{Mode, Products};
@@ -43,6 +46,7 @@ pub struct CudaDevice {
     kernels: Kernels,
     products: Products,
     staging: RefCell<Staging>,
+    downloads: Downloads,
     mode: Mode,
     stream: Arc<CudaStream>,
     /// Owns the stream and, for whoever works with candle's tensors beside us, its libraries' handles.
@@ -105,7 +109,8 @@ impl CudaDevice {
             .map_err(|error| DeviceError::of_call("host memory for uploads", error))?;
         stream.synchronize().map_err(|error| DeviceError::of_call("start", error))?;
         let staging = RefCell::new(staging);
-        Ok(Self { facts, kernels, products, staging, mode: Mode::Run, stream, candle })
+        let downloads = Downloads::default();
+        Ok(Self { facts, kernels, products, staging, downloads, mode: Mode::Run, stream, candle })
     }
 
     /// Returns the same device as candle knows it: its tensors may be used on the thread that drives this one, in the order
@@ -215,6 +220,31 @@ impl Device for CudaDevice {
         copied.and(waited).map_err(failed)
     }
 
+    fn begin_download(
+        &mut self,
+        memory: &CudaMemory,
+        offset: usize,
+        num_bytes: usize,
+    ) -> Result<(), BackendError> {
+        check_room(memory, offset, num_bytes);
+        self.check_no_capture("a download")?;
+        let address = memory.address + offset as u64;
+        // SAFETY: the memory holds as many bytes, as was just checked, and is on this stream's device: there is one.
+        unsafe { self.downloads.begin(&self.stream, address, num_bytes) }
+            .map_err(|error| self.failed(format!("a download of {num_bytes} bytes"), error))
+    }
+
+    fn end_download(&mut self, bytes: &mut [u8]) -> Result<(), BackendError> {
+        match self.downloads.end(bytes) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.refuse(DeviceError::Refused(format!(
+                "no download of {} bytes was asked for first",
+                bytes.len()
+            )))),
+            Err(error) => Err(self.failed(format!("a download of {} bytes", bytes.len()), error)),
+        }
+    }
+
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), BackendError> {
         let result = self.kernels.launch(&self.stream, launch);
         result.map_err(|error| self.refuse(error))
@@ -237,10 +267,10 @@ impl Device for CudaDevice {
 
     fn end_capture(&mut self) -> Result<CudaGraph, BackendError> {
         self.mode = Mode::Run;
-        let graph = self
-            .stream
-            .end_capture(CUgraphInstantiate_flags(0))
-            .map_err(|error| self.failed("end of a capture", error))?;
+        // An error of a call that could not return it is returned by the next: the stream must not miss its end for that.
+        let earlier = self.stream.context().check_err();
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+        let graph = earlier.and(graph).map_err(|error| self.failed("end of a capture", error))?;
         let Some(graph) = graph else {
             let what = "the captured graph was lost: something in it is not allowed in graphs";
             return Err(self.refuse(DeviceError::Refused(what.to_owned())));

@@ -30,6 +30,9 @@ pub(super) struct Products {
     handle: Handle,
 }
 
+/// Most plans that are held: a row count, a matrix's shape and a store each. Another one costs some microseconds.
+const NUM_PLANS_MAX: usize = 4096;
+
 /// Whether launches run or are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -59,6 +62,10 @@ impl Products {
             .context()
             .bind_to_thread()
             .map_err(|error| DeviceError::of_call(key.to_string(), error))?;
+        if self.plans.len() >= NUM_PLANS_MAX && !self.plans.contains_key(&key) {
+            // What was tuned stays.
+            self.plans.clear();
+        }
         let plan = match self.plans.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if mode == Mode::Capture => {
