@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+/// Each architecture against transformers.
+mod architectures;
 /// `config.json` in all spellings, good and bad.
 mod config;
+/// `config.json` of each family.
+mod config_families;
 /// Batched, chunked and scattered runs give the same bits as plain ones.
 mod equivalence;
 /// Headers of GGUF files.
