@@ -110,7 +110,7 @@ impl Shape {
             norm: NormKind::Rms,
             norm_eps: 1e-6,
             has_head_norms: false,
-            biases: Biases::default(),
+            biases: Biases::NONE,
             activation: Activation::Silu,
             is_gated: true,
             embedding_scale: None,
@@ -130,7 +130,7 @@ impl Family {
         match self {
             Self::Qwen25Coder => DecoderSpec {
                 architecture: "Qwen2ForCausalLM",
-                biases: Biases { qkv: true, ..Biases::default() },
+                biases: Biases { qkv: true, ..Biases::NONE },
                 max_position_embeddings: 32_768,
                 ..plain
             },

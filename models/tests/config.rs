@@ -42,7 +42,7 @@ fn reads_the_spelling_of_transformers_4() {
     assert_eq!((spec.num_layers, spec.num_heads, spec.num_kv_heads), (24, 14, 2));
     assert_eq!((spec.head_dim, spec.max_position_embeddings), (64, 32768));
     assert_eq!((spec.rope.theta, &spec.rope.kind), (1_000_000.0, &RopeKind::Default));
-    assert!(spec.has_tied_head && spec.biases == Biases { qkv: true, ..Biases::default() });
+    assert!(spec.has_tied_head && spec.biases == Biases { qkv: true, ..Biases::NONE });
     assert_eq!((spec.norm_eps, spec.dtype), (1e-6, DType::Bf16));
     assert_eq!((spec.windows, spec.eos_token_ids), (vec![None; 24], vec![151_643]));
 }

@@ -94,7 +94,10 @@ fn without(name: &str, field: &str) -> Value {
 fn published_configurations_are_the_published_shapes() {
     for (name, config) in published() {
         let expected = shape(name).unwrap();
-        let found = DecoderSpec { eos_token_ids: Vec::new(), ..read(&config).unwrap() };
+        let mut found = DecoderSpec { eos_token_ids: Vec::new(), ..read(&config).unwrap() };
+        // The reader of JSON may miss the last bit of a long number.
+        assert!((found.rope.theta / expected.rope.theta - 1.0).abs() < 1e-12, "{name}");
+        found.rope.theta = expected.rope.theta;
         assert_eq!(found, expected, "{name}");
     }
 }
@@ -107,13 +110,13 @@ fn biases_are_where_the_family_has_them() {
     let attention = Biases { ffn: false, ..all };
     let llama = "deepseek-coder-6.7b";
     for (name, changes, expected) in [
-        (llama, json!({}), Biases::default()),
+        (llama, json!({}), Biases::NONE),
         (llama, granite, all),
         (llama, json!({"attention_bias": true}), attention),
         ("qwen3-0.6b", json!({"attention_bias": true}), attention),
         ("codegemma-2b", json!({"attention_bias": true}), attention),
         ("starcoder2-3b", json!({}), all),
-        ("starcoder2-3b", json!({"use_bias": false}), Biases::default()),
+        ("starcoder2-3b", json!({"use_bias": false}), Biases::NONE),
     ] {
         let spec = spec(name, changes);
         assert_eq!(spec.biases, expected, "{name}");

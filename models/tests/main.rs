@@ -10,6 +10,8 @@ mod config;
 mod config_families;
 /// Batched, chunked and scattered runs give the same bits as plain ones.
 mod equivalence;
+/// GGUF files of each architecture.
+mod gguf_families;
 /// Headers of GGUF files.
 mod gguf_header;
 /// Models in GGUF files.

@@ -51,7 +51,7 @@ pub(crate) fn tiny_spec() -> DecoderSpec {
         has_tied_head: true,
         norm: NormKind::Rms,
         has_head_norms: false,
-        biases: Biases { qkv: true, ..Biases::default() },
+        biases: Biases { qkv: true, ..Biases::NONE },
         activation: Activation::Silu,
         is_gated: true,
         embedding_scale: None,

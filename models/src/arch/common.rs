@@ -50,7 +50,7 @@ pub(super) fn read(
         norm: NormKind::Rms,
         norm_eps: eps as f32,
         has_head_norms: false,
-        biases: Biases::default(),
+        biases: Biases::NONE,
         activation: read_activation(fields, "hidden_act", Activation::Silu)?,
         is_gated: true,
         embedding_scale: None,

@@ -9,7 +9,7 @@ use crate::{
         common::{self, Defaults, read_attention_bias},
         gguf::{COMMON_FIELDS, COMMON_TENSORS, GgufForm, LAYER_TENSORS, RMS_EPS, read_gguf},
     },
-    config::{DecoderSpec, Fields, read_activation},
+    config::{Biases, DecoderSpec, Fields, read_activation},
     error::ConfigError,
     weights::{Stored, WeightPlan},
 };
@@ -72,6 +72,7 @@ pub(super) const GGUF: GgufForm = GgufForm {
     head: "output.weight",
     tensors: COMMON_TENSORS,
     layer_tensors: LAYER_TENSORS,
+    biases: Some(Biases::NONE),
     stored: |_, _| Stored::AsIs,
     ignored_suffixes: &[],
 };

@@ -27,6 +27,8 @@ pub(crate) struct GgufForm {
     pub(crate) tensors: &'static [(&'static str, &'static str)],
     /// Tensors of a layer, as they follow `model.layers.N.` in the plan and `blk.N.` in the file.
     pub(crate) layer_tensors: &'static [(&'static str, &'static str)],
+    /// Which biases there are; `None` where the tensors tell.
+    pub(crate) biases: Option<Biases>,
     /// How a tensor of a layer is stored, by its name as above; those outside of the layers are stored as they are.
     pub(crate) stored: fn(&DecoderSpec, &str) -> Stored,
     /// Endings of the names of tensors that may be stored and have no use.
@@ -75,8 +77,11 @@ pub(super) const LAYER_TENSORS: &[(&str, &str)] = &[
     ("post_attention_layernorm.weight", "ffn_norm.weight"),
     ("post_attention_layernorm.bias", "ffn_norm.bias"),
     ("mlp.gate_proj.weight", "ffn_gate.weight"),
+    ("mlp.gate_proj.bias", "ffn_gate.bias"),
     ("mlp.up_proj.weight", "ffn_up.weight"),
+    ("mlp.up_proj.bias", "ffn_up.bias"),
     ("mlp.down_proj.weight", "ffn_down.weight"),
+    ("mlp.down_proj.bias", "ffn_down.bias"),
     ("mlp.c_fc.weight", "ffn_up.weight"),
     ("mlp.c_fc.bias", "ffn_up.bias"),
     ("mlp.c_proj.weight", "ffn_down.weight"),
@@ -117,7 +122,7 @@ pub(super) fn read_gguf(
         norm: NormKind::Rms,
         norm_eps: fields.number(eps)? as f32,
         has_head_norms: false,
-        biases: Biases::default(),
+        biases: Biases::NONE,
         activation: Activation::Silu,
         is_gated: true,
         embedding_scale: None,

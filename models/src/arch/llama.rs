@@ -37,10 +37,12 @@ pub(super) const GGUF: GgufForm = GgufForm {
     head: "output.weight",
     tensors: COMMON_TENSORS,
     layer_tensors: LAYER_TENSORS,
+    biases: None,
     stored: |spec, part| match part {
-        "self_attn.q_proj.weight" | "self_attn.k_proj.weight" => {
-            Stored::NeighbouringPairs { head_dim: spec.head_dim }
-        }
+        "self_attn.q_proj.weight"
+        | "self_attn.k_proj.weight"
+        | "self_attn.q_proj.bias"
+        | "self_attn.k_proj.bias" => Stored::NeighbouringPairs { head_dim: spec.head_dim },
         _ => Stored::AsIs,
     },
     ignored_suffixes: &[],

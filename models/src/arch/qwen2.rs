@@ -32,16 +32,13 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
 /// `LLM_ARCH_QWEN2` in llama.cpp's `llama-arch.cpp`.
 pub(super) const GGUF: GgufForm = GgufForm {
     name: "qwen2",
-    translate: translate_gguf,
+    translate: |fields| read_gguf(NAME, fields, RMS_EPS),
     fields: COMMON_FIELDS,
     embedding: "token_embd.weight",
     head: "output.weight",
     tensors: COMMON_TENSORS,
     layer_tensors: LAYER_TENSORS,
+    biases: Some(BIASES),
     stored: |_, _| Stored::AsIs,
     ignored_suffixes: &[],
 };
-
-fn translate_gguf(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError> {
-    Ok(DecoderSpec { biases: BIASES, ..read_gguf(NAME, fields, RMS_EPS)? })
-}

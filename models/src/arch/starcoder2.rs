@@ -41,7 +41,7 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
     Ok(DecoderSpec {
         norm: NormKind::Layer,
         norm_eps: eps as f32,
-        biases: if has_bias { BIASES } else { Biases::default() },
+        biases: if has_bias { BIASES } else { Biases::NONE },
         activation: read_activation(fields, "hidden_act", Activation::GeluTanh)?,
         is_gated: false,
         windows: read_window_of_all(fields, common.num_layers, None)?,
@@ -65,6 +65,7 @@ pub(super) const GGUF: GgufForm = GgufForm {
     head: "output.weight",
     tensors: COMMON_TENSORS,
     layer_tensors: LAYER_TENSORS,
+    biases: Some(BIASES),
     stored: |_, _| Stored::AsIs,
     ignored_suffixes: &[],
 };
@@ -73,7 +74,6 @@ fn translate_gguf(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError> {
     let common = read_gguf(NAME, fields, "attention.layer_norm_epsilon")?;
     Ok(DecoderSpec {
         norm: NormKind::Layer,
-        biases: BIASES,
         activation: Activation::GeluTanh,
         is_gated: false,
         windows: vec![Some(WINDOW_PUBLISHED); common.windows.len()],

@@ -14,7 +14,7 @@ pub enum NormKind {
 }
 
 /// Which products have a bias.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Biases {
     /// Queries, keys and values.
     pub qkv: bool,
@@ -22,6 +22,11 @@ pub struct Biases {
     pub attention_output: bool,
     /// All of the feed-forward part.
     pub ffn: bool,
+}
+
+impl Biases {
+    /// On no product.
+    pub const NONE: Self = Self { qkv: false, attention_output: false, ffn: false };
 }
 
 /// Names of functions in `config.json`. The tanh form has several, of implementations that differ in their rounding.

@@ -57,13 +57,7 @@ impl<'a> WeightReader<'a> {
         }
         let mut turned = Vec::with_capacity(parts.len());
         for (part, view) in parts.iter().zip(&views) {
-            turned.push(match part.stored {
-                Stored::AsIs | Stored::LessOne => None,
-                Stored::NeighbouringPairs { head_dim } => {
-                    let matrix = view.as_matrix();
-                    Some(with_halves(matrix.bytes, matrix.rows, head_dim)?)
-                }
-            });
+            turned.push(put_right(part, view)?);
         }
         let data: Vec<MatrixData<'_>> = views.iter().zip(&turned).map(data_of).collect();
         let matrix = backend.matrix(&data, self.format)?;
@@ -84,11 +78,9 @@ impl<'a> WeightReader<'a> {
         let mut num_bytes = 0;
         for part in parts {
             let view = self.weights.view(part)?;
-            let missing = match part.stored {
-                Stored::LessOne => 1.0,
-                Stored::AsIs | Stored::NeighbouringPairs { .. } => 0.0,
-            };
-            for_each_widened(&view.as_matrix(), |value| values.push(value + missing));
+            let missing = if part.stored == Stored::LessOne { 1.0 } else { 0.0 };
+            let turned = put_right(part, &view)?;
+            for_each_widened(&data_of((&view, &turned)), |value| values.push(value + missing));
             num_bytes += view.as_matrix().bytes.len();
         }
         if !values.iter().all(|value| value.is_finite()) {
@@ -105,13 +97,23 @@ impl<'a> WeightReader<'a> {
     }
 }
 
+/// Returns a tensor's bytes in the order that we compute with, where the file has another.
+fn put_right(part: &TensorSpec, view: &TensorView<'_>) -> Result<Option<Vec<u8>>, BackendError> {
+    match part.stored {
+        Stored::AsIs | Stored::LessOne => Ok(None),
+        Stored::NeighbouringPairs { head_dim } => {
+            with_halves(view.as_matrix().bytes, part.shape[0], head_dim).map(Some)
+        }
+    }
+}
+
 /// Returns a tensor as a matrix, its bytes as they were put right where they were.
 fn data_of<'d>((view, turned): (&'d TensorView<'_>, &'d Option<Vec<u8>>)) -> MatrixData<'d> {
     let stored = view.as_matrix();
     MatrixData { bytes: turned.as_deref().unwrap_or(stored.bytes), ..stored }
 }
 
-/// Brings rows of heads whose pairs are neighbours into the order of halves. Whole rows move, so that blocks stay whole.
+/// Brings rows of heads, or elements of their bias, whose pairs are neighbours into the order of halves. Whole rows move, so that blocks stay whole.
 fn with_halves(bytes: &[u8], num_rows: usize, head_dim: usize) -> Result<Vec<u8>, BackendError> {
     let mut turned = allocate::zeroed(bytes.len(), "the host")?;
     let (row_bytes, half) = (bytes.len() / num_rows.max(1), head_dim / 2);
