@@ -2,7 +2,7 @@
 //
 // qkv [num_tokens, (num_heads + 2 num_kv_heads) * head_dim] f32; weights [head_dim] f32.
 // Bytes: num_tokens * 8 * (q + kv) with q, kv the widths. Floor: a launch.
-// Versions: 1 (this), a launch of its own before rope_cache.cu, which is a microsecond a layer in a graph; never ran on a GPU.
+// Versions: 1 (this), a launch of its own before rope_cache.cu, by an estimate a microsecond a layer in a graph; never ran on a GPU.
 #include "common.cuh"
 
 KERNEL head_norm(float* qkv, const float* query_weight, const float* key_weight, int num_heads, int num_kv_heads, int head_dim, float eps) {

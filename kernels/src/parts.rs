@@ -4,7 +4,7 @@ use crate::activation::Activation;
 
 /// How a row is brought to a common size before a product reads it.
 #[derive(Debug)]
-pub enum Norm<'a, V> {
+pub enum Norm<'a, V: ?Sized> {
     /// `x / sqrt(mean(x²) + eps) * weight`
     Rms {
         /// `[width]`
@@ -23,7 +23,7 @@ pub enum Norm<'a, V> {
     },
 }
 
-impl<V> Norm<'_, V> {
+impl<V: ?Sized> Norm<'_, V> {
     /// Returns the operator's name, for errors.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -39,11 +39,11 @@ pub(crate) struct Case {
     pub(crate) weights: String,
     config: Value,
     saved_config: Value,
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) prompts: Vec<Probe>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Prompt {
+pub(crate) struct Probe {
     pub(crate) prompt_ids: Vec<u32>,
     pub(crate) logits: Vec<f32>,
     #[serde(default)]
@@ -113,7 +113,7 @@ fn check_greedy(
     case: &Case,
     runner: &mut Runner,
     sequence: &mut Sequence,
-    prompt: &Prompt,
+    prompt: &Probe,
     mut logits: Vec<f32>,
 ) {
     for (place, &id) in prompt.greedy_ids.iter().enumerate() {

@@ -57,8 +57,9 @@ fn silu<S: Simd>(simd: S, x: S::F32) -> S::F32 {
 #[inline(always)]
 fn gelu_tanh<S: Simd>(simd: S, x: S::F32) -> S::F32 {
     // -2√(2/π), and the same times the factor of the cube.
-    const LINEAR: f32 = -1.595_769_1;
-    const CUBIC: f32 = (-1.595_769_121_605_731 * GELU_CUBE) as f32;
+    const SLOPE: f64 = -1.595_769_121_605_731;
+    const LINEAR: f32 = SLOPE as f32;
+    const CUBIC: f32 = (SLOPE * GELU_CUBE) as f32;
     let slope = simd.mul_add(simd.splat(CUBIC), simd.mul(x, x), simd.splat(LINEAR));
     let decay = exp(simd, simd.mul(x, slope));
     simd.div(x, simd.add(simd.splat(1.0), decay))
@@ -77,7 +78,7 @@ fn gelu_erf<S: Simd>(simd: S, x: S::F32) -> S::F32 {
         0.160_948_29,
         0.051_027_5,
         0.103_030_3,
-        0.103_016_745,
+        0.103_016_74,
         0.103_759_06,
     ];
     let one = simd.splat(1.0);

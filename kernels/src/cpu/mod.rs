@@ -48,7 +48,6 @@ use crate::cpu::cache::HEAD_DIM_MAX;
 use crate::cpu::grid::Grid;
 use crate::cpu::linear::{Epilogue, Linear, Rounding, Term, Then};
 use crate::cpu::matrix::Weights;
-use crate::cpu::norm::{LayerNorm, RmsNorm};
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
@@ -165,11 +164,11 @@ impl CpuBackend {
 }
 
 /// Returns a product of a step.
-fn term<'a>(
-    affine: Affine<'a, CpuMatrix, CpuBuffer>,
+fn term(
+    affine: Affine<'_, CpuMatrix, CpuBuffer>,
     then: Then,
     activation: Option<Activation>,
-) -> Term<'a> {
+) -> Term<'_> {
     let bias = affine.bias.map(CpuBuffer::values);
     Term { matrix: affine.matrix, epilogue: Epilogue { bias, then }, activation }
 }
@@ -337,22 +336,14 @@ impl Backend for CpuBackend {
         if let Norm::Layer { bias, .. } = &norm {
             check.equal("length of `bias`", bias.len(), width)?;
         }
-        let (vectors, x) = (self.vectors, x.values());
-        let out = out.0.as_mut_slice();
-        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
-            for row in tile.rows() {
-                let (x, out) = (&x[row * width..(row + 1) * width], tile.row(row));
-                match norm {
-                    Norm::Rms { weight, eps } => {
-                        vectors.run(RmsNorm { x, weight: weight.values(), eps, out });
-                    }
-                    Norm::Layer { weight, bias, eps } => {
-                        let (weight, bias) = (weight.values(), bias.values());
-                        vectors.run(LayerNorm { x, weight, bias, eps, out });
-                    }
-                }
+        let norm = match norm {
+            Norm::Rms { weight, eps } => Norm::Rms { weight: weight.values(), eps },
+            Norm::Layer { weight, bias, eps } => {
+                Norm::Layer { weight: weight.values(), bias: bias.values(), eps }
             }
-        });
+        };
+        let (vectors, out) = (self.vectors, out.0.as_mut_slice());
+        norm::norm_rows(&mut self.pool, vectors, num_rows, x.values(), &norm, out);
         Ok(())
     }
 

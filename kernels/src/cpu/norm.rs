@@ -3,7 +3,33 @@
 //! # Limit
 //! Memory, and there is little of it: a row is read twice from cache and written once.
 
-use crate::cpu::simd::{Kernel, Simd};
+use crate::cpu::grid::Grid;
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::{Kernel, Simd, Vectors};
+use crate::parts::Norm;
+
+/// Norms rows of `x` into `out`, both `[num_rows, width]`.
+pub(crate) fn norm_rows(
+    pool: &mut Pool,
+    vectors: Vectors,
+    num_rows: usize,
+    x: &[f32],
+    norm: &Norm<'_, [f32]>,
+    out: &mut [f32],
+) {
+    let width = norm.weight().len();
+    Grid::of_rows(num_rows, width).for_each_tile(pool, out, &|mut tile| {
+        for row in tile.rows() {
+            let (x, out) = (&x[row * width..(row + 1) * width], tile.row(row));
+            match *norm {
+                Norm::Rms { weight, eps } => vectors.run(RmsNorm { x, weight, eps, out }),
+                Norm::Layer { weight, bias, eps } => {
+                    vectors.run(LayerNorm { x, weight, bias, eps, out });
+                }
+            }
+        }
+    });
+}
 
 /// One row: `out = x / sqrt(mean(x²) + eps) * weight`, in the order of Hugging Face: scale first, weight second.
 pub(crate) struct RmsNorm<'a> {

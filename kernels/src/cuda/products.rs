@@ -189,7 +189,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         device.matmul(&self.large(x, gates, Store::Replace))?;
         match up_matrix {
             Some(up) => {
-                device.matmul(&Linear { matrix: up, ..*self }.large(x, ups, Store::Replace))?
+                device.matmul(&Linear { matrix: up, ..*self }.large(x, ups, Store::Replace))?;
             }
             None => ups = NULL,
         }

@@ -30,7 +30,7 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
     let common = common::read(NAME, fields, DEFAULTS)?;
     let biases = read_attention_bias(fields)?;
     let activation = read_gemma_activation(fields)?;
-    Ok(DecoderSpec { activation, biases, ..with_scale(common) })
+    Ok(DecoderSpec { biases, activation, ..with_scale(common) })
 }
 
 /// Published files say "gelu" and mean its tanh form; later ones say what they mean in `hidden_activation`.

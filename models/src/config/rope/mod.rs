@@ -81,10 +81,9 @@ impl Rope {
                 let ramp = yarn.ramp(self.theta, head_dim);
                 pairs.map(|i| mixed(plain(i), yarn.factor, ramp.kept(i)) as f32).collect()
             }
-            RopeKind::Llama3(llama) => pairs
-                .map(|i| plain(i))
-                .map(|f| mixed(f, llama.factor, llama.kept(f)) as f32)
-                .collect(),
+            RopeKind::Llama3(llama) => {
+                pairs.map(plain).map(|f| mixed(f, llama.factor, llama.kept(f)) as f32).collect()
+            }
         }
     }
 
