@@ -11,6 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuMatrix, CpuOptions};
 use kernels::metadata::{AttentionShape, KvDType, StepInput};
+use kernels::parts::Norm;
 
 /// `[rows, cols]`: gate-up and down of 0.5B, gate-up of 1.5B, the head of 0.5B.
 const MATRICES: [(usize, usize); 4] = [(9728, 896), (896, 4864), (17920, 1536), (151_936, 896)];
@@ -191,7 +192,8 @@ fn rows(criterion: &mut Criterion) {
         let weight = backend.vector(&[1.0; 896]).unwrap();
         group.throughput(Throughput::Elements((num_rows * 896) as u64));
         group.bench_function(BenchmarkId::new("rms_norm/896", num_rows), |bencher| {
-            bencher.iter(|| backend.rms_norm(num_rows, &x, &weight, 1e-6, &mut out).unwrap());
+            let norm = || Norm::Rms { weight: &weight, eps: 1e-6 };
+            bencher.iter(|| backend.norm(num_rows, &x, norm(), &mut out).unwrap());
         });
     }
     group.finish();

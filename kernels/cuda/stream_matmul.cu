@@ -1,7 +1,8 @@
 // Products of a few rows with a large matrix, out = x W^T: the weights stream past once and the tensor cores do the rest.
 //
 // x [num_rows, cols] bf16; W [rows, cols] of bf16, f16, f32 or int8 codes with a scale for each 32; cols a multiple of 8 (int8: of 32).
-// Store: out [num_rows, rows] f32 = sum + bias, or += sum. Gate: out [num_rows, rows] bf16 = silu(x G^T) * (x U^T).
+// Store: out [num_rows, rows] f32 = sum + bias, or += sum + bias. Gate: out [num_rows, rows] bf16 = activation(x G^T + g) * (x U^T + u), or without
+// the second factor where `up` is null. Every bias may be null.
 //
 // The idea. An mma multiplies 16 rows of weights with 8 tokens, so that up to 8 tokens cost what one does. Its sum over k may take k in
 // any order, as long as both operands take the same: so a lane loads 16 consecutive bytes of a row, past L1, and calls them what the
@@ -206,31 +207,44 @@ DEVICE void stream_store(float* out, const bf16* x, const Weights& weights, cons
     }
 }
 
-// grid as above. Two products over the same tokens, one gated with the other.
+// A matrix and its bias; null where there is none.
+template <class Weights> struct Affine {
+    Weights weights;
+    const float* bias;
+    METHOD bool is_there() const { return weights.data != nullptr; }
+    METHOD float with_bias(float sum, int row) const { return bias ? sum + bias[row] : sum; }
+};
+
+// grid as above. A product and its function, or two over the same tokens, one gated with the other.
 template <int TOKEN_TILES, class Weights>
-DEVICE void stream_gate(bf16* out, const bf16* x, const Weights& gate, const Weights& up, int num_rows, int rows, int cols) {
+DEVICE void stream_gate(bf16* out, const bf16* x, const Affine<Weights>& gate, const Affine<Weights>& up, int num_rows, int rows, int cols,
+                        int activation) {
     SHARED(float, room, WARPS * BlockSums<TOKEN_TILES>::LEN);
     BlockSums<TOKEN_TILES> block{room};
     constexpr int SHARE = BlockSums<TOKEN_TILES>::LEN > THREADS ? BlockSums<TOKEN_TILES>::LEN / THREADS : 1;
     int first_row = blockIdx.x * TILE, first_token = blockIdx.y * 8 * TOKEN_TILES;
-    auto gates = warp_sums<TOKEN_TILES>(gate, x, first_row, rows, first_token, num_rows, cols);
-    auto ups = warp_sums<TOKEN_TILES>(up, x, first_row, rows, first_token, num_rows, cols);
+    auto gates = warp_sums<TOKEN_TILES>(gate.weights, x, first_row, rows, first_token, num_rows, cols);
+    Sums<TOKEN_TILES> ups = {};
+    if (up.is_there()) ups = warp_sums<TOKEN_TILES>(up.weights, x, first_row, rows, first_token, num_rows, cols);
     block.put(gates);
     __syncthreads();
     float own[SHARE];
     UNROLL
     for (int j = 0; j < SHARE; ++j) {
-        int i = threadIdx.x + j * THREADS;
-        own[j] = i < BlockSums<TOKEN_TILES>::LEN ? silu(block.get(i)) : 0.0f;
+        int i = threadIdx.x + j * THREADS, row = min(first_row + i % TILE, rows - 1);
+        own[j] = i < BlockSums<TOKEN_TILES>::LEN ? activate(activation, gate.with_bias(block.get(i), row)) : 0.0f;
     }
-    __syncthreads();
-    block.put(ups);
-    __syncthreads();
+    if (up.is_there()) {
+        __syncthreads();
+        block.put(ups);
+        __syncthreads();
+    }
     UNROLL
     for (int j = 0; j < SHARE; ++j) {
         int i = threadIdx.x + j * THREADS, token = first_token + i / TILE, row = first_row + i % TILE;
         if (i >= BlockSums<TOKEN_TILES>::LEN || token >= num_rows || row >= rows) continue;
-        out[size_t(token) * rows + row] = to_bf16(own[j] * block.get(i));
+        float factor = up.is_there() ? up.with_bias(block.get(i), row) : 1.0f;
+        out[size_t(token) * rows + row] = to_bf16(own[j] * factor);
     }
 }
 
@@ -243,9 +257,11 @@ DEVICE void stream_gate(bf16* out, const bf16* x, const Weights& gate, const Wei
         stream_store<TOKEN_TILES>(out, x, Weights{data, scales}, bias, num_rows, rows, cols, adds);                                        \
     }                                                                                                                                      \
     REGISTER_KERNEL(stream_store_##suffix)                                                                                                 \
-    KERNEL_BOUNDS(256) stream_gate_##suffix(bf16* out, const bf16* x, const Element* gate, const f16* gate_scales, const Element* up,    \
-                                            const f16* up_scales, int num_rows, int rows, int cols) {                                    \
-        stream_gate<TOKEN_TILES>(out, x, Weights{gate, gate_scales}, Weights{up, up_scales}, num_rows, rows, cols);                        \
+    KERNEL_BOUNDS(256) stream_gate_##suffix(bf16* out, const bf16* x, const Element* gate, const f16* gate_scales, const float* gate_bias, \
+                                            const Element* up, const f16* up_scales, const float* up_bias, int num_rows, int rows,         \
+                                            int cols, int activation) {                                                                    \
+        const Affine<Weights> gates{{gate, gate_scales}, gate_bias}, ups{{up, up_scales}, up_bias};                                        \
+        stream_gate<TOKEN_TILES>(out, x, gates, ups, num_rows, rows, cols, activation);                                                    \
     }                                                                                                                                      \
     REGISTER_KERNEL(stream_gate_##suffix)
 

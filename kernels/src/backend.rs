@@ -6,6 +6,7 @@
 pub use crate::dtype::DType;
 
 use crate::metadata::{AttentionShape, SampleRow, StepInput};
+use crate::parts::{FeedForward, HeadNorms, Norm};
 
 /// What weights become in the device's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -227,8 +228,8 @@ pub trait Backend: Send + 'static {
         max_blocks_per_seq: usize,
     ) -> Result<Self::Step, BackendError>;
 
-    // The step. Order of a layer: rms_norm, linear (QKV), rope_and_cache_write, attention, linear_add (O),
-    // rms_norm, linear_silu_mul (gate and up), linear_add (down).
+    // The step. Order of a layer: norm, linear (QKV), head_norm where there is one, rope_and_cache_write, attention,
+    // linear_add (O), norm, feed_forward (gate and up), linear_add (down).
 
     /// Brings a step's metadata to the device.
     ///
@@ -268,17 +269,40 @@ pub trait Backend: Send + 'static {
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
-    /// `out = x / rms(x) * weight`, a row each; `x`, `out` `[num_rows, weight.len()]`.
+    /// `x *= factor`; `x` `[num_rows, width]`.
     ///
     /// # Errors
     /// [`BackendError::Shape`].
-    fn rms_norm(
+    fn scale(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        factor: f32,
+        x: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// `out = norm(x)`, a row each; `x`, `out` `[num_rows, width]`, the width being the weight's.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn norm(
         &mut self,
         num_rows: usize,
         x: &Self::Buffer,
-        weight: &Self::Vector,
-        eps: f32,
+        norm: Norm<'_, Self::Vector>,
         out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// Norms each head's query and key in place, before they are rotated; `qkv` `[num_rows, qkv_width]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn head_norm(
+        &mut self,
+        num_rows: usize,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, Self::Vector>,
+        qkv: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
     /// `out = x Wᵀ + bias`; `x` `[num_rows, cols]`, `out` `[num_rows, rows]`. Accumulates in f32.
@@ -294,7 +318,7 @@ pub trait Backend: Send + 'static {
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
-    /// `residual += x Wᵀ`; `x` `[num_rows, cols]`, `residual` `[num_rows, rows]`.
+    /// `residual += x Wᵀ + bias`; `x` `[num_rows, cols]`, `residual` `[num_rows, rows]`.
     ///
     /// # Errors
     /// [`BackendError::Shape`].
@@ -303,19 +327,20 @@ pub trait Backend: Send + 'static {
         num_rows: usize,
         x: &Self::Buffer,
         matrix: &Self::Matrix,
+        bias: Option<&Self::Vector>,
         residual: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
-    /// `out = silu(x Gᵀ) * (x Uᵀ)`, the gated half of an MLP; `x` `[num_rows, cols]`, gate and up `[rows, cols]`, `out`
-    /// `[num_rows, rows]`. Accumulates in f32.
+    /// `out = activation(x Gᵀ + g) * (x Uᵀ + u)`, the wide half of a feed-forward part, or without the second factor;
+    /// `x` `[num_rows, cols]`, gate and up `[rows, cols]`, `out` `[num_rows, rows]`. Accumulates in f32.
     ///
     /// # Errors
     /// [`BackendError::Shape`].
-    fn linear_silu_mul(
+    fn feed_forward(
         &mut self,
         num_rows: usize,
         x: &Self::Buffer,
-        gate_up: (&Self::Matrix, &Self::Matrix),
+        parts: FeedForward<'_, Self::Matrix, Self::Vector>,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 

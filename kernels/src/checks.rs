@@ -98,6 +98,23 @@ impl Check {
         self.equal("columns of `up`", up.1, gate.1)
     }
 
+    /// A bias, where there is one, must be as long as the product is wide.
+    pub(crate) fn bias(self, len: Option<usize>, rows: usize) -> Result<(), BackendError> {
+        len.map_or(Ok(()), |len| self.equal("length of `bias`", len, rows))
+    }
+
+    /// Norms of heads must be as long as a head.
+    pub(crate) fn head_norms(
+        self,
+        shape: &AttentionShape,
+        query: usize,
+        key: usize,
+    ) -> Result<(), BackendError> {
+        self.attention_shape(shape)?;
+        self.equal("length of `query`", query, shape.head_dim)?;
+        self.equal("length of `key`", key, shape.head_dim)
+    }
+
     /// The shape must be one that attention can compute.
     pub(crate) fn attention_shape(self, shape: &AttentionShape) -> Result<(), BackendError> {
         let AttentionShape { num_heads, num_kv_heads, head_dim, block_size, .. } = *shape;

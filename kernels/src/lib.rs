@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
+//! | [`parts`], [`activation`] | what a layer's operators are given: norms, products with their biases, functions |
 //! | [`formats`] | stored weights: blocks of integers to codes, scales and minimums |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
 //! | [`cuda`] | GPUs: our kernels over a small device interface, real or emulated |
@@ -15,6 +16,7 @@
 //! `host_step` (a step's metadata, checked and owned), `narrow` (f32 to a cache's elements) and `rope_table`; and, for
 //! callers too, [`widen`] (bytes of a file to f32) and [`allocate`].
 
+pub mod activation;
 pub mod allocate;
 pub mod backend;
 pub mod bench;
@@ -22,6 +24,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod formats;
 pub mod metadata;
+pub mod parts;
 pub mod reference;
 pub mod selftest;
 pub mod widen;

@@ -11,6 +11,7 @@ use crate::checks::Check;
 use crate::host_step::HostStep;
 use crate::metadata::{AttentionShape, KvDType, StepInput};
 use crate::narrow::narrow_to_f16;
+use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 use crate::widen::for_each_widened;
 
@@ -167,23 +168,62 @@ impl Backend for ReferenceBackend {
         Ok(())
     }
 
-    fn rms_norm(
+    fn scale(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        factor: f32,
+        x: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        Check("scale").holds("x", x.len(), num_rows, width)?;
+        for value in &mut x[..num_rows * width] {
+            *value *= factor;
+        }
+        Ok(())
+    }
+
+    fn norm(
         &mut self,
         num_rows: usize,
         x: &Vec<f32>,
-        weight: &Vec<f32>,
-        eps: f32,
+        norm: Norm<'_, Vec<f32>>,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
-        let (check, width) = (Check("rms_norm"), weight.len());
+        let (check, width) = (Check(norm.name()), norm.weight().len());
         check.holds("x", x.len(), num_rows, width)?;
         check.holds("out", out.len(), num_rows, width)?;
+        if let Norm::Layer { bias, .. } = &norm {
+            check.equal("length of `bias`", bias.len(), width)?;
+        }
         for row in 0..num_rows {
             let range = row * width..(row + 1) * width;
-            let squares: f64 = x[range.clone()].iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-            let scale = (squares / width as f64 + f64::from(eps)).sqrt().recip();
-            for ((out, &x), &weight) in out[range.clone()].iter_mut().zip(&x[range]).zip(weight) {
-                *out = (f64::from(x) * scale * f64::from(weight)) as f32;
+            let (x, out) = (&x[range.clone()], &mut out[range]);
+            out.copy_from_slice(x);
+            match norm {
+                Norm::Rms { weight, eps } => rms_norm(out, weight, eps),
+                Norm::Layer { weight, bias, eps } => layer_norm(out, weight, bias, eps),
+            }
+        }
+        Ok(())
+    }
+
+    fn head_norm(
+        &mut self,
+        num_rows: usize,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, Vec<f32>>,
+        qkv: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("head_norm");
+        check.head_norms(shape, norms.query.len(), norms.key.len())?;
+        check.holds("qkv", qkv.len(), num_rows, shape.qkv_width())?;
+        for row in qkv.chunks_exact_mut(shape.qkv_width()).take(num_rows) {
+            for (index, head) in row.chunks_exact_mut(shape.head_dim).enumerate() {
+                if index < shape.num_heads {
+                    rms_norm(head, norms.query, norms.eps);
+                } else if index < shape.num_heads + shape.num_kv_heads {
+                    rms_norm(head, norms.key, norms.eps);
+                }
             }
         }
         Ok(())
@@ -200,14 +240,11 @@ impl Backend for ReferenceBackend {
         let check = Check("linear");
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("out", out.len(), num_rows, matrix.rows)?;
-        if let Some(bias) = bias {
-            check.equal("length of `bias`", bias.len(), matrix.rows)?;
-        }
+        check.bias(bias.map(Vec::len), matrix.rows)?;
         for row in 0..num_rows {
             for feature in 0..matrix.rows {
-                let sum = product(x, row, matrix, feature);
-                let bias = bias.map_or(0.0, |bias| f64::from(bias[feature]));
-                out[row * matrix.rows + feature] = (sum + bias) as f32;
+                let sum = affine(x, row, Affine { matrix, bias }, feature);
+                out[row * matrix.rows + feature] = sum as f32;
             }
         }
         Ok(())
@@ -218,14 +255,16 @@ impl Backend for ReferenceBackend {
         num_rows: usize,
         x: &Vec<f32>,
         matrix: &ReferenceMatrix,
+        bias: Option<&Vec<f32>>,
         residual: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
         let check = Check("linear_add");
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
+        check.bias(bias.map(Vec::len), matrix.rows)?;
         for row in 0..num_rows {
             for feature in 0..matrix.rows {
-                let sum = product(x, row, matrix, feature);
+                let sum = affine(x, row, Affine { matrix, bias }, feature);
                 let residual = &mut residual[row * matrix.rows + feature];
                 *residual = (f64::from(*residual) + sum) as f32;
             }
@@ -233,21 +272,27 @@ impl Backend for ReferenceBackend {
         Ok(())
     }
 
-    fn linear_silu_mul(
+    fn feed_forward(
         &mut self,
         num_rows: usize,
         x: &Vec<f32>,
-        (gate, up): (&ReferenceMatrix, &ReferenceMatrix),
+        parts: FeedForward<'_, ReferenceMatrix, Vec<f32>>,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
-        let check = Check("linear_silu_mul");
-        check.same_shape((gate.rows, gate.cols), (up.rows, up.cols))?;
-        check.holds("x", x.len(), num_rows, gate.cols)?;
-        check.holds("out", out.len(), num_rows, gate.rows)?;
+        let (check, FeedForward { activation, gate, up }) = (Check("feed_forward"), parts);
+        let ReferenceMatrix { rows, cols, .. } = *gate.matrix;
+        check.holds("x", x.len(), num_rows, cols)?;
+        check.holds("out", out.len(), num_rows, rows)?;
+        check.bias(gate.bias.map(Vec::len), rows)?;
+        if let Some(up) = up {
+            check.same_shape((rows, cols), (up.matrix.rows, up.matrix.cols))?;
+            check.bias(up.bias.map(Vec::len), rows)?;
+        }
         for row in 0..num_rows {
-            for feature in 0..gate.rows {
-                let sums = (product(x, row, gate, feature), product(x, row, up, feature));
-                out[row * gate.rows + feature] = (sums.0 / (1.0 + (-sums.0).exp()) * sums.1) as f32;
+            for feature in 0..rows {
+                let gate = activation.of(affine(x, row, gate, feature));
+                let up = up.map_or(1.0, |up| affine(x, row, up, feature));
+                out[row * rows + feature] = (gate * up) as f32;
             }
         }
         Ok(())
@@ -353,9 +398,33 @@ impl Backend for ReferenceBackend {
     }
 }
 
-/// Returns `x[row] · matrix[feature]`.
-fn product(x: &[f32], row: usize, matrix: &ReferenceMatrix, feature: usize) -> f64 {
-    dot(&x[row * matrix.cols..(row + 1) * matrix.cols], matrix.row(feature))
+/// Returns `x[row] · matrix[feature] + bias[feature]`.
+fn affine(
+    x: &[f32],
+    row: usize,
+    Affine { matrix, bias }: Affine<'_, ReferenceMatrix, Vec<f32>>,
+    feature: usize,
+) -> f64 {
+    let product = dot(&x[row * matrix.cols..(row + 1) * matrix.cols], matrix.row(feature));
+    product + bias.map_or(0.0, |bias| f64::from(bias[feature]))
+}
+
+fn rms_norm(row: &mut [f32], weight: &[f32], eps: f32) {
+    let scale = (dot(row, row) / row.len() as f64 + f64::from(eps)).sqrt().recip();
+    for (value, &weight) in row.iter_mut().zip(weight) {
+        *value = (f64::from(*value) * scale * f64::from(weight)) as f32;
+    }
+}
+
+fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let len = row.len() as f64;
+    let mean = row.iter().map(|&value| f64::from(value)).sum::<f64>() / len;
+    let variance = row.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / len;
+    let scale = (variance + f64::from(eps)).sqrt().recip();
+    for ((value, &weight), &bias) in row.iter_mut().zip(weight).zip(bias) {
+        let normed = (f64::from(*value) - mean) * scale;
+        *value = (normed * f64::from(weight) + f64::from(bias)) as f32;
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -6,9 +6,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
 use kernels::metadata::{AttentionShape, KvDType, StepInput};
+use kernels::parts::{Affine, FeedForward, HeadNorms, Norm};
 
 static NUM_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -53,6 +55,7 @@ struct Model {
     up: <CpuBackend as Backend>::Matrix,
     down: <CpuBackend as Backend>::Matrix,
     norm: <CpuBackend as Backend>::Vector,
+    head_norm: <CpuBackend as Backend>::Vector,
     rope: <CpuBackend as Backend>::RopeTable,
 }
 
@@ -79,16 +82,26 @@ fn matrix(
 fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepInput<'_>) {
     let num_tokens = input.num_tokens();
     let State { cache, step, residual, normed, wide, narrow, logits } = state;
+    let norm = || Norm::Rms { weight: &model.norm, eps: 1e-6 };
     backend.load_step(input, step).unwrap();
     backend.embed(step, &model.table, residual).unwrap();
-    backend.rms_norm(num_tokens, residual, &model.norm, 1e-6, normed).unwrap();
+    backend.scale(num_tokens, HIDDEN, 0.5, residual).unwrap();
+    backend.norm(num_tokens, residual, norm(), normed).unwrap();
     backend.linear(num_tokens, normed, &model.qkv, None, wide).unwrap();
+    let heads = HeadNorms { query: &model.head_norm, key: &model.head_norm, eps: 1e-6 };
+    backend.head_norm(num_tokens, &SHAPE, heads, wide).unwrap();
     backend.rope_and_cache_write(step, &SHAPE, &model.rope, wide, cache).unwrap();
     backend.attention(step, &SHAPE, wide, cache, narrow).unwrap();
-    backend.linear_add(num_tokens, narrow, &model.out, residual).unwrap();
-    backend.rms_norm(num_tokens, residual, &model.norm, 1e-6, normed).unwrap();
-    backend.linear_silu_mul(num_tokens, normed, (&model.gate, &model.up), narrow).unwrap();
-    backend.linear_add(num_tokens, narrow, &model.down, residual).unwrap();
+    backend.linear_add(num_tokens, narrow, &model.out, Some(&model.norm), residual).unwrap();
+    backend.norm(num_tokens, residual, norm(), normed).unwrap();
+    let [gate, up] = [&model.gate, &model.up].map(|matrix| Affine { matrix, bias: None });
+    let layer = Norm::Layer { weight: &model.norm, bias: &model.norm, eps: 1e-6 };
+    backend.norm(num_tokens, residual, layer, normed).unwrap();
+    for (activation, up) in [(Activation::GeluErf, None), (Activation::Silu, Some(up))] {
+        let parts = FeedForward { activation, gate, up };
+        backend.feed_forward(num_tokens, normed, parts, narrow).unwrap();
+    }
+    backend.linear_add(num_tokens, narrow, &model.down, None, residual).unwrap();
     backend.gather_logit_rows(step, HIDDEN, residual, normed).unwrap();
     backend.linear(input.logit_rows.len(), normed, &model.table, None, logits).unwrap();
 }
@@ -128,6 +141,7 @@ fn a_step_allocates_nothing() {
             up: matrix(&mut backend, INTERMEDIATE, HIDDEN, formats[0]),
             down: matrix(&mut backend, HIDDEN, INTERMEDIATE, formats[4]),
             norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
+            head_norm: backend.vector(&[1.0; SHAPE.head_dim]).unwrap(),
             rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
         };
         backend.reserve(200).unwrap();

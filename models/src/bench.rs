@@ -7,7 +7,7 @@ use kernels::{backend::Backend, bench};
 pub use kernels::bench::{Ceilings, Event, Measurement, Plan, Time, Widths};
 
 use crate::{
-    config::DecoderSpec,
+    config::{DecoderSpec, NormKind},
     error::ModelError,
     load::{Device, DeviceOptions, DeviceUser, with_device},
 };
@@ -20,6 +20,9 @@ pub fn widths(spec: &DecoderSpec) -> Widths {
     Widths {
         hidden_size: spec.hidden_size,
         ffn_size: spec.ffn_size,
+        activation: spec.activation,
+        is_gated: spec.is_gated,
+        has_layer_norm: spec.norm == NormKind::Layer,
         num_heads: spec.num_heads,
         num_kv_heads: spec.num_kv_heads,
         head_dim: spec.head_dim,

@@ -4,7 +4,7 @@ use kernels::backend::DType;
 use models::{
     DecoderSpec, Source,
     arch::plan,
-    config::{RopeKind, from_json},
+    config::{Biases, RopeKind, from_json},
     read_spec,
 };
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn reads_the_spelling_of_transformers_4() {
     assert_eq!((spec.num_layers, spec.num_heads, spec.num_kv_heads), (24, 14, 2));
     assert_eq!((spec.head_dim, spec.max_position_embeddings), (64, 32768));
     assert_eq!((spec.rope.theta, &spec.rope.kind), (1_000_000.0, &RopeKind::Default));
-    assert!(spec.has_tied_head && spec.has_qkv_bias);
+    assert!(spec.has_tied_head && spec.biases == Biases { qkv: true, ..Biases::NONE });
     assert_eq!((spec.norm_eps, spec.dtype), (1e-6, DType::Bf16));
     assert_eq!((spec.windows, spec.eos_token_ids), (vec![None; 24], vec![151_643]));
 }
@@ -147,7 +147,8 @@ fn names_the_field_and_the_value_that_it_refuses() {
         (json!({"architectures": []}), "`architectures` is missing"),
         (
             json!({"architectures": ["GPT2LMHeadModel"]}),
-            "`architectures` must be one of Qwen2ForCausalLM, got GPT2LMHeadModel",
+            "`architectures` must be one of Qwen2ForCausalLM, Qwen3ForCausalLM, LlamaForCausalLM, \
+             MistralForCausalLM, Starcoder2ForCausalLM, GemmaForCausalLM, got GPT2LMHeadModel",
         ),
         (json!({"architectures": [3]}), "`architectures` must be a list of names, got 3"),
         (json!({"hidden_size": null}), "`hidden_size` is missing"),
@@ -171,7 +172,11 @@ fn names_the_field_and_the_value_that_it_refuses() {
         (json!({"head_dim": 63}), "`head_dim` must be even, its halves being rotated, got 63"),
         (json!({"rms_norm_eps": 0.0}), "`rms_norm_eps` must be above 0 and below 1, got 0"),
         (json!({"rope_theta": -1.0}), "`rope_theta` must be finite and at least 1, got -1"),
-        (json!({"hidden_act": "gelu"}), "`hidden_act` must be \"silu\", got \"gelu\""),
+        (
+            json!({"hidden_act": "relu"}),
+            "`hidden_act` must be one of silu, swish, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast, got \"relu\"",
+        ),
+        (json!({"hidden_act": 3}), "`hidden_act` must be one of silu"),
         (json!({"torch_dtype": "int8"}), "`torch_dtype` must be bfloat16, float16 or float32"),
         (json!({"dtype": "float8_e4m3fn"}), "`dtype` must be bfloat16, float16 or float32"),
         (json!({"tie_word_embeddings": "yes"}), "`tie_word_embeddings` must be true or false"),
@@ -192,13 +197,50 @@ fn names_the_field_and_the_value_that_it_refuses() {
 fn names_the_setting_of_positions_that_it_refuses() {
     check_refused(&[
         (
-            json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}),
-            "`rope_scaling.type` must be \"default\", the only kind that is supported, got \"yarn\"",
+            json!({"rope_scaling": {"type": "longrope", "factor": 4.0}}),
+            "`rope_scaling.type` must be one of default, linear, dynamic, yarn and llama3, got \"longrope\"",
         ),
         (
-            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}),
-            "`rope_parameters.rope_type` must be \"default\"",
+            json!({"rope_parameters": {"rope_type": 3, "factor": 4.0}}),
+            "`rope_parameters.rope_type` must be one of default",
         ),
+        (json!({"rope_scaling": {"type": "linear"}}), "`rope_scaling.factor` is missing"),
+        (
+            json!({"rope_scaling": {"type": "linear", "factor": 0.0}}),
+            "`rope_scaling.factor` must be finite and above 0, got 0",
+        ),
+        (
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}),
+            "`rope_scaling.original_max_position_embeddings` is missing",
+        ),
+        (
+            json!({"rope_scaling": {
+                "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "beta_fast": -1
+            }}),
+            "`rope_scaling.beta_fast` must be finite and above 0, got -1",
+        ),
+        (
+            json!({"rope_scaling": {
+                "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 0
+            }}),
+            "`rope_scaling.original_max_position_embeddings` must be at least 1, got 0",
+        ),
+        (
+            json!({"rope_scaling": {"type": "linear", "factor": 4.0, "llama_4_scaling_beta": 0.1}}),
+            "`rope_scaling.llama_4_scaling_beta` must be absent, being unsupported, got 0.1",
+        ),
+        (
+            json!({"rope_scaling": {
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192
+            }}),
+            "`rope_scaling.high_freq_factor` must be above `low_freq_factor` (4), got 4",
+        ),
+        (
+            json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "high_freq_factor": 4.0}}),
+            "`rope_scaling.low_freq_factor` is missing",
+        ),
+        (json!({"partial_rotary_factor": 0.5}), "`partial_rotary_factor` must be 1, got 0.5"),
         (json!({"rope_parameters": {"factor": 4}}), "`rope_parameters.rope_type` is missing"),
         (
             json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),

@@ -136,12 +136,18 @@ fn one_id_of_an_end_is_enough_and_none_is_allowed() {
 fn metadata_that_cannot_be_run_is_refused() {
     let rows: [Edit; 17] = [
         ("`general.architecture` is missing", |w| w.remove("general.architecture")),
-        ("`general.architecture` must be one of qwen2, got \"mamba\"", |w| {
-            w.set("general.architecture", "mamba".into());
-        }),
-        ("`general.architecture` must be one of qwen2, got 7", |w| {
-            w.set("general.architecture", Value::U32(7));
-        }),
+        (
+            "`general.architecture` must be one of qwen2, qwen3, llama, starcoder2, gemma, got \"mamba\"",
+            |w| {
+                w.set("general.architecture", "mamba".into());
+            },
+        ),
+        (
+            "`general.architecture` must be one of qwen2, qwen3, llama, starcoder2, gemma, got 7",
+            |w| {
+                w.set("general.architecture", Value::U32(7));
+            },
+        ),
         ("`qwen2.block_count` is missing", |w| w.remove("qwen2.block_count")),
         ("`qwen2.block_count` must be a whole number from 0, got \"8\"", |w| {
             w.set("qwen2.block_count", "8".into());
@@ -171,7 +177,7 @@ fn metadata_that_cannot_be_run_is_refused() {
             w.set("qwen2.rope.freq_base", Value::F32(0.0));
         }),
         (
-            "`qwen2.rope.scaling.type` must be \"none\", the only kind that is supported, got \"yarn\"",
+            "`qwen2.rope.scaling.type` must be \"none\" or \"linear\", the only kinds that are supported, got \"yarn\"",
             |w| {
                 w.set("qwen2.rope.scaling.type", "yarn".into());
             },

@@ -2,10 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+/// Each architecture against transformers.
+mod architectures;
 /// `config.json` in all spellings, good and bad.
 mod config;
+/// `config.json` of each family.
+mod config_families;
 /// Batched, chunked and scattered runs give the same bits as plain ones.
 mod equivalence;
+/// GGUF files of each architecture.
+mod gguf_families;
 /// Headers of GGUF files.
 mod gguf_header;
 /// Models in GGUF files.

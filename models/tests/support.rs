@@ -9,7 +9,7 @@ use std::{
 use models::{
     DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LanguageModel, LoadOptions, StepInput,
     WeightFormat,
-    config::{Rope, RopeKind},
+    config::{Activation, Biases, NormKind, Rope, RopeKind},
     load_weights, random_weights,
 };
 
@@ -49,7 +49,12 @@ pub(crate) fn tiny_spec() -> DecoderSpec {
         rope: Rope { theta: 10_000.0, kind: RopeKind::Default },
         max_position_embeddings: 256,
         has_tied_head: true,
-        has_qkv_bias: true,
+        norm: NormKind::Rms,
+        has_head_norms: false,
+        biases: Biases { qkv: true, ..Biases::NONE },
+        activation: Activation::Silu,
+        is_gated: true,
+        embedding_scale: None,
         windows: vec![None; 2],
         dtype: kernels::backend::DType::Bf16,
         eos_token_ids: vec![100],

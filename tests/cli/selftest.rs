@@ -15,8 +15,9 @@ fn passes(device: &str) -> Run {
     assert_eq!(report["num_failed"], 0);
     let outcomes = report["outcomes"].as_array().unwrap();
     assert!(outcomes.len() > 100 && report["num_checks"] == outcomes.len(), "{}", outcomes.len());
-    for check in ["embed", "rms_norm", "linear", "linear_silu_mul", "attention", "model", "sample"]
-    {
+    let norms = ["rms_norm", "layer_norm", "head_norm"];
+    let rest = ["embed", "scale", "linear", "feed_forward", "attention", "model", "sample"];
+    for check in norms.into_iter().chain(rest) {
         assert!(outcomes.iter().any(|outcome| outcome["check"] == check), "{check}");
     }
     run

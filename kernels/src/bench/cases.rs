@@ -4,6 +4,7 @@ use crate::backend::{Backend, BackendError, DType, MatrixData, Vocabulary, Weigh
 use crate::bench::rig::{BLOCK_SIZE, Piece, matrices, random_bf16, step, values};
 use crate::bench::{Ceilings, Measurement, Plan, Time, time};
 use crate::metadata::{AttentionShape, KvDType, SampleRow};
+use crate::parts::{Affine, FeedForward, Norm};
 use crate::selftest::rig::{Use, empty};
 
 /// A call, given its number: calls take their turns on what is rotated.
@@ -139,14 +140,19 @@ impl<B: Backend> Bench<'_, B> {
             })?;
             let x = values(self.backend, (num_rows, cols), Use::Buffer)?;
             let mut out = empty(self.backend, num_rows * cols, Use::Operand)?;
-            let weight = self.backend.vector(&vec![1.0; cols])?;
+            let (ones, zeros) = (vec![1.0; cols], vec![0.0; cols]);
+            let weight = self.backend.vector(&ones)?;
+            let bias = self.backend.vector(&zeros)?;
             let num_bytes = num_rows * cols * (F32_BYTES + OPERAND_BYTES);
             let num_flops = 4 * num_rows * cols;
-            self.measure(
-                ("rms_norm", rows(num_rows)),
-                (num_bytes, num_flops),
-                &mut |backend, _| backend.rms_norm(num_rows, &x, &weight, 1e-6, &mut out),
-            )?;
+            let case = ("norm", rows(num_rows));
+            let has_mean = self.plan.widths.has_layer_norm;
+            self.measure(case, (num_bytes, num_flops), &mut |backend, _| {
+                let (weight, bias, eps) = (&weight, &bias, 1e-6);
+                let rms = Norm::Rms { weight, eps };
+                let norm = if has_mean { Norm::Layer { weight, bias, eps } } else { rms };
+                backend.norm(num_rows, &x, norm, &mut out)
+            })?;
         }
         Ok(())
     }
@@ -159,7 +165,8 @@ impl<B: Backend> Bench<'_, B> {
         let (hidden, ffn) = (widths.hidden_size, widths.ffn_size);
         self.product("linear: qkv", (qkv_width, hidden), Product::Plain)?;
         self.product("linear_add: o", (hidden, query_width), Product::Add)?;
-        self.product("linear_silu_mul: gate_up", (ffn, hidden), Product::Gated)?;
+        let name = if widths.is_gated { "feed_forward: gate, up" } else { "feed_forward: up" };
+        self.product(name, (ffn, hidden), Product::Wide)?;
         self.product("linear_add: down", (hidden, ffn), Product::Add)?;
         self.product("linear: head", (widths.vocab_size, hidden), Product::Head)
     }
@@ -171,9 +178,12 @@ impl<B: Backend> Bench<'_, B> {
         kind: Product,
     ) -> Result<(), BackendError> {
         let Plan { format, rotated_bytes, .. } = *self.plan;
+        let activation = self.plan.widths.activation;
         let held = matrices(self.backend, (out_width, cols), format, rotated_bytes)?;
         let ups = match kind {
-            Product::Gated => matrices(self.backend, (out_width, cols), format, rotated_bytes)?,
+            Product::Wide if self.plan.widths.is_gated => {
+                matrices(self.backend, (out_width, cols), format, rotated_bytes)?
+            }
             _ => Vec::new(),
         };
         let num_read = if ups.is_empty() { 1 } else { 2 };
@@ -185,11 +195,11 @@ impl<B: Backend> Bench<'_, B> {
         for num_rows in num_rows {
             self.backend.reserve(num_rows)?;
             let x = values(self.backend, (num_rows, cols), Use::Operand)?;
-            let usage = if kind == Product::Gated { Use::Operand } else { Use::Buffer };
+            let usage = if kind == Product::Wide { Use::Operand } else { Use::Buffer };
             let mut out = empty(self.backend, num_rows * out_width, usage)?;
             // What is added to is read and written.
             let out_bytes = match kind {
-                Product::Gated => OPERAND_BYTES,
+                Product::Wide => OPERAND_BYTES,
                 Product::Plain | Product::Head => F32_BYTES,
                 Product::Add => 2 * F32_BYTES,
             };
@@ -205,10 +215,13 @@ impl<B: Backend> Bench<'_, B> {
                         Product::Plain | Product::Head => {
                             backend.linear(num_rows, &x, matrix, None, &mut out)
                         }
-                        Product::Add => backend.linear_add(num_rows, &x, matrix, &mut out),
-                        Product::Gated => {
-                            let gate_up = (matrix, &ups[index % ups.len()]);
-                            backend.linear_silu_mul(num_rows, &x, gate_up, &mut out)
+                        Product::Add => backend.linear_add(num_rows, &x, matrix, None, &mut out),
+                        Product::Wide => {
+                            let gate = Affine { matrix, bias: None };
+                            let up = ups.get(index % ups.len().max(1));
+                            let up = up.map(|matrix| Affine { matrix, bias: None });
+                            let parts = FeedForward { activation, gate, up };
+                            backend.feed_forward(num_rows, &x, parts, &mut out)
                         }
                     }
                 },
@@ -318,7 +331,7 @@ impl<B: Backend> Bench<'_, B> {
 enum Product {
     Plain,
     Add,
-    Gated,
+    Wide,
     Head,
 }
 

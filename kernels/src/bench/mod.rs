@@ -10,16 +10,23 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
+use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, WeightFormat};
 use crate::bench::cases::Case;
 
-/// The widths of a model's layers.
+/// What a model's layers are, as far as their speed depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Widths {
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward part.
     pub ffn_size: usize,
+    /// The function of the feed-forward part.
+    pub activation: Activation,
+    /// Whether what the function gives is multiplied with a second product.
+    pub is_gated: bool,
+    /// Whether rows are normed by mean and variance; else by the root mean square.
+    pub has_layer_norm: bool,
     /// Query heads.
     pub num_heads: usize,
     /// Key/value heads.
@@ -171,6 +178,9 @@ mod tests {
         let widths = Widths {
             hidden_size: 64,
             ffn_size: 96,
+            activation: Activation::Silu,
+            is_gated: true,
+            has_layer_norm: false,
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 16,
@@ -201,7 +211,7 @@ mod tests {
             assert!(ceilings.read_bytes_per_second > 0.0 && ceilings.flops_per_second > 0.0);
             let mut names: Vec<String> =
                 measured.iter().map(|it| format!("{} {}", it.operator, it.case)).collect();
-            for operator in ["embed", "rms_norm", "qkv", "gate_up", "head", "attention"] {
+            for operator in ["embed", "norm", "qkv", "gate, up", "head", "attention"] {
                 assert!(names.iter().any(|name| name.contains(operator)), "{operator}: {names:?}");
             }
             names.sort();

@@ -39,18 +39,20 @@ mod step;
 
 use std::slice::from_ref;
 
+use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
+use crate::cpu::cache::HEAD_DIM_MAX;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, Linear, Rounding, Term};
+use crate::cpu::linear::{Epilogue, Linear, Rounding, Term, Then};
 use crate::cpu::matrix::Weights;
-use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
 use crate::metadata::{AttentionShape, StepInput};
+use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 
 pub use crate::cpu::cache::CpuLayerCache;
@@ -159,6 +161,16 @@ impl CpuBackend {
         }
         Ok(())
     }
+}
+
+/// Returns a product of a step.
+fn term(
+    affine: Affine<'_, CpuMatrix, CpuBuffer>,
+    then: Then,
+    activation: Option<Activation>,
+) -> Term<'_> {
+    let bias = affine.bias.map(CpuBuffer::values);
+    Term { matrix: affine.matrix, epilogue: Epilogue { bias, then }, activation }
 }
 
 /// How the products of a matrix are computed.
@@ -294,25 +306,62 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn rms_norm(
+    fn scale(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        factor: f32,
+        x: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        Check("scale").holds("x", x.len(), num_rows, width)?;
+        let grid = Grid::of_rows(num_rows, width);
+        grid.for_each_tile(&mut self.pool, x.0.as_mut_slice(), &|mut tile| {
+            for row in tile.rows() {
+                tile.row(row).iter_mut().for_each(|value| *value *= factor);
+            }
+        });
+        Ok(())
+    }
+
+    fn norm(
         &mut self,
         num_rows: usize,
         x: &CpuBuffer,
-        weight: &CpuBuffer,
-        eps: f32,
+        norm: Norm<'_, CpuBuffer>,
         out: &mut CpuBuffer,
     ) -> Result<(), BackendError> {
-        let (check, width) = (Check("rms_norm"), weight.len());
+        let (check, width) = (Check(norm.name()), norm.weight().len());
         check.holds("x", x.len(), num_rows, width)?;
         check.holds("out", out.len(), num_rows, width)?;
-        let (vectors, x, weight) = (self.vectors, x.values(), weight.values());
-        let out = out.0.as_mut_slice();
-        Grid::of_rows(num_rows, width).for_each_tile(&mut self.pool, out, &|mut tile| {
-            for row in tile.rows() {
-                let x = &x[row * width..(row + 1) * width];
-                vectors.run(RmsNorm { x, weight, eps, out: tile.row(row) });
+        if let Norm::Layer { bias, .. } = &norm {
+            check.equal("length of `bias`", bias.len(), width)?;
+        }
+        let norm = match norm {
+            Norm::Rms { weight, eps } => Norm::Rms { weight: weight.values(), eps },
+            Norm::Layer { weight, bias, eps } => {
+                Norm::Layer { weight: weight.values(), bias: bias.values(), eps }
             }
-        });
+        };
+        let (vectors, out) = (self.vectors, out.0.as_mut_slice());
+        norm::norm_rows(&mut self.pool, vectors, num_rows, x.values(), &norm, out);
+        Ok(())
+    }
+
+    fn head_norm(
+        &mut self,
+        num_rows: usize,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, CpuBuffer>,
+        qkv: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("head_norm");
+        check.head_norms(shape, norms.query.len(), norms.key.len())?;
+        check.at_most("`head_dim`", shape.head_dim, HEAD_DIM_MAX)?;
+        check.holds("qkv", qkv.len(), num_rows, shape.qkv_width())?;
+        let HeadNorms { query, key, eps } = norms;
+        let norms = HeadNorms { query: query.values(), key: key.values(), eps };
+        let (vectors, qkv) = (self.vectors, qkv.0.as_mut_slice());
+        rotary::norm_heads(&mut self.pool, vectors, (num_rows, shape), &norms, qkv);
         Ok(())
     }
 
@@ -327,11 +376,8 @@ impl Backend for CpuBackend {
         let check = Check("linear");
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("out", out.len(), num_rows, matrix.rows)?;
-        if let Some(bias) = bias {
-            check.equal("length of `bias`", bias.len(), matrix.rows)?;
-        }
-        let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
-        let terms = [Term { matrix, epilogue }];
+        check.bias(bias.map(CpuBuffer::len), matrix.rows)?;
+        let terms = [term(Affine { matrix, bias }, Then::Store, None)];
         self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, out)
     }
 
@@ -340,31 +386,43 @@ impl Backend for CpuBackend {
         num_rows: usize,
         x: &CpuBuffer,
         matrix: &CpuMatrix,
+        bias: Option<&CpuBuffer>,
         residual: &mut CpuBuffer,
     ) -> Result<(), BackendError> {
         let check = Check("linear_add");
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
-        let terms = [Term { matrix, epilogue: Epilogue::Add }];
+        check.bias(bias.map(CpuBuffer::len), matrix.rows)?;
+        let terms = [term(Affine { matrix, bias }, Then::Add, None)];
         self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, residual)
     }
 
-    fn linear_silu_mul(
+    fn feed_forward(
         &mut self,
         num_rows: usize,
         x: &CpuBuffer,
-        (gate, up): (&CpuMatrix, &CpuMatrix),
+        parts: FeedForward<'_, CpuMatrix, CpuBuffer>,
         out: &mut CpuBuffer,
     ) -> Result<(), BackendError> {
-        let check = Check("linear_silu_mul");
-        check.same_shape((gate.rows, gate.cols), (up.rows, up.cols))?;
-        check.holds("x", x.len(), num_rows, gate.cols)?;
-        check.holds("out", out.len(), num_rows, gate.rows)?;
-        let terms = [
-            Term { matrix: gate, epilogue: Epilogue::Store },
-            Term { matrix: up, epilogue: Epilogue::SiluMul },
-        ];
-        self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, out)
+        let (check, FeedForward { activation, gate, up }) = (Check("feed_forward"), parts);
+        let CpuMatrix { rows, cols, .. } = *gate.matrix;
+        check.holds("x", x.len(), num_rows, cols)?;
+        check.holds("out", out.len(), num_rows, rows)?;
+        check.bias(gate.bias.map(CpuBuffer::len), rows)?;
+        let x = x.values();
+        let Some(up) = up else {
+            let terms = [term(gate, Then::Store, Some(activation))];
+            return self.products(check, Linear { num_rows, x, terms: &terms }, out);
+        };
+        check.same_shape((rows, cols), (up.matrix.rows, up.matrix.cols))?;
+        check.bias(up.bias.map(CpuBuffer::len), rows)?;
+        let terms = match activation {
+            Activation::Silu => [term(gate, Then::Store, None), term(up, Then::SiluMul, None)],
+            Activation::GeluTanh | Activation::GeluErf => {
+                [term(gate, Then::Store, Some(activation)), term(up, Then::Mul, None)]
+            }
+        };
+        self.products(check, Linear { num_rows, x, terms: &terms }, out)
     }
 
     fn rope_and_cache_write(

@@ -1,4 +1,4 @@
-//! Rotary embedding, and the way of keys and values into the cache.
+//! Norms of heads, rotary embedding, and the way of keys and values into the cache.
 //!
 //! Plain loops: the compiler vectorises them, and with the products and the sum rounded apart they are Hugging Face's
 //! `q * cos + rotate_half(q) * sin` to the bit. Two passes, because each cuts its own matrix: queries by rows of the
@@ -6,10 +6,12 @@
 
 use crate::cpu::cache::{CacheElement, CacheLayout, CpuLayerCache, HEAD_DIM_MAX, Slots};
 use crate::cpu::grid::{Grid, RowTiles, Tile, rows_per_task};
+use crate::cpu::norm::RmsNorm;
 use crate::cpu::pool::Pool;
-use crate::cpu::simd::TILE;
+use crate::cpu::simd::{TILE, Vectors};
 use crate::host_step::HostStep;
 use crate::metadata::AttentionShape;
+use crate::parts::HeadNorms;
 use crate::rope_table::RopeTable;
 
 /// Rotates the queries of `qkv` `[num_tokens, qkv_width]` in place.
@@ -29,6 +31,30 @@ pub(crate) fn rotate_queries(
                 for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
                     (*low, *high) = rotated(*low, *high, *cos, *sin);
                 }
+            }
+        }
+    });
+}
+
+/// Norms each head's query and key of `qkv` `[num_rows, qkv_width]` in place.
+pub(crate) fn norm_heads(
+    pool: &mut Pool,
+    vectors: Vectors,
+    (num_rows, shape): (usize, &AttentionShape),
+    norms: &HeadNorms<'_, [f32]>,
+    qkv: &mut [f32],
+) {
+    Grid::of_rows(num_rows, shape.qkv_width()).for_each_tile(pool, qkv, &|mut tile| {
+        // The kernel reads one row and writes another.
+        let mut copy = [0.0; HEAD_DIM_MAX];
+        let x = &mut copy[..shape.head_dim];
+        for row in tile.rows() {
+            let normed = (shape.num_heads + shape.num_kv_heads) * shape.head_dim;
+            let heads = tile.row(row)[..normed].chunks_exact_mut(shape.head_dim);
+            for (index, out) in heads.enumerate() {
+                x.copy_from_slice(out);
+                let weight = if index < shape.num_heads { norms.query } else { norms.key };
+                vectors.run(RmsNorm { x, weight, eps: norms.eps, out });
             }
         }
     });

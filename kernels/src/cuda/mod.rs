@@ -11,6 +11,7 @@ pub mod emulated;
 mod graphs;
 mod matrix;
 mod memory;
+mod norm;
 mod products;
 #[cfg(feature = "cuda")]
 pub mod real;
@@ -39,6 +40,7 @@ use crate::cuda::rows::launch_rows;
 use crate::cuda::sample::SampleRoom;
 use crate::cuda::step::{Demand, StepArray};
 use crate::metadata::{AttentionShape, SampleRow, StepInput};
+use crate::parts::{FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 
 /// Whether steps of decodes are captured and replayed.
@@ -140,7 +142,7 @@ fn gate_room<D: Device>(
     }
     match held {
         Some([gates, ups]) => Ok([gates.address(), ups.address()]),
-        None => Check("linear_silu_mul").refuse("room was not kept".to_owned()),
+        None => Check("feed_forward").refuse("room was not kept".to_owned()),
     }
 }
 
@@ -309,25 +311,34 @@ impl<D: Device> Backend for CudaBackend<D> {
         launch_rows(&mut self.device, &kernel, (num_tokens, table.cols), &arguments)
     }
 
-    fn rms_norm(
+    fn scale(
+        &mut self,
+        num_rows: usize,
+        width: usize,
+        factor: f32,
+        x: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        norm::scale(&mut self.device, (num_rows, width), factor, x)
+    }
+
+    fn norm(
         &mut self,
         num_rows: usize,
         x: &Self::Buffer,
-        weight: &Self::Vector,
-        eps: f32,
+        norm: Norm<'_, Self::Vector>,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
-        let (check, cols) = (Check("rms_norm"), weight.len());
-        check.holds("x", x.len(), num_rows, cols)?;
-        check.holds("out", out.len(), num_rows, cols)?;
-        let arguments = [
-            out.argument(check, "out", Elements::Bf16)?,
-            x.argument(check, "x", Elements::F32)?,
-            weight.address(),
-            Argument::U32(cols as u32),
-            Argument::F32(eps),
-        ];
-        launch_rows(&mut self.device, "rms_norm", (num_rows, cols), &arguments)
+        norm::norm(&mut self.device, num_rows, x, &norm, out)
+    }
+
+    fn head_norm(
+        &mut self,
+        num_rows: usize,
+        shape: &AttentionShape,
+        norms: HeadNorms<'_, Self::Vector>,
+        qkv: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        norm::head_norm(&mut self.device, num_rows, shape, &norms, qkv)
     }
 
     fn linear(
@@ -347,22 +358,25 @@ impl<D: Device> Backend for CudaBackend<D> {
         num_rows: usize,
         x: &Self::Buffer,
         matrix: &Self::Matrix,
+        bias: Option<&Self::Vector>,
         residual: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
         let linear = Linear { check: Check("linear_add"), num_rows, x, matrix };
-        linear.run(&mut self.device, residual, &Then::Add)
+        linear.run(&mut self.device, residual, &Then::Add(bias))
     }
 
-    fn linear_silu_mul(
+    fn feed_forward(
         &mut self,
         num_rows: usize,
         x: &Self::Buffer,
-        (gate, up): (&Self::Matrix, &Self::Matrix),
+        parts: FeedForward<'_, Self::Matrix, Self::Vector>,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
-        let linear = Linear { check: Check("linear_silu_mul"), num_rows, x, matrix: gate };
+        let matrix = parts.gate.matrix;
+        let linear = Linear { check: Check("feed_forward"), num_rows, x, matrix };
         let held = &mut self.gate_room;
-        linear.gate(&mut self.device, up, out, |device, len| gate_room(device, held, len))
+        linear
+            .feed_forward(&mut self.device, &parts, out, |device, len| gate_room(device, held, len))
     }
 
     fn rope_and_cache_write(

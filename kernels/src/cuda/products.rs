@@ -1,11 +1,13 @@
 //! Products with weights: a few rows stream them past our own kernel, many rows go to the device's library.
 
+use crate::activation::Activation;
 use crate::backend::BackendError;
 use crate::checks::Check;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch, Matmul, Store};
 use crate::cuda::matrix::{CudaMatrix, Weights};
 use crate::cuda::memory::{CudaBuffer, CudaVector, Elements};
-use crate::cuda::rows::{fill_rows, silu_mul};
+use crate::cuda::rows::{launch_rows, spread_row};
+use crate::parts::FeedForward;
 
 /// Rows of weights that a block of `stream_matmul.cu` takes.
 const TILE: usize = 16;
@@ -21,9 +23,20 @@ pub(super) const STREAMED_ROWS_MAX: usize = 64;
 pub(super) enum Then<'a, M> {
     /// `out = sum + bias`.
     Bias(Option<&'a CudaVector<M>>),
-    /// `out += sum`.
-    Add,
+    /// `out += sum + bias`.
+    Add(Option<&'a CudaVector<M>>),
 }
+
+impl<'a, M: DeviceMemory> Then<'a, M> {
+    fn bias(&self) -> Option<&'a CudaVector<M>> {
+        match self {
+            Self::Bias(bias) | Self::Add(bias) => *bias,
+        }
+    }
+}
+
+/// The first half of a feed-forward part on a device.
+pub(super) type Parts<'a, M> = FeedForward<'a, CudaMatrix<M>, CudaVector<M>>;
 
 /// The operands of a product.
 #[derive(Debug)]
@@ -53,9 +66,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         then: &Then<'_, M>,
     ) -> Result<(), BackendError> {
         self.check.holds("out", out.len(), self.num_rows, self.matrix.rows)?;
-        if let Then::Bias(Some(bias)) = then {
-            self.check.equal("length of `bias`", bias.len(), self.matrix.rows)?;
-        }
+        self.check.bias(then.bias().map(CudaVector::len), self.matrix.rows)?;
         let (x, out) = (self.x()?, out.argument(self.check, "out", Elements::F32)?);
         if self.num_rows == 0 {
             return Ok(());
@@ -65,9 +76,13 @@ impl<M: DeviceMemory> Linear<'_, M> {
         }
         let store = match then {
             Then::Bias(None) => Store::Replace,
-            Then::Add => Store::Add,
+            Then::Add(None) => Store::Add,
             Then::Bias(Some(bias)) => {
-                fill_rows(device, self.num_rows, out, bias)?;
+                spread_row(device, "fill_rows", self.num_rows, out, bias)?;
+                Store::Add
+            }
+            Then::Add(Some(bias)) => {
+                spread_row(device, "add_rows", self.num_rows, out, bias)?;
                 Store::Add
             }
         };
@@ -93,9 +108,9 @@ impl<M: DeviceMemory> Linear<'_, M> {
         out: Argument,
         then: &Then<'_, M>,
     ) -> Result<(), BackendError> {
-        let (bias, adds) = match then {
-            Then::Bias(bias) => (bias.map_or(Argument::Pointer(0), CudaVector::address), 0),
-            Then::Add => (Argument::Pointer(0), 1),
+        let adds = match then {
+            Then::Bias(_) => 0,
+            Then::Add(_) => 1,
         };
         let matrix = self.matrix;
         self.launch(
@@ -106,7 +121,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
                 x,
                 matrix.data(),
                 matrix.scales(),
-                bias,
+                address_or_null(then.bias()),
                 Argument::U32(self.num_rows as u32),
                 Argument::U32(matrix.rows as u32),
                 Argument::U32(matrix.cols as u32),
@@ -135,44 +150,90 @@ impl<M: DeviceMemory> Linear<'_, M> {
         })
     }
 
-    /// Runs `out = silu(x Gᵀ) * (x Uᵀ)`, the matrix being the gate; `out` `[num_rows, rows]` is an operand. `room` gives two
-    /// buffers of the products' size for those that are not streamed.
-    pub(super) fn gate<D: Device<Memory = M>>(
+    /// Runs `out = activation(x Gᵀ + g) * (x Uᵀ + u)`, the matrix being the gate's; `out` `[num_rows, rows]` is an operand.
+    /// `room` gives two buffers of the products' size for those that are not streamed.
+    pub(super) fn feed_forward<D: Device<Memory = M>>(
         &self,
         device: &mut D,
-        up: &CudaMatrix<M>,
+        parts: &Parts<'_, M>,
         out: &CudaBuffer<M>,
         room: impl FnOnce(&mut D, usize) -> Result<[Argument; 2], BackendError>,
     ) -> Result<(), BackendError> {
-        let gate = self.matrix;
-        self.check.same_shape((gate.rows, gate.cols), (up.rows, up.cols))?;
-        self.check.holds("out", out.len(), self.num_rows, gate.rows)?;
-        let (x, out) = (self.x()?, out.argument(self.check, "out", Elements::Bf16)?);
-        if gate.weights != up.weights {
-            let (gate, up) = (gate.weights.name(), up.weights.name());
-            return self.check.refuse(format!("elements of `up` must be {gate}, got {up}"));
-        }
+        let (x, out) = self.check_parts(parts, out)?;
         if self.num_rows == 0 {
             return Ok(());
         }
+        let FeedForward { activation, gate, up } = *parts;
+        let up_matrix = up.map(|up| up.matrix);
+        let gate_bias = address_or_null(gate.bias);
+        let up_bias = address_or_null(up.and_then(|up| up.bias));
+        let activation = Argument::U32(number_of(activation));
         if self.is_streamed() {
             let arguments = [
                 out,
                 x,
-                gate.data(),
-                gate.scales(),
-                up.data(),
-                up.scales(),
+                gate.matrix.data(),
+                gate.matrix.scales(),
+                gate_bias,
+                up_matrix.map_or(NULL, CudaMatrix::data),
+                up_matrix.map_or(NULL, CudaMatrix::scales),
+                up_bias,
                 Argument::U32(self.num_rows as u32),
-                Argument::U32(gate.rows as u32),
-                Argument::U32(gate.cols as u32),
+                Argument::U32(gate.matrix.rows as u32),
+                Argument::U32(gate.matrix.cols as u32),
+                activation,
             ];
             return self.launch(device, "stream_gate", &arguments);
         }
-        let [gates, ups] = room(device, self.num_rows * gate.rows)?;
+        let [gates, mut ups] = room(device, self.num_rows * gate.matrix.rows)?;
         device.matmul(&self.large(x, gates, Store::Replace))?;
-        device.matmul(&Linear { matrix: up, ..*self }.large(x, ups, Store::Replace))?;
-        silu_mul(device, (self.num_rows, gate.rows), out, [gates, ups])
+        match up_matrix {
+            Some(up) => {
+                device.matmul(&Linear { matrix: up, ..*self }.large(x, ups, Store::Replace))?;
+            }
+            None => ups = NULL,
+        }
+        let (rows, cols) = (gate.matrix.rows, Argument::U32(gate.matrix.rows as u32));
+        let arguments = [out, gates, gate_bias, ups, up_bias, cols, activation];
+        launch_rows(device, "activate_rows", (self.num_rows, rows), &arguments)
+    }
+
+    /// Checks the parts against each other, and returns the addresses of `x` and `out`.
+    fn check_parts(
+        &self,
+        parts: &Parts<'_, M>,
+        out: &CudaBuffer<M>,
+    ) -> Result<(Argument, Argument), BackendError> {
+        let (check, gate) = (self.check, parts.gate);
+        let CudaMatrix { rows, cols, weights, .. } = gate.matrix;
+        let x = self.x()?;
+        check.holds("out", out.len(), self.num_rows, *rows)?;
+        check.bias(gate.bias.map(CudaVector::len), *rows)?;
+        if let Some(up) = parts.up {
+            check.same_shape((*rows, *cols), (up.matrix.rows, up.matrix.cols))?;
+            check.bias(up.bias.map(CudaVector::len), *rows)?;
+            if *weights != up.matrix.weights {
+                let (gate, up) = (weights.name(), up.matrix.weights.name());
+                return check.refuse(format!("elements of `up` must be {gate}, got {up}"));
+            }
+        }
+        Ok((x, out.argument(check, "out", Elements::Bf16)?))
+    }
+}
+
+/// What kernels are given for what is not there.
+const NULL: Argument = Argument::Pointer(0);
+
+fn address_or_null<M: DeviceMemory>(vector: Option<&CudaVector<M>>) -> Argument {
+    vector.map_or(NULL, CudaVector::address)
+}
+
+/// Returns the number that `common.cuh` has for a function.
+fn number_of(activation: Activation) -> u32 {
+    match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+        Activation::GeluErf => 2,
     }
 }
 

@@ -26,25 +26,15 @@ pub(super) fn launch_rows<D: Device>(
     })
 }
 
-/// Writes `row` into each of `num_rows` rows of `out`.
-pub(super) fn fill_rows<D: Device>(
+/// Runs `kernel`, `fill_rows` or `add_rows`, which brings `row` to each of `num_rows` rows of `out`.
+pub(super) fn spread_row<D: Device>(
     device: &mut D,
+    kernel: &str,
     num_rows: usize,
     out: Argument,
     row: &CudaVector<D::Memory>,
 ) -> Result<(), BackendError> {
     let cols = row.len();
     let arguments = [out, row.address(), Argument::U32(cols as u32)];
-    launch_rows(device, "fill_rows", (num_rows, cols), &arguments)
-}
-
-/// `out = silu(gate) * up`.
-pub(super) fn silu_mul<D: Device>(
-    device: &mut D,
-    (num_rows, cols): (usize, usize),
-    out: Argument,
-    [gate, up]: [Argument; 2],
-) -> Result<(), BackendError> {
-    let arguments = [out, gate, up, Argument::U32(cols as u32)];
-    launch_rows(device, "silu_mul", (num_rows, cols), &arguments)
+    launch_rows(device, kernel, (num_rows, cols), &arguments)
 }

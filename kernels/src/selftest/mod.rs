@@ -5,7 +5,9 @@
 //! operand may be rounded once.
 
 mod cases;
+mod products;
 pub mod rig;
+mod rows;
 mod sampling;
 pub mod world;
 

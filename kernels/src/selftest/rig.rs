@@ -37,6 +37,11 @@ impl Random {
     }
 }
 
+/// Returns values that bf16 holds.
+pub(super) fn rounded_values(random: &mut Random, len: usize) -> Vec<f32> {
+    random.values(len).into_iter().map(|value| bf16::from_f32(value).to_f32()).collect()
+}
+
 /// Columns of the table through which values reach a buffer: a GPU reads eight at a time.
 const UPLOAD_MULTIPLE: usize = 8;
 

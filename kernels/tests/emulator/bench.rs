@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kernels::activation::Activation;
 use kernels::backend::WeightFormat;
 use kernels::bench::{Event, Plan, Time, Widths, run};
 use kernels::cuda::emulated::EmulatedDevice;
@@ -12,6 +13,9 @@ fn every_operator_can_be_measured() {
     let widths = Widths {
         hidden_size: 64,
         ffn_size: 96,
+        activation: Activation::GeluTanh,
+        is_gated: false,
+        has_layer_norm: true,
         num_heads: 4,
         num_kv_heads: 2,
         head_dim: 16,

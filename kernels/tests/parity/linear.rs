@@ -1,12 +1,14 @@
 //! Products against the reference, and rows alone against rows in company.
 
 use half::bf16;
+use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, WeightFormat};
 use kernels::cpu::SimdTier;
+use kernels::parts::{Affine, FeedForward};
 use kernels::reference::ReferenceBackend;
 
 use crate::rig::{
-    Random, Stored, assert_close, assert_same_bits, cpus, download, poisoned, upload,
+    Random, Stored, assert_close, assert_same_bits, cpus, download, poisoned, silu_gated, upload,
 };
 
 const DTYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
@@ -46,8 +48,9 @@ impl Case {
         format!("{}: [{num_rows}, {cols}] x [{rows}, {cols}]ᵀ {:?}", backend.name(), weights.dtype)
     }
 
-    /// Runs rows `first..first + num_rows` in one call: plain, with bias, added to a residual, and as gates.
-    fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 4] {
+    /// Runs rows `first..first + num_rows` in one call: plain, with bias, added to a residual, that with bias, as gates, as
+    /// gates with biases and another function, and as a function.
+    fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 7] {
         let [matrix, up] = [&self.weights, &self.up].map(|weights| {
             let data = weights.data(self.rows, self.cols);
             backend.matrix(&[data], WeightFormat::Stored).unwrap()
@@ -62,10 +65,20 @@ impl Case {
         backend.linear(num_rows, &x, &matrix, Some(&bias), &mut biased).unwrap();
         let residual = &self.residual[first * self.rows..(first + num_rows) * self.rows];
         let mut added = upload(backend, residual);
-        backend.linear_add(num_rows, &x, &matrix, &mut added).unwrap();
+        backend.linear_add(num_rows, &x, &matrix, None, &mut added).unwrap();
+        let mut added_biased = upload(backend, residual);
+        backend.linear_add(num_rows, &x, &matrix, Some(&bias), &mut added_biased).unwrap();
         let mut gated = poisoned(backend, len);
-        backend.linear_silu_mul(num_rows, &x, (&matrix, &up), &mut gated).unwrap();
-        [plain, biased, added, gated].map(|buffer| download(backend, &buffer, len))
+        backend.feed_forward(num_rows, &x, silu_gated(&matrix, &up), &mut gated).unwrap();
+        let [gate, up] = [&matrix, &up].map(|matrix| Affine { matrix, bias: Some(&bias) });
+        let mut gated_biased = poisoned(backend, len);
+        let parts = FeedForward { activation: Activation::GeluTanh, gate, up: Some(up) };
+        backend.feed_forward(num_rows, &x, parts, &mut gated_biased).unwrap();
+        let mut activated = poisoned(backend, len);
+        let parts = FeedForward { activation: Activation::GeluErf, gate, up: None };
+        backend.feed_forward(num_rows, &x, parts, &mut activated).unwrap();
+        [plain, biased, added, added_biased, gated, gated_biased, activated]
+            .map(|buffer| download(backend, &buffer, len))
     }
 }
 
@@ -209,7 +222,7 @@ fn gated<B: Backend>(
     backend.reserve(5).unwrap();
     let x = upload(backend, x);
     let mut out = poisoned(backend, 5 * 33);
-    backend.linear_silu_mul(5, &x, (&gate, &up), &mut out).unwrap();
+    backend.feed_forward(5, &x, silu_gated(&gate, &up), &mut out).unwrap();
     download(backend, &out, 5 * 33)
 }
 

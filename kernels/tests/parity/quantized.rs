@@ -7,6 +7,7 @@ use kernels::cpu::{CpuBackend, SimdTier};
 use kernels::reference::ReferenceBackend;
 use kernels::widen::for_each_widened;
 
+use crate::rig::silu_gated;
 use crate::rig::{
     Random, Stored, assert_close, assert_same_bits, cpu, cpus, download, loaded_ids, poisoned,
     upload,
@@ -115,9 +116,9 @@ impl Case {
         backend.linear(num_rows, &x, &matrix, Some(&bias), &mut biased).unwrap();
         let residual = &self.residual[first * self.rows()..(first + num_rows) * self.rows()];
         let mut added = upload(backend, residual);
-        backend.linear_add(num_rows, &x, &matrix, &mut added).unwrap();
+        backend.linear_add(num_rows, &x, &matrix, None, &mut added).unwrap();
         let mut gated = poisoned(backend, len);
-        backend.linear_silu_mul(num_rows, &x, (&matrix, &matrix), &mut gated).unwrap();
+        backend.feed_forward(num_rows, &x, silu_gated(&matrix, &matrix), &mut gated).unwrap();
         [plain, biased, added, gated].map(|buffer| download(backend, &buffer, len))
     }
 
@@ -373,7 +374,7 @@ fn products_need_the_room_that_reserve_makes() {
     assert_eq!(error, "linear: blocks of `x` in the room of `reserve` must be at most 0, got 2");
     backend.reserve(2).unwrap();
     backend.linear(2, &x, &matrix, None, &mut out).unwrap();
-    let error = backend.linear_add(3, &x, &matrix, &mut out).unwrap_err().to_string();
+    let error = backend.linear_add(3, &x, &matrix, None, &mut out).unwrap_err().to_string();
     assert_eq!(
         error,
         "linear_add: blocks of `x` in the room of `reserve` must be at most 4, got 6"

@@ -1,10 +1,12 @@
 //! What an operator must refuse, in the same words on every backend.
 
+use kernels::activation::Activation;
 use kernels::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
 use kernels::metadata::{AttentionShape, KvDType, StepInput};
+use kernels::parts::{Affine, FeedForward, HeadNorms, Norm};
 use kernels::reference::ReferenceBackend;
 
-use crate::rig::{Stored, cpus, loaded_ids};
+use crate::rig::{Stored, cpus, loaded_ids, silu_gated};
 
 const SHAPE: AttentionShape = AttentionShape {
     num_heads: 4,
@@ -97,21 +99,46 @@ fn check_rows<B: Backend>(backend: &mut B) {
     assert_refused(result, "linear", "`out` must hold 2 rows of 3 values (6), got 5");
     let result = backend.linear(1, &small, &matrix, Some(&bias), &mut large);
     assert_refused(result, "linear", "length of `bias` must be 3, got 4");
-    let result = backend.linear_add(2, &large, &matrix, &mut out);
+    let result = backend.linear_add(2, &large, &matrix, None, &mut out);
     assert_refused(result, "linear_add", "`residual` must hold 2 rows");
     let result = backend.linear(usize::MAX, &large, &matrix, None, &mut out);
     assert_refused(result, "linear", "got 64");
-    let result = backend.rms_norm(2, &small, &bias, 1e-6, &mut large);
+    let result = backend.linear_add(1, &large, &matrix, Some(&bias), &mut out);
+    assert_refused(result, "linear_add", "length of `bias` must be 3, got 4");
+    let rms = || Norm::Rms { weight: &bias, eps: 1e-6 };
+    let result = backend.norm(2, &small, rms(), &mut large);
     assert_refused(result, "rms_norm", "`x` must hold 2 rows of 4 values (8), got 7");
-    let result = backend.rms_norm(2, &large, &bias, 1e-6, &mut out);
+    let result = backend.norm(2, &large, rms(), &mut out);
     assert_refused(result, "rms_norm", "`out` must hold");
+    let short = backend.vector(&[0.0; 3]).unwrap();
+    let norm = Norm::Layer { weight: &bias, bias: &short, eps: 1e-6 };
+    let result = backend.norm(1, &small, norm, &mut large);
+    assert_refused(result, "layer_norm", "length of `bias` must be 4, got 3");
+    let result = backend.scale(2, 4, 2.0, &mut out);
+    assert_refused(result, "scale", "`x` must hold 2 rows of 4 values (8), got 5");
+    let norms = |query, key| HeadNorms { query, key, eps: 1e-6 };
+    let shape = AttentionShape { head_dim: 4, ..SHAPE };
+    let result = backend.head_norm(1, &shape, norms(&bias, &short), &mut large);
+    assert_refused(result, "head_norm", "length of `key` must be 4, got 3");
+    let result = backend.head_norm(1, &shape, norms(&short, &bias), &mut large);
+    assert_refused(result, "head_norm", "length of `query` must be 4, got 3");
+    let result = backend.head_norm(3, &shape, norms(&bias, &bias), &mut large);
+    assert_refused(result, "head_norm", "`qkv` must hold 3 rows of 32 values (96), got 64");
     let other = backend.matrix(&[weights.data(4, 3)], WeightFormat::Stored).unwrap();
-    let result = backend.linear_silu_mul(1, &large, (&matrix, &other), &mut out);
-    assert_refused(result, "linear_silu_mul", "rows of `up` must be 3, got 4");
-    let result = backend.linear_silu_mul(2, &small, (&matrix, &matrix), &mut large);
-    assert_refused(result, "linear_silu_mul", "`x` must hold 2 rows of 4 values (8), got 7");
-    let result = backend.linear_silu_mul(2, &large, (&matrix, &matrix), &mut out);
-    assert_refused(result, "linear_silu_mul", "`out` must hold 2 rows of 3 values (6), got 5");
+    let result = backend.feed_forward(1, &large, silu_gated(&matrix, &other), &mut out);
+    assert_refused(result, "feed_forward", "rows of `up` must be 3, got 4");
+    let result = backend.feed_forward(2, &small, silu_gated(&matrix, &matrix), &mut large);
+    assert_refused(result, "feed_forward", "`x` must hold 2 rows of 4 values (8), got 7");
+    let result = backend.feed_forward(2, &large, silu_gated(&matrix, &matrix), &mut out);
+    assert_refused(result, "feed_forward", "`out` must hold 2 rows of 3 values (6), got 5");
+    let gate = Affine { matrix: &matrix, bias: Some(&bias) };
+    let parts = FeedForward { activation: Activation::GeluErf, gate, up: None };
+    let result = backend.feed_forward(1, &large, parts, &mut out);
+    assert_refused(result, "feed_forward", "length of `bias` must be 3, got 4");
+    let right = Affine { matrix: &matrix, bias: None };
+    let parts = FeedForward { activation: Activation::Silu, gate: right, up: Some(gate) };
+    let result = backend.feed_forward(1, &large, parts, &mut out);
+    assert_refused(result, "feed_forward", "length of `bias` must be 3, got 4");
     let result = backend.read(&small, &mut [0.0; 8]);
     assert_refused(result, "read", "`x` must hold 1 rows of 8 values (8), got 7");
     let step = loaded_ids(backend, &[0, 3]);

@@ -1,7 +1,9 @@
 //! What the tests share: random numbers, the way into buffers and out, the measure of error, the backends.
 
+use kernels::activation::Activation;
 use kernels::backend::Backend;
 use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
+use kernels::parts::{Affine, FeedForward};
 use kernels::selftest::rig::{self as selftest, Use};
 
 pub(crate) use kernels::selftest::rig::{Random, Stored, relative_error};
@@ -36,6 +38,12 @@ pub(crate) fn download<B: Backend>(backend: &mut B, buffer: &B::Buffer, len: usi
 
 pub(crate) fn loaded_ids<B: Backend>(backend: &mut B, token_ids: &[u32]) -> B::Step {
     selftest::loaded_ids(backend, token_ids).unwrap()
+}
+
+/// Returns a gated feed-forward part without biases.
+pub(crate) fn silu_gated<'a, M, V>(gate: &'a M, up: &'a M) -> FeedForward<'a, M, V> {
+    let [gate, up] = [gate, up].map(|matrix| Affine { matrix, bias: None });
+    FeedForward { activation: Activation::Silu, gate, up: Some(up) }
 }
 
 /// Asserts that two results are the same within a relative norm.

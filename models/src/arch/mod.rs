@@ -1,7 +1,13 @@
 //! The architectures we can run, a row each: a translation of `config.json` and of weight names, and no loop.
 
+mod common;
+mod gemma;
 mod gguf;
+mod llama;
+mod mistral;
 mod qwen2;
+mod qwen3;
+mod starcoder2;
 
 pub(crate) use gguf::GgufForm;
 
@@ -26,12 +32,45 @@ pub struct Architecture {
 }
 
 /// All rows.
-pub const ARCHITECTURES: &[Architecture] = &[Architecture {
-    name: qwen2::NAME,
-    translate: qwen2::translate,
-    plan: qwen2::plan,
-    gguf: Some(&qwen2::GGUF),
-}];
+pub const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: qwen2::NAME,
+        translate: qwen2::translate,
+        plan: common::plan,
+        gguf: Some(&qwen2::GGUF),
+    },
+    Architecture {
+        name: qwen3::NAME,
+        translate: qwen3::translate,
+        plan: common::plan,
+        gguf: Some(&qwen3::GGUF),
+    },
+    Architecture {
+        name: llama::NAME,
+        translate: llama::translate,
+        plan: common::plan,
+        gguf: Some(&llama::GGUF),
+    },
+    // Its GGUF files say that they are Llama's, which is what they then are.
+    Architecture {
+        name: mistral::NAME,
+        translate: mistral::translate,
+        plan: common::plan,
+        gguf: None,
+    },
+    Architecture {
+        name: starcoder2::NAME,
+        translate: starcoder2::translate,
+        plan: starcoder2::plan,
+        gguf: Some(&starcoder2::GGUF),
+    },
+    Architecture {
+        name: gemma::NAME,
+        translate: gemma::translate,
+        plan: gemma::plan,
+        gguf: Some(&gemma::GGUF),
+    },
+];
 
 /// Returns the row of that name.
 pub fn find(name: &str) -> Option<&'static Architecture> {
@@ -69,7 +108,7 @@ pub fn plan(spec: &DecoderSpec) -> Result<WeightPlan, ConfigError> {
 pub fn gguf_plan(spec: &DecoderSpec) -> Result<WeightPlan, ConfigError> {
     let mut plan = plan(spec)?;
     let form = find(spec.architecture).and_then(|row| row.gguf);
-    form.ok_or_else(|| unknown(spec.architecture))?.rename(&mut plan);
+    form.ok_or_else(|| unknown(spec.architecture))?.rename(spec, &mut plan);
     Ok(plan)
 }
 

@@ -28,6 +28,20 @@ impl<'a> Fields<'a> {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
+    /// Returns whether the field is written, be it as null: some families' defaults stand for what is not.
+    pub(crate) fn is_written(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
+    /// Returns the first field, by name, that has a value and is not in the list.
+    pub(crate) fn first_other_than(&self, known: &[&str]) -> Option<(&'a str, &'a Value)> {
+        let others = self.map.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        others
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.as_str(), value))
+            .min_by_key(|(name, _)| *name)
+    }
+
     /// Returns a whole number that must be there.
     pub(crate) fn count(&self, field: &str) -> Result<usize, ConfigError> {
         self.optional_count(field)?.ok_or_else(|| self.missing(field))
@@ -91,7 +105,8 @@ impl<'a> Fields<'a> {
         convert(value).map(Some).ok_or_else(|| self.invalid(field, rule, value))
     }
 
-    fn path(&self, field: &str) -> String {
+    /// Returns a field's name with its parents.
+    pub(crate) fn path(&self, field: &str) -> String {
         match self.parent {
             None => field.to_owned(),
             Some(parent) => format!("{parent}.{field}"),

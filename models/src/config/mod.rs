@@ -5,16 +5,20 @@
 
 mod fields;
 mod json;
+mod layer;
 mod rope;
 mod window;
 
 pub(crate) use fields::Fields;
 pub use json::from_json;
-pub use rope::{Rope, RopeKind};
-pub(crate) use window::read_windows;
+pub(crate) use layer::read_activation;
+pub use layer::{Biases, NormKind};
+pub use rope::{Llama3, Rope, RopeKind, Yarn};
+pub(crate) use window::{read_window_of_all, read_windows};
 
 use std::fmt::Display;
 
+pub use kernels::activation::Activation;
 use kernels::{
     backend::DType,
     metadata::{AttentionShape, KvDType},
@@ -36,7 +40,7 @@ pub(crate) const HEADS_MAX: usize = 1 << 10;
 pub(crate) const HEAD_DIM_MAX: usize = 1 << 10;
 pub(crate) const POSITIONS_MAX: usize = 1 << 24;
 
-/// A decoder-only transformer: pre-norm, grouped-query attention with rotary positions, gated feed-forward.
+/// A decoder-only transformer: pre-norm, grouped-query attention with rotary positions, one residual stream.
 ///
 /// Fields bear the names of `config.json` where that has one.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,16 +61,26 @@ pub struct DecoderSpec {
     pub head_dim: usize,
     /// Width of the feed-forward part.
     pub ffn_size: usize,
-    /// Added to the mean square in a norm.
+    /// How rows are normed.
+    pub norm: NormKind,
+    /// Added to the mean square or the variance in a norm.
     pub norm_eps: f32,
+    /// Whether each head's query and key are normed before they are rotated.
+    pub has_head_norms: bool,
+    /// Which products have a bias.
+    pub biases: Biases,
+    /// The function of the feed-forward part.
+    pub activation: Activation,
+    /// Whether what the function gives is multiplied with a second product.
+    pub is_gated: bool,
+    /// Factor on the rows of the embedding, not on those of a tied head; `None` is 1.
+    pub embedding_scale: Option<f32>,
     /// How positions are told apart.
     pub rope: Rope,
     /// Longest sequence. Loading may lower it to what was asked for.
     pub max_position_embeddings: usize,
     /// Whether the head is the embedding.
     pub has_tied_head: bool,
-    /// Whether queries, keys and values have a bias.
-    pub has_qkv_bias: bool,
     /// For each layer, the number of last positions that a token sees, itself included; `None` sees all.
     pub windows: Vec<Option<usize>>,
     /// Element type of the stored weights, by the configuration.
@@ -104,7 +118,11 @@ impl DecoderSpec {
         }
         // The comparisons are written so that NaN fails them.
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
-            return Err(invalid("rms_norm_eps", "above 0 and below 1", self.norm_eps));
+            let field = match self.norm {
+                NormKind::Rms => "rms_norm_eps",
+                NormKind::Layer => "norm_epsilon",
+            };
+            return Err(invalid(field, "above 0 and below 1", self.norm_eps));
         }
         if !(self.rope.theta >= 1.0 && self.rope.theta.is_finite()) {
             return Err(invalid("rope_theta", "finite and at least 1", self.rope.theta));

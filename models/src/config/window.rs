@@ -1,4 +1,4 @@
-//! Sliding windows: which layers of a Qwen2 see only the last positions.
+//! Sliding windows: which layers see only the last positions.
 
 use serde_json::Value;
 
@@ -13,7 +13,19 @@ use crate::{
 /// The default of `max_window_layers` in transformers' `Qwen2Config`.
 const FIRST_WINDOW_LAYER_DEFAULT: usize = 28;
 
-/// Reads the window of each layer. `sliding_window` alone means nothing: published Qwen2.5 files carry it with
+/// Reads the one window that all layers have; `default` stands where the field is not written, null for none.
+pub(crate) fn read_window_of_all(
+    fields: &Fields<'_>,
+    num_layers: usize,
+    default: Option<usize>,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let field = "sliding_window";
+    let window = if fields.is_written(field) { fields.optional_count(field)? } else { default };
+    // A spec with too many layers is refused later; it must not cost memory first.
+    Ok(vec![window; num_layers.min(LAYERS_MAX + 1)])
+}
+
+/// Reads the window of each layer, as Qwen2 and Qwen3 have it. `sliding_window` alone means nothing: published Qwen2.5 files carry it with
 /// `use_sliding_window: false`. `max_window_layers` counts the first layers, which have *no* window, against its name;
 /// transformers 5 writes `layer_types` instead.
 pub(crate) fn read_windows(

@@ -2,14 +2,17 @@
 
 use std::slice::from_ref;
 
-use kernels::backend::{Backend, BackendError};
+use kernels::{
+    backend::{Backend, BackendError},
+    parts::{Affine, FeedForward, HeadNorms, Norm},
+};
 
 use crate::{
     config::DecoderSpec,
     decoder::activations::Activations,
     error::ModelError,
     kv_cache::LayerKvCache,
-    weights::{LayerPlan, WeightReader},
+    weights::{LayerPlan, NormPlan, TensorSpec, WeightReader},
 };
 
 /// What all layers of a step share.
@@ -21,18 +24,81 @@ pub(super) struct Pass<'a, B: Backend> {
     pub(super) num_tokens: usize,
 }
 
+/// A norm's weights on a device.
+#[derive(Debug)]
+pub(super) struct NormWeights<B: Backend> {
+    weight: B::Vector,
+    /// Of norms by mean and variance.
+    bias: Option<B::Vector>,
+}
+
+impl<B: Backend> NormWeights<B> {
+    pub(super) fn new(
+        backend: &B,
+        plan: &NormPlan,
+        reader: &mut WeightReader<'_>,
+    ) -> Result<Self, ModelError> {
+        let weight = reader.vector(backend, from_ref(&plan.weight))?;
+        Ok(Self { weight, bias: optional_vector(backend, plan.bias.as_ref(), reader)? })
+    }
+
+    pub(super) fn with_eps(&self, eps: f32) -> Norm<'_, B::Vector> {
+        let weight = &self.weight;
+        match &self.bias {
+            None => Norm::Rms { weight, eps },
+            Some(bias) => Norm::Layer { weight, bias, eps },
+        }
+    }
+}
+
+/// A product's weights on a device.
+#[derive(Debug)]
+struct Product<B: Backend> {
+    matrix: B::Matrix,
+    bias: Option<B::Vector>,
+}
+
+impl<B: Backend> Product<B> {
+    /// Parts are stacked by rows; so are their biases.
+    fn new(
+        backend: &mut B,
+        parts: &[TensorSpec],
+        bias: Option<&[TensorSpec]>,
+        reader: &mut WeightReader<'_>,
+    ) -> Result<Self, ModelError> {
+        let bias = match bias {
+            Some(bias) => Some(reader.vector(backend, bias)?),
+            None => None,
+        };
+        Ok(Self { matrix: reader.matrix(backend, parts)?, bias })
+    }
+
+    fn affine(&self) -> Affine<'_, B::Matrix, B::Vector> {
+        Affine { matrix: &self.matrix, bias: self.bias.as_ref() }
+    }
+}
+
+fn optional_vector<B: Backend>(
+    backend: &B,
+    tensor: Option<&TensorSpec>,
+    reader: &mut WeightReader<'_>,
+) -> Result<Option<B::Vector>, ModelError> {
+    tensor.map(|tensor| reader.vector(backend, from_ref(tensor))).transpose()
+}
+
 /// The weights and the cache of a layer.
 #[derive(Debug)]
 pub(super) struct Layer<B: Backend> {
-    attention_norm: B::Vector,
-    qkv: B::Matrix,
-    qkv_bias: Option<B::Vector>,
+    attention_norm: NormWeights<B>,
+    qkv: Product<B>,
+    /// Of queries and of keys.
+    head_norms: Option<[B::Vector; 2]>,
     cache: LayerKvCache<B>,
-    attention_output: B::Matrix,
-    ffn_norm: B::Vector,
-    gate: B::Matrix,
-    up: B::Matrix,
-    down: B::Matrix,
+    attention_output: Product<B>,
+    ffn_norm: NormWeights<B>,
+    gate: Option<Product<B>>,
+    up: Product<B>,
+    down: Product<B>,
 }
 
 impl<B: Backend> Layer<B> {
@@ -42,20 +108,32 @@ impl<B: Backend> Layer<B> {
         reader: &mut WeightReader<'_>,
         cache: LayerKvCache<B>,
     ) -> Result<Self, ModelError> {
-        let qkv_bias = match &plan.qkv_bias {
-            Some(bias) => Some(reader.vector(backend, bias)?),
+        let head_norms = match &plan.head_norms {
             None => None,
+            Some([query, key]) => Some([
+                reader.vector(backend, from_ref(query))?,
+                reader.vector(backend, from_ref(key))?,
+            ]),
+        };
+        let attention_norm = NormWeights::new(backend, &plan.attention_norm, reader)?;
+        let ffn_norm = NormWeights::new(backend, &plan.ffn_norm, reader)?;
+        let qkv = Product::new(backend, &plan.qkv, plan.qkv_bias.as_deref(), reader)?;
+        let mut product = |tensor, bias: &Option<TensorSpec>| {
+            Product::new(backend, from_ref(tensor), bias.as_ref().map(from_ref), reader)
         };
         Ok(Self {
-            attention_norm: reader.vector(backend, from_ref(&plan.attention_norm))?,
-            qkv: reader.matrix(backend, &plan.qkv)?,
-            qkv_bias,
+            attention_norm,
+            qkv,
+            head_norms,
             cache,
-            attention_output: reader.matrix(backend, from_ref(&plan.attention_output))?,
-            ffn_norm: reader.vector(backend, from_ref(&plan.ffn_norm))?,
-            gate: reader.matrix(backend, from_ref(&plan.gate))?,
-            up: reader.matrix(backend, from_ref(&plan.up))?,
-            down: reader.matrix(backend, from_ref(&plan.down))?,
+            attention_output: product(&plan.attention_output, &plan.attention_output_bias)?,
+            ffn_norm,
+            gate: match &plan.gate {
+                Some(gate) => Some(product(gate, &plan.gate_bias)?),
+                None => None,
+            },
+            up: product(&plan.up, &plan.up_bias)?,
+            down: product(&plan.down, &plan.down_bias)?,
         })
     }
 
@@ -69,16 +147,32 @@ impl<B: Backend> Layer<B> {
         let (rows, eps) = (pass.num_tokens, pass.spec.norm_eps);
         let LayerKvCache { shape, slots } = &mut self.cache;
         // hidden [num_tokens, hidden_size] -> qkv [num_tokens, qkv_width]
-        backend.rms_norm(rows, &x.hidden, &self.attention_norm, eps, &mut x.normed)?;
-        backend.linear(rows, &x.normed, &self.qkv, self.qkv_bias.as_ref(), &mut x.qkv)?;
+        backend.norm(rows, &x.hidden, self.attention_norm.with_eps(eps), &mut x.normed)?;
+        let Affine { matrix, bias } = self.qkv.affine();
+        backend.linear(rows, &x.normed, matrix, bias, &mut x.qkv)?;
+        if let Some([query, key]) = &self.head_norms {
+            backend.head_norm(rows, shape, HeadNorms { query, key, eps }, &mut x.qkv)?;
+        }
         backend.rope_and_cache_write(pass.step, shape, pass.rope, &mut x.qkv, slots)?;
         // qkv [num_tokens, qkv_width] -> attention [num_tokens, query_width]
         backend.attention(pass.step, shape, &x.qkv, slots, &mut x.attention)?;
-        backend.linear_add(rows, &x.attention, &self.attention_output, &mut x.hidden)?;
+        let Affine { matrix, bias } = self.attention_output.affine();
+        backend.linear_add(rows, &x.attention, matrix, bias, &mut x.hidden)?;
 
         // hidden [num_tokens, hidden_size] -> ffn [num_tokens, ffn_size]
-        backend.rms_norm(rows, &x.hidden, &self.ffn_norm, eps, &mut x.normed)?;
-        backend.linear_silu_mul(rows, &x.normed, (&self.gate, &self.up), &mut x.ffn)?;
-        backend.linear_add(rows, &x.ffn, &self.down, &mut x.hidden)
+        backend.norm(rows, &x.hidden, self.ffn_norm.with_eps(eps), &mut x.normed)?;
+        backend.feed_forward(rows, &x.normed, self.feed_forward(pass.spec), &mut x.ffn)?;
+        let Affine { matrix, bias } = self.down.affine();
+        backend.linear_add(rows, &x.ffn, matrix, bias, &mut x.hidden)
+    }
+
+    /// What the function is applied to is the gate where there is one, else what goes up.
+    fn feed_forward(&self, spec: &DecoderSpec) -> FeedForward<'_, B::Matrix, B::Vector> {
+        let activation = spec.activation;
+        let up = self.up.affine();
+        match &self.gate {
+            Some(gate) => FeedForward { activation, gate: gate.affine(), up: Some(up) },
+            None => FeedForward { activation, gate: up, up: None },
+        }
     }
 }

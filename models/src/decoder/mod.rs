@@ -19,7 +19,7 @@ use crate::{
     config::DecoderSpec,
     decoder::{
         activations::Activations,
-        layer::{Layer, Pass},
+        layer::{Layer, NormWeights, Pass},
     },
     error::ModelError,
     kv_cache,
@@ -51,7 +51,7 @@ pub struct Decoder<B: Backend> {
     backend: B,
     embedding: B::Matrix,
     layers: Vec<Layer<B>>,
-    final_norm: B::Vector,
+    final_norm: NormWeights<B>,
     /// `None` where the head is the embedding, which is stored once.
     head: Option<B::Matrix>,
     rope: B::RopeTable,
@@ -96,7 +96,7 @@ impl<B: Backend> Decoder<B> {
         for (layer, cache) in plan.layers.iter().zip(caches) {
             layers.push(Layer::new(&mut backend, layer, reader, cache)?);
         }
-        let final_norm = reader.vector(&backend, from_ref(&plan.final_norm))?;
+        let final_norm = NormWeights::new(&backend, &plan.final_norm, reader)?;
         let head = match &plan.head {
             Some(head) => Some(reader.matrix(&mut backend, from_ref(head))?),
             None => None,
@@ -148,6 +148,9 @@ impl<B: Backend> Decoder<B> {
             let x = &mut *activations;
             // hidden [num_tokens, hidden_size]
             backend.embed(step, embedding, &mut x.hidden)?;
+            if let Some(factor) = spec.embedding_scale {
+                backend.scale(rows.num_tokens, spec.hidden_size, factor, &mut x.hidden)?;
+            }
             for layer in &mut *layers {
                 layer.forward(backend, &pass, x)?;
             }
@@ -158,7 +161,12 @@ impl<B: Backend> Decoder<B> {
             // Gathered before the norm and the head, the widest product of all: a prefill needs one row of many.
             // hidden [num_tokens, hidden_size] -> gathered [num_logit_rows, hidden_size]
             backend.gather_logit_rows(step, spec.hidden_size, &x.hidden, &mut x.gathered)?;
-            backend.rms_norm(num_rows, &x.gathered, final_norm, spec.norm_eps, &mut x.normed)?;
+            backend.norm(
+                num_rows,
+                &x.gathered,
+                final_norm.with_eps(spec.norm_eps),
+                &mut x.normed,
+            )?;
             let head = head.as_ref().unwrap_or(embedding);
             // normed [num_logit_rows, hidden_size] -> logits [num_logit_rows, vocab_size]
             backend.linear(num_rows, &x.normed, head, None, &mut x.logits)?;

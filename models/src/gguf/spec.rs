@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     arch,
-    config::{DecoderSpec, Fields, LAYERS_MAX},
+    config::{Biases, DecoderSpec, Fields, LAYERS_MAX},
     error::ConfigError,
     gguf::{Gguf, GgufValue},
 };
@@ -42,6 +42,13 @@ pub(crate) fn read_spec(gguf: &Gguf<'_>) -> Result<DecoderSpec, ConfigError> {
     spec.vocab_size = embedding.shape[0];
     spec.dtype = embedding.dtype;
     spec.has_tied_head = gguf.tensor(form.head).is_none();
+    // One of a kind tells of all: a file that lacks another is refused for it.
+    let has = |name| gguf.tensor(name).is_some();
+    spec.biases = form.biases.unwrap_or_else(|| Biases {
+        qkv: has("blk.0.attn_q.bias"),
+        attention_output: has("blk.0.attn_output.bias"),
+        ffn: has("blk.0.ffn_up.bias"),
+    });
     let tokenizer = fields_below(gguf, TOKENIZER_PREFIX);
     let tokenizer = Fields::below(file, TOKENIZER_PREFIX, &tokenizer);
     for field in EOS_FIELDS {

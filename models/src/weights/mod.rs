@@ -10,7 +10,7 @@ mod random;
 mod reader;
 
 pub(crate) use file::WeightBytes;
-pub use plan::{LayerPlan, TensorSpec, WeightPlan};
+pub use plan::{LayerPlan, NormPlan, Stored, TensorSpec, WeightPlan};
 pub use random::random_weights;
 pub use reader::Progress;
 pub(crate) use reader::WeightReader;

@@ -9,17 +9,34 @@ pub struct TensorSpec {
     pub name: String,
     /// `[rows, cols]` or `[len]`.
     pub shape: Vec<usize>,
+    /// What is to be done to it on its way to the device.
+    pub stored: Stored,
+}
+
+/// How the file differs from what is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Not at all.
+    AsIs,
+    /// A vector that lacks 1.
+    LessOne,
+    /// Rows of heads, or elements of their bias, of which those that are rotated against each other are neighbours; we
+    /// compute with halves.
+    NeighbouringPairs {
+        /// Rows of a head.
+        head_dim: usize,
+    },
 }
 
 impl TensorSpec {
     /// Describes a matrix.
     pub fn matrix(name: impl Into<String>, rows: usize, cols: usize) -> Self {
-        Self { name: name.into(), shape: vec![rows, cols] }
+        Self { name: name.into(), shape: vec![rows, cols], stored: Stored::AsIs }
     }
 
     /// Describes a vector.
     pub fn vector(name: impl Into<String>, len: usize) -> Self {
-        Self { name: name.into(), shape: vec![len] }
+        Self { name: name.into(), shape: vec![len], stored: Stored::AsIs }
     }
 
     /// Returns the number of elements.
@@ -28,25 +45,45 @@ impl TensorSpec {
     }
 }
 
+/// The tensors of a norm.
+#[derive(Clone, Debug)]
+pub struct NormPlan {
+    /// A factor an element.
+    pub weight: TensorSpec,
+    /// A summand an element, of norms by mean and variance.
+    pub bias: Option<TensorSpec>,
+}
+
 /// The tensors of one layer; a list is stacked by rows into one matrix or vector.
 #[derive(Clone, Debug)]
 pub struct LayerPlan {
     /// Norm before attention.
-    pub attention_norm: TensorSpec,
+    pub attention_norm: NormPlan,
     /// Queries, keys and values, in this order.
     pub qkv: Vec<TensorSpec>,
     /// Their biases, in the same order.
     pub qkv_bias: Option<Vec<TensorSpec>>,
+    /// Norms of a head's query and key.
+    pub head_norms: Option<[TensorSpec; 2]>,
     /// From the heads back to the residual stream.
     pub attention_output: TensorSpec,
+    /// Its bias.
+    pub attention_output_bias: Option<TensorSpec>,
     /// Norm before the feed-forward part.
-    pub ffn_norm: TensorSpec,
-    /// What opens and closes each element of the feed-forward part.
-    pub gate: TensorSpec,
+    pub ffn_norm: NormPlan,
+    /// What opens and closes each element of the feed-forward part; `None` where the elements themselves go through the
+    /// function.
+    pub gate: Option<TensorSpec>,
+    /// Its bias.
+    pub gate_bias: Option<TensorSpec>,
     /// Those elements.
     pub up: TensorSpec,
+    /// Their bias.
+    pub up_bias: Option<TensorSpec>,
     /// From the feed-forward part back to the residual stream.
     pub down: TensorSpec,
+    /// Its bias.
+    pub down_bias: Option<TensorSpec>,
 }
 
 /// The tensors of a whole model.
@@ -57,7 +94,7 @@ pub struct WeightPlan {
     /// First to last.
     pub layers: Vec<LayerPlan>,
     /// Norm before the head.
-    pub final_norm: TensorSpec,
+    pub final_norm: NormPlan,
     /// A row a token; `None` is the embedding.
     pub head: Option<TensorSpec>,
     /// Endings of the names of tensors that may be stored and have no use.
@@ -68,13 +105,22 @@ impl WeightPlan {
     /// Returns every tensor, each once.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
         let layers = self.layers.iter().flat_map(LayerPlan::tensors);
-        [&self.embedding, &self.final_norm].into_iter().chain(&self.head).chain(layers)
+        let table = std::iter::once(&self.embedding);
+        table.chain(self.final_norm.tensors()).chain(&self.head).chain(layers)
     }
 
     /// Returns every tensor, each once, to be changed.
     pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
         let layers = self.layers.iter_mut().flat_map(LayerPlan::tensors_mut);
-        [&mut self.embedding, &mut self.final_norm].into_iter().chain(&mut self.head).chain(layers)
+        let table = std::iter::once(&mut self.embedding);
+        table.chain(self.final_norm.tensors_mut()).chain(&mut self.head).chain(layers)
+    }
+
+    /// Returns every norm of the residual stream, to be changed.
+    pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut NormPlan> {
+        let layers = self.layers.iter_mut();
+        let layers = layers.flat_map(|layer| [&mut layer.attention_norm, &mut layer.ffn_norm]);
+        std::iter::once(&mut self.final_norm).chain(layers)
     }
 
     /// Returns every matrix, by the tensors that are stacked in it.
@@ -94,24 +140,45 @@ impl WeightPlan {
     }
 }
 
-impl LayerPlan {
-    fn matrices(&self) -> [&[TensorSpec]; 5] {
-        let single = [&self.attention_output, &self.gate, &self.up, &self.down];
-        let [output, gate, up, down] = single.map(slice::from_ref);
-        [&self.qkv, output, gate, up, down]
-    }
-
+impl NormPlan {
     fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
-        let norms = [&self.attention_norm, &self.ffn_norm];
-        let single = [&self.attention_output, &self.gate, &self.up, &self.down];
-        let bias = self.qkv_bias.iter().flatten();
-        norms.into_iter().chain(single).chain(&self.qkv).chain(bias)
+        std::iter::once(&self.weight).chain(&self.bias)
     }
 
     fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
-        let norms = [&mut self.attention_norm, &mut self.ffn_norm];
-        let single = [&mut self.attention_output, &mut self.gate, &mut self.up, &mut self.down];
-        let bias = self.qkv_bias.iter_mut().flatten();
-        norms.into_iter().chain(single).chain(&mut self.qkv).chain(bias)
+        std::iter::once(&mut self.weight).chain(&mut self.bias)
+    }
+}
+
+impl LayerPlan {
+    fn matrices(&self) -> impl Iterator<Item = &[TensorSpec]> {
+        let [output, up, down] = [&self.attention_output, &self.up, &self.down];
+        let single = [Some(output), self.gate.as_ref(), Some(up), Some(down)];
+        std::iter::once(&self.qkv[..]).chain(single.into_iter().flatten().map(slice::from_ref))
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        let norms = self.attention_norm.tensors().chain(self.ffn_norm.tensors());
+        let [output, up, down] = [&self.attention_output, &self.up, &self.down];
+        let products = [Some(output), self.gate.as_ref(), Some(up), Some(down)];
+        let heads = self.qkv.iter().chain(self.qkv_bias.iter().flatten());
+        let biases = [&self.attention_output_bias, &self.gate_bias, &self.up_bias, &self.down_bias];
+        let rest = biases.into_iter().flatten().chain(self.head_norms.iter().flatten());
+        norms.chain(products.into_iter().flatten()).chain(heads).chain(rest)
+    }
+
+    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
+        let norms = self.attention_norm.tensors_mut().chain(self.ffn_norm.tensors_mut());
+        let [output, up, down] = [&mut self.attention_output, &mut self.up, &mut self.down];
+        let products = [Some(output), self.gate.as_mut(), Some(up), Some(down)];
+        let heads = self.qkv.iter_mut().chain(self.qkv_bias.iter_mut().flatten());
+        let biases = [
+            &mut self.attention_output_bias,
+            &mut self.gate_bias,
+            &mut self.up_bias,
+            &mut self.down_bias,
+        ];
+        let rest = biases.into_iter().flatten().chain(self.head_norms.iter_mut().flatten());
+        norms.chain(products.into_iter().flatten()).chain(heads).chain(rest)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     arch,
     config::DecoderSpec,
     error::{ModelError, WeightsError},
-    weights::{TensorSpec, Weights},
+    weights::{Stored, TensorSpec, Weights},
 };
 
 /// The file's name in messages.
@@ -99,7 +99,7 @@ fn fill<'a>(
         let (centre, spread) = match tensor.shape[..] {
             // A uniform variable in ±√(3/n) has variance 1/n.
             [_, cols] => (0.0, (3.0 / cols as f32).sqrt()),
-            _ if tensor.name.ends_with("bias") => (0.0, 0.1),
+            _ if tensor.name.ends_with("bias") || tensor.stored == Stored::LessOne => (0.0, 0.1),
             _ => (1.0, 0.1),
         };
         for bytes in bytes.chunks_mut(RUN_LEN * element_bytes) {

@@ -1,13 +1,14 @@
 //! Brings stored tensors to a backend: stacks the parts of fused matrices, counts bytes.
 
 use kernels::{
-    backend::{Backend, MatrixData, WeightFormat},
+    allocate,
+    backend::{Backend, BackendError, MatrixData, WeightFormat},
     widen::for_each_widened,
 };
 
 use crate::{
     error::{ModelError, WeightsError},
-    weights::{TensorSpec, TensorView, WeightPlan, Weights},
+    weights::{Stored, TensorSpec, TensorView, WeightPlan, Weights},
 };
 
 /// How far loading is.
@@ -54,7 +55,11 @@ impl<'a> WeightReader<'a> {
         for part in parts {
             views.push(weights.view(part)?);
         }
-        let data: Vec<MatrixData<'_>> = views.iter().map(TensorView::as_matrix).collect();
+        let mut turned = Vec::with_capacity(parts.len());
+        for (part, view) in parts.iter().zip(&views) {
+            turned.push(put_right(part, view)?);
+        }
+        let data: Vec<MatrixData<'_>> = views.iter().zip(&turned).map(data_of).collect();
         let matrix = backend.matrix(&data, self.format)?;
         if !backend.is_finite(&matrix)? {
             return Err(not_finite(parts));
@@ -73,7 +78,9 @@ impl<'a> WeightReader<'a> {
         let mut num_bytes = 0;
         for part in parts {
             let view = self.weights.view(part)?;
-            for_each_widened(&view.as_matrix(), |value| values.push(value));
+            let missing = if part.stored == Stored::LessOne { 1.0 } else { 0.0 };
+            let turned = put_right(part, &view)?;
+            for_each_widened(&data_of((&view, &turned)), |value| values.push(value + missing));
             num_bytes += view.as_matrix().bytes.len();
         }
         if !values.iter().all(|value| value.is_finite()) {
@@ -88,6 +95,34 @@ impl<'a> WeightReader<'a> {
         self.progress.bytes_done += num_bytes as u64;
         (self.report)(self.progress);
     }
+}
+
+/// Returns a tensor's bytes in the order that we compute with, where the file has another.
+fn put_right(part: &TensorSpec, view: &TensorView<'_>) -> Result<Option<Vec<u8>>, BackendError> {
+    match part.stored {
+        Stored::AsIs | Stored::LessOne => Ok(None),
+        Stored::NeighbouringPairs { head_dim } => {
+            with_halves(view.as_matrix().bytes, part.shape[0], head_dim).map(Some)
+        }
+    }
+}
+
+/// Returns a tensor as a matrix, its bytes as they were put right where they were.
+fn data_of<'d>((view, turned): (&'d TensorView<'_>, &'d Option<Vec<u8>>)) -> MatrixData<'d> {
+    let stored = view.as_matrix();
+    MatrixData { bytes: turned.as_deref().unwrap_or(stored.bytes), ..stored }
+}
+
+/// Brings rows of heads, or elements of their bias, whose pairs are neighbours into the order of halves. Whole rows move, so that blocks stay whole.
+fn with_halves(bytes: &[u8], num_rows: usize, head_dim: usize) -> Result<Vec<u8>, BackendError> {
+    let mut turned = allocate::zeroed(bytes.len(), "the host")?;
+    let (row_bytes, half) = (bytes.len() / num_rows.max(1), head_dim / 2);
+    for (row, to) in turned.chunks_exact_mut(row_bytes.max(1)).enumerate() {
+        let (head, element) = (row / head_dim, row % head_dim);
+        let from = head * head_dim + 2 * (element % half) + element / half;
+        to.copy_from_slice(&bytes[from * row_bytes..][..row_bytes]);
+    }
+    Ok(turned)
 }
 
 fn not_finite(parts: &[TensorSpec]) -> ModelError {

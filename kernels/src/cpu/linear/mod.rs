@@ -18,7 +18,8 @@ mod tile;
 
 use std::ops::Range;
 
-use crate::cpu::activation::silu_mul_in_place;
+use crate::activation::Activation;
+use crate::cpu::activation::{Activate, silu_mul_in_place};
 use crate::cpu::grid::{Grid, RowTiles, Tile};
 use crate::cpu::linear::operands::{Exact, Operands, Rounded};
 use crate::cpu::linear::tile::next_height;
@@ -42,13 +43,21 @@ const TASKS_PER_THREAD: usize = 8;
 
 /// What becomes of a sum.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Epilogue<'a> {
+pub(crate) struct Epilogue<'a> {
+    /// Added to it first, by feature.
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) then: Then,
+}
+
+/// How a sum meets what the output held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
     /// `out = sum`
     Store,
-    /// `out = sum + bias[feature]`
-    Bias(&'a [f32]),
     /// `out += sum`
     Add,
+    /// `out *= sum`
+    Mul,
     /// `out = silu(out) * sum`
     SiluMul,
 }
@@ -63,45 +72,43 @@ impl Epilogue<'_> {
         feature: usize,
         sums: &[f32; PANEL],
     ) {
+        let mut sums = *sums;
+        let len = out.len();
         if let Some(out) = out.as_mut_array::<PANEL>() {
-            return self.write_panel(simd, out, feature, sums);
-        }
-        let (mut padded, len) = ([0.0; PANEL], out.len());
-        padded[..len].copy_from_slice(out);
-        match self {
-            // The bias has no padding.
-            Self::Bias(bias) => {
-                for index in 0..len {
-                    padded[index] = sums[index] + bias[feature + index];
+            // A length known beforehand makes vectors of the loops.
+            if let Some(bias) = self.bias {
+                for (sum, bias) in sums.iter_mut().zip(&bias[feature..feature + PANEL]) {
+                    *sum += bias;
                 }
             }
-            Self::Store | Self::Add | Self::SiluMul => {
-                self.write_panel(simd, &mut padded, feature, sums);
-            }
+            return self.then.write_panel(simd, out, &sums);
         }
+        // The bias has no padding.
+        for (sum, bias) in
+            sums[..len].iter_mut().zip(self.bias.map_or(&[][..], |bias| &bias[feature..]))
+        {
+            *sum += bias;
+        }
+        let mut padded = [0.0; PANEL];
+        padded[..len].copy_from_slice(out);
+        self.then.write_panel(simd, &mut padded, &sums);
         out.copy_from_slice(&padded[..len]);
     }
+}
 
-    /// A length known beforehand makes vectors of the loops.
+impl Then {
     #[inline(always)]
-    fn write_panel<S: Simd>(
-        self,
-        simd: S,
-        out: &mut [f32; PANEL],
-        feature: usize,
-        sums: &[f32; PANEL],
-    ) {
+    fn write_panel<S: Simd>(self, simd: S, out: &mut [f32; PANEL], sums: &[f32; PANEL]) {
         match self {
             Self::Store => *out = *sums,
-            Self::Bias(bias) => {
-                let bias = &bias[feature..feature + PANEL];
-                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                    *out = sum + bias;
-                }
-            }
             Self::Add => {
                 for (out, sum) in out.iter_mut().zip(sums) {
                     *out += sum;
+                }
+            }
+            Self::Mul => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out *= sum;
                 }
             }
             Self::SiluMul => silu_mul_in_place(simd, out, sums),
@@ -123,6 +130,18 @@ pub(crate) struct Linear<'a> {
 pub(crate) struct Term<'a> {
     pub(crate) matrix: &'a CpuMatrix,
     pub(crate) epilogue: Epilogue<'a>,
+    /// Applied to the output when all of a tile is there.
+    pub(crate) activation: Option<Activation>,
+}
+
+impl Term<'_> {
+    /// Applies the function to what the product left in the tile, while that is in the caches.
+    pub(crate) fn activate(&self, vectors: Vectors, mut tile: Tile<'_>) {
+        let Some(activation) = self.activation else { return };
+        for row in tile.rows() {
+            vectors.run(Activate { activation, values: tile.row(row) });
+        }
+    }
 }
 
 impl Linear<'_> {
@@ -176,6 +195,7 @@ impl Linear<'_> {
         self.grid(pool, vectors).for_each_tile(pool, out, &|mut tile| {
             for term in self.terms {
                 run(term, tile.reborrow());
+                term.activate(vectors, tile.reborrow());
             }
         });
     }

@@ -113,6 +113,7 @@ impl QuantizedProducts {
         grid.for_each_tile(pool, out, &|mut tile| {
             for term in terms {
                 linear.run_task(dots, term, tile.reborrow());
+                term.activate(vectors, tile.reborrow());
             }
         });
         Ok(())
