@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
+//! | [`group`] | ranks that compute one model together |
 //! | [`formats`] | stored weights: blocks of integers to codes, scales and minimums |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
 //! | [`cuda`] | GPUs: our kernels over a small device interface, real or emulated |
@@ -18,6 +19,7 @@ pub mod backend;
 pub mod cpu;
 pub mod cuda;
 pub mod formats;
+pub mod group;
 pub mod metadata;
 pub mod reference;
 pub mod selftest;
