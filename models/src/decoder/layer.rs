@@ -2,7 +2,10 @@
 
 use std::slice::from_ref;
 
-use kernels::backend::{Backend, BackendError};
+use kernels::{
+    backend::{Backend, BackendError},
+    group::Member,
+};
 
 use crate::{
     config::DecoderSpec,
@@ -16,9 +19,33 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Pass<'a, B: Backend> {
     pub(super) spec: &'a DecoderSpec,
+    pub(super) member: Option<&'a Member>,
     pub(super) rope: &'a B::RopeTable,
     pub(super) step: &'a B::Step,
     pub(super) num_tokens: usize,
+}
+
+impl<B: Backend> Pass<'_, B> {
+    /// `hidden += x Wᵀ`, over all ranks: each has columns of W and a part of the sum, to which rank 0 adds the residual
+    /// stream. So nothing needs room or a pass over it beside the sum itself, at the cost of a rounding a rank more.
+    fn add(
+        &self,
+        backend: &mut B,
+        x: &B::Buffer,
+        matrix: &B::Matrix,
+        hidden: &mut B::Buffer,
+    ) -> Result<(), BackendError> {
+        let rows = self.num_tokens;
+        let Some(member) = self.member else {
+            return backend.linear_add(rows, x, matrix, hidden);
+        };
+        if member.rank() == 0 {
+            backend.linear_add(rows, x, matrix, hidden)?;
+        } else {
+            backend.linear(rows, x, matrix, None, hidden)?;
+        }
+        backend.all_reduce(member, rows, self.spec.hidden_size, hidden)
+    }
 }
 
 /// The weights and the cache of a layer.
@@ -74,11 +101,11 @@ impl<B: Backend> Layer<B> {
         backend.rope_and_cache_write(pass.step, shape, pass.rope, &mut x.qkv, slots)?;
         // qkv [num_tokens, qkv_width] -> attention [num_tokens, query_width]
         backend.attention(pass.step, shape, &x.qkv, slots, &mut x.attention)?;
-        backend.linear_add(rows, &x.attention, &self.attention_output, &mut x.hidden)?;
+        pass.add(backend, &x.attention, &self.attention_output, &mut x.hidden)?;
 
         // hidden [num_tokens, hidden_size] -> ffn [num_tokens, ffn_size]
         backend.rms_norm(rows, &x.hidden, &self.ffn_norm, eps, &mut x.normed)?;
         backend.linear_silu_mul(rows, &x.normed, (&self.gate, &self.up), &mut x.ffn)?;
-        backend.linear_add(rows, &x.ffn, &self.down, &mut x.hidden)
+        pass.add(backend, &x.ffn, &self.down, &mut x.hidden)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 /// How far loading is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Stored bytes brought to the device so far.
+    /// Stored bytes brought to the device so far; of several devices, to the first.
     pub bytes_done: u64,
     /// Stored bytes in all; reached exactly at the end.
     pub bytes_total: u64,
@@ -37,7 +37,7 @@ impl<'a> WeightReader<'a> {
     ) -> Result<Self, WeightsError> {
         let mut progress = Progress::default();
         for tensor in plan.tensors() {
-            progress.bytes_total += weights.stored_bytes(tensor)?;
+            progress.bytes_total += weights.kept_bytes(tensor)?;
         }
         report(progress);
         Ok(Self { weights, format, progress, report })
@@ -52,7 +52,7 @@ impl<'a> WeightReader<'a> {
         let weights = self.weights;
         let mut views = Vec::with_capacity(parts.len());
         for part in parts {
-            views.push(weights.view(part)?);
+            views.extend(weights.views(part)?);
         }
         let data: Vec<MatrixData<'_>> = views.iter().map(TensorView::as_matrix).collect();
         let matrix = backend.matrix(&data, self.format)?;
@@ -69,12 +69,13 @@ impl<'a> WeightReader<'a> {
         backend: &B,
         parts: &[TensorSpec],
     ) -> Result<B::Vector, ModelError> {
-        let mut values = Vec::with_capacity(parts.iter().map(TensorSpec::num_elements).sum());
+        let mut values = Vec::with_capacity(parts.iter().map(TensorSpec::num_kept).sum());
         let mut num_bytes = 0;
         for part in parts {
-            let view = self.weights.view(part)?;
-            for_each_widened(&view.as_matrix(), |value| values.push(value));
-            num_bytes += view.as_matrix().bytes.len();
+            for view in self.weights.views(part)? {
+                for_each_widened(&view.as_matrix(), |value| values.push(value));
+                num_bytes += view.as_matrix().bytes.len();
+            }
         }
         if !values.iter().all(|value| value.is_finite()) {
             return Err(not_finite(parts));
