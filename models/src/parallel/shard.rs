@@ -185,6 +185,10 @@ mod tests {
     use super::*;
     use crate::{Source, open_weights, read_spec};
 
+    fn one(rows: Range<usize>) -> Kept {
+        Kept::Rows(vec![rows])
+    }
+
     fn shard(rank: usize, num_ranks: usize) -> Shard {
         Shard { rank, num_ranks }
     }
@@ -223,8 +227,8 @@ mod tests {
         let [first, second] = cuts.each_ref().map(|layer| layer.qkv.clone());
         for (first, second) in first.iter().zip(&second) {
             let rows = first.shape[0];
-            assert_eq!(first.kept, Kept::Rows(vec![0..rows / 2]));
-            assert_eq!(second.kept, Kept::Rows(vec![rows / 2..rows]));
+            assert_eq!(first.kept, one(0..rows / 2));
+            assert_eq!(second.kept, one(rows / 2..rows));
             assert_eq!(second.kept_shape(), [rows / 2, 256]);
         }
         let down = cuts.each_ref().map(|layer| layer.down.clone());
@@ -244,7 +248,7 @@ mod tests {
         assert_eq!(fused[0].kept_shape(), [8, 5]);
         let mut apart = [TensorSpec::vector("q", 12), TensorSpec::vector("kv", 12)];
         shard(2, 3).cut_rows(&mut apart, &[12, 6, 6]);
-        assert_eq!(apart[0].kept, Kept::Rows(vec![8..12]));
+        assert_eq!(apart[0].kept, one(8..12));
         assert_eq!(apart[1].kept, Kept::Rows(vec![4..6, 10..12]));
     }
 
