@@ -38,11 +38,13 @@ struct State {
     parts: Vec<Option<Vec<f32>>>,
     /// The last sum; nobody can begin another before all took it.
     sum: Vec<f32>,
-    /// The rank that failed first.
+    /// The rank that failed first, or 0 where the group was ended.
     failed: Option<usize>,
     /// What is to be done when one fails.
-    hooks: Vec<Box<dyn FnOnce() + Send>>,
+    hooks: Vec<Hook>,
 }
+
+type Hook = Box<dyn FnOnce() + Send>;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,18 +65,24 @@ impl Group {
 
     /// Says that a rank failed, once: all that wait, or will, get [`BackendError::RankFailed`].
     pub fn fail(&self, rank: usize) {
-        let hooks = {
-            let mut state = self.state();
-            if state.failed.is_some() {
-                return;
-            }
-            state.failed = Some(rank);
-            std::mem::take(&mut state.hooks)
-        };
-        self.shared.changed.notify_all();
-        for hook in hooks {
+        for hook in self.close(rank) {
             hook();
         }
+    }
+
+    /// Ends the group between two steps: ranks may go, and nothing is done that is for a failure.
+    pub fn end(&self) {
+        drop(self.close(0));
+    }
+
+    /// Has all sums refused from now on, and returns what was to be done then, once.
+    fn close(&self, rank: usize) -> Vec<Hook> {
+        let mut state = self.state();
+        let hooks = std::mem::take(&mut state.hooks);
+        state.failed.get_or_insert(rank);
+        drop(state);
+        self.shared.changed.notify_all();
+        hooks
     }
 
     /// Refuses where a rank has failed.
@@ -292,5 +300,16 @@ mod tests {
         drop(sender);
         assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1]);
         assert!(matches!(group.check(), Err(BackendError::RankFailed { rank: 1 })));
+    }
+
+    #[test]
+    fn a_group_that_is_ended_does_nothing_for_a_failure() {
+        let (group, members) = Group::new(2);
+        let (sender, receiver) = mpsc::channel();
+        members[1].on_failure(move || sender.send(()).unwrap());
+        group.end();
+        assert!(group.check().is_err() && members[0].all_reduce(&mut [0.0]).is_err());
+        drop(members);
+        assert!(receiver.recv().is_err(), "the hook was dropped, and not run");
     }
 }

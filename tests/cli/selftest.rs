@@ -15,7 +15,8 @@ fn passes(device: &str) -> Run {
     assert_eq!(report["num_failed"], 0);
     let outcomes = report["outcomes"].as_array().unwrap();
     assert!(outcomes.len() > 100 && report["num_checks"] == outcomes.len(), "{}", outcomes.len());
-    for check in ["embed", "rms_norm", "linear", "linear_silu_mul", "attention", "model", "sample"]
+    for check in
+        ["embed", "rms_norm", "linear", "linear_silu_mul", "attention", "model", "sample", "shards"]
     {
         assert!(outcomes.iter().any(|outcome| outcome["check"] == check), "{check}");
     }

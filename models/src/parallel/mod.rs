@@ -48,6 +48,8 @@ struct ParallelModel {
 /// The ranks behind the first.
 struct Others {
     group: Group,
+    /// Whether ranks may be waiting for each other.
+    is_in_step: bool,
     threads: Vec<RankThread>,
 }
 
@@ -148,7 +150,7 @@ impl Others {
         group: &Group,
         models: impl Iterator<Item = Box<dyn LanguageModel>>,
     ) -> Result<Self, ModelError> {
-        let mut others = Self { group: group.clone(), threads: Vec::new() };
+        let mut others = Self { group: group.clone(), is_in_step: false, threads: Vec::new() };
         for (rank, model) in (1..).zip(models) {
             let (steps, to_do) = channel();
             let (done, answers) = channel();
@@ -164,8 +166,9 @@ impl Others {
     }
 
     /// Has the step computed.
-    fn begin(&self, step: OwnedStep) -> Result<(), ModelError> {
+    fn begin(&mut self, step: OwnedStep) -> Result<(), ModelError> {
         self.group.check()?;
+        self.is_in_step = true;
         let step = Arc::new(step);
         for RankThread { steps, .. } in &self.threads {
             // A thread that is gone has failed the group, which `end` finds.
@@ -175,7 +178,7 @@ impl Others {
     }
 
     /// Waits for all ranks. The answer is that of the first, unless one failed.
-    fn end<T>(&self, first: Result<T, ModelError>) -> Result<T, ModelError> {
+    fn end<T>(&mut self, first: Result<T, ModelError>) -> Result<T, ModelError> {
         if first.is_err() {
             self.group.fail(0);
         }
@@ -189,6 +192,7 @@ impl Others {
                 error = Some(cause(error, found));
             }
         }
+        self.is_in_step = false;
         match (answer, error) {
             (Some(answer), None) => Ok(answer),
             (_, error) => Err(error.unwrap_or_else(|| failed(0))),
@@ -198,8 +202,11 @@ impl Others {
 
 impl Drop for Others {
     fn drop(&mut self) {
-        // Wakes who waits for a first rank that panicked.
-        self.group.fail(0);
+        if self.is_in_step {
+            // The first rank panicked: this wakes who waits for it.
+            self.group.fail(0);
+        }
+        self.group.end();
         for RankThread { steps, thread, .. } in &mut self.threads {
             drop(steps.take());
             // A panic was answered for when it happened.
