@@ -99,7 +99,8 @@ impl Communicator {
         let bound = stream.context().bind_to_thread();
         bound.map_err(|error| refuse(DeviceError::of_call("a group of GPUs", error)))?;
         let mut handle: Handle = ptr::null_mut();
-        let (num_ranks, rank) = (member.num_ranks() as c_int, member.rank() as c_int);
+        let [num_ranks, rank] =
+            [member.num_ranks(), member.rank()].map(|count| (count as u32).cast_signed());
         // SAFETY: NCCL writes a handle to where it is told to, and takes the rest by value.
         let code = unsafe { (library.init_rank)(&raw mut handle, num_ranks, id, rank) };
         library.check("a group of GPUs", code).map_err(refuse)?;
