@@ -14,7 +14,10 @@ pub fn zeroed<T: Zeroable>(len: usize, device: &'static str) -> Result<Vec<T>, B
 }
 
 /// Returns an empty vector with room for `capacity` values.
-pub(crate) fn reserved<T>(capacity: usize, device: &'static str) -> Result<Vec<T>, BackendError> {
+///
+/// # Errors
+/// [`BackendError::OutOfMemory`] on `device`.
+pub fn reserved<T>(capacity: usize, device: &'static str) -> Result<Vec<T>, BackendError> {
     let mut values = Vec::new();
     values.try_reserve_exact(capacity).map_err(|_| out_of_memory::<T>(capacity, device))?;
     Ok(values)

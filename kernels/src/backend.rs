@@ -3,8 +3,11 @@
 //! The layer loop in `models` is written once over this trait; a backend says how. Buffers are allocated when the
 //! model is loaded; no operator allocates. Each operator's truth is its namesake in [`crate::reference`].
 
+use std::sync::Arc;
+
 pub use crate::dtype::DType;
 
+use crate::group::Member;
 use crate::metadata::{AttentionShape, SampleRow, StepInput};
 use crate::parts::{FeedForward, HeadNorms, Norm};
 
@@ -72,6 +75,12 @@ pub enum BackendError {
         operator: &'static str,
         /// The rule and the value that broke it.
         what: String,
+    },
+    /// Another rank of the group failed or left; its own error says why.
+    #[error("rank {rank} failed, and the others cannot go on without it")]
+    RankFailed {
+        /// The first that did.
+        rank: usize,
     },
 }
 
@@ -146,6 +155,16 @@ pub trait Backend: Send + 'static {
     /// # Units
     /// bytes
     fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64;
+
+    /// Makes the device a rank of a group, whose sums [`Backend::all_reduce`] then computes. To be called before the first
+    /// matrix; waits for the other ranks where the device has a library of its own for it.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`] where the device cannot be one of several; [`BackendError::RankFailed`].
+    fn join(&mut self, member: &Arc<Member>) -> Result<(), BackendError> {
+        let _ = member;
+        Ok(())
+    }
 
     // Memory: called while loading, never in a step.
 
@@ -370,6 +389,19 @@ pub trait Backend: Send + 'static {
         qkv: &Self::Buffer,
         cache: &Self::LayerCache,
         out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// Replaces `buffer`, `[num_rows, width]` of activations, by its sum over the ranks of the group that was joined, the
+    /// same on each. All ranks must ask for the same sums in the same order.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`], also where the ranks disagree; [`BackendError::RankFailed`].
+    fn all_reduce(
+        &mut self,
+        member: &Member,
+        num_rows: usize,
+        width: usize,
+        buffer: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
     /// Copies the rows of `x` whose logits are wanted: `x` `[num_tokens, width]`, `out` `[num_logit_rows, width]`.

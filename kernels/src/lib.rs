@@ -5,6 +5,7 @@
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
 //! | [`parts`], [`activation`] | what a layer's operators are given: norms, products with their biases, functions |
+//! | [`group`] | ranks that compute one model together |
 //! | [`formats`] | stored weights: blocks of integers to codes, scales and minimums |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
 //! | [`cuda`] | GPUs: our kernels over a small device interface, real or emulated |
@@ -23,6 +24,7 @@ pub mod bench;
 pub mod cpu;
 pub mod cuda;
 pub mod formats;
+pub mod group;
 pub mod metadata;
 pub mod parts;
 pub mod reference;

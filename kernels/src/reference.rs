@@ -8,6 +8,7 @@ use half::f16;
 use crate::allocate;
 use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
+use crate::group::Member;
 use crate::host_step::HostStep;
 use crate::metadata::{AttentionShape, KvDType, StepInput};
 use crate::narrow::narrow_to_f16;
@@ -371,6 +372,17 @@ impl Backend for ReferenceBackend {
             }
         }
         Ok(())
+    }
+
+    fn all_reduce(
+        &mut self,
+        member: &Member,
+        num_rows: usize,
+        width: usize,
+        buffer: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        Check("all_reduce").holds("buffer", buffer.len(), num_rows, width)?;
+        member.all_reduce(&mut buffer[..num_rows * width])
     }
 
     fn gather_logit_rows(

@@ -69,6 +69,15 @@ pub enum ModelError {
     /// Tokens were asked for of a step that was not started; the caller's fault.
     #[error("the tokens of all steps were taken already")]
     NoStep,
+    /// The system refused the thread of a rank.
+    #[error("cannot start the thread of rank {rank}")]
+    RankThread {
+        /// Which.
+        rank: usize,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The device failed, or refused a step whose arrays disagree.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -199,6 +208,20 @@ pub enum WeightsError {
     NotFinite {
         /// The tensors of one matrix or vector, of which at least one does.
         tensors: Vec<String>,
+    },
+    /// A shard would end inside a block of integers.
+    #[error(
+        "tensor `{tensor}` cannot be cut at columns {start} and {end}: its {dtype} are in blocks"
+    )]
+    CutBlock {
+        /// The tensor.
+        tensor: String,
+        /// First column of the shard.
+        start: usize,
+        /// The one behind its last.
+        end: usize,
+        /// The name of the element type.
+        dtype: &'static str,
     },
     /// A tensor's element type is not one that we compute with.
     #[error("{file}: tensor `{tensor}` must be F32, F16 or BF16, got {found}")]

@@ -7,6 +7,7 @@
 //! - [`weights`]: stored tensors, compared with the plan before anything is allocated, then brought to the backend;
 //! - [`kv_cache`]: what the paged cache costs;
 //! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
+//! - [`parallel`]: the same on several devices, a shard each;
 //! - [`source`]: which file says what;
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
 //! - [`selftest`]: every operator of a device against the reference;
@@ -23,6 +24,7 @@ pub mod error;
 pub mod gguf;
 pub mod kv_cache;
 pub mod load;
+pub mod parallel;
 pub mod selftest;
 pub mod shapes;
 pub mod source;
@@ -43,6 +45,7 @@ pub use load::{
     Device, DeviceOptions, LoadOptions, WeightFootprint, activation_bytes, gpu_room_bytes, load,
     load_weights, own_memory, weight_footprint,
 };
+pub use parallel::rank_spec;
 pub use shapes::{shape, shape_names};
 pub use source::{Source, open_weights, read_spec, tokenizer_json};
 pub use weights::{Progress, random_weights};

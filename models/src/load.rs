@@ -1,6 +1,6 @@
 //! From a place to a running model: reads the configuration, opens the weights, picks the backend.
 
-use std::{collections::BTreeSet, slice::from_ref};
+use std::{collections::BTreeSet, num::NonZero, slice::from_ref, sync::Arc, thread};
 
 #[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
 use kernels::cuda::CudaBackend;
@@ -8,6 +8,7 @@ use kernels::{
     backend::{Backend, DType, MatrixData, OwnMemory, WeightFormat},
     cpu::{CpuBackend, CpuOptions, SimdTier},
     cuda::GraphMode,
+    group::Member,
     metadata::{AttentionShape, KvDType},
     reference::ReferenceBackend,
 };
@@ -18,6 +19,7 @@ use crate::{
     decoder::{Decoder, DecoderLimits},
     error::ModelError,
     kv_cache::{self, KvCacheSize},
+    parallel::{self, Shard},
     source::{Source, open_weights, read_spec},
     weights::{Progress, TensorSpec, WeightReader, Weights},
 };
@@ -50,6 +52,16 @@ impl Device {
             Self::Cuda(_) | Self::Emulated => true,
         }
     }
+
+    /// Returns the device of a rank where this is the first one's: GPUs follow each other, others are shared.
+    #[must_use]
+    pub fn of_rank(self, rank: usize) -> Self {
+        match self {
+            Self::Auto if cfg!(feature = "cuda") => Self::Cuda(rank),
+            Self::Cuda(first) => Self::Cuda(first + rank),
+            Self::Auto | Self::Cpu | Self::Reference | Self::Emulated => self,
+        }
+    }
 }
 
 /// How a model is loaded; every buffer is allocated for these limits.
@@ -79,6 +91,8 @@ pub struct LoadOptions {
     pub simd: Option<SimdTier>,
     /// Whether a GPU's decodes are captured as graphs.
     pub graphs: GraphMode,
+    /// Devices that the model is sharded over, from the first one on; what is said of memory holds for each.
+    pub tensor_parallel_size: usize,
 }
 
 /// Loads a model. `progress` is called before the first tensor and after each.
@@ -103,8 +117,29 @@ pub fn load_weights(
     options: &LoadOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Box<dyn LanguageModel>, ModelError> {
-    let user = Build { spec, weights, options, progress };
-    with_device(options.device, &options.device_options(), user)
+    let num_ranks = options.tensor_parallel_size;
+    if num_ranks == 1 {
+        let user = Build { spec, weights, options, progress, member: None };
+        return with_device(options.device, &options.device_options(), user);
+    }
+    // Asked before any thread is started: what breaks a rule, breaks it on all.
+    Shard { rank: 0, num_ranks }.spec(&spec)?;
+    let load_rank = |member: Member, progress: &mut dyn FnMut(Progress)| {
+        let device = options.device.of_rank(member.rank());
+        let mut device_options = options.device_options();
+        device_options.num_threads = Some(threads_of_rank(options.num_threads, num_ranks));
+        let (spec, member) = (spec.clone(), Some(Arc::new(member)));
+        let user = Build { spec, weights, options, progress, member };
+        with_device(device, &device_options, user)
+    };
+    let load_other = |member| load_rank(member, &mut |_| {});
+    parallel::load(&spec, num_ranks, |member| load_rank(member, progress), load_other)
+}
+
+/// Returns a rank's share of the threads that compute.
+fn threads_of_rank(num_threads: Option<usize>, num_ranks: usize) -> usize {
+    let all = num_threads.or_else(|| thread::available_parallelism().ok().map(NonZero::get));
+    (all.unwrap_or(1) / num_ranks).max(1)
 }
 
 /// What a device is opened with.
@@ -261,23 +296,31 @@ impl WeightFootprint {
     }
 }
 
-/// Returns what the weights will be, from the headers of their files.
+/// Returns what the weights will be on each of so many ranks, from the headers of their files.
 ///
 /// # Errors
-/// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec.
+/// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec;
+/// [`ModelError::Option`] where they cannot be cut so.
 pub fn weight_footprint(
     spec: &DecoderSpec,
     weights: &Weights,
     format: WeightFormat,
     device: Device,
+    num_ranks: usize,
 ) -> Result<WeightFootprint, ModelError> {
-    let plan = weights.plan(spec)?;
+    let mut plan = weights.plan(spec)?;
     weights.check(&plan)?;
+    let shard = Shard { rank: 0, num_ranks };
+    shard.spec(spec)?;
+    if num_ranks > 1 {
+        plan = shard.plan(spec, plan, weights, format)?;
+    }
     let (mut num_bytes, mut unread_bytes, mut types) = (0, 0, BTreeSet::new());
     for matrix in plan.matrices() {
         let mut parts = Vec::with_capacity(matrix.len());
         for part in matrix {
-            let (rows, cols) = (part.shape[0], part.shape[1]);
+            let kept = part.kept_shape();
+            let (rows, cols) = (kept[0], kept[1]);
             let (_, dtype) = weights.find(part)?;
             types.insert(type_name(dtype, format));
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
@@ -294,7 +337,7 @@ pub fn weight_footprint(
     }
     // Norms and biases are f32 whatever they were.
     let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
-    let num_in_vectors: usize = vectors.map(TensorSpec::num_elements).sum();
+    let num_in_vectors: usize = vectors.map(TensorSpec::num_kept).sum();
     num_bytes += (num_in_vectors * size_of::<f32>()) as u64;
     Ok(WeightFootprint { num_bytes, step_bytes: num_bytes - unread_bytes, types })
 }
@@ -314,16 +357,24 @@ struct Build<'a> {
     weights: &'a Weights,
     options: &'a LoadOptions,
     progress: &'a mut dyn FnMut(Progress),
+    /// The rank whose shard is built; `None` builds the whole model.
+    member: Option<Arc<Member>>,
 }
 
 impl DeviceUser for Build<'_> {
     type Output = Box<dyn LanguageModel>;
 
-    fn use_backend<B: Backend>(self, backend: B) -> Result<Self::Output, ModelError> {
-        let Self { mut spec, weights, options, progress } = self;
+    fn use_backend<B: Backend>(self, mut backend: B) -> Result<Self::Output, ModelError> {
+        let Self { mut spec, weights, options, progress, member } = self;
         // The plan comes first: it checks the spec, and everything below computes with its sizes.
-        let plan = weights.plan(&spec)?;
+        let mut plan = weights.plan(&spec)?;
         weights.check(&plan)?;
+        if let Some(member) = &member {
+            let shard = Shard { rank: member.rank(), num_ranks: member.num_ranks() };
+            plan = shard.plan(&spec, plan, weights, options.weight_format)?;
+            spec = shard.spec(&spec)?;
+            backend.join(member)?;
+        }
         spec.max_position_embeddings = context_tokens(&spec, options)?;
         let limits = DecoderLimits {
             block_size: options.block_size,
@@ -339,7 +390,7 @@ impl DeviceUser for Build<'_> {
             max_num_logit_rows: options.max_num_logit_rows,
         };
         let mut reader = WeightReader::new(weights, &plan, options.weight_format, progress)?;
-        Ok(Box::new(Decoder::new(backend, spec, &plan, &mut reader, limits)?))
+        Ok(Box::new(Decoder::new(backend, spec, &plan, &mut reader, limits, member)?))
     }
 }
 

@@ -355,7 +355,7 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
     let num_in_matrices = plan.num_parameters() - num_in_vectors as u64;
     let vector_bytes = 4 * num_in_vectors as u64;
     let footprint = |source, format| {
-        weight_footprint(&spec, &open_weights(source).unwrap(), format, Device::Cpu).unwrap()
+        weight_footprint(&spec, &open_weights(source).unwrap(), format, Device::Cpu, 1).unwrap()
     };
     let zeros =
         |rows: usize, cols: usize, kind, per_256| (kind, vec![0; rows * cols / 256 * per_256]);
@@ -385,7 +385,7 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
         DecoderSpec { num_heads: 2, num_kv_heads: 1, head_dim: 32, ffn_size: 96, ..untied };
     let untied = DecoderSpec { vocab_size: 160, ..untied };
     let weights = models::random_weights(&untied, 1).unwrap();
-    let found = weight_footprint(&untied, &weights, WeightFormat::Stored, Device::Cpu).unwrap();
+    let found = weight_footprint(&untied, &weights, WeightFormat::Stored, Device::Cpu, 1).unwrap();
     assert_eq!(found.num_bytes - found.step_bytes, 160 * 64 * 2);
     let other = DecoderSpec { ffn_size: 512, ..spec };
     let error = weight_footprint(
@@ -393,6 +393,7 @@ fn the_memory_of_the_weights_is_known_before_they_are_loaded() {
         &open_weights(Source::Demo).unwrap(),
         WeightFormat::Stored,
         Device::Cpu,
+        1,
     );
     assert!(matches!(error, Err(ModelError::Weights(_))));
 }

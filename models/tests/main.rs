@@ -23,6 +23,8 @@ mod gguf_writer;
 mod golden;
 /// Limits of loading: memory, context, rows of logits.
 mod limits;
+/// A model cut over several ranks.
+mod parallel;
 /// What integers cost.
 mod quality;
 /// A block table and a loop, as simple as an engine can be.

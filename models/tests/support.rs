@@ -31,6 +31,7 @@ pub(crate) fn options(device: Device) -> LoadOptions {
         num_threads: Some(2),
         simd: None,
         graphs: GraphMode::Captured,
+        tensor_parallel_size: 1,
     }
 }
 

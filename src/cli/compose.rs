@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, DeviceOptions, GraphMode, KvCacheSize, KvDType, LoadOptions, Progress,
-    SimdTier, Source, WeightFormat, activation_bytes, gpu_room_bytes, load_weights, open_weights,
-    own_memory, read_spec, tokenizer_json, weight_footprint, weights::Weights,
+    DecoderSpec, Device, DeviceOptions, GraphMode, KvCacheSize, KvDType, LoadOptions, OwnMemory,
+    Progress, SimdTier, Source, WeightFormat, activation_bytes, gpu_room_bytes, load_weights,
+    open_weights, own_memory, rank_spec, read_spec, tokenizer_json, weight_footprint,
+    weights::Weights,
 };
 use tracing::{info, warn};
 
@@ -220,8 +221,11 @@ pub(super) fn load_options(
     let kv_dtype = kv_dtype(config);
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
-    let footprint = weight_footprint(spec, weights, weight_format, device(config))
+    let num_ranks = config.engine.tensor_parallel_size;
+    let footprint = weight_footprint(spec, weights, weight_format, device(config), num_ranks)
         .context("cannot load the model")?;
+    // From here on a rank's: each has memory of its own, and a cache of its heads.
+    let spec = &rank_spec(spec, num_ranks)?;
     if weight_format == WeightFormat::Int8 && !footprint.types.contains("int8") {
         warn!(
             weights = footprint.type_names(),
@@ -255,6 +259,7 @@ pub(super) fn load_options(
         num_threads: config.engine.num_threads,
         simd: Some(simd_tier(config)?),
         graphs: graphs(config),
+        tensor_parallel_size: num_ranks,
     })
 }
 
@@ -267,7 +272,7 @@ struct Room {
     share: f64,
 }
 
-/// Returns the memory of the device, or of the host where it computes there.
+/// Returns the memory of a rank's device, or its share of the host's where it computes there.
 fn room(
     config: &Config,
     spec: &DecoderSpec,
@@ -276,9 +281,9 @@ fn room(
 ) -> anyhow::Result<Room> {
     let (num_tokens, num_seqs) = (config.engine.num_batched_tokens_max, config.engine.num_seqs_max);
     let step_bytes = activation_bytes(spec, num_tokens, num_seqs);
-    let memory = own_memory(device(config), &device_options(config)?);
-    let Some(memory) = memory.context("cannot use the device")? else {
-        return Ok(Room { free_bytes: host_free_bytes, step_bytes, share: HOST_SHARE });
+    let Some(memory) = rank_memory(config)? else {
+        let free_bytes = host_free_bytes / config.engine.tensor_parallel_size as u64;
+        return Ok(Room { free_bytes, step_bytes, share: HOST_SHARE });
     };
     let kept = memory.total_bytes as f64 * (1.0 - config.engine.gpu_memory_share);
     let room = Room {
@@ -289,6 +294,21 @@ fn room(
     let (total_bytes, usable_bytes) = (memory.total_bytes, room.free_bytes);
     info!(total_bytes, usable_bytes, step_bytes = room.step_bytes, "device memory");
     Ok(room)
+}
+
+/// Returns the memory of the device with the least that is free; `None` where they compute in the host's.
+fn rank_memory(config: &Config) -> anyhow::Result<Option<OwnMemory>> {
+    let options = device_options(config)?;
+    let num_ranks = config.engine.tensor_parallel_size;
+    let mut least: Option<OwnMemory> = None;
+    for rank in 0..num_ranks {
+        let memory = own_memory(device(config).of_rank(rank), &options).with_context(|| {
+            let ranks = format!("`engine.tensor_parallel_size` asks for {num_ranks} devices");
+            if num_ranks > 1 { ranks } else { "cannot use the device".to_owned() }
+        })?;
+        least = least.into_iter().chain(memory).min_by_key(|memory| memory.free_bytes);
+    }
+    Ok(least)
 }
 
 /// Returns the device that was asked for.

@@ -167,6 +167,8 @@ pub struct EngineConfig {
     pub has_graphs: bool,
     /// Share of a GPU's memory that is used.
     pub gpu_memory_share: f64,
+    /// Devices that each layer is cut over.
+    pub tensor_parallel_size: usize,
     /// Compute threads; `None` takes the machine's cores.
     pub num_threads: Option<usize>,
     /// Instruction set of the CPU; `None` takes the fastest of the machine.

@@ -121,6 +121,7 @@ fn raw_engine(engine: &EngineConfig) -> RawEngine {
         prefix_cache: Some(engine.has_prefix_cache),
         no_graphs: Some(!engine.has_graphs),
         gpu_memory_utilization: Some(engine.gpu_memory_share),
+        tensor_parallel_size: integer(engine.tensor_parallel_size),
         threads: Some(scalar(engine.num_threads)),
         cpu_simd: Some(
             match engine.cpu_simd {

@@ -125,6 +125,9 @@ pub struct RawEngine {
     /// Share of a GPU's memory for weights, steps and the cache.
     #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true, hide_short_help = true)]
     pub gpu_memory_utilization: Option<f64>,
+    /// Devices that each layer is cut over, from `--device` on; more than one needs GPUs to be of use.
+    #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub tensor_parallel_size: Option<i64>,
     /// Threads that compute; auto takes the machine's cores.
     #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true)]
     pub threads: Option<Scalar>,
@@ -274,6 +277,7 @@ impl RawEngine {
             prefix_cache: self.prefix_cache.or(lower.prefix_cache),
             no_graphs: self.no_graphs.or(lower.no_graphs),
             gpu_memory_utilization: self.gpu_memory_utilization.or(lower.gpu_memory_utilization),
+            tensor_parallel_size: self.tensor_parallel_size.or(lower.tensor_parallel_size),
             threads: self.threads.or(lower.threads),
             cpu_simd: self.cpu_simd.or(lower.cpu_simd),
         }

@@ -137,6 +137,11 @@ fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
         has_prefix_cache: said("engine.prefix_cache", raw.prefix_cache)?,
         has_graphs: !said("engine.no_graphs", raw.no_graphs)?,
         gpu_memory_share: gpu_memory_share(raw.gpu_memory_utilization)?,
+        tensor_parallel_size: integer(
+            "engine.tensor_parallel_size",
+            raw.tensor_parallel_size,
+            1..=64,
+        )?,
         num_threads: auto_integer("engine.threads", raw.threads, 1..=1024)?,
         cpu_simd: word(
             "engine.cpu_simd",

@@ -1,7 +1,8 @@
 //! Whether a device computes what it must: its operators one by one, then the embedded model through the engine's own
-//! scheduler, against PyTorch's answers and against itself.
+//! scheduler, against PyTorch's answers and against itself, also cut over two ranks.
 
 mod golden;
+mod shards;
 
 use std::sync::Arc;
 
@@ -25,6 +26,9 @@ pub use models::selftest::Grid;
 /// # Units
 /// logits. Rounding moves the embedded model's by 0.03 as a rule and by 0.1 at most.
 const MARGIN: f64 = 0.2;
+
+/// Ranks that the embedded model is cut over: it has as many key/value heads.
+const NUM_RANKS: usize = 2;
 
 const BLOCK_SIZE: usize = 16;
 const NUM_BLOCKS: usize = 512;
@@ -101,7 +105,7 @@ fn model(plan: &Plan, sink: &mut dyn FnMut(Outcome)) -> Result<(), SelftestError
     let eos = Arc::<[u32]>::from(read_spec(Source::Demo)?.eos_token_ids);
     let requests: Vec<SequenceRequest> = cases.iter().map(|case| case.request(&eos)).collect();
     let together = Way { num_seqs_max: NUM_SEQS_MAX, num_batched_tokens_max: 256 };
-    let mut runner = open(plan, plan.options.graphs)?;
+    let mut runner = open(plan, plan.options.graphs, 1)?;
     runner.warm_up(&limits(together, 1))?;
     let answers = decode(&mut runner, together, &requests)?;
     for (case, answer) in cases.iter().zip(&answers) {
@@ -136,9 +140,25 @@ fn model(plan: &Plan, sink: &mut dyn FnMut(Outcome)) -> Result<(), SelftestError
     let chunked = Way { num_seqs_max: 3, num_batched_tokens_max: 23 };
     same("the prompts in chunks", &decode(&mut runner, chunked, &requests)?);
     drop(runner);
-    let mut eager = open(plan, GraphMode::Eager)?;
+    let mut eager = open(plan, GraphMode::Eager, 1)?;
     same("eager launches", &decode(&mut eager, together, &requests)?);
+    drop(eager);
+    if has_ranks(plan.device) {
+        let mut ranks = open(plan, plan.options.graphs, NUM_RANKS)?;
+        same("two ranks, a shard each", &decode(&mut ranks, together, &requests)?);
+        drop(ranks);
+        shards::logits(plan, &requests, sink)?;
+    }
     Ok(())
+}
+
+/// Returns whether a device can be all ranks of a group; several GPUs are for who has them.
+fn has_ranks(device: Device) -> bool {
+    match device {
+        Device::Cpu | Device::Reference | Device::Emulated => true,
+        Device::Auto => !device.is_gpu(),
+        Device::Cuda(_) => false,
+    }
 }
 
 /// Tokens chosen on the device, where it does that, against those of the host's sampler.
@@ -172,8 +192,14 @@ struct Way {
     num_batched_tokens_max: usize,
 }
 
-fn open(plan: &Plan, graphs: GraphMode) -> Result<ModelRunner, SelftestError> {
-    let options = LoadOptions {
+fn open(plan: &Plan, graphs: GraphMode, num_ranks: usize) -> Result<ModelRunner, SelftestError> {
+    let model = load(Source::Demo, &load_options(plan, graphs, num_ranks), &mut |_| {})?;
+    let vocab_size = model.spec().vocab_size;
+    Ok(ModelRunner::new(model, vocab_size))
+}
+
+fn load_options(plan: &Plan, graphs: GraphMode, num_ranks: usize) -> LoadOptions {
+    LoadOptions {
         device: plan.device,
         weight_format: WeightFormat::Stored,
         block_size: BLOCK_SIZE,
@@ -186,10 +212,8 @@ fn open(plan: &Plan, graphs: GraphMode) -> Result<ModelRunner, SelftestError> {
         num_threads: plan.options.num_threads,
         simd: plan.options.simd,
         graphs,
-    };
-    let model = load(Source::Demo, &options, &mut |_| {})?;
-    let vocab_size = model.spec().vocab_size;
-    Ok(ModelRunner::new(model, vocab_size))
+        tensor_parallel_size: num_ranks,
+    }
 }
 
 /// Runs all requests to their ends, step by step, without a thread of its own.

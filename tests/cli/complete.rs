@@ -118,3 +118,18 @@ fn the_emulated_gpu_completes_as_the_cpu_does() {
     assert!(!cpu.stdout.trim().is_empty());
     assert_eq!(emulated.stdout, cpu.stdout);
 }
+
+#[test]
+fn two_ranks_complete_as_one_does() {
+    let file = TempFile::new("ranks.py", b"def add(a, b):\n    \n\nprint(add(1, 2))\n");
+    let complete = |num_ranks| {
+        let arguments = ["complete", file.path(), "--line", "2", "--column", "5"];
+        let options = ["--device", "cpu", "--tensor-parallel-size", num_ranks];
+        let run = lacuna(&[&arguments[..], &options[..]].concat(), &[]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        run.stdout
+    };
+    let text = complete("2");
+    assert!(!text.trim().is_empty());
+    assert_eq!(text, complete("1"));
+}

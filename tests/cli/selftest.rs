@@ -16,7 +16,8 @@ fn passes(device: &str) -> Run {
     let outcomes = report["outcomes"].as_array().unwrap();
     assert!(outcomes.len() > 100 && report["num_checks"] == outcomes.len(), "{}", outcomes.len());
     let norms = ["rms_norm", "layer_norm", "head_norm"];
-    let rest = ["embed", "scale", "linear", "feed_forward", "attention", "model", "sample"];
+    let rest =
+        ["embed", "scale", "linear", "feed_forward", "attention", "model", "sample", "shards"];
     for check in norms.into_iter().chain(rest) {
         assert!(outcomes.iter().any(|outcome| outcome["check"] == check), "{check}");
     }

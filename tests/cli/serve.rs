@@ -200,6 +200,10 @@ fn settings_under_which_nothing_could_be_served_are_refused() {
             ["--max-tokens-default", "64", "--max-context-tokens", "64"],
             "`completion.max_tokens_default` must leave 16 tokens",
         ),
+        (
+            ["--tensor-parallel-size", "3", "--device", "cpu"],
+            "`tensor_parallel_size` must be 1 or 2: a divisor of `num_key_value_heads` (2)",
+        ),
     ];
     for (arguments, message) in rows {
         let mut server = Server::start(&arguments);

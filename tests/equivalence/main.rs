@@ -84,6 +84,7 @@ fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
         num_threads: Some(shape.num_threads),
         simd: None,
         graphs: GraphMode::Captured,
+        tensor_parallel_size: 1,
     };
     let model = load(Source::Demo, &options, &mut |_| {}).unwrap();
     let vocab_size = model.spec().vocab_size;

@@ -51,6 +51,7 @@ use crate::cpu::matrix::Weights;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
+use crate::group::Member;
 use crate::metadata::{AttentionShape, StepInput};
 use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
@@ -458,6 +459,17 @@ impl Backend for CpuBackend {
         let attention = Attention { step, shape, qkv: qkv.values(), cache };
         attention.run(&mut self.pool, self.vectors, out.0.as_mut_slice());
         Ok(())
+    }
+
+    fn all_reduce(
+        &mut self,
+        member: &Member,
+        num_rows: usize,
+        width: usize,
+        buffer: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        Check("all_reduce").holds("buffer", buffer.len(), num_rows, width)?;
+        member.all_reduce(&mut buffer.0.as_mut_slice()[..num_rows * width])
     }
 
     fn gather_logit_rows(

@@ -6,8 +6,10 @@
 //! are the checked wrappers of this folder.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::backend::BackendError;
+use crate::group::Member;
 
 /// A GPU, or something that computes what one would.
 pub trait Device: Send + Debug + 'static {
@@ -102,7 +104,20 @@ pub trait Device: Send + Debug + 'static {
     /// [`BackendError::Device`].
     fn matmul(&mut self, product: &Matmul) -> Result<(), BackendError>;
 
-    /// From now on, records launches and products instead of running them. Until the end nothing may be allocated, copied
+    /// Makes the device a rank of a group. To be called once, and by all ranks at about the same time.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`] where it cannot be one of several; [`BackendError::RankFailed`].
+    fn join(&mut self, member: &Arc<Member>) -> Result<(), BackendError>;
+
+    /// Replaces `len` f32 values from `address` on by their sum over the ranks of the group, the same on each. Can be
+    /// captured, as launches can.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`], also where no group was joined; [`BackendError::RankFailed`].
+    fn all_reduce(&mut self, address: u64, len: usize) -> Result<(), BackendError>;
+
+    /// From now on, records launches, products and sums instead of running them. Until the end nothing may be allocated, copied
     /// from or to the host, or freed.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod step;
 
 use std::cell::Cell;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 pub use crate::cuda::attention::attention_bytes;
 pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes};
@@ -39,6 +40,7 @@ use crate::cuda::products::{Linear, Then};
 use crate::cuda::rows::launch_rows;
 use crate::cuda::sample::SampleRoom;
 use crate::cuda::step::{Demand, StepArray};
+use crate::group::Member;
 use crate::metadata::{AttentionShape, SampleRow, StepInput};
 use crate::parts::{FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
@@ -67,6 +69,8 @@ pub struct CudaBackend<D: Device> {
     step_room: Cell<(usize, usize)>,
     /// One counter.
     num_broken: D::Memory,
+    /// Whether other ranks compute the same steps.
+    has_joined: bool,
 }
 
 impl<D: Device> CudaBackend<D> {
@@ -86,6 +90,7 @@ impl<D: Device> CudaBackend<D> {
             shape: Cell::new(None),
             step_room: Cell::new((0, 0)),
             num_broken,
+            has_joined: false,
         })
     }
 
@@ -105,6 +110,15 @@ impl<D: Device> CudaBackend<D> {
             self.device.download(&self.num_broken, 0, &mut [0; size_of::<u32>()])?;
             self.graphs.clear();
         }
+        Ok(())
+    }
+
+    /// Goes on without graphs, for `error`; not in a group, where the others' padded steps would have other sums.
+    fn give_up_graphs(&mut self, error: BackendError) -> Result<(), BackendError> {
+        if self.has_joined {
+            return Err(error);
+        }
+        self.graphs.disable();
         Ok(())
     }
 
@@ -169,6 +183,11 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn matrix_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
         matrix_bytes(parts, format)
+    }
+
+    fn join(&mut self, member: &Arc<Member>) -> Result<(), BackendError> {
+        self.has_joined = true;
+        self.device.join(member)
     }
 
     fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError> {
@@ -270,9 +289,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         if !self.graphs.has_room() {
             return Ok(());
         }
-        if self.device.begin_capture().is_err() {
-            self.graphs.disable();
-            return Ok(());
+        if let Err(error) = self.device.begin_capture() {
+            return self.give_up_graphs(error);
         }
         let recorded = body(self);
         // Ended in any case: a device that goes on recording would run nothing.
@@ -280,7 +298,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         match recorded.and(graph) {
             Ok(graph) => self.graphs.put(bucket, Captured { graph, demands: step.satisfied() }),
             // The step is computed. A device that cannot keep it goes on without graphs; one that failed says so next.
-            Err(_) => self.graphs.disable(),
+            Err(error) => return self.give_up_graphs(error),
         }
         Ok(())
     }
@@ -406,6 +424,19 @@ impl<D: Device> Backend for CudaBackend<D> {
             self.forget_graphs()?;
         }
         done
+    }
+
+    fn all_reduce(
+        &mut self,
+        _member: &Member,
+        num_rows: usize,
+        width: usize,
+        buffer: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("all_reduce");
+        check.holds("buffer", buffer.len(), num_rows, width)?;
+        let address = buffer.argument(check, "buffer", Elements::F32)?.bits();
+        self.device.all_reduce(address, num_rows * width)
     }
 
     fn gather_logit_rows(

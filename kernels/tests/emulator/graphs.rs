@@ -1,8 +1,12 @@
 //! Capture and replay.
 
+use std::sync::Arc;
+use std::thread;
+
 use kernels::backend::BackendError;
 use kernels::cuda::device::{Argument, Device, Matmul, Store};
 use kernels::cuda::emulated::{EmulatedDevice, EmulatedMemory};
+use kernels::group::{Group, Member};
 
 use crate::rig::{assert_says, capture, download, launch, pointer, reverses, upload};
 
@@ -44,6 +48,54 @@ fn products_are_captured_too() {
     device.replay(&graph).unwrap();
     device.replay(&graph).unwrap();
     assert_eq!(download::<f32>(&device, &out), [16.0]);
+}
+
+/// Captures a sum of two values behind an increment, and replays it; returns what the memory holds after each.
+fn sums_of(member: Member, seed: u64) -> Vec<Vec<f32>> {
+    let mut device = EmulatedDevice::new(seed);
+    let memory = upload(&device, &[member.rank() as f32, 10.0, 0.0, 0.0]);
+    let Argument::Pointer(address) = pointer(&memory) else { panic!("a pointer") };
+    device.join(&Arc::new(member)).unwrap();
+    let graph = capture(&mut device, &mut |device| {
+        increment(device, &memory)?;
+        device.all_reduce(address, 2)
+    });
+    let mut found = vec![download::<f32>(&device, &memory)];
+    for _ in 0..2 {
+        device.replay(graph.as_ref().unwrap()).unwrap();
+        found.push(download::<f32>(&device, &memory));
+    }
+    found
+}
+
+#[test]
+fn sums_over_ranks_are_captured_too() {
+    let (_group, members) = Group::new(2);
+    let ranks: Vec<_> = (1..)
+        .zip(members)
+        .map(|(seed, member)| thread::spawn(move || sums_of(member, seed)))
+        .collect();
+    for (rank, found) in ranks.into_iter().map(|rank| rank.join().unwrap()).enumerate() {
+        // A capture sums nothing, so that no rank waited in it.
+        assert_eq!(found[0], [rank as f32, 10.0, 0.0, 0.0]);
+        assert_eq!(found[1][..2], [3.0, 22.0], "rank {rank}");
+        assert_eq!(found[2][..2], [8.0, 46.0], "rank {rank}");
+        assert_eq!(found[2][2..], [2.0, 2.0], "what was not asked for is not summed");
+    }
+}
+
+#[test]
+fn sums_that_cannot_be_are_refused() {
+    let mut device = EmulatedDevice::new(1);
+    let memory = upload(&device, &[0.0_f32; 4]);
+    let Argument::Pointer(address) = pointer(&memory) else { panic!("a pointer") };
+    assert_says(device.all_reduce(address, 4), &["no group was joined"]);
+    let (_group, mut members) = Group::new(1);
+    device.join(&Arc::new(members.remove(0))).unwrap();
+    device.all_reduce(address, 4).unwrap();
+    assert_says(device.all_reduce(address, 5), &["5 values", "exceed a buffer"]);
+    let graph = capture(&mut device, &mut |device| device.all_reduce(address, 5));
+    assert_says(graph.map(drop), &["exceed a buffer"]);
 }
 
 #[test]

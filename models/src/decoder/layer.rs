@@ -4,6 +4,7 @@ use std::slice::from_ref;
 
 use kernels::{
     backend::{Backend, BackendError},
+    group::Member,
     parts::{Affine, FeedForward, HeadNorms, Norm},
 };
 
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Pass<'a, B: Backend> {
     pub(super) spec: &'a DecoderSpec,
+    pub(super) member: Option<&'a Member>,
     pub(super) rope: &'a B::RopeTable,
     pub(super) step: &'a B::Step,
     pub(super) num_tokens: usize,
@@ -84,6 +86,31 @@ fn optional_vector<B: Backend>(
     reader: &mut WeightReader<'_>,
 ) -> Result<Option<B::Vector>, ModelError> {
     tensor.map(|tensor| reader.vector(backend, from_ref(tensor))).transpose()
+}
+
+impl<B: Backend> Pass<'_, B> {
+    /// `hidden += x Wᵀ + bias`, over all ranks: each has columns of W and a part of the sum, to which rank 0 adds the residual
+    /// stream and the bias. So nothing needs room or a pass over it beside the sum itself, at the cost of a rounding a rank
+    /// more.
+    fn add(
+        &self,
+        backend: &mut B,
+        x: &B::Buffer,
+        product: &Product<B>,
+        hidden: &mut B::Buffer,
+    ) -> Result<(), BackendError> {
+        let rows = self.num_tokens;
+        let Affine { matrix, bias } = product.affine();
+        let Some(member) = self.member else {
+            return backend.linear_add(rows, x, matrix, bias, hidden);
+        };
+        if member.rank() == 0 {
+            backend.linear_add(rows, x, matrix, bias, hidden)?;
+        } else {
+            backend.linear(rows, x, matrix, None, hidden)?;
+        }
+        backend.all_reduce(member, rows, self.spec.hidden_size, hidden)
+    }
 }
 
 /// The weights and the cache of a layer.
@@ -156,14 +183,12 @@ impl<B: Backend> Layer<B> {
         backend.rope_and_cache_write(pass.step, shape, pass.rope, &mut x.qkv, slots)?;
         // qkv [num_tokens, qkv_width] -> attention [num_tokens, query_width]
         backend.attention(pass.step, shape, &x.qkv, slots, &mut x.attention)?;
-        let Affine { matrix, bias } = self.attention_output.affine();
-        backend.linear_add(rows, &x.attention, matrix, bias, &mut x.hidden)?;
+        pass.add(backend, &x.attention, &self.attention_output, &mut x.hidden)?;
 
         // hidden [num_tokens, hidden_size] -> ffn [num_tokens, ffn_size]
         backend.norm(rows, &x.hidden, self.ffn_norm.with_eps(eps), &mut x.normed)?;
         backend.feed_forward(rows, &x.normed, self.feed_forward(pass.spec), &mut x.ffn)?;
-        let Affine { matrix, bias } = self.down.affine();
-        backend.linear_add(rows, &x.ffn, matrix, bias, &mut x.hidden)
+        pass.add(backend, &x.ffn, &self.down, &mut x.hidden)
     }
 
     /// What the function is applied to is the gate where there is one, else what goes up.

@@ -6,11 +6,12 @@
 mod activations;
 mod layer;
 
-use std::{collections::VecDeque, slice::from_ref};
+use std::{collections::VecDeque, slice::from_ref, sync::Arc};
 
 use kernels::{
     allocate,
     backend::{Backend, BackendError, Vocabulary},
+    group::Member,
     metadata::{KvDType, SampleRow, StepInput},
 };
 
@@ -49,6 +50,8 @@ pub struct Decoder<B: Backend> {
     spec: DecoderSpec,
     limits: DecoderLimits,
     backend: B,
+    /// The rank whose shard this is; `None` where it is the whole model.
+    member: Option<Arc<Member>>,
     embedding: B::Matrix,
     layers: Vec<Layer<B>>,
     final_norm: NormWeights<B>,
@@ -64,13 +67,14 @@ pub struct Decoder<B: Backend> {
 }
 
 impl<B: Backend> Decoder<B> {
-    /// Brings weights to the device and allocates every buffer.
+    /// Brings weights to the device and allocates every buffer; of a shard, the spec and the plan are the rank's.
     pub(crate) fn new(
         mut backend: B,
         spec: DecoderSpec,
         plan: &WeightPlan,
         reader: &mut WeightReader<'_>,
         limits: DecoderLimits,
+        member: Option<Arc<Member>>,
     ) -> Result<Self, ModelError> {
         check_limits(&limits)?;
         // Buffers come before the weights: where memory is short, it shows in a moment and not after a long read.
@@ -106,6 +110,7 @@ impl<B: Backend> Decoder<B> {
             spec,
             limits,
             backend,
+            member,
             embedding,
             layers,
             final_norm,
@@ -133,6 +138,7 @@ impl<B: Backend> Decoder<B> {
         let Self {
             backend,
             spec,
+            member,
             embedding,
             layers,
             final_norm,
@@ -143,7 +149,8 @@ impl<B: Backend> Decoder<B> {
             ..
         } = self;
         let rows = B::rows(step);
-        let pass = Pass { spec, rope, step, num_tokens: rows.num_tokens };
+        let pass =
+            Pass { spec, member: member.as_deref(), rope, step, num_tokens: rows.num_tokens };
         backend.run(step, &mut |backend| {
             let x = &mut *activations;
             // hidden [num_tokens, hidden_size]

@@ -34,6 +34,8 @@ pub(crate) enum WeightBytes {
 pub(crate) enum View<'a> {
     Mapped(Mmap),
     Borrowed(&'a [u8]),
+    /// Copied from where they lay apart.
+    Owned(Vec<u8>),
 }
 
 impl WeightBytes {
@@ -75,6 +77,7 @@ impl Deref for View<'_> {
         match self {
             Self::Mapped(bytes) => bytes,
             Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
         }
     }
 }

@@ -8,16 +8,21 @@ mod index;
 mod plan;
 mod random;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use file::WeightBytes;
-pub use plan::{LayerPlan, NormPlan, Stored, TensorSpec, WeightPlan};
+pub use plan::{Kept, LayerPlan, NormPlan, Stored, TensorSpec, WeightPlan};
 pub use random::random_weights;
 pub use reader::Progress;
 pub(crate) use reader::WeightReader;
 
 use std::{collections::BTreeMap, fmt, fs, ops::Range, path::Path};
 
-use kernels::backend::{DType, MatrixData};
+use kernels::{
+    allocate,
+    backend::{DType, MatrixData},
+};
 use safetensors::{Dtype as StoredDtype, SafeTensors};
 
 use crate::{
@@ -68,9 +73,10 @@ pub(crate) struct StoredTensor {
     range: Range<usize>,
 }
 
-/// The bytes of a tensor, read from their file while this lives.
+/// Bytes of a tensor, read from their file while this lives.
 pub(crate) struct TensorView<'a> {
-    shape: &'a [usize],
+    rows: usize,
+    cols: usize,
     dtype: DType,
     bytes: View<'a>,
 }
@@ -78,9 +84,26 @@ pub(crate) struct TensorView<'a> {
 impl TensorView<'_> {
     /// Views a matrix, or a vector as one row.
     pub(crate) fn as_matrix(&self) -> MatrixData<'_> {
-        let cols = self.shape.last().copied().unwrap_or(0);
-        let rows = self.shape.iter().rev().skip(1).product();
-        MatrixData { rows, cols, dtype: self.dtype, bytes: &self.bytes }
+        let Self { rows, cols, dtype, .. } = *self;
+        MatrixData { rows, cols, dtype, bytes: &self.bytes }
+    }
+}
+
+impl<'a> TensorView<'a> {
+    /// Gathers columns of `tensor` row by row: they lie apart in the file, and a device takes them together.
+    fn cut(self, tensor: &str, range: &Range<usize>) -> Result<TensorView<'a>, ModelError> {
+        let Self { rows, cols, dtype, bytes } = self;
+        let Range { start, end } = *range;
+        let ends = dtype.num_bytes(start).zip(dtype.num_bytes(end)).zip(dtype.num_bytes(cols));
+        let Some(((first, last), row_bytes)) = ends.filter(|_| end <= cols) else {
+            let (tensor, dtype) = (tensor.to_owned(), dtype.name());
+            return Err(WeightsError::CutBlock { tensor, start, end, dtype }.into());
+        };
+        let mut kept = allocate::reserved(rows * (last - first), "the host")?;
+        for row in bytes.chunks_exact(row_bytes) {
+            kept.extend_from_slice(&row[first..last]);
+        }
+        Ok(TensorView { rows, cols: end - start, dtype, bytes: View::Owned(kept) })
     }
 }
 
@@ -207,19 +230,41 @@ impl Weights {
         }
     }
 
-    /// Returns the size of a stored tensor in its file.
+    /// Returns the size in the file of what is loaded of a tensor.
     ///
     /// # Units
     /// bytes
-    pub(crate) fn stored_bytes(&self, spec: &TensorSpec) -> Result<u64, WeightsError> {
-        self.find(spec).map(|(stored, _)| stored.range.len() as u64)
+    pub(crate) fn kept_bytes(&self, spec: &TensorSpec) -> Result<u64, WeightsError> {
+        let (_, dtype) = self.find(spec)?;
+        Ok((spec.num_kept() / dtype.block_len() * dtype.block_bytes()) as u64)
     }
 
-    /// Returns a stored tensor of the expected shape, read from its file.
-    pub(crate) fn view(&self, spec: &TensorSpec) -> Result<TensorView<'_>, ModelError> {
+    /// Returns what is loaded of a tensor of the expected shape, read from its file: of rows no others are looked at.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`]; [`ModelError::Weights`] where the tensor is not as expected or columns cut a block.
+    ///
+    /// # Panics
+    /// Where rows are not inside the tensor.
+    pub(crate) fn views(&self, spec: &TensorSpec) -> Result<Vec<TensorView<'_>>, ModelError> {
         let (stored, dtype) = self.find(spec)?;
-        let bytes = self.files[stored.file].bytes.view(stored.range.clone())?;
-        Ok(TensorView { shape: &stored.shape, dtype, bytes })
+        let file = &self.files[stored.file].bytes;
+        let (len, rest) = (stored.shape[0], stored.shape.get(1).copied());
+        // A vector is one row, and each of its elements what a row is to a matrix.
+        let shape = |len: usize| rest.map_or((1, len), |cols| (len, cols));
+        let row_bytes = stored.range.len() / len;
+        let view = |range: Range<usize>| -> Result<TensorView<'_>, ModelError> {
+            assert!(range.end <= len, "`{}` has no rows {range:?}", spec.name);
+            let (rows, cols) = shape(range.len());
+            let start = stored.range.start;
+            let bytes = start + range.start * row_bytes..start + range.end * row_bytes;
+            Ok(TensorView { rows, cols, dtype, bytes: file.view(bytes)? })
+        };
+        match &spec.kept {
+            Kept::All => Ok(vec![view(0..len)?]),
+            Kept::Rows(ranges) => ranges.iter().cloned().map(view).collect(),
+            Kept::Cols(cols) => Ok(vec![view(0..len)?.cut(&spec.name, cols)?]),
+        }
     }
 
     fn none(naming: Naming) -> Self {

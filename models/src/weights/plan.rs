@@ -1,6 +1,6 @@
 //! Which tensors a model is made of: names and shapes, known from the configuration before a file is opened.
 
-use std::slice;
+use std::{ops::Range, slice};
 
 /// A tensor as it should be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// What is to be done to it on its way to the device.
     pub stored: Stored,
+    /// What of it is loaded.
+    pub kept: Kept,
 }
 
 /// How the file differs from what is computed with.
@@ -28,20 +30,49 @@ pub enum Stored {
     },
 }
 
+/// The part of a stored tensor that is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it.
+    All,
+    /// Rows, or elements of a vector, one range behind the other.
+    Rows(Vec<Range<usize>>),
+    /// Columns of each row.
+    Cols(Range<usize>),
+}
+
 impl TensorSpec {
     /// Describes a matrix.
     pub fn matrix(name: impl Into<String>, rows: usize, cols: usize) -> Self {
-        Self { name: name.into(), shape: vec![rows, cols], stored: Stored::AsIs }
+        let (stored, kept) = (Stored::AsIs, Kept::All);
+        Self { name: name.into(), shape: vec![rows, cols], stored, kept }
     }
 
     /// Describes a vector.
     pub fn vector(name: impl Into<String>, len: usize) -> Self {
-        Self { name: name.into(), shape: vec![len], stored: Stored::AsIs }
+        let (stored, kept) = (Stored::AsIs, Kept::All);
+        Self { name: name.into(), shape: vec![len], stored, kept }
     }
 
-    /// Returns the number of elements.
+    /// Returns the number of stored elements.
     pub fn num_elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Returns the shape of what is loaded.
+    pub fn kept_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        match &self.kept {
+            Kept::All => {}
+            Kept::Rows(ranges) => shape[0] = ranges.iter().map(ExactSizeIterator::len).sum(),
+            Kept::Cols(range) => shape[1] = range.len(),
+        }
+        shape
+    }
+
+    /// Returns the number of elements that are loaded.
+    pub fn num_kept(&self) -> usize {
+        self.kept_shape().iter().product()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 /// How far loading is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Stored bytes brought to the device so far.
+    /// Stored bytes brought to the device so far; of several devices, to the first.
     pub bytes_done: u64,
     /// Stored bytes in all; reached exactly at the end.
     pub bytes_total: u64,
@@ -38,7 +38,7 @@ impl<'a> WeightReader<'a> {
     ) -> Result<Self, WeightsError> {
         let mut progress = Progress::default();
         for tensor in plan.tensors() {
-            progress.bytes_total += weights.stored_bytes(tensor)?;
+            progress.bytes_total += weights.kept_bytes(tensor)?;
         }
         report(progress);
         Ok(Self { weights, format, progress, report })
@@ -51,13 +51,12 @@ impl<'a> WeightReader<'a> {
         parts: &[TensorSpec],
     ) -> Result<B::Matrix, ModelError> {
         let weights = self.weights;
-        let mut views = Vec::with_capacity(parts.len());
+        let (mut views, mut turned) = (Vec::new(), Vec::new());
         for part in parts {
-            views.push(weights.view(part)?);
-        }
-        let mut turned = Vec::with_capacity(parts.len());
-        for (part, view) in parts.iter().zip(&views) {
-            turned.push(put_right(part, view)?);
+            for view in weights.views(part)? {
+                turned.push(put_right(part, &view)?);
+                views.push(view);
+            }
         }
         let data: Vec<MatrixData<'_>> = views.iter().zip(&turned).map(data_of).collect();
         let matrix = backend.matrix(&data, self.format)?;
@@ -74,14 +73,15 @@ impl<'a> WeightReader<'a> {
         backend: &B,
         parts: &[TensorSpec],
     ) -> Result<B::Vector, ModelError> {
-        let mut values = Vec::with_capacity(parts.iter().map(TensorSpec::num_elements).sum());
+        let mut values = Vec::with_capacity(parts.iter().map(TensorSpec::num_kept).sum());
         let mut num_bytes = 0;
         for part in parts {
-            let view = self.weights.view(part)?;
             let missing = if part.stored == Stored::LessOne { 1.0 } else { 0.0 };
-            let turned = put_right(part, &view)?;
-            for_each_widened(&data_of((&view, &turned)), |value| values.push(value + missing));
-            num_bytes += view.as_matrix().bytes.len();
+            for view in self.weights.views(part)? {
+                let turned = put_right(part, &view)?;
+                for_each_widened(&data_of((&view, &turned)), |value| values.push(value + missing));
+                num_bytes += view.as_matrix().bytes.len();
+            }
         }
         if !values.iter().all(|value| value.is_finite()) {
             return Err(not_finite(parts));
@@ -102,7 +102,10 @@ fn put_right(part: &TensorSpec, view: &TensorView<'_>) -> Result<Option<Vec<u8>>
     match part.stored {
         Stored::AsIs | Stored::LessOne => Ok(None),
         Stored::NeighbouringPairs { head_dim } => {
-            with_halves(view.as_matrix().bytes, part.shape[0], head_dim).map(Some)
+            let MatrixData { rows, cols, bytes, .. } = view.as_matrix();
+            // An element of a bias is what a row is to its matrix.
+            let num_rows = if part.shape.len() == 1 { cols } else { rows };
+            with_halves(bytes, num_rows, head_dim).map(Some)
         }
     }
 }

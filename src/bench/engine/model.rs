@@ -1,7 +1,7 @@
 //! What of a model decides its speed, and models of a named shape with random weights.
 
 use models::{
-    DecoderSpec, LoadOptions, ModelError, Source, kv_bytes_per_block, weight_footprint,
+    DecoderSpec, LoadOptions, ModelError, Source, kv_bytes_per_block, rank_spec, weight_footprint,
     weights::Weights,
 };
 
@@ -57,8 +57,11 @@ pub fn facts(
     (spec, weights): (&DecoderSpec, &Weights),
     options: &LoadOptions,
 ) -> Result<(ModelFacts, Traffic), ModelError> {
-    let footprint = weight_footprint(spec, weights, options.weight_format, options.device)?;
-    let block = kv_bytes_per_block(spec, options.block_size, options.kv_dtype);
+    // Of one rank: they read side by side.
+    let LoadOptions { weight_format, device, tensor_parallel_size: num_ranks, .. } = *options;
+    let footprint = weight_footprint(spec, weights, weight_format, device, num_ranks)?;
+    let block =
+        kv_bytes_per_block(&rank_spec(spec, num_ranks)?, options.block_size, options.kv_dtype);
     let kv_bytes_per_token = block / options.block_size as u64;
     let facts = ModelFacts {
         name,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use models::{
     DecoderSpec, KvCacheSize, LanguageModel, LoadOptions, Progress, Source, kv_bytes_per_block,
-    load_weights, open_weights, read_spec, weights::Weights,
+    load_weights, open_weights, rank_spec, read_spec, weights::Weights,
 };
 
 use crate::{
@@ -176,7 +176,8 @@ fn load_options(
     weights: &Weights,
     plan: &EnginePlan,
 ) -> anyhow::Result<LoadOptions> {
-    let block_bytes = kv_bytes_per_block(spec, plan.block_size, compose::kv_dtype(config));
+    let rank_spec = rank_spec(spec, config.engine.tensor_parallel_size)?;
+    let block_bytes = kv_bytes_per_block(&rank_spec, plan.block_size, compose::kv_dtype(config));
     let mut config = config.clone();
     config.engine.kv_cache_bytes = Some(block_bytes.saturating_mul(plan.num_blocks() as u64));
     let options = compose::load_options(&config, spec, weights, free_bytes())

@@ -128,6 +128,32 @@ pub(super) fn is_inside(address: u64, num_bytes: usize) -> bool {
     unsafe { emu_inside(address, num_bytes) != 0 }
 }
 
+/// Copies bytes out of the emulator's memory.
+///
+/// # Panics
+/// Where they do not lie in one buffer.
+pub(super) fn read(address: u64, bytes: &mut [u8]) {
+    let from: *const u8 = ptr::with_exposed_provenance(inside(address, bytes.len()));
+    // SAFETY: the bytes lie in a buffer, and a slice of Rust's never overlaps one.
+    unsafe { ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
+}
+
+/// Copies bytes into the emulator's memory.
+///
+/// # Panics
+/// Where there is no room for them in one buffer.
+pub(super) fn write(address: u64, bytes: &[u8]) {
+    let to: *mut u8 = ptr::with_exposed_provenance_mut(inside(address, bytes.len()));
+    // SAFETY: the bytes lie in a buffer, and a slice of Rust's never overlaps one.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+}
+
+/// Returns the address as the host has it: the emulator's memory is the host's.
+fn inside(address: u64, num_bytes: usize) -> usize {
+    assert!(is_inside(address, num_bytes), "{num_bytes} bytes at {address:#x} lie in no buffer");
+    address as usize
+}
+
 /// Returns whether somebody wrote beside the buffer that holds the address, before the next guard page.
 pub(super) fn is_slack_damaged(address: u64) -> bool {
     // SAFETY: looks the number up in a table and reads the pages of what is found there.

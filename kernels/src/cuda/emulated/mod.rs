@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::backend::BackendError;
 use crate::cuda::device::{Argument, Device, DeviceFacts, DeviceMemory, Launch, Matmul};
+use crate::group::Member;
 
 /// How the device is called in errors and facts.
 const NAME: &str = "emulated";
@@ -40,6 +41,8 @@ pub struct EmulatedDevice {
     captured: RefCell<Option<Vec<Work>>>,
     /// What was asked for and not brought yet.
     downloads: VecDeque<Vec<u8>>,
+    /// The group that it joined.
+    member: Option<Arc<Member>>,
 }
 
 /// What memory shares with its device, which it may outlive.
@@ -57,7 +60,7 @@ pub struct EmulatedMemory {
     shared: Arc<Shared>,
 }
 
-/// Launches and products in their order.
+/// Launches, products and sums in their order.
 #[derive(Clone, Debug)]
 pub struct EmulatedGraph {
     works: Vec<Work>,
@@ -67,6 +70,7 @@ pub struct EmulatedGraph {
 enum Work {
     Launch(OwnedLaunch),
     Matmul(Matmul),
+    AllReduce { address: u64, len: usize },
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +98,7 @@ impl EmulatedDevice {
             fault: None,
             captured: RefCell::new(None),
             downloads: VecDeque::new(),
+            member: None,
         }
     }
 
@@ -144,7 +149,34 @@ impl EmulatedDevice {
         match work {
             Work::Launch(launch) => self.execute_launch(launch, mode),
             Work::Matmul(product) => execute_matmul(product, mode),
+            Work::AllReduce { address, len } => self.execute_all_reduce(*address, *len, mode),
         }
+    }
+
+    /// Sums over the ranks by way of the host. A GPU does it on its stream; the order of the work is the same.
+    fn execute_all_reduce(
+        &self,
+        address: u64,
+        len: usize,
+        mode: ffi::Mode,
+    ) -> Result<(), BackendError> {
+        let Some(member) = &self.member else {
+            return Err(refused("all_reduce: no group was joined".to_owned()));
+        };
+        let num_bytes = len.checked_mul(size_of::<f32>());
+        if !num_bytes.is_some_and(|num_bytes| ffi::is_inside(address, num_bytes)) {
+            return Err(refused(format!(
+                "all_reduce: {len} values at {address:#x} exceed a buffer"
+            )));
+        }
+        if mode == ffi::Mode::OnlyCheck {
+            return Ok(());
+        }
+        let mut values = vec![0.0_f32; len];
+        ffi::read(address, bytemuck::cast_slice_mut(&mut values));
+        member.all_reduce(&mut values)?;
+        ffi::write(address, bytemuck::cast_slice(&values));
+        Ok(())
     }
 
     fn execute_launch(&self, launch: &OwnedLaunch, mode: ffi::Mode) -> Result<(), BackendError> {
@@ -272,6 +304,15 @@ impl Device for EmulatedDevice {
 
     fn matmul(&mut self, product: &Matmul) -> Result<(), BackendError> {
         self.submit(Work::Matmul(*product))
+    }
+
+    fn join(&mut self, member: &Arc<Member>) -> Result<(), BackendError> {
+        self.member = Some(Arc::clone(member));
+        Ok(())
+    }
+
+    fn all_reduce(&mut self, address: u64, len: usize) -> Result<(), BackendError> {
+        self.submit(Work::AllReduce { address, len })
     }
 
     fn begin_capture(&mut self) -> Result<(), BackendError> {

@@ -91,6 +91,27 @@ pub enum DeviceError {
         /// What was said to it.
         said: String,
     },
+    /// Several GPUs were asked for, of a build that cannot sum over them.
+    #[error("this build computes on one GPU: build with `--features nccl` for several")]
+    WithoutNccl,
+    /// The library that sums over GPUs is not there.
+    #[error(
+        "several GPUs need NCCL, and libnccl.so.2 cannot be loaded ({said}): install NVIDIA's package libnccl2, or put its folder into LD_LIBRARY_PATH"
+    )]
+    NoNccl {
+        /// The loader's words.
+        said: String,
+    },
+    /// The library that sums over GPUs is too old.
+    #[error(
+        "several GPUs need NCCL {} or newer, found {}: install NVIDIA's package libnccl2 of this CUDA", nccl_version(*needed), nccl_version(*found)
+    )]
+    OldNccl {
+        /// Its version, as it writes it.
+        found: i32,
+        /// The oldest that would do.
+        needed: i32,
+    },
     /// What was asked for breaks a rule.
     #[error("{0}")]
     Refused(String),
@@ -159,6 +180,13 @@ fn advice(code: CUresult) -> &'static str {
     }
 }
 
+/// Returns major and minor of a version as NCCL has written it since 2.9, `10000 * major + 100 * minor`; older ones had a
+/// digit less.
+fn nccl_version(version: i32) -> String {
+    let major = if version < 10_000 { 1000 } else { 10_000 };
+    format!("{}.{}", version / major, version % major / 100)
+}
+
 fn devices(num_devices: usize) -> String {
     match num_devices {
         0 | 1 => "only cuda:0".to_owned(),
@@ -212,6 +240,15 @@ mod tests {
             said,
         };
         check(&image, &["norm.cu", "NVIDIA X", "12.0", "CUDA_COMPUTE_CAP=120"]);
+    }
+
+    #[test]
+    fn several_gpus_need_a_library_that_is_there_and_new() {
+        check(&DeviceError::WithoutNccl, &["--features nccl"]);
+        let said = "libnccl.so.2: cannot open shared object file".to_owned();
+        check(&DeviceError::NoNccl { said }, &["cannot open", "libnccl2", "LD_LIBRARY_PATH"]);
+        check(&DeviceError::OldNccl { found: 2804, needed: 21_100 }, &["NCCL 2.11", "found 2.8"]);
+        check(&DeviceError::OldNccl { found: 21_003, needed: 21_100 }, &["found 2.10"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | `products` | large products, tuned by shape |
 //! | `staging` | uploads that do not wait |
 //! | `downloads` | downloads that do not wait |
+//! | `nccl` | sums over several GPUs; `without_nccl` refuses them |
 //!
 //! All work is on candle's one stream, which is not the default one. Order on it is all that protects memory: candle's own
 //! tracking by events is off. The thread that drives a device may change, but there is one at a time.
@@ -17,6 +18,11 @@
 mod downloads;
 mod error;
 mod modules;
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(not(feature = "nccl"))]
+#[path = "without_nccl.rs"]
+mod nccl;
 mod products;
 mod staging;
 mod start;
@@ -34,10 +40,12 @@ use candle_core::cuda_backend::cudarc::driver::{
 use self::downloads::Downloads;
 pub use self::error::DeviceError;
 use self::modules::Kernels;
+use self::nccl::Communicator;
 use self::products::{Mode, Products};
 use self::staging::Staging;
 use crate::backend::BackendError;
 use crate::cuda::device::{Device, DeviceFacts, DeviceMemory, Launch, Matmul};
+use crate::group::Member;
 
 /// A GPU that was found fit, with all that its use needs.
 #[derive(Debug)]
@@ -48,6 +56,8 @@ pub struct CudaDevice {
     staging: RefCell<Staging>,
     downloads: Downloads,
     mode: Mode,
+    /// The other GPUs of its group, where it joined one.
+    communicator: Option<Arc<Communicator>>,
     stream: Arc<CudaStream>,
     /// Owns the stream and, for whoever works with candle's tensors beside us, its libraries' handles.
     candle: candle_core::CudaDevice,
@@ -67,6 +77,8 @@ pub struct CudaGraph {
     graph: DriverGraph,
     /// Tells devices apart: the graph's kernels live as long as the device that captured it.
     stream: Arc<CudaStream>,
+    /// Outlives the graph, whose sums name it.
+    _communicator: Option<Arc<Communicator>>,
 }
 
 // SAFETY: the driver's graphs belong to no thread, but calls must be one after the other: `replay` takes the device
@@ -109,8 +121,18 @@ impl CudaDevice {
             .map_err(|error| DeviceError::of_call("host memory for uploads", error))?;
         stream.synchronize().map_err(|error| DeviceError::of_call("start", error))?;
         let staging = RefCell::new(staging);
-        let downloads = Downloads::default();
-        Ok(Self { facts, kernels, products, staging, downloads, mode: Mode::Run, stream, candle })
+        let (downloads, mode, communicator) = (Downloads::default(), Mode::Run, None);
+        Ok(Self {
+            facts,
+            kernels,
+            products,
+            staging,
+            downloads,
+            mode,
+            communicator,
+            stream,
+            candle,
+        })
     }
 
     /// Returns the same device as candle knows it: its tensors may be used on the thread that drives this one, in the order
@@ -255,6 +277,22 @@ impl Device for CudaDevice {
         result.map_err(|error| self.refuse(error))
     }
 
+    fn join(&mut self, member: &Arc<Member>) -> Result<(), BackendError> {
+        self.check_no_capture("the joining of a group")?;
+        let joined = Communicator::new(member, &self.stream, &|error| self.refuse(error))?;
+        self.communicator = Some(joined);
+        Ok(())
+    }
+
+    fn all_reduce(&mut self, address: u64, len: usize) -> Result<(), BackendError> {
+        let Some(communicator) = &self.communicator else {
+            let what = "a sum over several GPUs was asked of one that joined no group";
+            return Err(self.refuse(DeviceError::Refused(what.to_owned())));
+        };
+        let summed = communicator.all_reduce(&self.stream, address, len);
+        summed.map_err(|error| self.refuse(error))
+    }
+
     fn begin_capture(&mut self) -> Result<(), BackendError> {
         self.check_no_capture("another capture")?;
         // Other threads' calls, such as another device's, do not disturb a capture in this mode.
@@ -276,7 +314,8 @@ impl Device for CudaDevice {
             return Err(self.refuse(DeviceError::Refused(what.to_owned())));
         };
         graph.upload().map_err(|error| self.failed("upload of a graph", error))?;
-        Ok(CudaGraph { graph, stream: Arc::clone(&self.stream) })
+        let (stream, communicator) = (Arc::clone(&self.stream), self.communicator.clone());
+        Ok(CudaGraph { graph, stream, _communicator: communicator })
     }
 
     fn replay(&mut self, graph: &CudaGraph) -> Result<(), BackendError> {
