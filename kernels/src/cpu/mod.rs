@@ -46,14 +46,14 @@ use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
 use crate::cpu::cache::HEAD_DIM_MAX;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, Linear, Rounding, Term, Then};
+use crate::cpu::linear::{Epilogue, Linear, Rounding, Term};
 use crate::cpu::matrix::Weights;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
 use crate::group::Member;
 use crate::metadata::{AttentionShape, StepInput};
-use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
+use crate::parts::{FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 
 pub use crate::cpu::cache::CpuLayerCache;
@@ -162,16 +162,6 @@ impl CpuBackend {
         }
         Ok(())
     }
-}
-
-/// Returns a product of a step.
-fn term(
-    affine: Affine<'_, CpuMatrix, CpuBuffer>,
-    then: Then,
-    activation: Option<Activation>,
-) -> Term<'_> {
-    let bias = affine.bias.map(CpuBuffer::values);
-    Term { matrix: affine.matrix, epilogue: Epilogue { bias, then }, activation }
 }
 
 /// How the products of a matrix are computed.
@@ -378,7 +368,8 @@ impl Backend for CpuBackend {
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("out", out.len(), num_rows, matrix.rows)?;
         check.bias(bias.map(CpuBuffer::len), matrix.rows)?;
-        let terms = [term(Affine { matrix, bias }, Then::Store, None)];
+        let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
+        let terms = [Term { matrix, epilogue, activation: None }];
         self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, out)
     }
 
@@ -394,7 +385,8 @@ impl Backend for CpuBackend {
         check.holds("x", x.len(), num_rows, matrix.cols)?;
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
         check.bias(bias.map(CpuBuffer::len), matrix.rows)?;
-        let terms = [term(Affine { matrix, bias }, Then::Add, None)];
+        let epilogue = bias.map_or(Epilogue::Add, |bias| Epilogue::AddBias(bias.values()));
+        let terms = [Term { matrix, epilogue, activation: None }];
         self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, residual)
     }
 
@@ -411,16 +403,21 @@ impl Backend for CpuBackend {
         check.holds("out", out.len(), num_rows, rows)?;
         check.bias(gate.bias.map(CpuBuffer::len), rows)?;
         let x = x.values();
+        let epilogue = gate.bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
+        let gate = Term { matrix: gate.matrix, epilogue, activation: Some(activation) };
         let Some(up) = up else {
-            let terms = [term(gate, Then::Store, Some(activation))];
-            return self.products(check, Linear { num_rows, x, terms: &terms }, out);
+            return self.products(check, Linear { num_rows, x, terms: &[gate] }, out);
         };
         check.same_shape((rows, cols), (up.matrix.rows, up.matrix.cols))?;
         check.bias(up.bias.map(CpuBuffer::len), rows)?;
-        let terms = match activation {
-            Activation::Silu => [term(gate, Then::Store, None), term(up, Then::SiluMul, None)],
-            Activation::GeluTanh | Activation::GeluErf => {
-                [term(gate, Then::Store, Some(activation)), term(up, Then::Mul, None)]
+        let up_bias = up.bias;
+        let up = |epilogue| Term { matrix: up.matrix, epilogue, activation: None };
+        let terms = match (activation, up_bias) {
+            // The function is the end of the second product.
+            (Activation::Silu, None) => [Term { activation: None, ..gate }, up(Epilogue::SiluMul)],
+            (Activation::GeluTanh | Activation::GeluErf, None) => [gate, up(Epilogue::Mul)],
+            (Activation::Silu | Activation::GeluTanh | Activation::GeluErf, Some(bias)) => {
+                [gate, up(Epilogue::MulBias(bias.values()))]
             }
         };
         self.products(check, Linear { num_rows, x, terms: &terms }, out)

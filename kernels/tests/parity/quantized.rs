@@ -2,15 +2,16 @@
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, SimdTier};
+use kernels::parts::{Affine, FeedForward};
 use kernels::reference::ReferenceBackend;
 use kernels::widen::for_each_widened;
 
-use crate::rig::silu_gated;
 use crate::rig::{
-    Random, Stored, assert_close, assert_same_bits, cpu, cpus, download, loaded_ids, poisoned,
-    upload,
+    Random, Stored, activated, assert_close, assert_same_bits, cpu, cpus, download, loaded_ids,
+    poisoned, silu_gated, upload,
 };
 
 /// Types of blocks, and by how much products may be off because factors are rounded to half precision.
@@ -379,4 +380,43 @@ fn products_need_the_room_that_reserve_makes() {
         error,
         "linear_add: blocks of `x` in the room of `reserve` must be at most 4, got 6"
     );
+}
+
+/// What becomes of the sums of integers: a bias, a function, a gate, as of other sums.
+#[test]
+fn functions_and_biases_follow_products_of_integers() {
+    let (num_rows, rows, cols) = (5, 37, 96);
+    let mut random = Random(17);
+    let [gate, up] = [(); 2].map(|()| Stored::new(&random.values(rows * cols), DType::F32));
+    let (x, bias) = (random.values(num_rows * cols), random.values(rows));
+    for mut backend in cpus() {
+        let mut matrix = |stored: &Stored| {
+            backend.matrix(&[stored.data(rows, cols)], WeightFormat::Int8).unwrap()
+        };
+        let (gate, up) = (matrix(&gate), matrix(&up));
+        backend.reserve(num_rows).unwrap();
+        let (x, bias) = (upload(&mut backend, &x), backend.vector(&bias).unwrap());
+        let mut sums = |matrix| {
+            let mut out = poisoned(&mut backend, num_rows * rows);
+            backend.linear(num_rows, &x, matrix, Some(&bias), &mut out).unwrap();
+            download(&mut backend, &out, num_rows * rows)
+        };
+        let (gates, ups) = (sums(&gate), sums(&up));
+        let [gate, up] = [&gate, &up].map(|matrix| Affine { matrix, bias: Some(&bias) });
+        for activation in Activation::ALL {
+            for (up, ups) in [(None, None), (Some(up), Some(&ups[..]))] {
+                let mut out = poisoned(&mut backend, num_rows * rows);
+                let parts = FeedForward { activation, gate, up };
+                backend.feed_forward(num_rows, &x, parts, &mut out).unwrap();
+                let got = download(&mut backend, &out, num_rows * rows);
+                let expected = activated(&mut ReferenceBackend, activation, &gates, ups);
+                assert_close(&got, &expected, 1e-6, &format!("{} {activation:?}", backend.name()));
+            }
+        }
+        let mut added = upload(&mut backend, &ups);
+        backend.linear_add(num_rows, &x, gate.matrix, gate.bias, &mut added).unwrap();
+        let expected: Vec<f32> = ups.iter().zip(&gates).map(|(up, gate)| up + gate).collect();
+        let got = download(&mut backend, &added, num_rows * rows);
+        assert_close(&got, &expected, 1e-6, &format!("{} linear_add", backend.name()));
+    }
 }

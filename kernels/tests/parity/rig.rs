@@ -1,7 +1,7 @@
 //! What the tests share: random numbers, the way into buffers and out, the measure of error, the backends.
 
 use kernels::activation::Activation;
-use kernels::backend::Backend;
+use kernels::backend::{Backend, DType, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
 use kernels::parts::{Affine, FeedForward};
 use kernels::selftest::rig::{self as selftest, Use};
@@ -38,6 +38,27 @@ pub(crate) fn download<B: Backend>(backend: &mut B, buffer: &B::Buffer, len: usi
 
 pub(crate) fn loaded_ids<B: Backend>(backend: &mut B, token_ids: &[u32]) -> B::Step {
     selftest::loaded_ids(backend, token_ids).unwrap()
+}
+
+/// The function alone: matrices of one column, an activation of 1; without `up` what is not gated.
+pub(crate) fn activated<B: Backend>(
+    backend: &mut B,
+    activation: Activation,
+    gate: &[f32],
+    up: Option<&[f32]>,
+) -> Vec<f32> {
+    let width = gate.len();
+    let mut column = |values: &[f32]| {
+        let weights = Stored::new(values, DType::F32);
+        backend.matrix(&[weights.data(width, 1)], WeightFormat::Stored).unwrap()
+    };
+    let (gate, up) = (column(gate), up.map(&mut column));
+    let x = upload(backend, &[1.0]);
+    let mut out = poisoned(backend, width);
+    let plain = |matrix| Affine { matrix, bias: None };
+    let parts = FeedForward { activation, gate: plain(&gate), up: up.as_ref().map(plain) };
+    backend.feed_forward(1, &x, parts, &mut out).unwrap();
+    download(backend, &out, width)
 }
 
 /// Returns a gated feed-forward part without biases.

@@ -3,11 +3,12 @@
 use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, WeightFormat};
 use kernels::metadata::{AttentionShape, KvDType};
-use kernels::parts::{Affine, FeedForward, HeadNorms, Norm};
+use kernels::parts::{HeadNorms, Norm};
 use kernels::reference::ReferenceBackend;
 
 use crate::rig::{
-    Random, Stored, assert_close, assert_same_bits, cpus, download, loaded_ids, poisoned, upload,
+    Random, Stored, activated, assert_close, assert_same_bits, cpus, download, loaded_ids,
+    poisoned, upload,
 };
 
 const WIDTHS: [usize; 10] = [1, 3, 7, 8, 9, 16, 31, 64, 896, 4097];
@@ -32,27 +33,6 @@ fn layer_norm<B: Backend>(backend: &mut B, x: &[f32], weight: &[f32], bias: &[f3
     let norm = Norm::Layer { weight: &weight, bias: &bias, eps: 1e-5 };
     backend.norm(num_rows, &buffer, norm, &mut out).unwrap();
     download(backend, &out, x.len())
-}
-
-/// The function alone: matrices of one column, an activation of 1; without `up` what is not gated.
-fn activated<B: Backend>(
-    backend: &mut B,
-    activation: Activation,
-    gate: &[f32],
-    up: Option<&[f32]>,
-) -> Vec<f32> {
-    let width = gate.len();
-    let mut column = |values: &[f32]| {
-        let weights = Stored::new(values, DType::F32);
-        backend.matrix(&[weights.data(width, 1)], WeightFormat::Stored).unwrap()
-    };
-    let (gate, up) = (column(gate), up.map(&mut column));
-    let x = upload(backend, &[1.0]);
-    let mut out = poisoned(backend, width);
-    let plain = |matrix| Affine { matrix, bias: None };
-    let parts = FeedForward { activation, gate: plain(&gate), up: up.as_ref().map(plain) };
-    backend.feed_forward(1, &x, parts, &mut out).unwrap();
-    download(backend, &out, width)
 }
 
 fn silu_mul<B: Backend>(backend: &mut B, gate: &[f32], up: &[f32]) -> Vec<f32> {
