@@ -67,6 +67,9 @@ measure() {
     attempt "engine-$shape" "$lacuna" bench engine --device "$device" --random-weights "$shape" \
       --prompt-tokens 512 --gen-tokens 64 --batch 1,8,64 --max-num-batched-tokens 2048 \
       --format json --output "$out/engine-$shape.json"
+  done
+  # Last: compiling takes the peer longer than measuring.
+  for shape in $SHAPES; do
     attempt "torch-$shape" python3 "$here/peer_torch.py" --device "${device%%:*}" --shape "$shape" \
       --prompt-tokens 512 --gen-tokens 64 --batch 1,8,64 --output "$out/torch-$shape.json"
   done

@@ -128,6 +128,12 @@ pub trait Backend: Send + 'static {
     /// The device's copy of a [`StepInput`].
     type Step: Send + std::fmt::Debug;
 
+    /// Memory of an element of an [operand](Backend::operand).
+    ///
+    /// # Units
+    /// bytes
+    const OPERAND_BYTES: usize = size_of::<f32>();
+
     /// Returns a name for messages, such as `cpu (avx2, 2 threads)`.
     fn name(&self) -> String;
 

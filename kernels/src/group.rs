@@ -110,9 +110,15 @@ impl Member {
         self.group.shared.num_ranks
     }
 
-    /// Has `hook` done when a rank fails or leaves, by the thread that says so.
+    /// Has `hook` done when a rank fails or leaves, by the thread that says so; at once where one has.
     pub fn on_failure(&self, hook: impl FnOnce() + Send + 'static) {
-        self.group.state().hooks.push(Box::new(hook));
+        let mut state = self.group.state();
+        if state.failed.is_none() {
+            state.hooks.push(Box::new(hook));
+            return;
+        }
+        drop(state);
+        hook();
     }
 
     /// Replaces `values` by their sum over all ranks, added in the ranks' order. Waits for all of them.

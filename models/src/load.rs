@@ -260,8 +260,8 @@ pub fn gpu_room_bytes(
     max_num_seqs: usize,
     context_tokens: usize,
 ) -> u64 {
-    // The library's workspace is 32 MiB, a graph about 1 MiB.
-    const LIBRARIES: u64 = 128 << 20;
+    // The library's workspace is 32 MiB, a graph about 1 MiB, of which there are 128 at most.
+    const LIBRARIES: u64 = 192 << 20;
     let shape = AttentionShape {
         num_heads: spec.num_heads,
         num_kv_heads: spec.num_kv_heads,

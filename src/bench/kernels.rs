@@ -1,4 +1,4 @@
-//! Every operator of a model's shape by itself, against what the device can do at best.
+//! The large operators of a model's shape by themselves, against what the device can do at best.
 
 use models::{
     Device, DeviceOptions, ModelError,

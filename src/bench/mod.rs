@@ -4,7 +4,7 @@
 //! asked), [`dialect`] (how it is asked), [`foreign`] (how a server's own words are shown), [`report`] and
 //! [`table`] (what comes out). The shell measures: [`engine`] drives an executor step by step, [`exchange`] times one
 //! streamed completion, [`serve`] many of them, [`keystrokes`] the completions of somebody who types, [`bandwidth`] the
-//! memory, [`mod@kernels`] every operator by itself.
+//! memory, [`mod@kernels`] the large operators by themselves.
 
 pub mod arrivals;
 pub mod bandwidth;

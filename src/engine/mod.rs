@@ -8,7 +8,8 @@
 //!
 //! From [`sequence`] to [`batch`], and [`sampler`], all is pure: values in, values out, but for the secret that a
 //! [`prefix_cache`] draws when it is made. What a sequence gets depends on its own request only, never on who shares
-//! the batch, on how its prompt was cut, on what was cached, or on having been preempted.
+//! the batch, on how its prompt was cut, on what was cached, or on having been preempted; on a GPU to rounding, for the
+//! length of a chunk chooses the kernel.
 
 pub mod batch;
 pub mod block_pool;

@@ -66,7 +66,7 @@ impl ModelRunner {
 
     /// Runs steps of the sizes that will come: long prompts in powers of two, then decodes of few and of many sequences over
     /// short and over long contexts. A GPU takes its memory, chooses its products and captures its graphs in them, and not in
-    /// somebody's request.
+    /// somebody's request; but for the steps whose probabilities are asked for, whose tokens the host samples.
     ///
     /// # Errors
     /// The device failed, or its memory is too small.

@@ -201,17 +201,23 @@ impl Sequence {
 
     /// Goes on as if the token was known that a step under way will sample, for this row of its logits. Returns whether
     /// another may follow it.
+    ///
+    /// # Panics
+    /// Where one is expected already.
     pub(super) fn expect(&mut self, row: u32) -> bool {
-        debug_assert!(!self.is_last_pending, "one token is sampled at a time");
+        assert!(!self.is_last_pending, "one token is sampled at a time");
         self.tokens.push(LAST_SAMPLED | row);
         self.is_last_pending = true;
         self.num_generated_tokens() < self.max_tokens
     }
 
     /// Takes the token that was expected.
+    ///
+    /// # Panics
+    /// Where none was.
     pub(super) fn receive(&mut self, token: SampledToken) -> SequenceUpdate {
         let is_stop = self.stop_token_ids.contains(&token.id);
-        debug_assert!(self.is_last_pending, "a token was expected");
+        assert!(self.is_last_pending, "a token was expected");
         self.is_last_pending = false;
         let last = self.tokens.len() - 1;
         self.tokens[last] = token.id;

@@ -13,8 +13,7 @@ pub(super) type Case<'a, B> = dyn FnMut(&mut B, usize) -> Result<(), BackendErro
 /// New tokens of a chunk behind a cached context: what a keystroke leaves to be computed.
 const CHUNK_TOKENS: usize = 16;
 
-/// Bytes of an activation that products read; of the others.
-const OPERAND_BYTES: usize = 2;
+/// Bytes of an activation that is no operand of a product.
 const F32_BYTES: usize = 4;
 
 /// Measures what the device can do at best.
@@ -131,6 +130,9 @@ impl<B: Backend> Bench<'_, B> {
             self.plan.rotated_bytes,
         )?;
         for num_rows in num_rows(self.plan) {
+            if self.is_stopped {
+                return Ok(());
+            }
             let pieces = [Piece { context_tokens: num_rows, num_new: num_rows }];
             let loaded = step(self.backend, &pieces)?;
             let mut hidden = self.backend.buffer(B::rows(&loaded).num_tokens * cols)?;
@@ -143,7 +145,7 @@ impl<B: Backend> Bench<'_, B> {
             let (ones, zeros) = (vec![1.0; cols], vec![0.0; cols]);
             let weight = self.backend.vector(&ones)?;
             let bias = self.backend.vector(&zeros)?;
-            let num_bytes = num_rows * cols * (F32_BYTES + OPERAND_BYTES);
+            let num_bytes = num_rows * cols * (F32_BYTES + B::OPERAND_BYTES);
             let num_flops = 4 * num_rows * cols;
             let case = ("norm", rows(num_rows));
             let has_mean = self.plan.widths.has_layer_norm;
@@ -177,6 +179,9 @@ impl<B: Backend> Bench<'_, B> {
         (out_width, cols): (usize, usize),
         kind: Product,
     ) -> Result<(), BackendError> {
+        if self.is_stopped {
+            return Ok(());
+        }
         let Plan { format, rotated_bytes, .. } = *self.plan;
         let activation = self.plan.widths.activation;
         let held = matrices(self.backend, (out_width, cols), format, rotated_bytes)?;
@@ -193,18 +198,21 @@ impl<B: Backend> Bench<'_, B> {
         let num_rows =
             if kind == Product::Head { self.plan.batch.clone() } else { num_rows(self.plan) };
         for num_rows in num_rows {
+            if self.is_stopped {
+                return Ok(());
+            }
             self.backend.reserve(num_rows)?;
             let x = values(self.backend, (num_rows, cols), Use::Operand)?;
             let usage = if kind == Product::Wide { Use::Operand } else { Use::Buffer };
             let mut out = empty(self.backend, num_rows * out_width, usage)?;
             // What is added to is read and written.
             let out_bytes = match kind {
-                Product::Wide => OPERAND_BYTES,
+                Product::Wide => B::OPERAND_BYTES,
                 Product::Plain | Product::Head => F32_BYTES,
                 Product::Add => 2 * F32_BYTES,
             };
             let num_bytes =
-                weight_bytes + num_rows * (cols * OPERAND_BYTES + out_width * out_bytes);
+                weight_bytes + num_rows * (cols * B::OPERAND_BYTES + out_width * out_bytes);
             let num_flops = 2 * num_read * num_rows * cols * out_width;
             self.measure(
                 (operator, rows(num_rows)),
@@ -248,6 +256,9 @@ impl<B: Backend> Bench<'_, B> {
     }
 
     fn attend(&mut self, case: String, pieces: &[Piece]) -> Result<(), BackendError> {
+        if self.is_stopped {
+            return Ok(());
+        }
         let widths = self.plan.widths;
         let shape = AttentionShape {
             num_heads: widths.num_heads,
@@ -275,7 +286,8 @@ impl<B: Backend> Bench<'_, B> {
         let rope = self.backend.rope_table(&inv_freq, longest, 1.0)?;
 
         let kv_width = qkv_width - query_width;
-        let num_bytes = num_tokens * (2 * query_width * F32_BYTES + kv_width * (F32_BYTES + 2));
+        let num_new: usize = pieces.iter().map(|piece| piece.num_new).sum();
+        let num_bytes = num_new * (2 * query_width * F32_BYTES + kv_width * (F32_BYTES + 2));
         self.measure(
             ("rope_and_cache_write", case.clone()),
             (num_bytes, 0),
@@ -292,7 +304,7 @@ impl<B: Backend> Bench<'_, B> {
         let num_flops = 4 * query_width * pieces.iter().map(pairs).sum::<usize>();
         let num_cached: usize = pieces.iter().map(|piece| piece.context_tokens).sum();
         let num_bytes =
-            num_cached * kv_width * 2 + num_tokens * query_width * (F32_BYTES + OPERAND_BYTES);
+            num_cached * kv_width * 2 + num_new * query_width * (F32_BYTES + B::OPERAND_BYTES);
         self.measure(("attention", case), (num_bytes, num_flops), &mut |backend, index| {
             backend.attention(&loaded, &shape, &qkv, &caches[index % caches.len()], &mut out)
         })
@@ -308,6 +320,9 @@ impl<B: Backend> Bench<'_, B> {
         let drawn = SampleRow { temperature: 0.8, top_p: 0.95, log_min_p: -50.0, ..greedy };
         for num_rows in self.plan.batch.clone() {
             for (name, row) in [("greedy", greedy), ("top-p 0.95", drawn)] {
+                if self.is_stopped {
+                    return Ok(());
+                }
                 let pieces = vec![Piece { context_tokens: 1, num_new: 1 }; num_rows];
                 let mut loaded = step(self.backend, &pieces)?;
                 let vocabulary = Vocabulary { size, num_ids: size };

@@ -1,4 +1,4 @@
-//! How long a device takes for each operator of a model, against what its memory and its products allow.
+//! How long a device takes for the large operators of a model, against what its memory and its products allow.
 //!
 //! What an operator reads is spread over copies that together are larger than the caches, so that each call finds its
 //! weights or its cache in memory, as in a model. The ceilings are measured first, in the same run: reading, copying, and

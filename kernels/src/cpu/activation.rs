@@ -1,6 +1,6 @@
 //! The functions of a feed-forward part, and its gate.
 //!
-//! `SiLU` and the gate behind it are the end of a product. The others are rarer, and as long as a short product: they pass
+//! `SiLU` and the gate behind it are the end of a product without a bias. The others are rarer, and as long as a short product: they pass
 //! over what a product left in its tile, so that the code of products stays small.
 
 use crate::activation::{Activation, GELU_CUBE};

@@ -1,4 +1,4 @@
-//! Graphs of decode steps: captured once for each layout of a step, replayed for all that follow.
+//! Graphs of decode steps: captured once for each bucket, replayed for all steps of it that follow.
 
 use std::collections::HashMap;
 

@@ -36,7 +36,7 @@ use crate::cuda::attention::SplitRoom;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
 use crate::cuda::graphs::{Captured, Graphs};
 use crate::cuda::memory::Elements;
-use crate::cuda::products::{Linear, Then};
+use crate::cuda::products::{GateRoom, Linear, Then};
 use crate::cuda::rows::launch_rows;
 use crate::cuda::sample::SampleRoom;
 use crate::cuda::step::{Demand, StepArray};
@@ -60,8 +60,7 @@ pub struct CudaBackend<D: Device> {
     device: D,
     graphs: Graphs<D::Graph>,
     split_room: Option<SplitRoom<D::Memory>>,
-    /// Results of the two products that are gated by many rows.
-    gate_room: Option<[CudaBuffer<D::Memory>; 2]>,
+    gate_room: GateRoom<D::Memory>,
     sample_room: Option<SampleRoom<D::Memory>>,
     /// The layers' attention.
     shape: Cell<Option<AttentionShape>>,
@@ -85,7 +84,7 @@ impl<D: Device> CudaBackend<D> {
             device,
             graphs,
             split_room: None,
-            gate_room: None,
+            gate_room: GateRoom::default(),
             sample_room: None,
             shape: Cell::new(None),
             step_room: Cell::new((0, 0)),
@@ -143,23 +142,6 @@ impl<D: Device> CudaBackend<D> {
     }
 }
 
-/// Returns room for two results of `len` values: what is held, or more.
-fn gate_room<D: Device>(
-    device: &D,
-    held: &mut Option<[CudaBuffer<D::Memory>; 2]>,
-    len: usize,
-) -> Result<[Argument; 2], BackendError> {
-    if held.as_ref().is_none_or(|held| held[0].len() < len) {
-        *held = None;
-        let new = || CudaBuffer::new(device, len, Elements::F32);
-        *held = Some([new()?, new()?]);
-    }
-    match held {
-        Some([gates, ups]) => Ok([gates.address(), ups.address()]),
-        None => Check("feed_forward").refuse("room was not kept".to_owned()),
-    }
-}
-
 impl<D: Device> Backend for CudaBackend<D> {
     type Buffer = CudaBuffer<D::Memory>;
     type Matrix = CudaMatrix<D::Memory>;
@@ -167,6 +149,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     type LayerCache = CudaLayerCache<D::Memory>;
     type RopeTable = CudaRopeTable<D::Memory>;
     type Step = CudaStep<D::Memory>;
+
+    const OPERAND_BYTES: usize = size_of::<half::bf16>();
 
     fn name(&self) -> String {
         self.device.facts().name.clone()
@@ -392,9 +376,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<(), BackendError> {
         let matrix = parts.gate.matrix;
         let linear = Linear { check: Check("feed_forward"), num_rows, x, matrix };
-        let held = &mut self.gate_room;
-        linear
-            .feed_forward(&mut self.device, &parts, out, |device, len| gate_room(device, held, len))
+        linear.feed_forward(&mut self.device, &parts, out, &mut self.gate_room)
     }
 
     fn rope_and_cache_write(

@@ -18,6 +18,38 @@ const STREAM_THREADS: u32 = 256;
 /// Most rows that stream the weights past: above it, the library's products are bound by flops and not by bytes.
 pub(super) const STREAMED_ROWS_MAX: usize = 64;
 
+/// Room for the results of the two products that are gated by many rows.
+#[derive(Debug)]
+pub(super) struct GateRoom<M> {
+    gates_ups: Option<[CudaBuffer<M>; 2]>,
+}
+
+// Not derived: that would ask the same of `M`.
+impl<M> Default for GateRoom<M> {
+    fn default() -> Self {
+        Self { gates_ups: None }
+    }
+}
+
+impl<M: DeviceMemory> GateRoom<M> {
+    /// Returns room for two results of `len` values: what is held, or more.
+    fn of<D: Device<Memory = M>>(
+        &mut self,
+        device: &D,
+        len: usize,
+    ) -> Result<[Argument; 2], BackendError> {
+        let held = self.gates_ups.take().filter(|[gates, _]| gates.len() >= len);
+        let new = || CudaBuffer::new(device, len, Elements::F32);
+        let room = match held {
+            Some(room) => room,
+            None => [new()?, new()?],
+        };
+        let addresses = room.each_ref().map(CudaBuffer::address);
+        self.gates_ups = Some(room);
+        Ok(addresses)
+    }
+}
+
 /// What a product does with its sums.
 #[derive(Debug)]
 pub(super) enum Then<'a, M> {
@@ -157,7 +189,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         device: &mut D,
         parts: &Parts<'_, M>,
         out: &CudaBuffer<M>,
-        room: impl FnOnce(&mut D, usize) -> Result<[Argument; 2], BackendError>,
+        room: &mut GateRoom<M>,
     ) -> Result<(), BackendError> {
         let (x, out) = self.check_parts(parts, out)?;
         if self.num_rows == 0 {
@@ -185,7 +217,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
             ];
             return self.launch(device, "stream_gate", &arguments);
         }
-        let [gates, mut ups] = room(device, self.num_rows * gate.matrix.rows)?;
+        let [gates, mut ups] = room.of(device, self.num_rows * gate.matrix.rows)?;
         device.matmul(&self.large(x, gates, Store::Replace))?;
         match up_matrix {
             Some(up) => {

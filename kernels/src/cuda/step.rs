@@ -16,12 +16,16 @@ const NO_SLOT: u32 = u32::MAX;
 /// are a bucket too, up to the last of these.
 const BUCKETS: [usize; 10] = [1, 2, 3, 4, 8, 16, 24, 32, 48, 64];
 
+/// Returns the buckets of steps of at most so many sequences, rising.
+fn buckets(max_num_seqs: usize) -> impl Iterator<Item = usize> {
+    let smaller = BUCKETS.into_iter().filter(move |&bucket| bucket < max_num_seqs);
+    smaller.chain((max_num_seqs <= BUCKETS[9]).then_some(max_num_seqs))
+}
+
 /// Returns the steps of decodes that graphs are captured for, as numbers of sequences and blocks of a sequence, smallest
-/// first. Whoever runs each of them once has all graphs.
+/// first. Each has two graphs, one that ends with logits and one that ends with tokens.
 pub fn graph_steps(max_num_seqs: usize, max_blocks_per_seq: usize) -> Vec<(usize, usize)> {
-    let mut sizes: Vec<usize> =
-        BUCKETS.into_iter().filter(|&bucket| bucket < max_num_seqs).collect();
-    sizes.extend((max_num_seqs <= BUCKETS[9]).then_some(max_num_seqs));
+    let sizes: Vec<usize> = buckets(max_num_seqs).collect();
     let mut widths = vec![table_width(1, max_blocks_per_seq)];
     while let Some(&width) = widths.last().filter(|&&width| width < max_blocks_per_seq) {
         widths.push(table_width(width + 1, max_blocks_per_seq));
@@ -315,8 +319,7 @@ impl<M: DeviceMemory> CudaStep<M> {
         let num_seqs = exact.num_seqs;
         let is_decode = num_seqs > 0 && exact.num_decodes == num_seqs;
         let room = self.max_num_seqs.min(self.max_num_tokens);
-        let sizes = BUCKETS.into_iter().chain((room <= BUCKETS[9]).then_some(room));
-        let bucket = sizes.filter(|&bucket| bucket >= num_seqs && bucket <= room).min();
+        let bucket = buckets(room).find(|&bucket| bucket >= num_seqs);
         match bucket {
             Some(bucket) if has_graphs && is_decode && exact.num_logit_rows == num_seqs => {
                 let padded = StepLayout {

@@ -104,7 +104,8 @@ pub(super) fn read_gguf(
         && window < context
     {
         let key = fields.path("context_length");
-        let rule = format!("at least `{key}` ({context}), windows being unsupported");
+        let rule =
+            format!("at least `{key}` ({context}), for windows are not read from GGUF files");
         return Err(fields.invalid("attention.sliding_window", &rule, &json!(window)));
     }
     Ok(DecoderSpec {

@@ -117,7 +117,11 @@ fn data_of<'d>((view, turned): (&'d TensorView<'_>, &'d Option<Vec<u8>>)) -> Mat
 }
 
 /// Brings rows of heads, or elements of their bias, whose pairs are neighbours into the order of halves. Whole rows move, so that blocks stay whole.
+///
+/// # Panics
+/// Where a head is not whole: ranks have whole ones.
 fn with_halves(bytes: &[u8], num_rows: usize, head_dim: usize) -> Result<Vec<u8>, BackendError> {
+    assert!(num_rows.is_multiple_of(head_dim), "a part has whole heads");
     let mut turned = allocate::zeroed(bytes.len(), "the host")?;
     let (row_bytes, half) = (bytes.len() / num_rows.max(1), head_dim / 2);
     for (row, to) in turned.chunks_exact_mut(row_bytes.max(1)).enumerate() {

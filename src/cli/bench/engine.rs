@@ -38,8 +38,8 @@ const NUM_READINGS: usize = 7;
 
 #[derive(Args, Debug)]
 pub(super) struct EngineArgs {
-    /// Random weights in a published shape in place of a model: qwen2.5-coder-0.5b, qwen2.5-coder-1.5b,
-    /// qwen2.5-coder-3b, qwen2.5-coder-7b, or demo.
+    /// Random weights in a published shape in place of a model, such as qwen2.5-coder-7b, codestral-22b or demo;
+    /// docs/benchmarks.md has all names, and a wrong one is answered with them.
     #[arg(long, value_name = "SHAPE", allow_hyphen_values = true, conflicts_with = "source")]
     random_weights: Option<String>,
     /// Tokens of a prompt.
@@ -254,9 +254,13 @@ fn command(
         KvDtypeChoice::F16 => "",
         KvDtypeChoice::F32 => " --kv-cache-dtype f32",
     };
+    let ranks = match config.engine.tensor_parallel_size {
+        1 => String::new(),
+        num_ranks => format!(" --tensor-parallel-size {num_ranks}"),
+    };
     format!(
         "lacuna bench engine {what} {} --prompt-tokens {} --gen-tokens {} --batch {} --repeat {} --seed {} \
-         --max-num-batched-tokens {} --block-size {} --threads {threads}{format}{kv_dtype}",
+         --max-num-batched-tokens {} --block-size {} --threads {threads}{format}{kv_dtype}{ranks}",
         facts.name,
         plan.prompt_tokens,
         plan.gen_tokens,

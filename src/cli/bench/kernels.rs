@@ -18,7 +18,7 @@ use crate::{
     },
     config::{
         Config, Environment, QuantizeChoice, RawConfig,
-        raw::{RawEngine, RawModel},
+        raw::{RawEngine, RawModel, Scalar},
     },
 };
 
@@ -59,23 +59,26 @@ pub(super) struct KernelsArgs {
     repeat: u16,
     #[command(flatten)]
     output: Output,
-    /// File of settings, see lacuna.example.toml [env: `LACUNA_CONFIG`].
-    #[arg(long, value_name = "FILE")]
-    config: Option<std::path::PathBuf>,
-    #[command(flatten)]
-    model: RawModel,
-    #[command(flatten)]
-    engine: RawEngine,
+    /// Device to compute on.
+    #[arg(id = "kernels_device", long = "device", value_name = "auto|cpu|cuda:N")]
+    device: Option<String>,
+    /// Makes integers of the weights.
+    #[arg(id = "kernels_quantize", long = "quantize", value_name = "none|int8")]
+    quantize: Option<String>,
+    /// Threads of the CPU; all cores unless said.
+    #[arg(id = "kernels_threads", long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Instruction set of the CPU; the fastest of the machine unless said.
+    #[arg(
+        id = "kernels_simd",
+        long = "cpu-simd",
+        value_name = "auto|avx512-bf16|avx512|avx2|scalar"
+    )]
+    cpu_simd: Option<String>,
 }
 
 pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<(), CliError> {
-    let raw = RawConfig {
-        model: arguments.model.clone(),
-        engine: arguments.engine.clone(),
-        ..RawConfig::default()
-    };
-    let path = arguments.config.clone().or_else(|| environment.config_file());
-    let config = Config::load(&raw, environment, path.as_deref())?;
+    let config = Config::load(&arguments.settings(), environment, None)?;
     let shape = model::shape(&arguments.shape).context("cannot read the shape")?;
     let Some(spec) = shape else {
         let names: Vec<&str> = model::shape_names().collect();
@@ -110,7 +113,7 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
     let result = result.context("the measurement failed")?;
     let is_complete = !crate::bench::Watch::is_stopped(&progress);
     drop(progress);
-    sink.write("kernels", command(arguments, is_int8), (result, is_complete), table::kernels)
+    sink.write("kernels", arguments.command(), (result, is_complete), table::kernels)
 }
 
 fn ceiling_side(device: Device) -> usize {
@@ -118,17 +121,48 @@ fn ceiling_side(device: Device) -> usize {
     if is_fast { CEILING_SIDE_GPU } else { CEILING_SIDE_CPU }
 }
 
-fn command(arguments: &KernelsArgs, is_int8: bool) -> String {
-    let list = |numbers: Vec<String>| numbers.join(",");
-    format!(
-        "lacuna bench kernels --shape {} --batch {} --prefill {} --context {} --rotate-mib {} --min-ms {} --repeat {}{}",
-        arguments.shape,
-        list(arguments.batch.iter().map(u16::to_string).collect()),
-        list(arguments.prefill.iter().map(u32::to_string).collect()),
-        arguments.context,
-        arguments.rotate_mib,
-        arguments.min_ms,
-        arguments.repeat,
-        if is_int8 { " --quantize int8" } else { "" },
-    )
+impl KernelsArgs {
+    /// Returns what was said, as settings.
+    fn settings(&self) -> RawConfig {
+        RawConfig {
+            model: RawModel {
+                device: self.device.clone(),
+                quantize: self.quantize.clone(),
+                ..RawModel::default()
+            },
+            engine: RawEngine {
+                threads: self.threads.map(|threads| Scalar::Integer(threads.into())),
+                cpu_simd: self.cpu_simd.clone(),
+                ..RawEngine::default()
+            },
+            ..RawConfig::default()
+        }
+    }
+
+    /// Returns the command that repeats this one.
+    fn command(&self) -> String {
+        let list = |numbers: Vec<String>| numbers.join(",");
+        let mut command = format!(
+            "lacuna bench kernels --shape {} --batch {} --prefill {} --context {} --rotate-mib {} --min-ms {} --repeat {}",
+            self.shape,
+            list(self.batch.iter().map(u16::to_string).collect()),
+            list(self.prefill.iter().map(u32::to_string).collect()),
+            self.context,
+            self.rotate_mib,
+            self.min_ms,
+            self.repeat,
+        );
+        let threads = self.threads.map(|threads| threads.to_string());
+        for (option, value) in [
+            ("--device", &self.device),
+            ("--quantize", &self.quantize),
+            ("--threads", &threads),
+            ("--cpu-simd", &self.cpu_simd),
+        ] {
+            if let Some(value) = value {
+                command.extend([" ", option, " ", value]);
+            }
+        }
+        command
+    }
 }

@@ -64,7 +64,7 @@ enum Command {
     Keystrokes(Box<serving::KeystrokesArgs>),
     /// Measure how fast the memory is read.
     Bandwidth(bandwidth::BandwidthArgs),
-    /// Measure every operator of a shape by itself, against what the device can do at best.
+    /// Measure the large operators of a shape by themselves, against what the device can do at best.
     Kernels(Box<kernels::KernelsArgs>),
 }
 

@@ -277,74 +277,102 @@ impl<O: Operands> Kernel for Task<'_, O> {
     fn run<S: Simd>(mut self, simd: S) {
         let num_rows = self.tile.rows().end;
         let height = if num_rows <= DECODE_ROWS { DECODE_ROWS } else { BLOCK_ROWS };
+        let mut sums = [[[0.0; PANEL]; NP_MAX]; MR_MAX];
         for start in (0..num_rows).step_by(height) {
             let rows = start..num_rows.min(start + height);
             let mut panels =
                 self.tile.columns().start / PANEL..self.tile.columns().end.div_ceil(PANEL);
-            if S::HAS_TALL_TILES && self.operands.fit_large_tiles() {
-                match panels_per_tile(rows.len(), S::LANES) {
-                    8 if S::LANES == TILE => self.panels::<S, 8>(simd, &rows, &mut panels),
-                    4 => self.panels::<S, 4>(simd, &rows, &mut panels),
-                    2 => self.panels::<S, 2>(simd, &rows, &mut panels),
-                    _ => {}
-                }
-                self.panels::<S, 1>(simd, &rows, &mut panels);
-            } else {
-                for panel in panels {
-                    for row in rows.clone() {
-                        self.register_tile::<S, 1, 1>(simd, row, panel);
-                    }
+            let is_large = S::HAS_TALL_TILES && self.operands.fit_large_tiles();
+            let widest = if is_large { panels_per_tile(rows.len(), S::LANES) } else { 1 };
+            for width in [widest, 1] {
+                while panels.len() >= width {
+                    let tiles = Tiles { rows: rows.clone(), first_panel: panels.start, width };
+                    self.tiles(simd, tiles, is_large, &mut sums);
+                    panels.start += width;
                 }
             }
         }
     }
 }
 
+/// Most panels of a tile.
+const NP_MAX: usize = 8;
+
+/// The sums of a tile of any size, panel by panel.
+type TileSums = [[[f32; PANEL]; NP_MAX]; MR_MAX];
+
+/// Tiles over each other: rows of a block by a few panels.
+struct Tiles {
+    rows: Range<usize>,
+    first_panel: usize,
+    /// In panels.
+    width: usize,
+}
+
 impl<O: Operands> Task<'_, O> {
-    /// Computes a block's rows for `NP` panels at a time, and leaves the panels that remain.
+    /// Computes tiles and writes what they come to. What is done with sums is long and stands here only: compiled once for
+    /// each size of a tile, it made most of the crate.
     #[inline(always)]
-    fn panels<S: Simd, const NP: usize>(
-        &mut self,
+    fn tiles<S: Simd>(&mut self, simd: S, tiles: Tiles, is_large: bool, sums: &mut TileSums) {
+        let Tiles { rows, first_panel, width } = tiles;
+        let mut row = rows.start;
+        while row < rows.end {
+            let height = if is_large { next_height(rows.end - row) } else { 1 };
+            let at = (row, first_panel);
+            match width {
+                8 if S::HAS_TALL_TILES && S::LANES == TILE => {
+                    self.sum::<S, 8>(simd, height, at, sums);
+                }
+                4 if S::HAS_TALL_TILES => self.sum::<S, 4>(simd, height, at, sums),
+                2 if S::HAS_TALL_TILES => self.sum::<S, 2>(simd, height, at, sums),
+                1 => self.sum::<S, 1>(simd, height, at, sums),
+                _ => unreachable!("no tile is {width} panels wide"),
+            }
+            for (m, sums) in sums[..height].iter().enumerate() {
+                for (n, sums) in sums[..width].iter().enumerate() {
+                    self.finish(simd, row + m, first_panel + n, sums);
+                }
+            }
+            row += height;
+        }
+    }
+
+    /// Sums a tile of `height` rows by `NP` panels.
+    #[inline(always)]
+    fn sum<S: Simd, const NP: usize>(
+        &self,
         simd: S,
-        rows: &Range<usize>,
-        panels: &mut Range<usize>,
+        height: usize,
+        at: (usize, usize),
+        sums: &mut TileSums,
     ) {
         // `run` asks for no wide tile that is tall, nor for a low one where there are many rows: none is compiled.
-        let (few, some) = (S::LANES / 8, S::LANES / 4);
-        while panels.len() >= NP {
-            let mut row = rows.start;
-            while row < rows.end {
-                let height = next_height(rows.end - row);
-                match height {
-                    6 if NP <= few => self.register_tile::<S, 6, NP>(simd, row, panels.start),
-                    5 if NP <= few => self.register_tile::<S, 5, NP>(simd, row, panels.start),
-                    4 if NP <= few => self.register_tile::<S, 4, NP>(simd, row, panels.start),
-                    3 if NP <= some => self.register_tile::<S, 3, NP>(simd, row, panels.start),
-                    2 if NP <= some => self.register_tile::<S, 2, NP>(simd, row, panels.start),
-                    1 => self.register_tile::<S, 1, NP>(simd, row, panels.start),
-                    _ => unreachable!("no tile of {height} rows by {NP} panels"),
-                }
-                row += height;
-            }
-            panels.start += NP;
+        let (few, some) = if S::HAS_TALL_TILES { (S::LANES / 8, S::LANES / 4) } else { (0, 0) };
+        match height {
+            6 if NP <= few => self.register_tile::<S, 6, NP>(simd, at, sums),
+            5 if NP <= few => self.register_tile::<S, 5, NP>(simd, at, sums),
+            4 if NP <= few => self.register_tile::<S, 4, NP>(simd, at, sums),
+            3 if NP <= some => self.register_tile::<S, 3, NP>(simd, at, sums),
+            2 if NP <= some => self.register_tile::<S, 2, NP>(simd, at, sums),
+            1 => self.register_tile::<S, 1, NP>(simd, at, sums),
+            _ => unreachable!("no tile of {height} rows by {NP} panels"),
         }
     }
 
     #[inline(always)]
     fn register_tile<S: Simd, const MR: usize, const NP: usize>(
-        &mut self,
+        &self,
         simd: S,
-        first_row: usize,
-        first_panel: usize,
+        (first_row, first_panel): (usize, usize),
+        out: &mut TileSums,
     ) {
         let sums = self.operands.products::<S, MR, NP>(simd, first_row, first_panel);
         for m in 0..MR {
             for n in 0..NP {
-                let mut features = [0.0; PANEL];
-                for (chunk, &sum) in S::chunks_mut(&mut features).iter_mut().zip(&sums[m][n]) {
+                let features = S::chunks_mut(&mut out[m][n]);
+                for (chunk, &sum) in features.iter_mut().zip(&sums[m][n]) {
                     simd.store(sum, chunk);
                 }
-                self.finish(simd, first_row + m, first_panel + n, &features);
             }
         }
     }

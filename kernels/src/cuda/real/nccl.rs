@@ -88,7 +88,8 @@ impl fmt::Debug for Communicator {
 }
 
 impl Communicator {
-    /// Joins the GPUs of a group, and sums once: connections are made at the first sum, which must not be in a capture.
+    /// Joins the GPUs of a group, and sums once: connections are made at the first sum, which must not be in a capture. A
+    /// rank that fails before it has joined leaves the others in `init_rank`, which nothing wakes but NCCL's own timeout.
     pub(super) fn new(
         member: &Member,
         stream: &Arc<CudaStream>,
