@@ -22,7 +22,7 @@ use crate::activation::Activation;
 use crate::cpu::activation::{Activate, silu_mul_in_place};
 use crate::cpu::grid::{Grid, RowTiles, Tile};
 use crate::cpu::linear::operands::{Exact, Operands, Rounded};
-use crate::cpu::linear::tile::next_height;
+use crate::cpu::linear::tile::{MR_MAX, next_height};
 use crate::cpu::matrix::{CpuMatrix, Element, PANEL, Panels, Weights};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Simd, TILE, Vectors};
