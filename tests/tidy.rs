@@ -35,6 +35,7 @@ const FENCED: &[(&str, &[&str])] = &[
         &[
             "models/",
             "src/bench/bandwidth.rs",
+            "src/bench/operators.rs",
             "src/bench/engine/model.rs",
             "src/cli/bench/",
             "src/engine/model_runner",

@@ -4,7 +4,7 @@
 //! asked), [`dialect`] (how it is asked), [`foreign`] (how a server's own words are shown), [`report`] and
 //! [`table`] (what comes out). The shell measures: [`engine`] drives an executor step by step, [`exchange`] times one
 //! streamed completion, [`serve`] many of them, [`keystrokes`] the completions of somebody who types, [`bandwidth`] the
-//! memory, [`mod@kernels`] the large operators by themselves.
+//! memory, [`operators`] the large operators by themselves.
 
 pub mod arrivals;
 pub mod bandwidth;
@@ -12,9 +12,9 @@ pub mod dialect;
 pub mod engine;
 pub mod exchange;
 pub mod foreign;
-pub mod kernels;
 pub mod keystrokes;
 pub mod machine;
+pub mod operators;
 pub mod random;
 pub mod report;
 pub mod serve;

@@ -8,6 +8,10 @@ use crate::completion::SamplingParams;
 use crate::engine::scheduler::{Scheduler, SchedulerOutput};
 use crate::engine::sequence::{Sequence, SequenceId};
 
+/// With this bit, a token id names a row of the logits of the step before, whose token the device samples: nobody else
+/// need know it yet.
+pub const LAST_SAMPLED: u32 = 1 << 31;
+
 /// The flat arrays of one step.
 ///
 /// # Shapes
@@ -16,7 +20,7 @@ use crate::engine::sequence::{Sequence, SequenceId};
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The tokens to compute, one sequence after the other; those that the step before samples by
-    /// [`LAST_SAMPLED`](models::LAST_SAMPLED) and their row.
+    /// [`LAST_SAMPLED`] and their row.
     pub token_ids: Vec<u32>,
     /// The position of each token in its sequence, from 0.
     pub positions: Vec<u32>,

@@ -24,7 +24,7 @@ pub trait Executor: Send {
 
     /// Returns whether a step may be started while the one before is not finished, if that one's
     /// [tokens can be followed](Batch::can_be_followed). It names that one's tokens, which nobody knows yet, by
-    /// [`LAST_SAMPLED`](models::LAST_SAMPLED).
+    /// [`LAST_SAMPLED`](crate::engine::LAST_SAMPLED).
     fn runs_ahead(&self) -> bool {
         false
     }

@@ -4,8 +4,12 @@ use std::collections::VecDeque;
 
 use models::{LanguageModel, SampleRow, StepInput, graph_steps};
 
+use crate::engine::batch::LAST_SAMPLED;
 use crate::engine::sample_rows::SampleRows;
 use crate::engine::{Batch, EngineLimits, Executor, ExecutorError, SampledToken, Sampler};
+
+const _: () =
+    assert!(LAST_SAMPLED == models::LAST_SAMPLED, "the engine speaks of tokens as devices do");
 
 /// Runs a model and chooses tokens.
 pub struct ModelRunner {
@@ -77,7 +81,9 @@ impl ModelRunner {
         for len in sizes.chain([longest]) {
             self.warm_up_step(1, len, len.div_ceil(limits.block_size))?;
         }
-        let longest = limits.context_tokens_max.div_ceil(limits.block_size);
+        let context_tokens =
+            limits.context_tokens_max.min(self.model.spec().max_position_embeddings);
+        let longest = context_tokens.div_ceil(limits.block_size);
         let largest = limits.num_seqs_max;
         for (num_seqs, num_blocks) in
             graph_steps(largest, longest).into_iter().chain([(largest, 1)])

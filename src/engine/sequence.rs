@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use models::LAST_SAMPLED;
-
 use crate::completion::{FinishReason, SamplingParams};
+use crate::engine::batch::LAST_SAMPLED;
 use crate::engine::block_table::BlockTable;
 use crate::engine::executor::SampledToken;
 use crate::engine::prefix_cache::{BlockHash, PrefixCache};
@@ -79,8 +78,9 @@ pub struct Sequence {
     logprobs: Option<u32>,
     /// Prompt, then output; the last may be known to the device only.
     tokens: Vec<u32>,
-    /// Whether the last token is being sampled: its place is taken by the row that it will be sampled from.
-    is_last_pending: bool,
+    /// Last tokens that are being sampled: the rows that they will be sampled from stand in their places. One of a step that
+    /// is waited for; two while the next one has been started too.
+    num_pending: usize,
     num_prompt_tokens: usize,
     pub(super) status: SequenceStatus,
     /// Leading tokens whose keys and values are in the blocks.
@@ -109,7 +109,7 @@ impl Sequence {
             logprobs: request.logprobs,
             num_prompt_tokens: request.prompt_token_ids.len(),
             tokens: request.prompt_token_ids,
-            is_last_pending: false,
+            num_pending: 0,
             status: SequenceStatus::Waiting,
             num_computed_tokens: 0,
             num_cached_tokens: 0,
@@ -134,7 +134,8 @@ impl Sequence {
         self.status
     }
 
-    /// Returns the prompt and the output so far; where the last is being sampled, [`LAST_SAMPLED`] and its row stand for it.
+    /// Returns the prompt and the output so far; where the last are being sampled, [`LAST_SAMPLED`] and
+    /// their rows stand for them.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -144,9 +145,9 @@ impl Sequence {
         self.tokens.len()
     }
 
-    /// Returns the length of prompt and output as far as they are known: all, or all but the one that is being sampled.
+    /// Returns the length of prompt and output as far as they are known: all but those that are being sampled.
     pub fn num_known_tokens(&self) -> usize {
-        self.tokens.len() - usize::from(self.is_last_pending)
+        self.tokens.len() - self.num_pending
     }
 
     /// Returns the length of the prompt.
@@ -154,7 +155,7 @@ impl Sequence {
         self.num_prompt_tokens
     }
 
-    /// Returns the length of the output so far.
+    /// Returns the length of the output so far, with what is being sampled.
     pub fn num_generated_tokens(&self) -> usize {
         self.tokens.len() - self.num_prompt_tokens
     }
@@ -203,27 +204,27 @@ impl Sequence {
     /// another may follow it.
     ///
     /// # Panics
-    /// Where one is expected already.
+    /// Where two are expected already.
     pub(super) fn expect(&mut self, row: u32) -> bool {
-        assert!(!self.is_last_pending, "one token is sampled at a time");
+        assert!(self.num_pending < 2, "a step is started while one is under way, no more");
         self.tokens.push(LAST_SAMPLED | row);
-        self.is_last_pending = true;
+        self.num_pending += 1;
         self.num_generated_tokens() < self.max_tokens
     }
 
-    /// Takes the token that was expected.
+    /// Takes the first of the tokens that are expected.
     ///
     /// # Panics
     /// Where none was.
     pub(super) fn receive(&mut self, token: SampledToken) -> SequenceUpdate {
         let is_stop = self.stop_token_ids.contains(&token.id);
-        assert!(self.is_last_pending, "a token was expected");
-        self.is_last_pending = false;
-        let last = self.tokens.len() - 1;
-        self.tokens[last] = token.id;
+        assert!(self.num_pending > 0, "a token is expected");
+        let place = self.num_known_tokens();
+        self.tokens[place] = token.id;
+        self.num_pending -= 1;
         let finish = if is_stop {
             Some(FinishReason::Stop)
-        } else if self.num_generated_tokens() >= self.max_tokens {
+        } else if self.num_known_tokens() - self.num_prompt_tokens >= self.max_tokens {
             Some(FinishReason::Length)
         } else {
             None
@@ -295,6 +296,26 @@ mod tests {
             assert_eq!(ids, delivered);
             assert_eq!(updates.last().unwrap().finish, reason);
         }
+    }
+
+    #[test]
+    fn two_tokens_may_be_expected_and_come_in_their_order() {
+        let mut sequence = Sequence::sample(1, vec![5, 6], 3);
+        assert!(sequence.expect(4) && sequence.expect(2));
+        assert_eq!(sequence.tokens(), [5, 6, LAST_SAMPLED | 4, LAST_SAMPLED | 2]);
+        assert_eq!((sequence.num_known_tokens(), sequence.num_generated_tokens()), (2, 2));
+        let token = |id| SampledToken { id, logprob: None };
+        assert_eq!(sequence.receive(token(7)).finish, None);
+        assert_eq!(sequence.tokens(), [5, 6, 7, LAST_SAMPLED | 2]);
+        assert!(!sequence.expect(0), "the third is the last");
+        assert_eq!(sequence.receive(token(8)).finish, None, "the third is not known yet");
+        assert_eq!(sequence.receive(token(9)).finish, Some(FinishReason::Length));
+        assert_eq!(sequence.tokens(), [5, 6, 7, 8, 9]);
+
+        let mut sequence = Sequence::sample(2, vec![5], 9);
+        assert!(sequence.expect(0) && sequence.expect(0));
+        let update = sequence.receive(token(0));
+        assert_eq!((update.token, update.finish), (None, Some(FinishReason::Stop)));
     }
 
     #[test]

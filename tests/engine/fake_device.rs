@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use lacuna::completion::{FinishReason, SamplingParams};
 use lacuna::engine::sequence::SequenceId;
 use lacuna::engine::{
-    Batch, Executor, ExecutorError, SampledToken, Sampler, SamplingRow, SequenceRequest,
+    Batch, Executor, ExecutorError, LAST_SAMPLED, SampledToken, Sampler, SamplingRow,
+    SequenceRequest,
 };
-use models::LAST_SAMPLED;
 
 /// Number of token ids of the fake model.
 pub(crate) const VOCAB_SIZE: u32 = 24;

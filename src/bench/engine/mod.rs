@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use models::LAST_SAMPLED;
 use serde::Serialize;
 
 use crate::{
@@ -10,7 +9,7 @@ use crate::{
         Watch, bandwidth::BandwidthResult, engine::steps::Steps, machine::ProcessMemory,
         random::Random, statistics::Spread,
     },
-    engine::{Batch, Executor, ExecutorError},
+    engine::{Batch, Executor, ExecutorError, LAST_SAMPLED},
 };
 
 pub mod model;

@@ -13,9 +13,8 @@ use crate::{
     bench::{
         Watch as _, bandwidth,
         engine::{self, EnginePlan, EngineResult, ModelFacts, Traffic, model},
-        kernels,
         machine::{self, ProcessMemory},
-        table,
+        operators, table,
     },
     cli::{
         CliError,
@@ -224,7 +223,7 @@ fn measure(
     let device = compose::device(config);
     let bandwidth = if device.is_gpu() {
         let options = compose::device_options(config).map_err(CliError::Usage)?;
-        kernels::read_memory(device, &options, BANDWIDTH_BYTES, NUM_READINGS)
+        operators::read_memory(device, &options, BANDWIDTH_BYTES, NUM_READINGS)
             .context("cannot compare with the device's memory")?
     } else {
         bandwidth::measure(num_threads, BANDWIDTH_BYTES, &mut progress)

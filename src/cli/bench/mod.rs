@@ -22,7 +22,7 @@ use crate::{
 mod bandwidth;
 mod destination;
 mod engine;
-mod kernels;
+mod operators;
 mod serving;
 mod watch;
 
@@ -65,7 +65,7 @@ enum Command {
     /// Measure how fast the memory is read.
     Bandwidth(bandwidth::BandwidthArgs),
     /// Measure the large operators of a shape by themselves, against what the device can do at best.
-    Kernels(Box<kernels::KernelsArgs>),
+    Kernels(Box<operators::KernelsArgs>),
 }
 
 /// Where a result goes, and how.
@@ -103,7 +103,7 @@ pub(super) fn run(arguments: BenchArgs, environment: &Environment) -> Result<(),
         Command::Serve(arguments) => serving::serve(&arguments),
         Command::Keystrokes(arguments) => serving::keystrokes(&arguments),
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
-        Command::Kernels(arguments) => kernels::run(&arguments, environment),
+        Command::Kernels(arguments) => operators::run(&arguments, environment),
     }
 }
 

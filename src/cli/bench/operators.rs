@@ -10,7 +10,7 @@ use models::{
 };
 
 use crate::{
-    bench::{engine::model, kernels, table},
+    bench::{engine::model, operators, table},
     cli::{
         CliError,
         bench::{Output, Sink, watch::Progress},
@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
     let (mut progress, _runtime) = Progress::stopped_by_signal()?;
     let format = if is_int8 { "int8" } else { "bf16" };
     let devices = (device, &options);
-    let result = kernels::measure(&arguments.shape, devices, format, &plan, &mut progress);
+    let result = operators::measure(&arguments.shape, devices, format, &plan, &mut progress);
     let result = result.context("the measurement failed")?;
     let is_complete = !crate::bench::Watch::is_stopped(&progress);
     drop(progress);
