@@ -10,7 +10,7 @@ use models::KvDType;
 use models::{
     DecoderSpec, Device, LoadOptions,
     config::{Activation, RopeKind, from_json},
-    load_weights,
+    load_weights, rank_spec,
     weights::Weights,
 };
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -257,5 +257,28 @@ fn every_architecture_on_the_emulated_gpu_is_close_to_transformers() {
             runner.free(sequence);
             runner.free(other);
         }
+    }
+}
+
+#[test]
+fn two_ranks_compute_what_transformers_does() {
+    let mut names = Vec::new();
+    for case in cases() {
+        if rank_spec(&case.spec(), 2).is_err() {
+            continue;
+        }
+        for device in DEVICES {
+            let options = LoadOptions { tensor_parallel_size: 2, ..options(device) };
+            let mut runner = case.runner(&options);
+            for prompt in &case.prompts {
+                let logits = runner.catch_up(&mut Sequence::new(&prompt.prompt_ids));
+                check_logits(&case, device, &logits, &prompt.logits);
+            }
+        }
+        names.push(case.name);
+    }
+    // With biases, head norms and windows; what has one key/value head is not cut.
+    for name in ["llama", "granite", "mistral", "qwen3"] {
+        assert!(names.iter().any(|cut| cut.contains(name)), "{name}: {names:?}");
     }
 }

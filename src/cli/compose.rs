@@ -285,10 +285,12 @@ fn room(
         let free_bytes = host_free_bytes / config.engine.tensor_parallel_size as u64;
         return Ok(Room { free_bytes, step_bytes, share: HOST_SHARE });
     };
+    // What NCCL takes for itself, which it does not say before; a guess that never met it.
+    let ranks = if config.engine.tensor_parallel_size > 1 { 512 << 20 } else { 0 };
     let kept = memory.total_bytes as f64 * (1.0 - config.engine.gpu_memory_share);
     let room = Room {
         free_bytes: memory.free_bytes.saturating_sub(kept as u64),
-        step_bytes: step_bytes + gpu_room_bytes(spec, num_tokens, num_seqs, context_tokens),
+        step_bytes: step_bytes + gpu_room_bytes(spec, num_tokens, num_seqs, context_tokens) + ranks,
         share: 1.0,
     };
     let (total_bytes, usable_bytes) = (memory.total_bytes, room.free_bytes);

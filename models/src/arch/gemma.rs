@@ -38,12 +38,11 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
 /// # Source
 /// `GemmaConfig` in transformers, which reads the old name as the tanh form.
 fn read_gemma_activation(fields: &Fields<'_>) -> Result<Activation, ConfigError> {
-    let meant = |activation| match activation {
+    let old = match read_activation(fields, "hidden_act", Activation::GeluTanh)? {
         Activation::GeluErf => Activation::GeluTanh,
-        Activation::GeluTanh | Activation::Silu => activation,
+        activation @ (Activation::GeluTanh | Activation::Silu) => activation,
     };
-    let old = read_activation(fields, "hidden_act", Activation::GeluTanh)?;
-    Ok(meant(read_activation(fields, "hidden_activation", old)?))
+    read_activation(fields, "hidden_activation", old)
 }
 
 /// Rows of the embedding enter the residual stream times the root of its width.

@@ -158,6 +158,14 @@ impl<B: Backend> Decoder<B> {
             if let Some(factor) = spec.embedding_scale {
                 backend.scale(rows.num_tokens, spec.hidden_size, factor, &mut x.hidden)?;
             }
+            if let Some(member) = pass.member {
+                // Only the first rank's tokens count: one that a rank has sampled by itself may be another where sums over
+                // many rows differ in their last bits.
+                if member.rank() > 0 {
+                    backend.scale(rows.num_tokens, spec.hidden_size, 0.0, &mut x.hidden)?;
+                }
+                backend.all_reduce(member, rows.num_tokens, spec.hidden_size, &mut x.hidden)?;
+            }
             for layer in &mut *layers {
                 layer.forward(backend, &pass, x)?;
             }

@@ -284,11 +284,13 @@ impl Device for EmulatedDevice {
     }
 
     fn end_download(&mut self, bytes: &mut [u8]) -> Result<(), BackendError> {
-        let copy = self.downloads.pop_front().filter(|copy| copy.len() == bytes.len());
-        let Some(copy) = copy else {
+        let is_next = self.downloads.front().is_some_and(|copy| copy.len() == bytes.len());
+        if !is_next {
             return Err(refused(format!("no copy of {} bytes was asked for first", bytes.len())));
-        };
-        bytes.copy_from_slice(&copy);
+        }
+        if let Some(copy) = self.downloads.pop_front() {
+            bytes.copy_from_slice(&copy);
+        }
         Ok(())
     }
 

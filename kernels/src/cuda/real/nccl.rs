@@ -76,7 +76,7 @@ pub(super) struct Communicator {
     handle: Mutex<Option<Handle>>,
 }
 
-// SAFETY: NCCL's communicators belong to no thread; calls of one are made one after the other, under the lock.
+// SAFETY: NCCL's communicators belong to no thread; the thread of the device calls, and another may abort.
 unsafe impl Send for Communicator {}
 // SAFETY: as above.
 unsafe impl Sync for Communicator {}
@@ -126,13 +126,14 @@ impl Communicator {
         len: usize,
     ) -> Result<(), DeviceError> {
         let what = "a sum over the GPUs";
-        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(handle) = *handle else {
+        // Not held during the call, which may wait for a stream that only an abort frees; NCCL allows one beside it.
+        let handle = *self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(handle) = handle else {
             return Err(DeviceError::Refused(format!("{what}, of which one has failed")));
         };
         let values: *mut c_void = ptr::with_exposed_provenance_mut(address as usize);
         let stream = stream.cu_stream().cast();
-        // SAFETY: the caller answers for the values, as for a launch; the communicator lives, for it is locked.
+        // SAFETY: the caller answers for the values, as for a launch; a communicator that is aborted meanwhile ends the call.
         let code =
             unsafe { (self.library.all_reduce)(values, values, len, FLOAT32, SUM, handle, stream) };
         self.library.check(what, code)
