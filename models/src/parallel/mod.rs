@@ -1,9 +1,9 @@
 //! One model on several devices: each rank has a shard of every layer, a cache of its heads, and a thread.
 //!
-//! All ranks compute the same step at the same time and meet in two sums a layer, after which each has the same residual
-//! stream to the bit; so norms, head and logits are the same too, and nothing else travels. Rank 0 runs on the caller's
-//! thread and answers. A rank that chooses tokens does so by itself: from the same logits, settings and random numbers
-//! all choose the same, which holds also for a token that stays on its device until the next step.
+//! All ranks compute the same step at the same time and meet in a sum of embeddings and in two a layer, after which each
+//! has the same residual stream to the bit; nothing else travels. Rank 0 runs on the caller's thread and answers. A rank
+//! that chooses tokens does so by itself, from logits that may differ from another's in their last bits; it is rank 0's
+//! token that counts, for the others bring zeros to the sum of embeddings.
 
 mod shard;
 mod step;
