@@ -221,6 +221,21 @@ pub fn attention_bytes(shape: &AttentionShape, num_seqs: usize, num_positions: u
     (partials + tickets) as u64
 }
 
+/// Returns what both kernels are told of the step and of the layer.
+fn geometry<M: DeviceMemory>(step: &CudaStep<M>, shape: &AttentionShape) -> [Argument; 9] {
+    [
+        step.array(StepArray::CuSeqlens),
+        step.array(StepArray::ContextLens),
+        step.array(StepArray::BlockTables),
+        Argument::U32(step.layout().table_width as u32),
+        Argument::U32(shape.num_heads as u32),
+        Argument::U32(shape.num_kv_heads as u32),
+        Argument::U32(shape.block_size as u32),
+        Argument::U32(shape.window.unwrap_or(0) as u32),
+        Argument::F32(shape.scale),
+    ]
+}
+
 /// Causal attention of the step's queries.
 pub(super) fn attention<D: Device>(
     device: &mut D,
@@ -241,17 +256,7 @@ pub(super) fn attention<D: Device>(
         qkv.argument(check, "qkv", Elements::F32)?,
         cache.address(),
     ];
-    let geometry = [
-        step.array(StepArray::CuSeqlens),
-        step.array(StepArray::ContextLens),
-        step.array(StepArray::BlockTables),
-        Argument::U32(layout.table_width as u32),
-        Argument::U32(shape.num_heads as u32),
-        Argument::U32(shape.num_kv_heads as u32),
-        Argument::U32(shape.block_size as u32),
-        Argument::U32(shape.window.unwrap_or(0) as u32),
-        Argument::F32(shape.scale),
-    ];
+    let geometry = geometry(step, shape);
     let arguments = |seqs: Argument, more: &[Argument]| {
         let mut arguments = common.to_vec();
         arguments.push(seqs);
