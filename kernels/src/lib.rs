@@ -10,7 +10,7 @@
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
 //! | [`cuda`] | GPUs: our kernels over a small device interface, real or emulated |
 //! | [`selftest`] | whether a device computes what the reference does |
-//! | [`bench`] | how long each operator takes, and how long it would have to |
+//! | [`mod@bench`] | how long each operator takes, and how long it would have to |
 //! | [`mod@reference`] | the truth: each operator written plainly, in f32 with sums in f64 |
 //!
 //! Beneath them, shared by the backends that live in host memory: `checks` (who refuses what, and in which words),

@@ -47,7 +47,7 @@ pub fn kernels(
 /// Reads `num_bytes` of a device's memory `repeat` times, and returns the bytes a second of each.
 ///
 /// # Errors
-/// As [`kernels`].
+/// As [`kernels()`].
 pub fn read_speeds(
     device: Device,
     options: &DeviceOptions,

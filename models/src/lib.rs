@@ -11,7 +11,7 @@
 //! - [`source`]: which file says what;
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
 //! - [`selftest`]: every operator of a device against the reference;
-//! - [`bench`]: how long the large operators of a device take;
+//! - [`mod@bench`]: how long the large operators of a device take;
 //! - [`demo`]: the embedded model;
 //! - [`shapes`]: published sizes by name, for benches.
 
