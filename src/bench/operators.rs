@@ -1,12 +1,18 @@
 //! The large operators of a model's shape by themselves, against what the device can do at best.
 
+use std::num::NonZero;
+
 use models::{
     Device, DeviceOptions, ModelError,
     bench::{self, Event, Plan},
 };
 use serde::Serialize;
 
-use crate::bench::{Watch, bandwidth::BandwidthResult, statistics::Spread};
+use crate::bench::{
+    Watch,
+    bandwidth::{self, BandwidthResult},
+    statistics::Spread,
+};
 
 /// Everything that `lacuna bench kernels` says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,6 +65,24 @@ pub struct OperatorResult {
     pub fraction: f64,
 }
 
+/// Returns how fast the host's memory is read, in bytes a second, where the device computes in it: the search for broken
+/// numbers, which reads on a GPU as fast as anything, is slower than products on a CPU. 0 on a GPU, and where it cannot be
+/// measured.
+fn host_speed(
+    device: Device,
+    options: &DeviceOptions,
+    num_bytes: usize,
+    watch: &mut dyn Watch,
+) -> f64 {
+    if device.is_gpu() {
+        return 0.0;
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let num_threads = options.num_threads.unwrap_or_else(cores);
+    let measured = bandwidth::measure(num_threads, num_bytes, watch).ok().flatten();
+    measured.map_or(0.0, |measured| measured.bytes_per_second.max)
+}
+
 /// Reads a device's own memory, `num_bytes` of it, `repeat` times.
 ///
 /// # Errors
@@ -101,11 +125,13 @@ pub fn measure(
         operators: Vec::new(),
     };
     watch.update(0, 1, "ceilings");
+    let host = host_speed(device, options, plan.rotated_bytes, watch);
     let (mut best, mut num_all) = (None, 1);
     result.device = bench::kernels(device, options, plan, &mut |event| {
         match event {
-            Event::Ceilings(ceilings, num_cases) => {
+            Event::Ceilings(mut ceilings, num_cases) => {
                 num_all = num_cases;
+                ceilings.read_bytes_per_second = ceilings.read_bytes_per_second.max(host);
                 result.ceilings = Ceilings {
                     read_bytes_per_second: ceilings.read_bytes_per_second,
                     copy_bytes_per_second: ceilings.copy_bytes_per_second,
@@ -148,8 +174,11 @@ mod tests {
     struct StopAt(usize, usize);
 
     impl Watch for StopAt {
-        fn update(&mut self, num_done: usize, _: usize, _: &str) {
-            self.1 = num_done;
+        fn update(&mut self, num_done: usize, _: usize, what: &str) {
+            // Readings of the memory come before, and are not cases.
+            if !what.ends_with("threads") {
+                self.1 = num_done;
+            }
         }
 
         fn is_stopped(&self) -> bool {
