@@ -17,29 +17,23 @@ pub(crate) struct GgufForm {
     /// Reads the sizes. What the tensors tell (vocabulary, a tied head, dtype) is filled in behind it, and the
     /// end-of-text ids are common to all.
     pub(crate) translate: fn(&Fields<'_>) -> Result<DecoderSpec, ConfigError>,
-    /// Fields of a spec, as `config.json` names them, with their keys: for errors about two of them.
-    pub(crate) fields: &'static [(&'static str, &'static str)],
-    /// The embedding.
-    pub(crate) embedding: &'static str,
-    /// The head; a file without it ties the head to the embedding.
-    pub(crate) head: &'static str,
-    /// Tensors outside of the layers, by the names of the plan.
-    pub(crate) tensors: &'static [(&'static str, &'static str)],
-    /// Tensors of a layer, as they follow `model.layers.N.` in the plan and `blk.N.` in the file.
-    pub(crate) layer_tensors: &'static [(&'static str, &'static str)],
     /// Which biases there are; `None` where the tensors tell.
     pub(crate) biases: Option<Biases>,
     /// How a tensor of a layer is stored, by its name as above; those outside of the layers are stored as they are.
     pub(crate) stored: fn(&DecoderSpec, &str) -> Stored,
-    /// Endings of the names of tensors that may be stored and have no use.
-    pub(crate) ignored_suffixes: &'static [&'static str],
 }
 
 /// What a norm by the root mean square adds.
 pub(super) const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 
-/// Keys that all decoders share.
-pub(super) const COMMON_FIELDS: &[(&str, &str)] = &[
+/// The embedding.
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
+
+/// The head; a file without it ties the head to the embedding.
+pub(crate) const HEAD: &str = "output.weight";
+
+/// Fields of a spec, as `config.json` names them, with their keys: for errors about two of them.
+pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("hidden_size", "embedding_length"),
     ("num_hidden_layers", "block_count"),
     ("num_attention_heads", "attention.head_count"),
@@ -52,16 +46,16 @@ pub(super) const COMMON_FIELDS: &[(&str, &str)] = &[
     ("rope_theta", "rope.freq_base"),
 ];
 
-/// Names outside of the layers that all decoders share.
-pub(super) const COMMON_TENSORS: &[(&str, &str)] = &[
-    ("model.embed_tokens.weight", "token_embd.weight"),
+/// Tensors outside of the layers, by the names of the plan.
+const TENSORS: &[(&str, &str)] = &[
+    ("model.embed_tokens.weight", EMBEDDING),
     ("model.norm.weight", "output_norm.weight"),
     ("model.norm.bias", "output_norm.bias"),
-    ("lm_head.weight", "output.weight"),
+    ("lm_head.weight", HEAD),
 ];
 
-/// Names in the layers that all decoders share, of tensors that any of them has.
-pub(super) const LAYER_TENSORS: &[(&str, &str)] = &[
+/// Tensors of a layer, as they follow `model.layers.N.` in the plan and `blk.N.` in the file: all that any decoder has.
+const LAYER_TENSORS: &[(&str, &str)] = &[
     ("input_layernorm.weight", "attn_norm.weight"),
     ("input_layernorm.bias", "attn_norm.bias"),
     ("self_attn.q_proj.weight", "attn_q.weight"),
@@ -167,23 +161,24 @@ impl GgufForm {
         for tensor in plan.tensors_mut() {
             tensor.stored =
                 part_of(&tensor.name).map_or(Stored::AsIs, |(_, part)| (self.stored)(spec, part));
-            if let Some(name) = self.name_of(&tensor.name) {
+            if let Some(name) = name_of(&tensor.name) {
                 tensor.name = name;
             }
         }
-        plan.ignored_suffixes = self.ignored_suffixes.to_vec();
+        plan.ignored_suffixes.clear();
     }
+}
 
-    fn name_of(&self, name: &str) -> Option<String> {
-        let find = |rows: &[(&str, &'static str)], wanted: &str| {
-            rows.iter().find(|row| row.0 == wanted).map(|row| row.1)
-        };
-        if let Some(name) = find(self.tensors, name) {
-            return Some(name.to_owned());
-        }
-        let (layer, part) = part_of(name)?;
-        find(self.layer_tensors, part).map(|part| format!("blk.{layer}.{part}"))
+/// Returns the name that files have for a tensor of the plan.
+fn name_of(name: &str) -> Option<String> {
+    let find = |rows: &[(&str, &'static str)], wanted: &str| {
+        rows.iter().find(|row| row.0 == wanted).map(|row| row.1)
+    };
+    if let Some(name) = find(TENSORS, name) {
+        return Some(name.to_owned());
     }
+    let (layer, part) = part_of(name)?;
+    find(LAYER_TENSORS, part).map(|part| format!("blk.{layer}.{part}"))
 }
 
 /// Splits the name of a layer's tensor into the layer's number and the rest.

@@ -4,7 +4,7 @@
 use crate::{
     arch::{
         common::{self, Defaults, read_attention_bias},
-        gguf::{COMMON_FIELDS, COMMON_TENSORS, GgufForm, LAYER_TENSORS, RMS_EPS, read_gguf},
+        gguf::{GgufForm, RMS_EPS, read_gguf},
     },
     config::{Biases, DecoderSpec, Fields},
     error::ConfigError,
@@ -32,11 +32,6 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
 pub(super) const GGUF: GgufForm = GgufForm {
     name: "llama",
     translate: |fields| read_gguf(NAME, fields, RMS_EPS),
-    fields: COMMON_FIELDS,
-    embedding: "token_embd.weight",
-    head: "output.weight",
-    tensors: COMMON_TENSORS,
-    layer_tensors: LAYER_TENSORS,
     biases: None,
     stored: |spec, part| match part {
         "self_attn.q_proj.weight"
@@ -45,5 +40,4 @@ pub(super) const GGUF: GgufForm = GgufForm {
         | "self_attn.k_proj.bias" => Stored::NeighbouringPairs { head_dim: spec.head_dim },
         _ => Stored::AsIs,
     },
-    ignored_suffixes: &[],
 };

@@ -9,7 +9,7 @@ mod qwen2;
 mod qwen3;
 mod starcoder2;
 
-pub(crate) use gguf::GgufForm;
+pub(crate) use gguf::{EMBEDDING, FIELDS, GgufForm, HEAD};
 
 use crate::{
     config::{CONFIG_FILE, DecoderSpec, Fields},

@@ -3,7 +3,7 @@
 use crate::{
     arch::{
         common::{self, Defaults},
-        gguf::{COMMON_FIELDS, COMMON_TENSORS, GgufForm, LAYER_TENSORS, RMS_EPS, read_gguf},
+        gguf::{GgufForm, RMS_EPS, read_gguf},
     },
     config::{Biases, DecoderSpec, Fields, read_windows},
     error::ConfigError,
@@ -33,12 +33,6 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
 pub(super) const GGUF: GgufForm = GgufForm {
     name: "qwen2",
     translate: |fields| read_gguf(NAME, fields, RMS_EPS),
-    fields: COMMON_FIELDS,
-    embedding: "token_embd.weight",
-    head: "output.weight",
-    tensors: COMMON_TENSORS,
-    layer_tensors: LAYER_TENSORS,
     biases: Some(BIASES),
     stored: |_, _| Stored::AsIs,
-    ignored_suffixes: &[],
 };

@@ -3,7 +3,7 @@
 use crate::{
     arch::{
         common::{self, Defaults, read_attention_bias},
-        gguf::{COMMON_FIELDS, COMMON_TENSORS, GgufForm, LAYER_TENSORS, RMS_EPS, read_gguf},
+        gguf::{GgufForm, RMS_EPS, read_gguf},
     },
     config::{Biases, DecoderSpec, Fields, read_windows},
     error::ConfigError,
@@ -31,14 +31,8 @@ pub(super) fn translate(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError>
 pub(super) const GGUF: GgufForm = GgufForm {
     name: "qwen3",
     translate: translate_gguf,
-    fields: COMMON_FIELDS,
-    embedding: "token_embd.weight",
-    head: "output.weight",
-    tensors: COMMON_TENSORS,
-    layer_tensors: LAYER_TENSORS,
     biases: Some(Biases::NONE),
     stored: |_, _| Stored::AsIs,
-    ignored_suffixes: &[],
 };
 
 fn translate_gguf(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError> {

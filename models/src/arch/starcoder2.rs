@@ -5,7 +5,7 @@ use kernels::activation::Activation;
 use crate::{
     arch::{
         common::{self, Defaults, FFN_NAMES, FfnNames},
-        gguf::{COMMON_FIELDS, COMMON_TENSORS, GgufForm, LAYER_TENSORS, read_gguf},
+        gguf::{GgufForm, read_gguf},
     },
     config::{Biases, DecoderSpec, Fields, NormKind, read_activation, read_window_of_all},
     error::ConfigError,
@@ -60,14 +60,8 @@ pub(super) fn plan(spec: &DecoderSpec) -> WeightPlan {
 pub(super) const GGUF: GgufForm = GgufForm {
     name: "starcoder2",
     translate: translate_gguf,
-    fields: COMMON_FIELDS,
-    embedding: "token_embd.weight",
-    head: "output.weight",
-    tensors: COMMON_TENSORS,
-    layer_tensors: LAYER_TENSORS,
     biases: Some(BIASES),
     stored: |_, _| Stored::AsIs,
-    ignored_suffixes: &[],
 };
 
 fn translate_gguf(fields: &Fields<'_>) -> Result<DecoderSpec, ConfigError> {

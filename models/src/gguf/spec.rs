@@ -35,13 +35,13 @@ pub(crate) fn read_spec(gguf: &Gguf<'_>) -> Result<DecoderSpec, ConfigError> {
     let own = fields_below(gguf, form.name);
     let mut spec = (form.translate)(&Fields::below(file, form.name, &own))?;
     spec.architecture = architecture.name;
-    let embedding = gguf.tensor(form.embedding).ok_or_else(|| ConfigError::Missing {
+    let embedding = gguf.tensor(arch::EMBEDDING).ok_or_else(|| ConfigError::Missing {
         file: file.to_owned(),
-        field: form.embedding.to_owned(),
+        field: arch::EMBEDDING.to_owned(),
     })?;
     spec.vocab_size = embedding.shape[0];
     spec.dtype = embedding.dtype;
-    spec.has_tied_head = gguf.tensor(form.head).is_none();
+    spec.has_tied_head = gguf.tensor(arch::HEAD).is_none();
     // One of a kind tells of all: a file that lacks another is refused for it.
     let has = |name| gguf.tensor(name).is_some();
     spec.biases = form.biases.unwrap_or_else(|| Biases {
@@ -92,10 +92,10 @@ fn to_json(value: &GgufValue<'_>) -> Option<Value> {
 /// A rule between fields names them as `config.json` does; the person has a file that names them otherwise.
 fn rename(error: ConfigError, file: &str, form: &arch::GgufForm) -> ConfigError {
     let ConfigError::Invalid { field, rule, value, .. } = error else { return error };
-    let own = form.fields.iter().find(|(common, _)| *common == field);
+    let own = arch::FIELDS.iter().find(|(common, _)| *common == field);
     let field = own.map_or_else(
         || match field.as_str() {
-            "vocab_size" => form.embedding.to_owned(),
+            "vocab_size" => arch::EMBEDDING.to_owned(),
             "eos_token_id" => format!("{TOKENIZER_PREFIX}.eos_token_id"),
             _ => field.clone(),
         },
