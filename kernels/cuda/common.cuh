@@ -35,6 +35,14 @@ DEVICE uint4 load16(const void* p) {
     return *static_cast<const uint4*>(p);
 }
 
+// 8 bytes that other threads will read too.
+DEVICE uint2 load8(const void* p) {
+#ifndef __CUDACC__
+    emu::check_aligned(p, 8);
+#endif
+    return *static_cast<const uint2*>(p);
+}
+
 // 8 bytes of weights that are read once: past L1.
 DEVICE uint2 load_stream8(const void* p) {
 #ifdef __CUDACC__

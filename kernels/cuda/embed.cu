@@ -1,10 +1,10 @@
 // Rows of the embedding table, one block a token.
 //
-// table [vocab, cols] of bf16, f16, f32 or int8 codes with a scale for each 32; ids [num_tokens], of which those with the highest bit name a
+// table [vocab, cols] of bf16, f16, f32 or codes (codes.cuh); ids [num_tokens], of which those with the highest bit name a
 // row of sampled [], the tokens that the step before has chosen; out [num_tokens, cols] f32, or bf16 where a product reads it.
 // Bytes: num_tokens * cols * (element + 4). Floor: a launch; a decode step of 64 tokens of 3584 reads 0.5 MB, 0.1 us at 4.3 TB/s.
 // Versions: 1, a thread an element; 2 (this), ids that the host does not know yet; never ran on a GPU.
-#include "common.cuh"
+#include "codes.cuh"
 
 // The token of this block.
 DEVICE size_t token_of(const uint32_t* ids, const uint32_t* sampled) {
@@ -15,11 +15,6 @@ DEVICE size_t token_of(const uint32_t* ids, const uint32_t* sampled) {
 template <class Out, class T> DEVICE void embed(Out* out, const T* table, size_t token, int cols) {
     const T* row = table + token * cols;
     for (int i = threadIdx.x; i < cols; i += blockDim.x) put(&out[size_t(blockIdx.x) * cols + i], to_float(row[i]));
-}
-
-template <class Out> DEVICE void embed_codes(Out* out, const int8_t* codes, const f16* scales, size_t row, int cols) {
-    for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        put(&out[size_t(blockIdx.x) * cols + i], float(codes[row * cols + i]) * to_float(scales[row * (cols / 32) + i / 32]));
 }
 
 #define EMBED_KERNELS(Out)                                                                                                                 \
@@ -34,11 +29,18 @@ template <class Out> DEVICE void embed_codes(Out* out, const int8_t* codes, cons
     KERNEL embed_f32_##Out(Out* out, const float* table, const f16*, const uint32_t* ids, const uint32_t* sampled, int cols) {             \
         embed(out, table, token_of(ids, sampled), cols);                                                                                   \
     }                                                                                                                                      \
-    REGISTER_KERNEL(embed_f32_##Out)                                                                                                       \
-    KERNEL embed_int8_##Out(Out* out, const int8_t* codes, const f16* scales, const uint32_t* ids, const uint32_t* sampled, int cols) {    \
-        embed_codes(out, codes, scales, token_of(ids, sampled), cols);                                                                     \
+    REGISTER_KERNEL(embed_f32_##Out)
+
+#define EMBED_CODES(name, Codes, Out)                                                                                                      \
+    KERNEL embed_##name##_##Out(Out* out, const uint8_t* data, const void* factors, const uint32_t* ids, const uint32_t* sampled,          \
+                                int cols) {                                                                                                \
+        widen_row(out + size_t(blockIdx.x) * cols, Codes{data, factors}, token_of(ids, sampled), cols);                                    \
     }                                                                                                                                      \
-    REGISTER_KERNEL(embed_int8_##Out)
+    REGISTER_KERNEL(embed_##name##_##Out)
+#define EMBED_FLOAT(name, Codes) EMBED_CODES(name, Codes, float)
+#define EMBED_BF16(name, Codes) EMBED_CODES(name, Codes, bf16)
 
 EMBED_KERNELS(float)
 EMBED_KERNELS(bf16)
+FOR_EACH_CODES(EMBED_FLOAT)
+FOR_EACH_CODES(EMBED_BF16)

@@ -42,14 +42,16 @@ KERNEL activate_rows(bf16* out, const float* gate, const float* gate_bias, const
 }
 REGISTER_KERNEL(activate_rows)
 
-// Adds 1 to `num_broken` for each thread that finds an element that is no number. data [len] 16-bit or 32-bit floats, by the place of
-// their exponent: all of its bits set is infinity or NaN.
+// Adds 1 to `num_broken` for each thread that finds an element that is no number. data [len] floats of 8, 16 or 32 bits, by the bits that all
+// are set of infinity and NaN: the exponent, of E4M3 the mantissa too.
 template <class Bits> DEVICE void find_broken(unsigned* num_broken, const Bits* data, unsigned exponent, unsigned len) {
     bool broken = false;
     for (uint64_t i = blockIdx.x * uint64_t(blockDim.x) + threadIdx.x; i < len; i += gridDim.x * blockDim.x)
         broken = broken || (data[i] & exponent) == exponent;
     if (broken) atomicAdd(num_broken, 1u);
 }
+KERNEL find_broken_8(unsigned* num_broken, const uint8_t* data, unsigned exponent, unsigned len) { find_broken(num_broken, data, exponent, len); }
+REGISTER_KERNEL(find_broken_8)
 KERNEL find_broken_16(unsigned* num_broken, const uint16_t* data, unsigned exponent, unsigned len) { find_broken(num_broken, data, exponent, len); }
 REGISTER_KERNEL(find_broken_16)
 KERNEL find_broken_32(unsigned* num_broken, const uint32_t* data, unsigned exponent, unsigned len) { find_broken(num_broken, data, exponent, len); }

@@ -21,6 +21,8 @@ pub enum WeightFormat {
     F32,
     /// Eight-bit integers with a scale for each block of 32 along `cols`.
     Int8,
+    /// Eight-bit numbers, E4M3, with a scale for each block of 128 along `cols`; on GPUs.
+    Fp8,
 }
 
 /// Rows of a weight matrix as they lie in a file: row-major `[rows, cols]`, little-endian, not necessarily aligned.

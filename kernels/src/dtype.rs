@@ -1,5 +1,7 @@
 //! The types of stored weights, and what they take.
 
+use crate::formats::FP8_BLOCK_LEN;
+
 /// The element type of stored weights: plain numbers, or the blocks of integers of a GGUF file.
 ///
 /// A block is a run of elements along a row: integer codes with a scale, and for some types a minimum, a group of 16 or
@@ -12,6 +14,8 @@ pub enum DType {
     Bf16,
     /// IEEE 754 half precision.
     F16,
+    /// E4M3 of eight bits, a scale for each 128.
+    F8,
     /// Four bits around 8, a scale for each 32.
     Q4_0,
     /// Four bits, a scale and an offset for each 32.
@@ -36,10 +40,11 @@ pub enum DType {
 
 impl DType {
     /// Every type.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::F32,
         Self::Bf16,
         Self::F16,
+        Self::F8,
         Self::Q4_0,
         Self::Q4_1,
         Self::Q5_0,
@@ -58,6 +63,7 @@ impl DType {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::F8 => "f8_e4m3",
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
             Self::Q5_0 => "q5_0",
@@ -75,6 +81,7 @@ impl DType {
     pub fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::Bf16 | Self::F16 => 1,
+            Self::F8 => FP8_BLOCK_LEN,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
@@ -91,6 +98,7 @@ impl DType {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
+            Self::F8 => 4 + FP8_BLOCK_LEN,
             Self::Q4_0 => 2 + 16,
             Self::Q4_1 => 4 + 16,
             Self::Q5_0 => 2 + 4 + 16,
@@ -105,8 +113,20 @@ impl DType {
     }
 
     /// Returns whether elements are integer codes in blocks.
-    pub fn is_blocks(self) -> bool {
-        self.block_len() > 1
+    pub fn is_integers(self) -> bool {
+        match self {
+            Self::F32 | Self::Bf16 | Self::F16 | Self::F8 => false,
+            Self::Q4_0
+            | Self::Q4_1
+            | Self::Q5_0
+            | Self::Q5_1
+            | Self::Q8_0
+            | Self::Q2K
+            | Self::Q3K
+            | Self::Q4K
+            | Self::Q5K
+            | Self::Q6K => true,
+        }
     }
 
     /// Returns the size of `num_elements`; `None` where they are no whole blocks, or more than can be addressed.

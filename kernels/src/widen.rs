@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 
 use crate::backend::{DType, MatrixData};
-use crate::formats::for_each_run;
+use crate::formats::{FP8_BLOCK_LEN, Fp8Block, for_each_run};
 
 /// Hands the part's elements, in order, to `sink`.
 ///
@@ -26,6 +26,13 @@ pub fn for_each_widened(part: &MatrixData<'_>, mut sink: impl FnMut(f32)) {
         DType::F16 => {
             for &bytes in part.bytes.as_chunks::<2>().0 {
                 sink(f16::from_le_bytes(bytes).to_f32());
+            }
+        }
+        DType::F8 => {
+            for block in part.bytes.as_chunks::<{ 4 + FP8_BLOCK_LEN }>().0 {
+                for value in Fp8Block::from_bytes(block).values() {
+                    sink(value);
+                }
             }
         }
         DType::Q4_0

@@ -345,7 +345,7 @@ pub fn weight_footprint(
 fn type_name(stored: DType, format: WeightFormat) -> &'static str {
     match format {
         WeightFormat::F32 => DType::F32.name(),
-        WeightFormat::Int8 if !stored.is_blocks() => "int8",
+        WeightFormat::Int8 if !stored.is_integers() => "int8",
         // What is in blocks has its codes already.
         WeightFormat::Stored | WeightFormat::Int8 => stored.name(),
     }

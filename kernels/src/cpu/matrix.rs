@@ -62,7 +62,11 @@ impl CpuMatrix {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<Self, BackendError> {
-        let (rows, cols) = Check("matrix").matrix_parts(parts)?;
+        let check = Check("matrix");
+        let (rows, cols) = check.matrix_parts(parts)?;
+        if format == WeightFormat::Fp8 {
+            return check.refuse("weights become fp8 on a GPU only; take int8 on a CPU".to_owned());
+        }
         if is_in_codes(parts, format) {
             let weights = Weights::Codes(CodePanels::new(pool, parts, rows, cols)?);
             return Ok(Self { rows, cols, weights });
@@ -156,16 +160,20 @@ fn plain_type(parts: &[MatrixData<'_>], format: WeightFormat) -> PlainType {
     let are_all = |dtype| parts.iter().all(|part| part.dtype == dtype);
     match format {
         WeightFormat::Stored if are_all(DType::Bf16) => PlainType::Bf16,
+        // Rounded once: four significant bits times a scale.
+        WeightFormat::Stored if are_all(DType::F8) => PlainType::Bf16,
         WeightFormat::Stored if are_all(DType::F16) => PlainType::F16,
-        WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 => PlainType::F32,
+        WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 | WeightFormat::Fp8 => {
+            PlainType::F32
+        },
     }
 }
 
 /// Returns whether the parts become integers.
 fn is_in_codes(parts: &[MatrixData<'_>], format: WeightFormat) -> bool {
     match format {
-        WeightFormat::Stored => parts.iter().all(|part| part.dtype.is_blocks()),
-        WeightFormat::F32 => false,
+        WeightFormat::Stored => parts.iter().all(|part| part.dtype.is_integers()),
+        WeightFormat::F32 | WeightFormat::Fp8 => false,
         WeightFormat::Int8 => true,
     }
 }

@@ -5,6 +5,7 @@
 //! captured as graphs. The kernels are in `kernels/cuda/`, and each says what it costs.
 
 mod attention;
+mod codes;
 pub mod device;
 #[cfg(feature = "cuda-emulator")]
 pub mod emulated;
@@ -18,13 +19,14 @@ pub mod real;
 mod rows;
 mod sample;
 mod step;
+mod threads;
 
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use crate::cuda::attention::attention_bytes;
-pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes};
+pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes, widened_bytes};
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
 pub use crate::cuda::step::{CudaStep, graph_steps};
 
@@ -35,8 +37,9 @@ use crate::checks::Check;
 use crate::cuda::attention::SplitRoom;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
 use crate::cuda::graphs::{Captured, Graphs};
+use crate::cuda::matrix::Numbers;
 use crate::cuda::memory::Elements;
-use crate::cuda::products::{GateRoom, Linear, Then};
+use crate::cuda::products::{GateRoom, Linear, Then, WidenRoom};
 use crate::cuda::rows::launch_rows;
 use crate::cuda::sample::SampleRoom;
 use crate::cuda::step::{Demand, StepArray};
@@ -61,6 +64,7 @@ pub struct CudaBackend<D: Device> {
     graphs: Graphs<D::Graph>,
     split_room: Option<SplitRoom<D::Memory>>,
     gate_room: GateRoom<D::Memory>,
+    widened: WidenRoom<D::Memory>,
     sample_room: Option<SampleRoom<D::Memory>>,
     /// The layers' attention.
     shape: Cell<Option<AttentionShape>>,
@@ -85,6 +89,7 @@ impl<D: Device> CudaBackend<D> {
             graphs,
             split_room: None,
             gate_room: GateRoom::default(),
+            widened: WidenRoom::default(),
             sample_room: None,
             shape: Cell::new(None),
             step_room: Cell::new((0, 0)),
@@ -122,20 +127,21 @@ impl<D: Device> CudaBackend<D> {
     }
 
     fn count_broken(&mut self, matrix: &CudaMatrix<D::Memory>) -> Result<u32, BackendError> {
-        let (kernel, data, exponent, len) = matrix.numbers();
         self.device.zero(&mut self.num_broken)?;
-        self.device.launch(&Launch {
-            kernel,
-            grid: [len.div_ceil(256).clamp(1, 1024), 1, 1],
-            num_threads: 256,
-            shared_bytes: 0,
-            arguments: &[
-                Argument::Pointer(self.num_broken.address()),
-                data,
-                Argument::U32(exponent),
-                Argument::U32(len),
-            ],
-        })?;
+        for Numbers { kernel, address, exponent, len } in matrix.numbers() {
+            self.device.launch(&Launch {
+                kernel,
+                grid: [len.div_ceil(256).clamp(1, 1024), 1, 1],
+                num_threads: 256,
+                shared_bytes: 0,
+                arguments: &[
+                    Argument::Pointer(self.num_broken.address()),
+                    address,
+                    Argument::U32(exponent),
+                    Argument::U32(len),
+                ],
+            })?;
+        }
         let mut count = [0];
         self.device.download(&self.num_broken, 0, bytemuck::cast_slice_mut(&mut count))?;
         Ok(count[0])
@@ -187,14 +193,17 @@ impl<D: Device> Backend for CudaBackend<D> {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<Self::Matrix, BackendError> {
-        CudaMatrix::new(&self.device, parts, format)
+        let matrix = CudaMatrix::new(&self.device, parts, format)?;
+        self.widened.expect(&matrix);
+        Ok(matrix)
     }
 
     fn is_finite(&mut self, matrix: &Self::Matrix) -> Result<bool, BackendError> {
         Ok(self.count_broken(matrix)? == 0)
     }
 
-    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
+    fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
+        self.widened.reserve(&self.device, max_num_rows)?;
         // Room for gated products is taken by the first step that needs it: the largest is run before any is served.
         if let (Some(shape), (num_seqs, table_width)) = (self.shape.get(), self.step_room.get()) {
             let num_positions = table_width * shape.block_size;
@@ -305,7 +314,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         let arguments = [
             out.address(),
             table.data(),
-            table.scales(),
+            table.factors(),
             step.array(StepArray::TokenIds),
             Argument::Pointer(step.sampled().address()),
             Argument::U32(table.cols as u32),
@@ -351,7 +360,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: Option<&Self::Vector>,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
-        let linear = Linear { check: Check("linear"), num_rows, x, matrix };
+        let linear = Linear { check: Check("linear"), num_rows, x, matrix, widened: &self.widened };
         linear.run(&mut self.device, out, &Then::Bias(bias))
     }
 
@@ -363,7 +372,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: Option<&Self::Vector>,
         residual: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
-        let linear = Linear { check: Check("linear_add"), num_rows, x, matrix };
+        let linear = Linear { check: Check("linear_add"), num_rows, x, matrix, widened: &self.widened };
         linear.run(&mut self.device, residual, &Then::Add(bias))
     }
 
@@ -375,7 +384,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
         let matrix = parts.gate.matrix;
-        let linear = Linear { check: Check("feed_forward"), num_rows, x, matrix };
+        let linear = Linear { check: Check("feed_forward"), num_rows, x, matrix, widened: &self.widened };
         linear.feed_forward(&mut self.device, &parts, out, &mut self.gate_room)
     }
 

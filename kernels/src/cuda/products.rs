@@ -1,4 +1,7 @@
-//! Products with weights: a few rows stream them past our own kernel, many rows go to the device's library.
+//! Products with weights: a few rows stream them past our own kernel, many rows go to the device's library, for which codes
+//! are widened first.
+
+use half::bf16;
 
 use crate::activation::Activation;
 use crate::backend::BackendError;
@@ -12,11 +15,58 @@ use crate::parts::FeedForward;
 /// Rows of weights that a block of `stream_matmul.cu` takes.
 const TILE: usize = 16;
 
+/// Codes that a thread widens at a time, the fewest of any form.
+const CODES_OF_A_LANE: usize = 8;
+
 /// Threads of a block of `stream_matmul.cu`.
 const STREAM_THREADS: u32 = 256;
 
 /// Most rows that stream the weights past: above it, the library's products are bound by flops and not by bytes.
 pub(super) const STREAMED_ROWS_MAX: usize = 64;
+
+/// Room for a matrix of codes as bf16, while a product of many rows reads it.
+#[derive(Debug)]
+pub(super) struct WidenRoom<M> {
+    room: Option<(M, usize)>,
+    /// Elements of the largest matrix so far.
+    num_needed: usize,
+}
+
+// Not derived: that would ask the same of `M`.
+impl<M> Default for WidenRoom<M> {
+    fn default() -> Self {
+        Self { room: None, num_needed: 0 }
+    }
+}
+
+impl<M: DeviceMemory> WidenRoom<M> {
+    /// Notes that a matrix may be widened.
+    pub(super) fn expect(&mut self, matrix: &CudaMatrix<M>) {
+        self.num_needed = self.num_needed.max(matrix.num_widened().unwrap_or(0));
+    }
+
+    /// Allocates room for the largest matrix, where steps of so many rows widen any.
+    pub(super) fn reserve<D: Device<Memory = M>>(
+        &mut self,
+        device: &D,
+        max_num_rows: usize,
+    ) -> Result<(), BackendError> {
+        let num_held = self.room.as_ref().map_or(0, |(_, len)| *len);
+        if max_num_rows > STREAMED_ROWS_MAX && self.num_needed > num_held {
+            // The smaller room is given back first.
+            self.room = None;
+            let memory = device.allocate(self.num_needed * size_of::<bf16>())?;
+            self.room = Some((memory, self.num_needed));
+        }
+        Ok(())
+    }
+
+    /// Returns the room, where it holds so many elements.
+    fn of(&self, len: usize) -> Option<Argument> {
+        let (memory, held) = self.room.as_ref()?;
+        (len <= *held).then(|| Argument::Pointer(memory.address()))
+    }
+}
 
 /// Room for the results of the two products that are gated by many rows.
 #[derive(Debug)]
@@ -77,6 +127,7 @@ pub(super) struct Linear<'a, M> {
     pub(super) num_rows: usize,
     pub(super) x: &'a CudaBuffer<M>,
     pub(super) matrix: &'a CudaMatrix<M>,
+    pub(super) widened: &'a WidenRoom<M>,
 }
 
 impl<M: DeviceMemory> Linear<'_, M> {
@@ -86,8 +137,16 @@ impl<M: DeviceMemory> Linear<'_, M> {
         self.x.argument(self.check, "x", Elements::Bf16)
     }
 
-    fn is_streamed(&self) -> bool {
-        self.num_rows <= STREAMED_ROWS_MAX || self.matrix.weights != Weights::Bf16
+    /// Returns where the library finds the weights; `None` where they are streamed.
+    fn library_weights(&self) -> Option<Argument> {
+        if self.num_rows <= STREAMED_ROWS_MAX {
+            return None;
+        }
+        match self.matrix.weights {
+            Weights::Bf16 => Some(self.matrix.data()),
+            Weights::F16 | Weights::F32 => None,
+            Weights::Codes(_) => self.widened.of(self.matrix.num_widened()?),
+        }
     }
 
     /// Runs the product into `out`, `[num_rows, rows]` f32.
@@ -103,9 +162,9 @@ impl<M: DeviceMemory> Linear<'_, M> {
         if self.num_rows == 0 {
             return Ok(());
         }
-        if self.is_streamed() {
+        let Some(weights) = self.library_weights() else {
             return self.stream(device, x, out, then);
-        }
+        };
         let store = match then {
             Then::Bias(None) => Store::Replace,
             Then::Add(None) => Store::Add,
@@ -118,19 +177,33 @@ impl<M: DeviceMemory> Linear<'_, M> {
                 Store::Add
             }
         };
-        device.matmul(&self.large(x, out, store))
+        self.large(device, weights, (x, out), store)
     }
 
-    fn large(&self, x: Argument, out: Argument, store: Store) -> Matmul {
-        Matmul {
+    /// Runs the product by the device's library, after the weights were brought there where they are codes.
+    fn large<D: Device<Memory = M>>(
+        &self,
+        device: &mut D,
+        weights: Argument,
+        (x, out): (Argument, Argument),
+        store: Store,
+    ) -> Result<(), BackendError> {
+        let matrix = self.matrix;
+        if let Weights::Codes(form) = matrix.weights {
+            let kernel = format!("widen_{}", form.name());
+            let arguments =
+                [weights, matrix.data(), matrix.factors(), Argument::U32(matrix.cols as u32)];
+            launch_rows(device, &kernel, (matrix.rows, matrix.cols / CODES_OF_A_LANE), &arguments)?;
+        }
+        device.matmul(&Matmul {
             x: x.bits(),
-            weights: self.matrix.data().bits(),
+            weights: weights.bits(),
             out: out.bits(),
             num_rows: self.num_rows,
-            cols: self.matrix.cols,
-            rows: self.matrix.rows,
+            cols: matrix.cols,
+            rows: matrix.rows,
             store,
-        }
+        })
     }
 
     fn stream<D: Device<Memory = M>>(
@@ -152,7 +225,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
                 out,
                 x,
                 matrix.data(),
-                matrix.scales(),
+                matrix.factors(),
                 address_or_null(then.bias()),
                 Argument::U32(self.num_rows as u32),
                 Argument::U32(matrix.rows as u32),
@@ -200,15 +273,15 @@ impl<M: DeviceMemory> Linear<'_, M> {
         let gate_bias = address_or_null(gate.bias);
         let up_bias = address_or_null(up.and_then(|up| up.bias));
         let activation = Argument::U32(number_of(activation));
-        if self.is_streamed() {
+        let Some(weights) = self.library_weights() else {
             let arguments = [
                 out,
                 x,
                 gate.matrix.data(),
-                gate.matrix.scales(),
+                gate.matrix.factors(),
                 gate_bias,
                 up_matrix.map_or(NULL, CudaMatrix::data),
-                up_matrix.map_or(NULL, CudaMatrix::scales),
+                up_matrix.map_or(NULL, CudaMatrix::factors),
                 up_bias,
                 Argument::U32(self.num_rows as u32),
                 Argument::U32(gate.matrix.rows as u32),
@@ -216,12 +289,14 @@ impl<M: DeviceMemory> Linear<'_, M> {
                 activation,
             ];
             return self.launch(device, "stream_gate", &arguments);
-        }
+        };
         let [gates, mut ups] = room.of(device, self.num_rows * gate.matrix.rows)?;
-        device.matmul(&self.large(x, gates, Store::Replace))?;
+        self.large(device, weights, (x, gates), Store::Replace)?;
         match up_matrix {
             Some(up) => {
-                device.matmul(&Linear { matrix: up, ..*self }.large(x, ups, Store::Replace))?;
+                let up = Linear { matrix: up, ..*self };
+                let weights = up.library_weights().unwrap_or_else(|| up.matrix.data());
+                up.large(device, weights, (x, ups), Store::Replace)?;
             }
             None => ups = NULL,
         }
@@ -272,8 +347,9 @@ fn number_of(activation: Activation) -> u32 {
 /// Returns the tokens of the kernel that computes so many rows with the least padding.
 fn token_tile(weights: Weights, num_rows: usize) -> usize {
     let sizes: &[usize] = match weights {
-        Weights::Bf16 | Weights::Int8 => &[8, 16, 64],
-        Weights::F16 | Weights::F32 => &[8, 64],
+        Weights::Bf16 => &[8, 16, 64],
+        Weights::Codes(form) if form.name() == "int8" => &[8, 16, 64],
+        Weights::F16 | Weights::F32 | Weights::Codes(_) => &[8, 64],
     };
     let fits = sizes.iter().find(|&&size| size >= num_rows);
     fits.copied().unwrap_or(STREAMED_ROWS_MAX)

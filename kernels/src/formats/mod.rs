@@ -9,21 +9,28 @@
 //! | `blocks_of_32` | `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0` | 32 codes, one scale in half precision |
 //! | `blocks_of_256` | `Q2K` to `Q6K` | 256 codes, scales of 4 to 8 bits under one in half precision |
 //! | `int8` | plain numbers, rounded | 32 codes, one scale in half precision |
+//! | `fp8` | numbers of eight bits | 128 codes, one scale in single precision |
+//! | `layout` | | what the codes of a matrix have in common |
 //!
 //! # Source
 //! The layouts are those of the GGUF specification's tensor types; candle's reader is the oracle of the tests.
 
 mod blocks_of_256;
 mod blocks_of_32;
+mod fp8;
 mod int8;
+mod layout;
 #[cfg(test)]
 mod tests;
 
 use half::f16;
 
-use crate::backend::DType;
+use crate::backend::{DType, MatrixData};
+use crate::widen::for_each_widened;
 
+pub use crate::formats::fp8::{FP8_BLOCK_LEN, Fp8Block, round_to_fp8};
 pub use crate::formats::int8::round_to_int8;
+pub(crate) use crate::formats::layout::{CodeKind, CodeLayout, NIBBLE_CENTRE};
 
 /// Codes of a run: the smallest block of every type.
 pub const RUN_LEN: usize = 32;
@@ -57,6 +64,25 @@ impl CodeRun {
     }
 }
 
+/// Hands a row's runs to `sink`, in order; plain numbers are rounded, and padded with zeros to whole runs.
+pub(crate) fn for_each_code_run(row: &MatrixData<'_>, mut sink: impl FnMut(&CodeRun)) {
+    if row.dtype.is_integers() {
+        return for_each_run(row.dtype, row.bytes, sink);
+    }
+    let (mut values, mut len) = ([0.0; RUN_LEN], 0);
+    for_each_widened(row, |value| {
+        values[len] = value;
+        len += 1;
+        if len == RUN_LEN {
+            sink(&round_to_int8(&values));
+            (values, len) = ([0.0; RUN_LEN], 0);
+        }
+    });
+    if len > 0 {
+        sink(&round_to_int8(&values));
+    }
+}
+
 /// Hands the runs of whole blocks to `sink`, in order. Trailing bytes of a broken block are dropped.
 ///
 /// # Panics
@@ -73,8 +99,8 @@ pub fn for_each_run(dtype: DType, bytes: &[u8], sink: impl FnMut(&CodeRun)) {
         DType::Q4K => each(bytes, blocks_of_256::q4k, sink),
         DType::Q5K => each(bytes, blocks_of_256::q5k, sink),
         DType::Q6K => each(bytes, blocks_of_256::q6k, sink),
-        DType::F32 | DType::Bf16 | DType::F16 => {
-            assert!(bytes.is_empty(), "{dtype:?} is not stored in blocks");
+        DType::F32 | DType::Bf16 | DType::F16 | DType::F8 => {
+            assert!(bytes.is_empty(), "{dtype:?} has no integers");
         }
     }
 }

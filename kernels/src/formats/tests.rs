@@ -163,14 +163,14 @@ fn sizes_follow_the_blocks() {
     for (dtype, ggml) in BLOCKS {
         assert_eq!(dtype.block_len(), ggml.block_size());
         assert_eq!(dtype.block_bytes(), ggml.type_size());
-        assert!(dtype.is_blocks());
+        assert!(dtype.is_integers());
         let len = dtype.block_len();
         assert_eq!(dtype.num_bytes(3 * len), Some(3 * dtype.block_bytes()));
         assert_eq!(dtype.num_bytes(0), Some(0));
         assert_eq!(dtype.num_bytes(len - 1), None);
         assert_eq!(dtype.num_bytes(len + 16), None);
     }
-    assert_eq!(DType::ALL.iter().filter(|dtype| dtype.is_blocks()).count(), BLOCKS.len());
+    assert_eq!(DType::ALL.iter().filter(|dtype| dtype.is_integers()).count(), BLOCKS.len());
     assert_eq!(DType::F32.num_bytes(7), Some(28));
     assert_eq!(DType::Bf16.num_bytes(7), Some(14));
     assert_eq!(DType::F32.num_bytes(usize::MAX / 2), None);

@@ -1,7 +1,8 @@
 //! Cases of products with weights, and of what is done with their sums.
 
 use crate::activation::Activation;
-use crate::backend::{Backend, BackendError, DType, WeightFormat};
+use crate::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
+use crate::formats::RUN_LEN;
 use crate::parts::{Affine, FeedForward};
 use crate::reference::ReferenceBackend;
 use crate::selftest::cases::Grid;
@@ -12,14 +13,15 @@ use crate::selftest::{INT8_LIMIT, OPERAND_LIMIT, Outcome, SUM_LIMIT};
 
 /// A product in all its forms.
 struct Product {
-    dtype: DType,
+    /// Types of the parts of its matrices, for messages.
+    dtypes: Vec<DType>,
     format: WeightFormat,
     num_rows: usize,
     rows: usize,
     cols: usize,
     x: Vec<f32>,
-    weights: Stored,
-    up: Stored,
+    weights: Stack,
+    up: Stack,
     bias: Vec<f32>,
     up_bias: Vec<f32>,
     residual: Vec<f32>,
@@ -77,22 +79,42 @@ struct Operands<B: Backend> {
     up_bias: B::Vector,
 }
 
+/// Parts of a matrix, with the rows of each.
+#[derive(Clone)]
+struct Stack(Vec<(usize, Stored)>);
+
+impl Stack {
+    /// Cuts the rows into a part for each type.
+    fn random(random: &mut Random, dtypes: &[DType], rows: usize, cols: usize) -> Self {
+        let share = rows.div_ceil(dtypes.len());
+        let parts = dtypes.iter().enumerate().map(|(index, &dtype)| {
+            let num_rows = share.min(rows - (index * share).min(rows));
+            (num_rows, Stored::random(random, dtype, num_rows * cols))
+        });
+        Self(parts.collect())
+    }
+
+    fn data(&self, cols: usize) -> Vec<MatrixData<'_>> {
+        self.0.iter().map(|(rows, stored)| stored.data(*rows, cols)).collect()
+    }
+}
+
 impl Product {
     fn new(
-        (dtype, format): (DType, WeightFormat),
+        (dtypes, format): (&[DType], WeightFormat),
         num_rows: usize,
         (rows, cols): (usize, usize),
     ) -> Self {
         let mut random = Random((num_rows * 1_000_003 + cols * 1009 + rows) as u64);
         Self {
-            dtype,
+            dtypes: dtypes.to_vec(),
             format,
             num_rows,
             rows,
             cols,
             x: rounded_values(&mut random, num_rows * cols),
-            weights: Stored::new(&random.values(rows * cols), dtype),
-            up: Stored::new(&random.values(rows * cols), dtype),
+            weights: Stack::random(&mut random, dtypes, rows, cols),
+            up: Stack::random(&mut random, dtypes, rows, cols),
             bias: random.values(rows),
             up_bias: random.values(rows),
             residual: random.values(num_rows * rows),
@@ -100,8 +122,9 @@ impl Product {
     }
 
     fn case(&self) -> String {
-        let Self { dtype, format, num_rows, rows, cols, .. } = self;
-        format!("[{num_rows}, {cols}] x [{rows}, {cols}]ᵀ {} {format:?}", dtype.name())
+        let Self { dtypes, format, num_rows, rows, cols, .. } = self;
+        let names = dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join("+");
+        format!("[{num_rows}, {cols}] x [{rows}, {cols}]ᵀ {names} {format:?}")
     }
 
     /// Computes rows `first..first + num_rows` in all forms.
@@ -111,8 +134,8 @@ impl Product {
         first: usize,
         num_rows: usize,
     ) -> Result<Vec<Vec<f32>>, BackendError> {
-        let matrix = backend.matrix(&[self.weights.data(self.rows, self.cols)], self.format)?;
-        let up = backend.matrix(&[self.up.data(self.rows, self.cols)], self.format)?;
+        let matrix = backend.matrix(&self.weights.data(self.cols), self.format)?;
+        let up = backend.matrix(&self.up.data(self.cols), self.format)?;
         backend.reserve(num_rows)?;
         let x = &self.x[first * self.cols..(first + num_rows) * self.cols];
         let x = upload(backend, x, Use::Operand)?;
@@ -172,37 +195,57 @@ pub(super) fn products<B: Backend>(
             &[(1, 8), (17, 72), (16, 32), (130, 256), (40, 520), (100, 3584), (896, 896)],
         ),
     };
-    let formats = [
-        (DType::Bf16, WeightFormat::Stored),
-        (DType::F16, WeightFormat::Stored),
-        (DType::F32, WeightFormat::Stored),
-    ];
-    for format in formats {
+    for dtype in [DType::Bf16, DType::F16, DType::F32] {
         for &shape in shapes {
             for &num_rows in row_counts {
-                product(backend, &Product::new(format, num_rows, shape), sink)?;
+                let case = Product::new((&[dtype], WeightFormat::Stored), num_rows, shape);
+                product(backend, &case, sink)?;
             }
         }
     }
-    // Of the same codes on both sides; the reference does not round to int8.
     for num_rows in [1, 9, 65] {
-        let mut case = Product::new((DType::Bf16, WeightFormat::Int8), num_rows, (40, 544));
+        // Of the same codes on both sides; the reference does not round to int8.
+        let mut case = Product::new((&[DType::Bf16], WeightFormat::Int8), num_rows, (40, 544));
         case.weights = int8_exact(&case);
         case.up = case.weights.clone();
         product(backend, &case, sink)?;
+        for dtypes in CODES {
+            // An odd number of runs, where a block is one.
+            let cols = if dtypes[0].block_len() == RUN_LEN { 352 } else { 512 };
+            let case = Product::new((dtypes, WeightFormat::Stored), num_rows, (40, cols));
+            product(backend, &case, sink)?;
+        }
     }
-    company(backend, sink)
+    company(backend, &[DType::Bf16], sink)?;
+    company(backend, &[DType::Q4K, DType::Q6K], sink)
 }
 
+/// Types that are kept as codes, and those of fused parts that differ.
+const CODES: [&[DType]; 13] = [
+    &[DType::F8],
+    &[DType::Q4_0],
+    &[DType::Q4_1],
+    &[DType::Q5_0],
+    &[DType::Q5_1],
+    &[DType::Q8_0],
+    &[DType::Q2K],
+    &[DType::Q3K],
+    &[DType::Q4K],
+    &[DType::Q5K],
+    &[DType::Q6K],
+    &[DType::Q4K, DType::Q6K],
+    &[DType::Q4_0, DType::Q4_1, DType::Q8_0],
+];
+
 /// Weights that int8 holds: codes with a power of two for each 32, another in each row and block.
-fn int8_exact(case: &Product) -> Stored {
+fn int8_exact(case: &Product) -> Stack {
     let mut random = Random(case.num_rows as u64);
     let values = (0..case.rows * case.cols).map(|index| {
         let code = if index % 32 == 0 { 127.0 } else { random.below(255) as f32 - 127.0 };
         let (row, block) = (index / case.cols, index % case.cols / 32);
         code / (1 << (6 + (row + block) % 3)) as f32
     });
-    Stored::new(&values.collect::<Vec<_>>(), DType::F32)
+    Stack(vec![(case.rows, Stored::new(&values.collect::<Vec<_>>(), DType::F32))])
 }
 
 fn product<B: Backend>(
@@ -213,8 +256,10 @@ fn product<B: Backend>(
     let got = case.run(backend, 0, case.num_rows)?;
     let expected = case.run(&mut ReferenceBackend, 0, case.num_rows)?;
     for ((form, got), expected) in FORMS.into_iter().zip(&got).zip(&expected) {
-        // A backend may round what it multiplies with eight-bit weights to eight bits too.
-        let sum_limit = if case.format == WeightFormat::Int8 { INT8_LIMIT } else { SUM_LIMIT };
+        // A backend may round what it multiplies with integers to eight bits too, and what fp8 stands for to bf16.
+        let is_plain = |dtype: &DType| dtype.block_len() == 1;
+        let is_exact = case.format == WeightFormat::Stored && case.dtypes.iter().all(is_plain);
+        let sum_limit = if is_exact { SUM_LIMIT } else { INT8_LIMIT };
         sink(Outcome {
             operator: form.operator,
             case: case.case(),
@@ -227,8 +272,13 @@ fn product<B: Backend>(
 }
 
 /// A row in the company of others is the same, to the bit, as alone.
-fn company<B: Backend>(backend: &mut B, sink: &mut dyn FnMut(Outcome)) -> Result<(), BackendError> {
-    let case = Product::new((DType::Bf16, WeightFormat::Stored), 40, (48, 776));
+fn company<B: Backend>(
+    backend: &mut B,
+    dtypes: &[DType],
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), BackendError> {
+    let cols = if dtypes[0].is_integers() { 768 } else { 776 };
+    let case = Product::new((dtypes, WeightFormat::Stored), 40, (48, cols));
     let together = case.run(backend, 0, case.num_rows)?;
     for first in [0, 5, 39] {
         let alone = case.run(backend, first, 1)?;

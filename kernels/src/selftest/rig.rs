@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use crate::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
+use crate::formats::round_to_fp8;
 use crate::metadata::StepInput;
 
 /// `SplitMix64`: a seed gives the same numbers on every machine.
@@ -161,9 +162,54 @@ impl Stored {
         Self { dtype, bytes }
     }
 
+    /// Stores random values of any type; those of integers have random codes and scales about as large as -1..1 asks for.
+    ///
+    /// # Panics
+    /// Where `len` is not a multiple of the type's block.
+    pub fn random(random: &mut Random, dtype: DType, len: usize) -> Self {
+        if !dtype.is_integers() {
+            let values = random.values(len);
+            return if dtype == DType::F8 { Self::fp8(&values) } else { Self::new(&values, dtype) };
+        }
+        let num_bytes = dtype.num_bytes(len).unwrap_or_else(|| panic!("{len} of {dtype:?}"));
+        let mut bytes: Vec<u8> = (0..=num_bytes).map(|_| random.bits() as u8).collect();
+        for block in bytes[1..].chunks_exact_mut(dtype.block_bytes()) {
+            for (offset, factor) in factors(dtype) {
+                // A power of two times this: products of factors are then exact in half precision.
+                let sign = if random.below(2) == 0 { 1.0 } else { -1.0 };
+                let factor = sign * factor / (1 << random.below(3)) as f32;
+                block[*offset..offset + 2].copy_from_slice(&f16::from_f32(factor).to_le_bytes());
+            }
+        }
+        Self { dtype, bytes }
+    }
+
+    /// Rounds values to E4M3.
+    fn fp8(values: &[f32]) -> Self {
+        let mut bytes = vec![0xAA];
+        for block in values.as_chunks().0 {
+            round_to_fp8(block).append_to(&mut bytes);
+        }
+        Self { dtype: DType::F8, bytes }
+    }
+
     /// Returns them as rows of a matrix.
     pub fn data(&self, rows: usize, cols: usize) -> MatrixData<'_> {
         MatrixData { rows, cols, dtype: self.dtype, bytes: &self.bytes[1..] }
+    }
+}
+
+/// Where the factors of a block of integers lie, and how large they are where values lie in -1..1.
+fn factors(dtype: DType) -> &'static [(usize, f32)] {
+    match dtype {
+        DType::Q4_0 | DType::Q5_0 => &[(0, 0.0625)],
+        DType::Q4_1 | DType::Q5_1 => &[(0, 0.0625), (2, 1.0)],
+        DType::Q8_0 => &[(0, 0.0078125)],
+        DType::Q2K => &[(80, 0.03125), (82, 0.0625)],
+        DType::Q3K => &[(108, 0.0078125)],
+        DType::Q4K | DType::Q5K => &[(0, 0.001953125), (2, 0.015625)],
+        DType::Q6K => &[(208, 0.000244140625)],
+        DType::F32 | DType::Bf16 | DType::F16 | DType::F8 => &[],
     }
 }
 

@@ -1,6 +1,7 @@
 //! Cases of the operators that work on a row at a time.
 
-use crate::backend::{Backend, BackendError, DType, WeightFormat};
+use crate::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
+use crate::formats::RUN_LEN;
 use crate::metadata::{AttentionShape, KvDType, StepInput};
 use crate::parts::{HeadNorms, Norm};
 use crate::reference::ReferenceBackend;
@@ -18,36 +19,48 @@ pub(super) fn rows<B: Backend>(
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), BackendError> {
     for dtype in [DType::Bf16, DType::F16, DType::F32] {
-        embeddings(backend, dtype, sink)?;
+        for shape in [(5, 8), (70, 896), (33, 264)] {
+            embedding(backend, dtype, shape, sink)?;
+        }
         broken_weights(backend, dtype, sink)?;
     }
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.block_len() > 1) {
+        // An odd number of runs, where a block is one.
+        let cols = if dtype.block_len() == RUN_LEN { 352 } else { 512 };
+        embedding(backend, dtype, (9, cols), sink)?;
+    }
+    broken_codes(backend, sink)?;
     scales(backend, sink)?;
     norms(backend, sink)?;
     head_norms(backend, sink)?;
     gathers(backend, sink)
 }
 
-fn embeddings<B: Backend>(
+fn embedding<B: Backend>(
     backend: &mut B,
     dtype: DType,
+    (rows, cols): (usize, usize),
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), BackendError> {
-    for (rows, cols) in [(5, 8), (70, 896), (33, 264)] {
-        let mut random = Random((rows * cols) as u64);
-        let stored = Stored::new(&rounded_values(&mut random, rows * cols), dtype);
-        let ids: Vec<u32> = (0..7).map(|_| random.below(rows) as u32).collect();
-        let [got, expected] = [
-            embedded(backend, &stored, (rows, cols), &ids)?,
-            embedded(&mut ReferenceBackend, &stored, (rows, cols), &ids)?,
-        ];
-        sink(Outcome {
-            operator: "embed",
-            case: format!("[{rows}, {cols}] {}", dtype.name()),
-            against: "reference",
-            error: relative_error(&got, &expected),
-            limit: 0.0,
-        });
-    }
+    let mut random = Random((rows * cols) as u64);
+    let stored = if dtype.block_len() == 1 {
+        Stored::new(&rounded_values(&mut random, rows * cols), dtype)
+    } else {
+        Stored::random(&mut random, dtype, rows * cols)
+    };
+    let ids: Vec<u32> = (0..7).map(|_| random.below(rows) as u32).collect();
+    let [got, expected] = [
+        embedded(backend, &stored, (rows, cols), &ids)?,
+        embedded(&mut ReferenceBackend, &stored, (rows, cols), &ids)?,
+    ];
+    sink(Outcome {
+        operator: "embed",
+        case: format!("[{rows}, {cols}] {}", dtype.name()),
+        against: "reference",
+        error: relative_error(&got, &expected),
+        // A backend may keep fp8 as bf16.
+        limit: if dtype == DType::F8 { OPERAND_LIMIT } else { 0.0 },
+    });
     Ok(())
 }
 
@@ -231,14 +244,48 @@ fn broken_weights<B: Backend>(
         }
         let stored = Stored::new(&values, dtype);
         let matrix = backend.matrix(&[stored.data(rows, cols)], WeightFormat::Stored)?;
-        let is_right = backend.is_finite(&matrix)? == broken.is_none();
-        sink(Outcome {
-            operator: "is_finite",
-            case: format!("[{rows}, {cols}] {} {broken:?}", dtype.name()),
-            against: "what was stored",
-            error: if is_right { 0.0 } else { 1.0 },
-            limit: 0.0,
-        });
+        let case = format!("[{rows}, {cols}] {} {broken:?}", dtype.name());
+        sink(finite_outcome(case, backend.is_finite(&matrix)?, broken.is_none()));
     }
     Ok(())
+}
+
+/// Scales of integers that are no numbers; of fp8, codes too.
+fn broken_codes<B: Backend>(
+    backend: &mut B,
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), BackendError> {
+    let (rows, cols) = (3, 512);
+    // Of a block: the code 0x7f, an infinite scale, and infinite scales in half precision.
+    let spots: [(DType, usize, &[u8]); 4] = [
+        (DType::F8, 131, &[0x7f]),
+        (DType::F8, 0, &[0, 0, 0x80, 0x7f]),
+        (DType::Q4_0, 0, &[0, 0x7c]),
+        (DType::Q6K, 208, &[0, 0x7c]),
+    ];
+    for (dtype, offset, broken) in spots {
+        let stored = Stored::random(&mut Random(4), dtype, rows * cols);
+        for is_broken in [false, true] {
+            let mut bytes = stored.data(rows, cols).bytes.to_vec();
+            if is_broken {
+                let last = bytes.len() - dtype.block_bytes() + offset;
+                bytes[last..last + broken.len()].copy_from_slice(broken);
+            }
+            let part = MatrixData { bytes: &bytes, ..stored.data(rows, cols) };
+            let matrix = backend.matrix(&[part], WeightFormat::Stored)?;
+            let case = format!("[{rows}, {cols}] {} byte {offset} {is_broken}", dtype.name());
+            sink(finite_outcome(case, backend.is_finite(&matrix)?, !is_broken));
+        }
+    }
+    Ok(())
+}
+
+fn finite_outcome(case: String, got: bool, expected: bool) -> Outcome {
+    Outcome {
+        operator: "is_finite",
+        case,
+        against: "what was stored",
+        error: if got == expected { 0.0 } else { 1.0 },
+        limit: 0.0,
+    }
 }

@@ -281,7 +281,7 @@ fn a_row_is_the_same_alone_and_in_company() {
             DType::Bf16 => Part::plain(&mut random, 37, 2085, dtype),
             _ => Part::blocks(&mut random, 37, 512, dtype),
         };
-        let format = if dtype.is_blocks() { WeightFormat::Stored } else { WeightFormat::Int8 };
+        let format = if dtype.is_integers() { WeightFormat::Stored } else { WeightFormat::Int8 };
         let case = Case::new(53, vec![part], format);
         for tier in SimdTier::available() {
             let (mut one_thread, mut three_threads) = (cpu(tier, 1), cpu(tier, 3));

@@ -140,7 +140,7 @@ impl Shard {
                     .all(|(tensor, _, block)| is_whole(num_ranks, tensor.shape[1], *block))
             };
             let sizes: Vec<usize> = divisors(spec).into_iter().filter(fits).collect();
-            let name = if dtype.is_blocks() { dtype.name() } else { "int8" };
+            let name = if dtype.is_integers() { dtype.name() } else { "int8" };
             let rule = format!(
                 "{}: each rank's columns of `{}` ({cols} in all) must be a multiple of the {block} of a block of {name}",
                 list(&sizes),
@@ -159,7 +159,7 @@ impl Shard {
 /// Returns the elements of a row that have a scale together, once the weights are in memory.
 fn block_len(dtype: DType, format: WeightFormat) -> usize {
     match format {
-        WeightFormat::Int8 if !dtype.is_blocks() => INT8_BLOCK,
+        WeightFormat::Int8 if !dtype.is_integers() => INT8_BLOCK,
         WeightFormat::Int8 | WeightFormat::Stored | WeightFormat::F32 => dtype.block_len(),
     }
 }

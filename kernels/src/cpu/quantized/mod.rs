@@ -36,7 +36,7 @@ use crate::cpu::matrix::Weights;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::activations::{ActivationRows, Activations};
 use crate::cpu::quantized::dot::Dots;
-use crate::cpu::quantized::layout::{CodeKind, CodeLayout};
+use crate::formats::{CodeKind, CodeLayout};
 use crate::cpu::quantized::tile::Task;
 use crate::cpu::simd::Vectors;
 

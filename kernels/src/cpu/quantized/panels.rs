@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! `lines`: `[num_panels, num_blocks, lines_per_block]` of 64 bytes. A line of bytes is a step, `[PANEL, STEP_CODES]` codes; a line
-//! of nibbles is two, the first in the low halves. `factors`: `[num_panels, num_blocks, factors_per_block, PANEL]` in half
+//! of nibbles is two, the first in the low halves. `factors`: `[num_panels, num_blocks, factors_per_run, PANEL]` in half
 //! precision. Features are padded to whole panels and columns to whole blocks with codes that stand for zero.
 //!
 //! Two streams that a product reads from end to end, codes on cache lines: 8.5 bits a weight for bytes with a scale.
@@ -17,9 +17,7 @@ use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::dot::{Line, PANEL, STEP_CODES};
-use crate::cpu::quantized::layout::{CodeKind, CodeLayout, NIBBLE_CENTRE};
-use crate::formats::{CodeRun, RUN_LEN, for_each_run, round_to_int8};
-use crate::widen::for_each_widened;
+use crate::formats::{CodeKind, CodeLayout, CodeRun, NIBBLE_CENTRE, RUN_LEN, for_each_code_run};
 
 /// The weights of a matrix `[rows, cols]` in integers.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub(crate) struct CodePanels {
 pub(crate) struct Panel<'a> {
     /// `[num_blocks, lines_per_block]`
     pub(crate) lines: &'a [Line],
-    /// `[num_blocks, factors_per_block]`
+    /// `[num_blocks, factors_per_run]`
     pub(crate) factors: &'a [[f16; PANEL]],
 }
 
@@ -55,10 +53,10 @@ impl CodePanels {
         rows: usize,
         cols: usize,
     ) -> Result<Self, BackendError> {
-        let layout = layout_of(parts);
+        let layout = CodeLayout::of_parts(parts);
         let num_blocks = rows.div_ceil(PANEL).saturating_mul(cols.div_ceil(RUN_LEN));
         let num_lines = num_blocks.saturating_mul(layout.lines_per_block());
-        let num_factors = num_blocks.saturating_mul(layout.factors_per_block());
+        let num_factors = num_blocks.saturating_mul(layout.factors_per_run());
         let mut panels = Self {
             layout,
             rows,
@@ -78,7 +76,7 @@ impl CodePanels {
     /// bytes
     pub(crate) fn num_bytes(parts: &[MatrixData<'_>], rows: usize, cols: usize) -> u64 {
         let num_blocks = rows.div_ceil(PANEL) * cols.div_ceil(RUN_LEN);
-        (num_blocks * layout_of(parts).bytes_per_block()) as u64
+        (num_blocks * CodeLayout::of_parts(parts).bytes_per_block()) as u64
     }
 
     /// Returns the blocks of a row.
@@ -102,7 +100,7 @@ impl CodePanels {
     /// Returns a panel.
     pub(crate) fn panel(&self, index: usize) -> Panel<'_> {
         let lines = self.num_blocks() * self.layout.lines_per_block();
-        let factors = self.num_blocks() * self.layout.factors_per_block();
+        let factors = self.num_blocks() * self.layout.factors_per_run();
         Panel {
             lines: &self.lines.as_slice().as_chunks().0[index * lines..(index + 1) * lines],
             factors: &self.factors.as_slice().as_chunks().0[index * factors..(index + 1) * factors],
@@ -113,7 +111,7 @@ impl CodePanels {
     pub(crate) fn widen_row(&self, row: usize, out: &mut [f32]) {
         let (panel, feature) = (self.panel(row / PANEL), row % PANEL);
         let (num_lines, num_factors) =
-            (self.layout.lines_per_block(), self.layout.factors_per_block());
+            (self.layout.lines_per_block(), self.layout.factors_per_run());
         let blocks =
             panel.lines.chunks_exact(num_lines).zip(panel.factors.chunks_exact(num_factors));
         for ((lines, factors), out) in blocks.zip(out.chunks_mut(RUN_LEN)) {
@@ -134,7 +132,7 @@ impl CodePanels {
         let lines = self.lines.as_mut_slice().as_chunks_mut().0;
         let lines = lines.chunks_exact_mut(num_blocks * layout.lines_per_block());
         let factors = self.factors.as_mut_slice().as_chunks_mut().0;
-        let factors = factors.chunks_exact_mut(num_blocks * layout.factors_per_block());
+        let factors = factors.chunks_exact_mut(num_blocks * layout.factors_per_run());
         // Each lock is taken once, by the one task that packs the panel: it is there to say so.
         let panels: Vec<_> = lines
             .zip(factors)
@@ -152,13 +150,6 @@ impl CodePanels {
             }
         });
     }
-}
-
-/// Returns the least form that holds all parts; one without rows has no say.
-fn layout_of(parts: &[MatrixData<'_>]) -> CodeLayout {
-    let layouts = parts.iter().filter(|part| part.rows > 0).map(|part| part.dtype);
-    let joined = layouts.map(CodeLayout::of).reduce(CodeLayout::join);
-    joined.unwrap_or_else(|| CodeLayout::of(DType::Q8_0))
 }
 
 impl CodeLayout {
@@ -203,7 +194,7 @@ impl PanelMut<'_> {
             }
         }
         let factors =
-            &mut self.factors[block * layout.factors_per_block()..][..layout.factors_per_block()];
+            &mut self.factors[block * layout.factors_per_run()..][..layout.factors_per_run()];
         for group in 0..layout.num_groups {
             factors[group][feature] = f16::from_f32(layout.stored_scale(run, group));
             if layout.has_min {
@@ -218,23 +209,4 @@ impl PanelMut<'_> {
 fn overlap(range: Range<usize>, first_row: usize, num_rows: usize) -> Range<usize> {
     let within = |row: usize| row.saturating_sub(first_row).min(num_rows);
     within(range.start)..within(range.end)
-}
-
-/// Hands a row's runs to `sink`; plain numbers are rounded, and padded with zeros to whole runs.
-fn for_each_code_run(row: &MatrixData<'_>, mut sink: impl FnMut(&CodeRun)) {
-    if row.dtype.is_blocks() {
-        return for_each_run(row.dtype, row.bytes, sink);
-    }
-    let (mut values, mut len) = ([0.0; RUN_LEN], 0);
-    for_each_widened(row, |value| {
-        values[len] = value;
-        len += 1;
-        if len == RUN_LEN {
-            sink(&round_to_int8(&values));
-            (values, len) = ([0.0; RUN_LEN], 0);
-        }
-    });
-    if len > 0 {
-        sink(&round_to_int8(&values));
-    }
 }

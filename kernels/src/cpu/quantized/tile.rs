@@ -11,7 +11,8 @@ use crate::cpu::grid::Tile;
 use crate::cpu::linear::Epilogue;
 use crate::cpu::quantized::activations::{ActivationBlock, ActivationRows};
 use crate::cpu::quantized::dot::{Dot, DotKernel, Line, PANEL};
-use crate::cpu::quantized::layout::{NIBBLE_CENTRE, STEPS};
+use crate::cpu::quantized::layout::STEPS;
+use crate::formats::NIBBLE_CENTRE;
 use crate::cpu::quantized::panels::{CodePanels, Panel};
 use crate::cpu::simd::{Kernel, Simd, Vectors};
 
