@@ -29,6 +29,7 @@ pub mod metadata;
 pub mod parts;
 pub mod reference;
 pub mod selftest;
+pub mod threads;
 pub mod widen;
 
 mod checks;

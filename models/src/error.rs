@@ -223,6 +223,14 @@ pub enum WeightsError {
         /// The name of the element type.
         dtype: &'static str,
     },
+    /// The tensors of a quantised matrix do not fit each other, or the configuration.
+    #[error("`{tensor}`: {what}")]
+    Packed {
+        /// The matrix, by its name without that of a part.
+        tensor: String,
+        /// The rule that is broken.
+        what: String,
+    },
     /// A tensor's element type is not one that we compute with.
     #[error("{file}: tensor `{tensor}` must be F32, F16 or BF16, got {found}")]
     Dtype {

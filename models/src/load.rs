@@ -285,6 +285,8 @@ pub struct WeightFootprint {
     pub num_bytes: u64,
     /// What a step reads of it, in bytes: all but an embedding that is not the head too.
     pub step_bytes: u64,
+    /// Room on a GPU in which the largest matrix of codes is widened for prefill, in bytes.
+    pub widened_bytes: u64,
     /// Types of the matrices, each once, by name: those stored, or what the format makes of them.
     pub types: BTreeSet<&'static str>,
 }
@@ -315,7 +317,8 @@ pub fn weight_footprint(
     if num_ranks > 1 {
         plan = shard.plan(spec, plan, weights, format)?;
     }
-    let (mut num_bytes, mut unread_bytes, mut types) = (0, 0, BTreeSet::new());
+    let (mut num_bytes, mut unread_bytes, mut widened_bytes) = (0, 0, 0);
+    let mut types = BTreeSet::new();
     for matrix in plan.matrices() {
         let mut parts = Vec::with_capacity(matrix.len());
         for part in matrix {
@@ -326,6 +329,7 @@ pub fn weight_footprint(
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
         let matrix_bytes = if device.is_gpu() {
+            widened_bytes = kernels::cuda::widened_bytes(&parts, format).max(widened_bytes);
             kernels::cuda::matrix_bytes(&parts, format)
         } else {
             CpuBackend::matrix_bytes(&parts, format)
@@ -339,15 +343,16 @@ pub fn weight_footprint(
     let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
     let num_in_vectors: usize = vectors.map(TensorSpec::num_kept).sum();
     num_bytes += (num_in_vectors * size_of::<f32>()) as u64;
-    Ok(WeightFootprint { num_bytes, step_bytes: num_bytes - unread_bytes, types })
+    Ok(WeightFootprint { num_bytes, step_bytes: num_bytes - unread_bytes, widened_bytes, types })
 }
 
 fn type_name(stored: DType, format: WeightFormat) -> &'static str {
     match format {
         WeightFormat::F32 => DType::F32.name(),
         WeightFormat::Int8 if !stored.is_integers() => "int8",
+        WeightFormat::Fp8 if !stored.is_integers() => "fp8",
         // What is in blocks has its codes already.
-        WeightFormat::Stored | WeightFormat::Int8 => stored.name(),
+        WeightFormat::Stored | WeightFormat::Int8 | WeightFormat::Fp8 => stored.name(),
     }
 }
 

@@ -27,6 +27,8 @@ mod limits;
 mod parallel;
 /// What integers cost.
 mod quality;
+/// AWQ, GPTQ and FP8.
+mod quantized;
 /// A block table and a loop, as simple as an engine can be.
 mod support;
 /// Safetensors that are right, wrong, cut short or in pieces.

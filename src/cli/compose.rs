@@ -213,11 +213,7 @@ pub(super) fn load_options(
     weights: &Weights,
     free_bytes: u64,
 ) -> anyhow::Result<LoadOptions> {
-    let weight_format = match (config.model.quantize, config.model.dtype) {
-        (QuantizeChoice::Int8, _) => WeightFormat::Int8,
-        (QuantizeChoice::None, DtypeChoice::Bf16) => WeightFormat::Stored,
-        (QuantizeChoice::None, DtypeChoice::F32) => WeightFormat::F32,
-    };
+    let weight_format = weight_format(config)?;
     let kv_dtype = kv_dtype(config);
     let own = spec.max_position_embeddings;
     let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
@@ -226,7 +222,8 @@ pub(super) fn load_options(
         .context("cannot load the model")?;
     // From here on a rank's: each has memory of its own, and a cache of its heads.
     let spec = &rank_spec(spec, num_ranks)?;
-    if weight_format == WeightFormat::Int8 && !footprint.types.contains("int8") {
+    let quantize = config.model.quantize;
+    if quantize != QuantizeChoice::None && !footprint.types.contains(quantize.name()) {
         warn!(
             weights = footprint.type_names(),
             "`model.quantize` changes nothing: the file's matrices are integers already"
@@ -243,7 +240,7 @@ pub(super) fn load_options(
         context_tokens,
         num_seqs_max: max_num_seqs,
         weight_bytes: footprint.num_bytes,
-        activation_bytes: room.step_bytes,
+        activation_bytes: room.step_bytes + footprint.widened_bytes,
         share: room.share,
     };
     Ok(LoadOptions {
@@ -261,6 +258,19 @@ pub(super) fn load_options(
         graphs: graphs(config),
         tensor_parallel_size: num_ranks,
     })
+}
+
+/// Returns what the weights become by the settings in force.
+pub(super) fn weight_format(config: &Config) -> anyhow::Result<WeightFormat> {
+    match (config.model.quantize, config.model.dtype) {
+        (QuantizeChoice::Int8, _) => Ok(WeightFormat::Int8),
+        (QuantizeChoice::Fp8, _) if device(config).is_gpu() => Ok(WeightFormat::Fp8),
+        (QuantizeChoice::Fp8, _) => {
+            bail!("`model.quantize` is fp8, which a CPU does not compute with; take int8")
+        }
+        (QuantizeChoice::None, DtypeChoice::Bf16) => Ok(WeightFormat::Stored),
+        (QuantizeChoice::None, DtypeChoice::F32) => Ok(WeightFormat::F32),
+    }
 }
 
 /// What the cache is cut from.

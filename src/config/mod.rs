@@ -101,6 +101,19 @@ pub enum QuantizeChoice {
     None,
     /// Eight-bit integers, a scale for each 32.
     Int8,
+    /// Eight-bit numbers (E4M3), a scale for each 128; on GPUs.
+    Fp8,
+}
+
+impl QuantizeChoice {
+    /// Returns the word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Int8 => "int8",
+            Self::Fp8 => "fp8",
+        }
+    }
 }
 
 /// Element type of cached keys and values.

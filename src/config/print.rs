@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{
     Config, DeviceChoice, DtypeChoice, EngineConfig, KvDtypeChoice, LogFormat, ModelSource,
-    QuantizeChoice, SimdChoice,
+    SimdChoice,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},
@@ -87,13 +87,7 @@ fn raw_model(config: &Config) -> RawModel {
             }
             .to_owned(),
         ),
-        quantize: Some(
-            match model.quantize {
-                QuantizeChoice::None => "none",
-                QuantizeChoice::Int8 => "int8",
-            }
-            .to_owned(),
-        ),
+        quantize: Some(model.quantize.name().to_owned()),
         family: Some(model.family.clone().unwrap_or_else(|| AUTO.to_owned())),
         max_context_tokens: Some(scalar(
             model.context_tokens_max.map(|tokens| tokens.get() as usize),

@@ -79,8 +79,8 @@ pub struct RawModel {
     /// Element type of the weights in memory; bf16 keeps them as they are stored.
     #[arg(long, value_name = "bf16|f32")]
     pub dtype: Option<String>,
-    /// Makes integers of the weights when they are loaded.
-    #[arg(long, value_name = "none|int8")]
+    /// Makes eight bits of each weight when they are loaded; fp8 on a GPU.
+    #[arg(long, value_name = "none|int8|fp8")]
     pub quantize: Option<String>,
     /// FIM family, such as qwen2.5-coder; auto recognises it by the tokenizer's sentinels.
     #[arg(long, value_name = "NAME", hide_short_help = true)]

@@ -87,10 +87,11 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
     let hub_cache = said("model.hub_cache", raw.hub_cache)?;
     let dtypes = [("bf16", DtypeChoice::Bf16), ("f32", DtypeChoice::F32)];
     let dtype = word("model.dtype", raw.dtype, &dtypes)?;
-    let integers = [("none", QuantizeChoice::None), ("int8", QuantizeChoice::Int8)];
-    let quantize = word("model.quantize", raw.quantize, &integers)?;
+    let formats = [QuantizeChoice::None, QuantizeChoice::Int8, QuantizeChoice::Fp8];
+    let formats = formats.map(|choice| (choice.name(), choice));
+    let quantize = word("model.quantize", raw.quantize, &formats)?;
     if dtype == DtypeChoice::F32 && quantize != QuantizeChoice::None {
-        return Err(broken("model.quantize", "none where `model.dtype` is f32", "int8"));
+        return Err(broken("model.quantize", "none where `model.dtype` is f32", quantize.name()));
     }
     Ok(ModelConfig {
         served_name,

@@ -165,7 +165,7 @@ fn plain_type(parts: &[MatrixData<'_>], format: WeightFormat) -> PlainType {
         WeightFormat::Stored if are_all(DType::F16) => PlainType::F16,
         WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 | WeightFormat::Fp8 => {
             PlainType::F32
-        },
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::backend::{BackendError, DType, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cuda::codes::{CodeForm, CodeRow};
-use crate::cuda::device::{Argument, Device, DeviceMemory};
-use crate::cuda::threads::for_each_part;
+use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
+use crate::threads::for_each_part;
 use crate::widen::for_each_widened;
 
 /// Elements of a row that a lane reads at once: a row begins at a multiple of 16 bytes.
@@ -181,8 +181,34 @@ impl<M: DeviceMemory> CudaMatrix<M> {
         Ok(())
     }
 
+    /// Returns how many threads found what is no number; `counter` has room for one `u32`.
+    pub(super) fn count_broken<D: Device<Memory = M>>(
+        &self,
+        device: &mut D,
+        counter: &mut M,
+    ) -> Result<u32, BackendError> {
+        device.zero(counter)?;
+        for Numbers { kernel, address, exponent, len } in self.numbers() {
+            device.launch(&Launch {
+                kernel,
+                grid: [len.div_ceil(256).clamp(1, 1024), 1, 1],
+                num_threads: 256,
+                shared_bytes: 0,
+                arguments: &[
+                    Argument::Pointer(counter.address()),
+                    address,
+                    Argument::U32(exponent),
+                    Argument::U32(len),
+                ],
+            })?;
+        }
+        let mut count = [0];
+        device.download(counter, 0, bytemuck::cast_slice_mut(&mut count))?;
+        Ok(count[0])
+    }
+
     /// Returns what must hold numbers for the matrix to hold numbers.
-    pub(super) fn numbers(&self) -> Vec<Numbers> {
+    fn numbers(&self) -> Vec<Numbers> {
         let len = |row_bytes: usize, size: usize| self.rows * row_bytes / size;
         let (row_bytes, factor_bytes) = self.weights.row_bytes(self.cols);
         let of = |kernel, address, exponent, len: usize| {
@@ -208,11 +234,11 @@ impl<M: DeviceMemory> CudaMatrix<M> {
 
 /// Floats to be looked at: by which kernel, where, which bits are all set in what is no number, and how many.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Numbers {
-    pub(super) kernel: &'static str,
-    pub(super) address: Argument,
-    pub(super) exponent: u32,
-    pub(super) len: u32,
+struct Numbers {
+    kernel: &'static str,
+    address: Argument,
+    exponent: u32,
+    len: u32,
 }
 
 fn write_f32(row: &MatrixData<'_>, to: &mut [u8]) {

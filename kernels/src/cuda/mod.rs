@@ -19,7 +19,6 @@ pub mod real;
 mod rows;
 mod sample;
 mod step;
-mod threads;
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -35,9 +34,8 @@ use crate::backend::{
 };
 use crate::checks::Check;
 use crate::cuda::attention::SplitRoom;
-use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
+use crate::cuda::device::{Argument, Device, DeviceMemory};
 use crate::cuda::graphs::{Captured, Graphs};
-use crate::cuda::matrix::Numbers;
 use crate::cuda::memory::Elements;
 use crate::cuda::products::{GateRoom, Linear, Then, WidenRoom};
 use crate::cuda::rows::launch_rows;
@@ -125,27 +123,6 @@ impl<D: Device> CudaBackend<D> {
         self.graphs.disable();
         Ok(())
     }
-
-    fn count_broken(&mut self, matrix: &CudaMatrix<D::Memory>) -> Result<u32, BackendError> {
-        self.device.zero(&mut self.num_broken)?;
-        for Numbers { kernel, address, exponent, len } in matrix.numbers() {
-            self.device.launch(&Launch {
-                kernel,
-                grid: [len.div_ceil(256).clamp(1, 1024), 1, 1],
-                num_threads: 256,
-                shared_bytes: 0,
-                arguments: &[
-                    Argument::Pointer(self.num_broken.address()),
-                    address,
-                    Argument::U32(exponent),
-                    Argument::U32(len),
-                ],
-            })?;
-        }
-        let mut count = [0];
-        self.device.download(&self.num_broken, 0, bytemuck::cast_slice_mut(&mut count))?;
-        Ok(count[0])
-    }
 }
 
 impl<D: Device> Backend for CudaBackend<D> {
@@ -199,7 +176,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn is_finite(&mut self, matrix: &Self::Matrix) -> Result<bool, BackendError> {
-        Ok(self.count_broken(matrix)? == 0)
+        Ok(matrix.count_broken(&mut self.device, &mut self.num_broken)? == 0)
     }
 
     fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
@@ -372,7 +349,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: Option<&Self::Vector>,
         residual: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
-        let linear = Linear { check: Check("linear_add"), num_rows, x, matrix, widened: &self.widened };
+        let linear =
+            Linear { check: Check("linear_add"), num_rows, x, matrix, widened: &self.widened };
         linear.run(&mut self.device, residual, &Then::Add(bias))
     }
 
@@ -384,7 +362,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError> {
         let matrix = parts.gate.matrix;
-        let linear = Linear { check: Check("feed_forward"), num_rows, x, matrix, widened: &self.widened };
+        let linear =
+            Linear { check: Check("feed_forward"), num_rows, x, matrix, widened: &self.widened };
         linear.feed_forward(&mut self.device, &parts, out, &mut self.gate_room)
     }
 

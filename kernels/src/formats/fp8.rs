@@ -31,10 +31,12 @@ impl Fp8Block {
         block
     }
 
-    /// Appends the block as it is stored.
-    pub fn append_to(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.scale.to_le_bytes());
-        bytes.extend_from_slice(&self.codes);
+    /// Returns the block as it is stored.
+    pub fn to_bytes(&self) -> [u8; 4 + FP8_BLOCK_LEN] {
+        let mut bytes = [0; 4 + FP8_BLOCK_LEN];
+        bytes[..4].copy_from_slice(&self.scale.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.codes);
+        bytes
     }
 
     /// Returns the values that the block stands for.
@@ -91,8 +93,14 @@ mod tests {
             }
             assert_eq!(narrow(widen(code)), code, "{code:#x} is {}", widen(code));
         }
-        let rows =
-            [(0x00, 0.0), (0x01, 1.0 / 512.0), (0x08, 1.0 / 64.0), (0x38, 1.0), (0x7e, 448.0), (0xb9, -1.125)];
+        let rows = [
+            (0x00, 0.0),
+            (0x01, 1.0 / 512.0),
+            (0x08, 1.0 / 64.0),
+            (0x38, 1.0),
+            (0x7e, 448.0),
+            (0xb9, -1.125),
+        ];
         for (code, value) in rows {
             assert!((widen(code) - value).abs() <= 0.0, "{code:#x} is {}", widen(code));
         }
@@ -115,9 +123,7 @@ mod tests {
     fn a_block_comes_back_and_errs_by_a_sixteenth_at_most() {
         let values: [f32; FP8_BLOCK_LEN] = std::array::from_fn(|i| (i as f32 - 40.5) * 0.013);
         let block = round_to_fp8(&values);
-        let mut bytes = Vec::new();
-        block.append_to(&mut bytes);
-        assert_eq!(Fp8Block::from_bytes(bytes[..].try_into().unwrap()), block);
+        assert_eq!(Fp8Block::from_bytes(&block.to_bytes()), block);
         let greatest = values.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
         for (value, got) in values.iter().zip(block.values()) {
             // Half a step of three bits, or of the least that is not zero.

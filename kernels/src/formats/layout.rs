@@ -35,12 +35,9 @@ impl CodeLayout {
     /// a 4-bit file are a few matrices, or none.
     pub(crate) fn of(dtype: DType) -> Self {
         let (codes, num_groups, has_min) = match dtype {
-            DType::F32
-            | DType::Bf16
-            | DType::F16
-            | DType::F8
-            | DType::Q8_0
-            | DType::Q5_0 => (CodeKind::Byte, 1, false),
+            DType::F32 | DType::Bf16 | DType::F16 | DType::F8 | DType::Q8_0 | DType::Q5_0 => {
+                (CodeKind::Byte, 1, false)
+            }
             DType::Q5_1 | DType::Q5K => (CodeKind::Byte, 1, true),
             DType::Q6K => (CodeKind::Byte, 2, false),
             DType::Q4_0 => (CodeKind::Nibble, 1, false),

@@ -188,7 +188,7 @@ impl Stored {
     fn fp8(values: &[f32]) -> Self {
         let mut bytes = vec![0xAA];
         for block in values.as_chunks().0 {
-            round_to_fp8(block).append_to(&mut bytes);
+            bytes.extend(round_to_fp8(block).to_bytes());
         }
         Self { dtype: DType::F8, bytes }
     }

@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     arch,
-    config::{CONFIG_FILE, DecoderSpec, Fields, GENERATION_FILE},
+    config::{
+        CONFIG_FILE, DecoderSpec, Fields, GENERATION_FILE,
+        quantization::{Quantization, read_quantization},
+    },
     error::ConfigError,
 };
 
@@ -17,9 +20,7 @@ pub fn from_json(config: &[u8], generation: Option<&[u8]>) -> Result<DecoderSpec
     let map = parse(CONFIG_FILE, config)?;
     let fields = Fields::new(CONFIG_FILE, &map);
     let architecture = read_architecture(&fields)?;
-    if let Some(value) = fields.value("quantization_config") {
-        return Err(fields.invalid("quantization_config", "absent, being unsupported", value));
-    }
+    read_quantization(&fields)?;
     let mut spec = (architecture.translate)(&fields)?;
     spec.dtype = read_dtype(&fields)?;
     read_eos(&fields, &mut spec.eos_token_ids)?;
@@ -31,6 +32,14 @@ pub fn from_json(config: &[u8], generation: Option<&[u8]>) -> Result<DecoderSpec
     spec.eos_token_ids.dedup();
     spec.check()?;
     Ok(spec)
+}
+
+/// Reads from the text of `config.json` how matrices are stored; `None` where they are as they are computed with.
+///
+/// # Errors
+/// [`ConfigError`], as [`from_json`] would refuse it.
+pub(crate) fn read_quantization_config(config: &[u8]) -> Result<Option<Quantization>, ConfigError> {
+    read_quantization(&Fields::new(CONFIG_FILE, &parse(CONFIG_FILE, config)?))
 }
 
 fn parse(file: &'static str, text: &[u8]) -> Result<Map<String, Value>, ConfigError> {

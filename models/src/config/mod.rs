@@ -6,13 +6,16 @@
 mod fields;
 mod json;
 mod layer;
+mod quantization;
 mod rope;
 mod window;
 
 pub(crate) use fields::Fields;
 pub use json::from_json;
+pub(crate) use json::read_quantization_config;
 pub(crate) use layer::read_activation;
 pub use layer::{Biases, NormKind};
+pub(crate) use quantization::Quantization;
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 pub(crate) use window::{read_window_of_all, read_windows};
 

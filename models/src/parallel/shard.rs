@@ -7,7 +7,10 @@
 
 use std::{ops::Range, slice::from_mut};
 
-use kernels::backend::{DType, WeightFormat};
+use kernels::{
+    backend::{DType, WeightFormat},
+    formats::FP8_BLOCK_LEN,
+};
 
 use crate::{
     config::DecoderSpec,
@@ -140,7 +143,11 @@ impl Shard {
                     .all(|(tensor, _, block)| is_whole(num_ranks, tensor.shape[1], *block))
             };
             let sizes: Vec<usize> = divisors(spec).into_iter().filter(fits).collect();
-            let name = if dtype.is_integers() { dtype.name() } else { "int8" };
+            let name = match (format, dtype.block_len()) {
+                (WeightFormat::Int8, 1) => "int8",
+                (WeightFormat::Fp8, 1) => "fp8",
+                _ => dtype.name(),
+            };
             let rule = format!(
                 "{}: each rank's columns of `{}` ({cols} in all) must be a multiple of the {block} of a block of {name}",
                 list(&sizes),
@@ -160,7 +167,10 @@ impl Shard {
 fn block_len(dtype: DType, format: WeightFormat) -> usize {
     match format {
         WeightFormat::Int8 if !dtype.is_integers() => INT8_BLOCK,
-        WeightFormat::Int8 | WeightFormat::Stored | WeightFormat::F32 => dtype.block_len(),
+        WeightFormat::Fp8 if !dtype.is_integers() => FP8_BLOCK_LEN,
+        WeightFormat::Int8 | WeightFormat::Fp8 | WeightFormat::Stored | WeightFormat::F32 => {
+            dtype.block_len()
+        }
     }
 }
 

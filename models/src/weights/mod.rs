@@ -5,6 +5,7 @@
 
 mod file;
 mod index;
+mod packed;
 mod plan;
 mod random;
 mod reader;
@@ -27,11 +28,11 @@ use safetensors::{Dtype as StoredDtype, SafeTensors};
 
 use crate::{
     arch,
-    config::DecoderSpec,
+    config::{CONFIG_FILE, DecoderSpec, read_quantization_config},
     error::{ConfigError, ModelError, WeightsError},
     gguf::{self, Gguf},
     shown::escape,
-    weights::file::View,
+    weights::{file::View, packed::Packed},
 };
 
 /// The only file of a small model.
@@ -45,6 +46,8 @@ const SAFETENSORS_LENGTH_BYTES: usize = 8;
 pub struct Weights {
     files: Vec<WeightFile>,
     tensors: BTreeMap<String, StoredTensor>,
+    /// Matrices that several tensors make up, which are not among the others.
+    packed: BTreeMap<String, Packed>,
     naming: Naming,
 }
 
@@ -108,11 +111,25 @@ impl<'a> TensorView<'a> {
 }
 
 impl Weights {
-    /// Opens the safetensors of a folder: the single file where there is one, else the shards of the index.
+    /// Opens the safetensors of a folder: the single file where there is one, else the shards of the index. What its
+    /// `config.json` says of their quantisation holds.
     ///
     /// # Errors
-    /// [`ModelError::Read`], or [`ModelError::Weights`] naming the file or the tensor.
+    /// [`ModelError::Read`], [`ModelError::Config`], or [`ModelError::Weights`] naming the file or the tensor.
     pub fn open_directory(directory: &Path) -> Result<Self, ModelError> {
+        let mut weights = Self::open_files(directory)?;
+        let config = directory.join(CONFIG_FILE);
+        if config.is_file() {
+            let text = fs::read(&config)
+                .map_err(|source| ModelError::Read { path: config.clone(), source })?;
+            if let Some(form) = read_quantization_config(&text)? {
+                weights.packed = packed::collect(&mut weights.tensors, form)?;
+            }
+        }
+        Ok(weights)
+    }
+
+    fn open_files(directory: &Path) -> Result<Self, ModelError> {
         let single = directory.join(SINGLE_FILE);
         let mut weights = Self::none(Naming::Safetensors);
         if single.is_file() {
@@ -216,6 +233,14 @@ impl Weights {
     /// The tensor is missing, misshapen or of an unsupported element type.
     pub(crate) fn find(&self, spec: &TensorSpec) -> Result<(&StoredTensor, DType), WeightsError> {
         let (tensor, expected) = (spec.name.clone(), spec.shape.clone());
+        if let Some(packed) = self.packed.get(&spec.name) {
+            let found = vec![packed.rows, packed.cols];
+            if found != expected {
+                let file = self.files[packed.codes.file].name.clone();
+                return Err(WeightsError::Shape { file, tensor, expected, found });
+            }
+            return Ok((&packed.codes, packed.dtype()));
+        }
         let Some(stored) = self.tensors.get(&spec.name) else {
             return Err(WeightsError::Missing { tensor, expected });
         };
@@ -248,6 +273,9 @@ impl Weights {
     /// Where rows are not inside the tensor.
     pub(crate) fn views(&self, spec: &TensorSpec) -> Result<Vec<TensorView<'_>>, ModelError> {
         let (stored, dtype) = self.find(spec)?;
+        if let Some(packed) = self.packed.get(&spec.name) {
+            return self.packed_views(spec, packed);
+        }
         let file = &self.files[stored.file].bytes;
         let (len, rest) = (stored.shape[0], stored.shape.get(1).copied());
         // A vector is one row, and each of its elements what a row is to a matrix.
@@ -267,8 +295,27 @@ impl Weights {
         }
     }
 
+    /// Brings what is loaded of a quantised matrix into blocks.
+    fn packed_views(
+        &self,
+        spec: &TensorSpec,
+        packed: &Packed,
+    ) -> Result<Vec<TensorView<'_>>, ModelError> {
+        let view = |rows: Range<usize>| -> Result<TensorView<'_>, ModelError> {
+            let num_rows = rows.len();
+            let read = |part: &StoredTensor| self.files[part.file].bytes.view(part.range.clone());
+            let bytes = View::Owned(packed.blocks(&spec.name, rows, read)?);
+            Ok(TensorView { rows: num_rows, cols: packed.cols, dtype: packed.dtype(), bytes })
+        };
+        match &spec.kept {
+            Kept::All => Ok(vec![view(0..packed.rows)?]),
+            Kept::Rows(ranges) => ranges.iter().cloned().map(view).collect(),
+            Kept::Cols(cols) => Ok(vec![view(0..packed.rows)?.cut(&spec.name, cols)?]),
+        }
+    }
+
     fn none(naming: Naming) -> Self {
-        Self { files: Vec::new(), tensors: BTreeMap::new(), naming }
+        Self { files: Vec::new(), tensors: BTreeMap::new(), packed: BTreeMap::new(), naming }
     }
 
     fn from_file(file: WeightFile) -> Result<Self, ModelError> {

@@ -246,6 +246,7 @@ fn command(
     let threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
     let format = match (config.model.quantize, config.model.dtype) {
         (QuantizeChoice::Int8, _) => " --quantize int8",
+        (QuantizeChoice::Fp8, _) => " --quantize fp8",
         (QuantizeChoice::None, DtypeChoice::F32) => " --dtype f32",
         (QuantizeChoice::None, DtypeChoice::Bf16) => "",
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use models::{
-    Device, WeightFormat,
+    Device,
     bench::{Plan, Time, widths},
 };
 
@@ -63,7 +63,7 @@ pub(super) struct KernelsArgs {
     #[arg(id = "kernels_device", long = "device", value_name = "auto|cpu|cuda:N")]
     device: Option<String>,
     /// Makes integers of the weights.
-    #[arg(id = "kernels_quantize", long = "quantize", value_name = "none|int8")]
+    #[arg(id = "kernels_quantize", long = "quantize", value_name = "none|int8|fp8")]
     quantize: Option<String>,
     /// Threads of the CPU; all cores unless said.
     #[arg(id = "kernels_threads", long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -90,10 +90,9 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
     };
     let device = compose::device(&config);
     let options = compose::device_options(&config).map_err(CliError::Usage)?;
-    let is_int8 = config.model.quantize == QuantizeChoice::Int8;
     let plan = Plan {
         widths: widths(&spec),
-        format: if is_int8 { WeightFormat::Int8 } else { WeightFormat::Stored },
+        format: compose::weight_format(&config).map_err(CliError::Usage)?,
         batch: arguments.batch.iter().map(|&batch| batch.into()).collect(),
         prefill: arguments.prefill.iter().map(|&tokens| tokens as usize).collect(),
         context_tokens: arguments.context as usize,
@@ -107,7 +106,10 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
     let simd = compose::simd_tier(&config)?.to_string();
     let sink = Sink { simd, ..Sink::open(&arguments.output)? };
     let (mut progress, _runtime) = Progress::stopped_by_signal()?;
-    let format = if is_int8 { "int8" } else { "bf16" };
+    let format = match config.model.quantize {
+        QuantizeChoice::None => "bf16",
+        quantize => quantize.name(),
+    };
     let devices = (device, &options);
     let result = operators::measure(&arguments.shape, devices, format, &plan, &mut progress);
     let result = result.context("the measurement failed")?;

@@ -36,9 +36,9 @@ use crate::cpu::matrix::Weights;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::activations::{ActivationRows, Activations};
 use crate::cpu::quantized::dot::Dots;
-use crate::formats::{CodeKind, CodeLayout};
 use crate::cpu::quantized::tile::Task;
 use crate::cpu::simd::Vectors;
+use crate::formats::{CodeKind, CodeLayout};
 
 pub(crate) use crate::cpu::quantized::dot::PANEL;
 pub(crate) use crate::cpu::quantized::panels::CodePanels;

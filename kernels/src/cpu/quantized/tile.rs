@@ -12,9 +12,9 @@ use crate::cpu::linear::Epilogue;
 use crate::cpu::quantized::activations::{ActivationBlock, ActivationRows};
 use crate::cpu::quantized::dot::{Dot, DotKernel, Line, PANEL};
 use crate::cpu::quantized::layout::STEPS;
-use crate::formats::NIBBLE_CENTRE;
 use crate::cpu::quantized::panels::{CodePanels, Panel};
 use crate::cpu::simd::{Kernel, Simd, Vectors};
+use crate::formats::NIBBLE_CENTRE;
 
 /// Rows that a panel meets before the next panel's turn. A panel of 896 columns and so many rows share an L1 of 32 KiB,
 /// one of 4864 an L2 of 512 KiB.

@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaStream, DriverError, PinnedHostSlice, result,
 };
 
-use crate::cuda::threads;
+use crate::threads;
 
 /// Enough that a large upload runs at the bus's rate, and the threads that fill a half are worth their start: 0.6 ms at 55 GB/s.
 const HALF_BYTES: usize = 32 << 20;

@@ -7,7 +7,7 @@ use std::thread;
 const THREADS_MAX: usize = 16;
 
 /// Calls `work` with each part and its index; neighbours go to one thread.
-pub(super) fn for_each_part<T: Send>(parts: Vec<T>, work: &(impl Fn(usize, T) + Sync)) {
+pub fn for_each_part<T: Send>(parts: Vec<T>, work: &(impl Fn(usize, T) + Sync)) {
     let num_threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let share = parts.len().div_ceil(num_threads).max(1);
     let mut parts = parts.into_iter().enumerate();
@@ -31,7 +31,7 @@ pub(super) fn for_each_part<T: Send>(parts: Vec<T>, work: &(impl Fn(usize, T) + 
 /// Copies between slices of one length; large ones by several threads, for which a page that is not in memory yet is one of
 /// many that are waited for.
 #[cfg(any(feature = "cuda", test))]
-pub(super) fn copy(from: &[u8], to: &mut [u8]) {
+pub(crate) fn copy(from: &[u8], to: &mut [u8]) {
     const PART_BYTES: usize = 512 << 10;
     if to.len() <= PART_BYTES {
         return to.copy_from_slice(from);
