@@ -18,6 +18,7 @@ use crate::{
 mod bench;
 pub mod complete;
 pub mod compose;
+mod fim;
 pub mod greeting;
 pub mod place;
 pub mod progress;

@@ -1,4 +1,14 @@
-//! The table of model families: how each wants a gap to be asked, and what ends its answer.
+//! Model families as data: how each is recognised, how it wants a gap to be asked, and what ends its answer.
+//!
+//! [`FAMILIES`] has a row a family, [`recognise`] picks one by what a model proves of itself.
+
+mod aliases;
+mod recognise;
+mod table;
+
+pub use aliases::by_alias;
+pub use recognise::{Evidence, Recognised, recognise};
+pub use table::FAMILIES;
 
 /// Which side of the gap comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,6 +17,16 @@ pub enum Order {
     Psm,
     /// Suffix, prefix, middle.
     Spm,
+}
+
+impl Order {
+    /// Returns the word for it.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+        }
+    }
 }
 
 /// Where the typed part of the cursor's line goes.
@@ -19,93 +39,146 @@ pub enum Layout {
     LineStart,
 }
 
-/// The sentinels of a prompt with several files.
+/// What stands before a file's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RepoForm {
-    /// Comes before the repository's name.
-    pub repo_name: &'static str,
-    /// Comes before each file's path.
-    pub file_sep: &'static str,
+pub enum FileMark<'a> {
+    /// A control token.
+    Token(&'a str),
+    /// Words at the beginning of a line; an empty line ends the file.
+    Text(&'a str),
 }
 
-/// Facts about one family.
+/// Where other files are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FimFamily {
-    /// Name in the configuration.
-    pub name: &'static str,
+pub enum FilesPlace {
+    /// Before the sentinels of the gap.
+    BeforeGap,
+    /// Behind the sentinel of the prefix, as the beginning of it.
+    InPrefix,
+}
+
+/// How other files are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilesForm<'a> {
+    /// Comes before the repository's name, where that is shown, and what ends the name.
+    pub repo_name: Option<(&'a str, &'a str)>,
+    /// Comes before each file's path, which a line end follows.
+    pub file: FileMark<'a>,
+    /// Where all that goes.
+    pub place: FilesPlace,
+}
+
+/// How a gap is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fim<'a> {
+    /// Comes before everything.
+    pub bos: Option<&'a str>,
     /// Sentinel before the prefix.
-    pub prefix: &'static str,
+    pub prefix: &'a str,
     /// Sentinel before the suffix.
-    pub suffix: &'static str,
-    /// Sentinel before the answer.
-    pub middle: &'static str,
-    /// Which side comes first.
+    pub suffix: &'a str,
+    /// Sentinel before the answer; Codestral has none, its answer goes on from the prefix.
+    pub middle: Option<&'a str>,
+    /// Which side comes first, as it was trained.
     pub order: Order,
     /// The layout that serves it best.
     pub layout: Layout,
     /// Most tokens of the text after the cursor, where it was trained on short ones only.
     pub suffix_tokens_max: Option<usize>,
     /// Its form for several files, where it was trained on one.
-    pub repo: Option<RepoForm>,
+    pub files: Option<FilesForm<'a>>,
     /// Tokens that end an answer, besides those that the model's configuration names; those that its tokenizer lacks
     /// are passed over.
-    pub stop_tokens: &'static [&'static str],
+    pub stop_tokens: &'a [&'a str],
     /// Texts that end an answer where the request names none.
-    pub stop_texts: &'static [&'static str],
+    pub stop_texts: &'a [&'a str],
 }
 
-/// All families, the most particular first: recognition takes the first whose sentinels the tokenizer has.
-pub const FAMILIES: &[FimFamily] = &[QWEN2_5_CODER, DEMO];
+/// Whether a family was trained to fill gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Training {
+    /// It was, in this form.
+    Fim(Fim<'static>),
+    /// It was not, whatever tokens it has; why that is known.
+    Without(&'static str),
+}
 
-/// Qwen2.5-Coder and Qwen3-Coder.
-///
-/// # Source
-/// Qwen2.5-Coder's model card and technical report (arXiv 2409.12186), §3.2.
-const QWEN2_5_CODER: FimFamily = FimFamily {
-    name: "qwen2.5-coder",
-    prefix: "<|fim_prefix|>",
-    suffix: "<|fim_suffix|>",
-    middle: "<|fim_middle|>",
-    order: Order::Psm,
-    layout: Layout::LineStart,
-    suffix_tokens_max: None,
-    repo: Some(RepoForm { repo_name: "<|repo_name|>", file_sep: "<|file_sep|>" }),
-    stop_tokens: &[
-        "<|endoftext|>",
-        "<|im_end|>",
-        "<|im_start|>",
-        "<|fim_prefix|>",
-        "<|fim_middle|>",
-        "<|fim_suffix|>",
-        "<|fim_pad|>",
-        "<|repo_name|>",
-        "<|file_sep|>",
-    ],
-    stop_texts: &[],
-};
+/// What a model of the family has that others lack. All that is said must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signs {
+    /// Tokens of its tokenizer, control tokens each.
+    pub tokens: &'static [&'static str],
+    /// As `architectures` of `config.json` names it. GGUF files of Mistral's models say Llama.
+    pub architectures: &'static [&'static str],
+    /// Ids of its tokenizer, from and to.
+    pub num_ids: Option<(u32, u32)>,
+    /// Parts of its names, in small letters; they decide between families whose other signs are the same.
+    pub names: &'static [&'static str],
+}
 
-/// The embedded demo model: Qwen's sentinels, trained on one file at a time and on suffixes of at most 96 tokens,
-/// most of them under 28 (`models/demo/README.md`).
-///
-/// It is too small for more than a line, so that a line is what it gives where the request says nothing else.
-const DEMO: FimFamily = FimFamily {
-    name: "lacuna-demo",
-    suffix_tokens_max: Some(32),
-    repo: None,
-    stop_texts: &["\n"],
-    ..QWEN2_5_CODER
-};
+/// Where the form of a conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// In the files of its instruct models (`tokenizer_config.json`, `chat_template.jinja`, or a GGUF file's metadata).
+    OfCheckpoint,
+    /// There are base models only.
+    None,
+}
+
+/// What the makers advise for conversations. Gaps are filled greedily where a request says nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChatSampling {
+    /// Temperature.
+    pub temperature: f32,
+    /// Share of the likeliest tokens.
+    pub top_p: Option<f32>,
+    /// Number of the likeliest tokens.
+    pub top_k: Option<u32>,
+}
+
+/// Facts about one family.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Family {
+    /// Name in the configuration.
+    pub name: &'static str,
+    /// Which published models it has.
+    pub models: &'static str,
+    /// How it is recognised.
+    pub signs: Signs,
+    /// Whether and how it fills gaps.
+    pub training: Training,
+    /// Where the form of a conversation stands.
+    pub chat_template: ChatTemplate,
+    /// What is advised for conversations, where the card says.
+    pub chat_sampling: Option<ChatSampling>,
+    /// Longest context of its smallest model, as published.
+    pub context_tokens: u32,
+    /// Licence of the weights.
+    pub licence: &'static str,
+    /// Whether the hub asks to accept the licence first; `None` where we do not know.
+    pub is_gated: Option<bool>,
+    /// Where these facts are from.
+    pub source: &'static str,
+}
+
+impl Family {
+    /// Returns how it fills gaps, if it does.
+    pub fn fim(&self) -> Option<&Fim<'static>> {
+        match &self.training {
+            Training::Fim(fim) => Some(fim),
+            Training::Without(_) => None,
+        }
+    }
+}
 
 /// Returns the family of that name.
-pub fn by_name(name: &str) -> Option<&'static FimFamily> {
+pub fn by_name(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
 
-/// Returns the first family whose three sentinels the tokenizer knows.
-pub fn recognise(has_token: impl Fn(&str) -> bool) -> Option<&'static FimFamily> {
-    FAMILIES
-        .iter()
-        .find(|family| [family.prefix, family.suffix, family.middle].into_iter().all(&has_token))
+/// Returns how the family of that name fills gaps.
+pub fn fim_by_name(name: &str) -> Option<&'static Fim<'static>> {
+    by_name(name).and_then(Family::fim)
 }
 
 #[cfg(test)]
@@ -121,20 +194,36 @@ mod tests {
     }
 
     #[test]
-    fn recognises_by_all_three_sentinels() {
-        let has_qwen = |token: &str| token.starts_with("<|fim_");
-        assert_eq!(recognise(has_qwen).map(|family| family.name), Some("qwen2.5-coder"));
-        assert_eq!(recognise(|token| token == "<|fim_prefix|>"), None);
+    fn a_familys_own_sentinels_end_its_answers() {
+        for family in FAMILIES {
+            let Some(fim) = family.fim() else { continue };
+            let mut sentinels = vec![fim.prefix, fim.suffix];
+            sentinels.extend(fim.middle);
+            let mut texts = Vec::new();
+            if let Some(files) = fim.files {
+                sentinels.extend(files.repo_name.map(|(token, _)| token));
+                match files.file {
+                    FileMark::Token(token) => sentinels.push(token),
+                    FileMark::Text(text) => texts.push(format!("\n{text}")),
+                }
+            }
+            for sentinel in sentinels {
+                assert!(fim.stop_tokens.contains(&sentinel), "{}: {sentinel}", family.name);
+            }
+            for text in texts {
+                assert!(fim.stop_texts.contains(&text.as_str()), "{}: {text}", family.name);
+            }
+        }
     }
 
     #[test]
-    fn a_familys_own_sentinels_end_its_answers() {
+    fn a_familys_sentinels_are_among_its_signs() {
         for family in FAMILIES {
-            let sentinels = [family.prefix, family.suffix, family.middle];
-            let of_repo = family.repo.map(|repo| [repo.repo_name, repo.file_sep]);
-            for sentinel in sentinels.into_iter().chain(of_repo.into_iter().flatten()) {
-                assert!(family.stop_tokens.contains(&sentinel), "{}: {sentinel}", family.name);
+            let Some(fim) = family.fim() else { continue };
+            for sentinel in [Some(fim.prefix), Some(fim.suffix), fim.middle].into_iter().flatten() {
+                assert!(family.signs.tokens.contains(&sentinel), "{}: {sentinel}", family.name);
             }
+            assert!(!family.signs.architectures.is_empty(), "{}", family.name);
         }
     }
 }
