@@ -42,8 +42,13 @@ impl BytePieces {
     /// Takes them out of a vocabulary; `None` where a byte has no piece, so that text could be lost.
     pub(super) fn find(vocab: &HashMap<String, u32>) -> Option<Self> {
         let mut ids = [0; 256];
-        for byte in u8::MIN..=u8::MAX {
-            ids[usize::from(byte)] = *vocab.get(&format!("{BYTE_NAME}{byte:02X}>"))?;
+        // Bytes that no text in UTF-8 has need none.
+        for byte in (u8::MIN..=u8::MAX).filter(|byte| !matches!(byte, 0xC0 | 0xC1 | 0xF5..)) {
+            // Gemma's vocabulary has the tab itself in the place of its byte.
+            let as_character =
+                || vocab.get(&char::from(byte).to_string()).filter(|_| byte.is_ascii());
+            let id = vocab.get(&format!("{BYTE_NAME}{byte:02X}>")).or_else(as_character)?;
+            ids[usize::from(byte)] = *id;
         }
         Some(Self { ids })
     }
@@ -95,6 +100,22 @@ mod tests {
         for name in ["<0x0a>", "<0xA>", "<0x+A>", "0x0A", "<0x0A", "<0x0A0>", "\n"] {
             assert_eq!(byte_of(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn every_byte_of_texts_has_a_piece_or_its_own_character() {
+        let mut vocab: HashMap<String, u32> =
+            (0..=255_u32).map(|byte| (format!("<0x{byte:02X}>"), byte + 3)).collect();
+        assert!(BytePieces::find(&vocab).is_some());
+        vocab.remove("<0x09>");
+        vocab.remove("<0xFF>");
+        assert!(BytePieces::find(&vocab).is_none());
+        vocab.insert("\t".to_owned(), 1);
+        let mut ids = Vec::new();
+        BytePieces::find(&vocab).unwrap().push_ids("\t▁", &mut ids);
+        assert_eq!(ids, [1, 0xE2 + 3, 0x96 + 3, 0x81 + 3]);
+        vocab.remove("<0x81>");
+        assert!(BytePieces::find(&vocab).is_none());
     }
 
     #[test]

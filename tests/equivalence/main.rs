@@ -25,6 +25,7 @@ use models::{
 use serde::Deserialize;
 
 mod keystrokes;
+mod tokenizers;
 
 const BLOCK_SIZE: usize = 16;
 const CONTEXT_TOKENS: usize = 2048;

@@ -182,12 +182,6 @@ fn pieces<'a>(keys: Keys<'a, '_>) -> Result<Pieces<'a>, ConfigError> {
         };
         rows.push(Piece { text: Cow::Borrowed(text), score, kind });
     }
-    let is_byte = |row: &&Piece<'_>| row.kind == PieceKind::Byte;
-    let num_bytes = rows.iter().filter(is_byte).count();
-    if num_bytes != 256 {
-        let rule = "with a piece for each byte: without one, text would be dropped without a word";
-        return Err(keys.invalid(TYPES_KEY, rule, format!("{num_bytes} of 256")));
-    }
     Ok(Pieces {
         rows,
         added: Vec::new(),

@@ -10,8 +10,11 @@ pub use aliases::by_alias;
 pub use recognise::{Evidence, Recognised, recognise};
 pub use table::FAMILIES;
 
+use serde::Serialize;
+
 /// Which side of the gap comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Prefix, suffix, middle.
     Psm,
@@ -30,7 +33,8 @@ impl Order {
 }
 
 /// Where the typed part of the cursor's line goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Layout {
     /// It ends the prefix, as the model cards show.
     Plain,
@@ -40,7 +44,8 @@ pub enum Layout {
 }
 
 /// What stands before a file's path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FileMark<'a> {
     /// A control token.
     Token(&'a str),
@@ -49,7 +54,8 @@ pub enum FileMark<'a> {
 }
 
 /// Where other files are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FilesPlace {
     /// Before the sentinels of the gap.
     BeforeGap,
@@ -58,7 +64,7 @@ pub enum FilesPlace {
 }
 
 /// How other files are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FilesForm<'a> {
     /// Comes before the repository's name, where that is shown, and what ends the name.
     pub repo_name: Option<(&'a str, &'a str)>,
@@ -69,7 +75,7 @@ pub struct FilesForm<'a> {
 }
 
 /// How a gap is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fim<'a> {
     /// Comes before everything.
     pub bos: Option<&'a str>,
@@ -95,7 +101,8 @@ pub struct Fim<'a> {
 }
 
 /// Whether a family was trained to fill gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Training {
     /// It was, in this form.
     Fim(Fim<'static>),
@@ -104,7 +111,7 @@ pub enum Training {
 }
 
 /// What a model of the family has that others lack. All that is said must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Signs {
     /// Tokens of its tokenizer, control tokens each.
     pub tokens: &'static [&'static str],
@@ -117,7 +124,8 @@ pub struct Signs {
 }
 
 /// Where the form of a conversation stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ChatTemplate {
     /// In the files of its instruct models (`tokenizer_config.json`, `chat_template.jinja`, or a GGUF file's metadata).
     OfCheckpoint,
@@ -126,7 +134,7 @@ pub enum ChatTemplate {
 }
 
 /// What the makers advise for conversations. Gaps are filled greedily where a request says nothing.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ChatSampling {
     /// Temperature.
     pub temperature: f32,
@@ -137,7 +145,7 @@ pub struct ChatSampling {
 }
 
 /// Facts about one family.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Family {
     /// Name in the configuration.
     pub name: &'static str,
