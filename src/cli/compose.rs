@@ -341,3 +341,19 @@ pub(super) fn simd_tier(config: &Config) -> anyhow::Result<SimdTier> {
     }
     Ok(tier)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_with_more_ids_than_the_embedding_is_refused_with_both_numbers() {
+        let tokenizer = Tokenizer::from_json(&tokenizer_json(Source::Demo).unwrap()).unwrap();
+        let spec = read_spec(Source::Demo).unwrap();
+        assert!(check_token_ids(&spec, &tokenizer).is_ok());
+        let ids = tokenizer.num_ids();
+        let spec = DecoderSpec { vocab_size: ids as usize - 1, ..spec };
+        let error = check_token_ids(&spec, &tokenizer).unwrap_err().to_string();
+        assert!(error.contains(&format!("{ids} ids, the model only {}", ids - 1)), "{error}");
+    }
+}

@@ -177,3 +177,104 @@ fn chosen<'a>(choice: &'a TokenChoice, of_family: Option<&'a str>) -> Option<&'a
         TokenChoice::Token(token) => Some(token),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, RawConfig};
+
+    const MELLUM: &[u8] = include_bytes!("../../tests/golden/tokenizers/mellum/tokenizer.json");
+    const SEED: &[u8] = include_bytes!("../../tests/golden/tokenizers/seed-coder/tokenizer.json");
+    const LLAMA: &str = "LlamaForCausalLM";
+
+    fn of(
+        json: &[u8],
+        architecture: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Option<FimTemplate>> {
+        let mut raw = RawConfig::default();
+        raw.model.source = Some("org/model".to_owned());
+        for (key, value) in settings {
+            let value = Some((*value).to_owned());
+            match *key {
+                "family" => raw.model.family = value,
+                "prefix" => raw.model.fim_prefix = value,
+                "suffix" => raw.model.fim_suffix = value,
+                "middle" => raw.model.fim_middle = value,
+                "order" => raw.model.fim_order = value,
+                "bos" => raw.model.fim_bos = value,
+                "stops" => raw.model.fim_stops = value.map(|stop| vec![stop]),
+                _ => unreachable!("{key}"),
+            }
+        }
+        let config = Config::load(&raw, &Environment::default(), None)?;
+        template(&config, architecture, &Tokenizer::from_json(json).unwrap())
+    }
+
+    fn error(json: &[u8], settings: &[(&str, &str)]) -> String {
+        of(json, LLAMA, settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_family_is_recognised_or_named() {
+        let seed = of(SEED, LLAMA, &[]).unwrap().unwrap();
+        assert_eq!(of(SEED, LLAMA, &[("family", "seed-coder")]).unwrap(), Some(seed));
+        // The vocabulary is far smaller than Mellum's, so that its sentinels prove nothing.
+        assert_eq!(of(MELLUM, LLAMA, &[]).unwrap(), None);
+        let mellum = of(MELLUM, LLAMA, &[("family", "mellum")]).unwrap();
+        assert!(mellum.is_some());
+        assert_eq!(of(MELLUM, LLAMA, &[("family", "JetBrains/Mellum-4b-base")]).unwrap(), mellum);
+        assert_eq!(of(SEED, LLAMA, &[("family", "none")]).unwrap(), None);
+        assert_eq!(of(SEED, LLAMA, &[("family", "opencoder")]).unwrap(), None);
+    }
+
+    #[test]
+    fn settings_win_over_the_family_and_stand_alone() {
+        let granite = of(MELLUM, LLAMA, &[("family", "granite-code")]).unwrap().unwrap();
+        let turned =
+            [("family", "granite-code"), ("order", "spm"), ("stops", "\n\n"), ("bos", "<fim_pad>")];
+        let turned = of(MELLUM, LLAMA, &turned).unwrap().unwrap();
+        assert_ne!(turned, granite);
+        assert_eq!(turned.bos_token_id(), Some(4));
+        assert_eq!(turned.stop_texts(), ["\n\n"]);
+        let sentinels =
+            [("prefix", "<fim_prefix>"), ("suffix", "<fim_suffix>"), ("stops", "<|endoftext|>")];
+        for family in ["auto", "none", "yi-coder"] {
+            let settings = [&sentinels[..], &[("family", family)]].concat();
+            let custom = of(MELLUM, LLAMA, &settings).unwrap().unwrap();
+            assert_eq!(custom.num_sentinels(), 2);
+            assert_eq!(custom.stop_token_ids(), [1, 3, 0]);
+            assert_eq!(custom.stop_texts(), &[] as &[String]);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_token_the_form_and_the_rule() {
+        let rows: [(&[(&str, &str)], &str); 5] = [
+            (
+                &[("family", "qwen2.5-coder")],
+                "the FIM form `qwen2.5-coder` needs `<|fim_prefix|>` as one token",
+            ),
+            (
+                &[("family", "mellum"), ("middle", "<fim_centre>")],
+                "the FIM form `mellum` needs `<fim_centre>` as one token",
+            ),
+            (
+                &[("prefix", "def"), ("suffix", "<fim_suffix>")],
+                "the FIM form `custom` needs `def` as one token",
+            ),
+            (
+                &[("prefix", "<fim_prefix>")],
+                "`model.fim_prefix` and `model.fim_suffix` go together where no family is known",
+            ),
+            (
+                &[("family", "gpt-4o")],
+                "`model.family` must be auto, none or one of qwen2.5-coder, ",
+            ),
+        ];
+        for (settings, expected) in rows {
+            let error = error(MELLUM, settings);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

@@ -127,6 +127,19 @@ mod tests {
     }
 
     #[test]
+    fn the_models_page_has_every_family_and_its_licence() {
+        let page = include_str!("../../../docs/models.md");
+        for family in FAMILIES {
+            let begin = format!("| `{}` |", family.name);
+            let row = page.lines().find(|line| line.starts_with(&begin));
+            let row = row.unwrap_or_else(|| panic!("docs/models.md lacks {}", family.name));
+            assert!(row.contains(&format!("| {} |", family.licence)), "{row}");
+            let gated = if family.is_gated == Some(true) { "| yes | " } else { "| " };
+            assert!(row.contains(gated), "{row}");
+        }
+    }
+
+    #[test]
     fn json_has_the_sentinels() {
         let json = serde_json::to_value(row("codestral")).unwrap();
         assert_eq!(json["name"], "codestral");
