@@ -21,9 +21,10 @@ fn code(num_lines: usize) -> String {
 
 fn prompt_building(criterion: &mut Criterion) {
     let tokenizer = tokenizer();
-    let family = family::by_name("lacuna-demo").expect("the family is in the table");
-    let template = FimTemplate::resolve(family, |token| tokenizer.added_token_id(token))
-        .expect("the sentinels are tokens");
+    let fim = family::fim_by_name("lacuna-demo").expect("the family is in the table");
+    let template =
+        FimTemplate::resolve("lacuna-demo", fim, |token| tokenizer.added_token_id(token))
+            .expect("the sentinels are tokens");
     let builder = PromptBuilder {
         tokenizer: &tokenizer,
         context_tokens_max: 2048,

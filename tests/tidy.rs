@@ -44,6 +44,7 @@ const FENCED: &[(&str, &[&str])] = &[
             "src/selftest/",
             "src/server",
             "src/cli/compose.rs",
+            "src/cli/models/",
             "src/cli/selftest.rs",
         ],
     ),

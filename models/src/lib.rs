@@ -31,6 +31,7 @@ pub mod source;
 pub mod weights;
 
 mod shown;
+mod tokenizer;
 
 pub use config::DecoderSpec;
 pub use error::ModelError;

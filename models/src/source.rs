@@ -11,10 +11,10 @@ use crate::{
     demo,
     error::{ModelError, WeightsError},
     gguf::{self, Gguf},
+    tokenizer::{self, Form, TOKENIZER_FILE},
     weights::{WeightBytes, Weights, file_name},
 };
 
-const TOKENIZER_FILE: &str = "tokenizer.json";
 /// How the name of a GGUF file ends.
 const GGUF_EXTENSION: &str = "gguf";
 const SAFETENSORS_EXTENSION: &str = "safetensors";
@@ -109,11 +109,7 @@ pub fn read_spec(source: Source<'_>) -> Result<DecoderSpec, ModelError> {
         Files::Demo => config::from_json(demo::CONFIG_JSON, Some(demo::GENERATION_CONFIG_JSON))?,
         Files::HuggingFace(directory) => {
             let config = read(&directory.join(CONFIG_FILE))?;
-            let path = directory.join(GENERATION_FILE);
-            let generation = match fs::read(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                read => Some(read.map_err(|source| read_error(&path, source))?),
-            };
+            let generation = read_if_there(&directory.join(GENERATION_FILE))?;
             config::from_json(&config, generation.as_deref())?
         }
         Files::Gguf(path) => with_header(&path, |gguf| Ok(gguf::read_spec(gguf)?))?,
@@ -121,15 +117,25 @@ pub fn read_spec(source: Source<'_>) -> Result<DecoderSpec, ModelError> {
     Ok(spec)
 }
 
-/// Returns the text of the model's `tokenizer.json`: the file, or for a GGUF file without one beside it, its metadata in
-/// that form.
+/// Returns the text of the model's `tokenizer.json`: the file; or in that form, what else a folder has (Mistral's
+/// `tekken.json`, SentencePiece's `tokenizer.model`) or the metadata of a GGUF file without one beside it.
 ///
 /// # Errors
-/// [`ModelError::Read`]; [`ModelError::Config`] where a GGUF file's tokenizer is not one that we have.
+/// [`ModelError::Read`]; [`ModelError::Config`] where the tokenizer is not one that we have.
 pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelError> {
     match source.files()? {
         Files::Demo => Ok(Cow::Borrowed(demo::TOKENIZER_JSON)),
-        Files::HuggingFace(directory) => read(&directory.join(TOKENIZER_FILE)).map(Cow::Owned),
+        Files::HuggingFace(directory) => {
+            let json = match tokenizer::form_of(directory) {
+                Form::Json(path) => read(&path)?,
+                Form::Tekken(path) => tokenizer::from_tekken(&read(&path)?)?,
+                Form::SentencePiece(path, added) => {
+                    let added = read_if_there(&added)?;
+                    tokenizer::from_sentencepiece(&read(&path)?, added.as_deref())?
+                }
+            };
+            Ok(Cow::Owned(json))
+        }
         Files::Gguf(path) => {
             let beside = path.with_file_name(TOKENIZER_FILE);
             if beside.is_file() {
@@ -153,6 +159,13 @@ fn with_header<T>(
 
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| read_error(path, source))
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ModelError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(read.map_err(|source| read_error(path, source))?)),
+    }
 }
 
 fn read_error(path: &Path, source: io::Error) -> ModelError {

@@ -55,15 +55,18 @@ fn a_tokenizer_that_we_do_not_have_is_refused() {
             },
         ),
         ("`tokenizer.ggml.model` is missing", |w| w.remove("tokenizer.ggml.model")),
-        ("`tokenizer.ggml.model` must be gpt2 (byte-level BPE), got \"llama\"", |w| {
-            w.set("tokenizer.ggml.model", "llama".into());
-        }),
+        (
+            "`tokenizer.ggml.model` must be gpt2 (byte-level BPE) or llama (SentencePiece), got \"bert\"; a \
+             tokenizer.json beside the file is used instead",
+            |w| w.set("tokenizer.ggml.model", "bert".into()),
+        ),
         ("`tokenizer.ggml.model` must be a text, got 2", |w| {
             w.set("tokenizer.ggml.model", Value::U32(2));
         }),
         ("`tokenizer.ggml.pre` is missing", |w| w.remove("tokenizer.ggml.pre")),
         (
-            "`tokenizer.ggml.pre` must be one of qwen2, llama-bpe, gpt-2, starcoder, deepseek-coder, default, got \
+            "`tokenizer.ggml.pre` must be one of qwen2, llama-bpe, gpt-2, starcoder, deepseek-coder, \
+             deepseek-r1-qwen, stablelm2, refact, mellum, seed-coder, tekken, default, got \
              \"bloom\"; a tokenizer.json beside the file is used instead",
             |w| w.set("tokenizer.ggml.pre", "bloom".into()),
         ),

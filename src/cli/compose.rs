@@ -12,7 +12,7 @@ use models::{
 use tracing::{info, warn};
 
 use crate::{
-    cli::progress::LoadProgress,
+    cli::{fim, progress::LoadProgress},
     config::{
         Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice,
         SimdChoice,
@@ -22,7 +22,7 @@ use crate::{
         memory::{CacheDemand, HOST_SHARE, free_bytes, plan_num_blocks},
     },
     hub,
-    prompt::{FimTemplate, budget::Shares, family, family::Layout},
+    prompt::{FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
@@ -30,9 +30,6 @@ use crate::{
     service::CompletionService,
     tokenizer::Tokenizer,
 };
-
-/// The family of the embedded model: its tokenizer has Qwen's sentinels, but it was not trained on all that they mean.
-const DEMO_FAMILY: &str = "lacuna-demo";
 
 /// Below this many tokens a prompt holds little but the sentinels.
 const PROMPT_TOKENS_MIN: usize = 16;
@@ -68,7 +65,9 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
     let weights = open_weights(source).context("cannot load the model")?;
     let json = tokenizer_json(source).context("cannot read the tokenizer")?;
     let tokenizer = Tokenizer::from_json(&json).context("cannot use the tokenizer")?;
-    let template = template(config, &tokenizer)?;
+    let template = fim::template(config, spec.architecture, &tokenizer)?;
+    let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
+    let tokenizer = tokenizer.or_bos(bos);
     let eos_token_ids = spec.eos_token_ids.clone();
     check_completion(config, spec.max_position_embeddings)?;
     check_token_ids(&spec, &tokenizer)?;
@@ -79,7 +78,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
         engine: "lacuna".to_owned(),
         max_context_tokens: handle.limits().context_tokens_max as u32,
         has_fim: template.is_some(),
-        has_repo_fim: template.as_ref().is_some_and(|template| template.repo().is_some()),
+        has_repo_fim: template.as_ref().is_some_and(|template| template.files().is_some()),
         vocab_size: handle.limits().vocab_size,
     };
     let provider = LocalProvider::new(LocalParts {
@@ -133,29 +132,6 @@ pub(super) fn path(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
             Ok(Some(hub::find_snapshot(&model.hub_cache, repository, revision)?))
         }
     }
-}
-
-/// Returns how the model is asked to fill a gap; `None` where its tokenizer has no known sentinels.
-fn template(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<Option<FimTemplate>> {
-    let family = match (&config.model.family, &config.model.source) {
-        (Some(name), _) => Some(family::by_name(name).ok_or_else(|| {
-            let names: Vec<&str> = family::FAMILIES.iter().map(|family| family.name).collect();
-            anyhow!("`model.family` must be one of {}, got {name:?}", names.join(", "))
-        })?),
-        (None, ModelSource::Demo) => family::by_name(DEMO_FAMILY),
-        (None, _) => family::recognise(|token| tokenizer.added_token_id(token).is_some()),
-    };
-    let Some(family) = family else {
-        warn!("the tokenizer has no known FIM sentinels: only plain continuation will work");
-        return Ok(None);
-    };
-    info!(family = family.name, "fill-in-the-middle");
-    let template = FimTemplate::resolve(family, |token| tokenizer.added_token_id(token))?;
-    Ok(Some(match config.completion.line_start_layout {
-        None => template,
-        Some(true) => template.with_layout(Layout::LineStart),
-        Some(false) => template.with_layout(Layout::Plain),
-    }))
 }
 
 fn check_token_ids(spec: &DecoderSpec, tokenizer: &Tokenizer) -> anyhow::Result<()> {
@@ -374,4 +350,20 @@ pub(super) fn simd_tier(config: &Config) -> anyhow::Result<SimdTier> {
         bail!("`engine.cpu_simd` must be one that this machine has, {fastest} at most, got {tier}");
     }
     Ok(tier)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_with_more_ids_than_the_embedding_is_refused_with_both_numbers() {
+        let tokenizer = Tokenizer::from_json(&tokenizer_json(Source::Demo).unwrap()).unwrap();
+        let spec = read_spec(Source::Demo).unwrap();
+        assert!(check_token_ids(&spec, &tokenizer).is_ok());
+        let ids = tokenizer.num_ids();
+        let spec = DecoderSpec { vocab_size: ids as usize - 1, ..spec };
+        let error = check_token_ids(&spec, &tokenizer).unwrap_err().to_string();
+        assert!(error.contains(&format!("{ids} ids, the model only {}", ids - 1)), "{error}");
+    }
 }

@@ -8,6 +8,7 @@ use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 mod environment;
 mod error;
 mod file;
+mod fim;
 pub mod layers;
 mod print;
 pub mod raw;
@@ -138,6 +139,56 @@ pub enum SimdChoice {
     Scalar,
 }
 
+/// A model family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FamilyChoice {
+    /// Recognised.
+    Auto,
+    /// No gap is filled.
+    None,
+    /// By name.
+    Named(String),
+}
+
+/// A token that may be left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenChoice {
+    /// The family's.
+    Auto,
+    /// Nothing.
+    None,
+    /// This one.
+    Token(String),
+}
+
+/// Which side of a gap comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderChoice {
+    /// As the family has it.
+    Auto,
+    /// The text before the cursor.
+    Psm,
+    /// The text after it.
+    Spm,
+}
+
+/// What is said otherwise than the family has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FimConfig {
+    /// Sentinel before the prefix.
+    pub prefix: Option<String>,
+    /// Sentinel before the suffix.
+    pub suffix: Option<String>,
+    /// Sentinel before the answer.
+    pub middle: TokenChoice,
+    /// Which side comes first.
+    pub order: OrderChoice,
+    /// Before everything.
+    pub bos: TokenChoice,
+    /// Tokens or texts that end an answer, besides the family's.
+    pub stops: Vec<String>,
+}
+
 /// What is loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -151,8 +202,10 @@ pub struct ModelConfig {
     pub dtype: DtypeChoice,
     /// Whether integers are made of them.
     pub quantize: QuantizeChoice,
-    /// Name of the FIM family; `None` recognises it by the tokenizer's sentinels.
-    pub family: Option<String>,
+    /// The FIM family.
+    pub family: FamilyChoice,
+    /// What is otherwise than the family has it.
+    pub fim: FimConfig,
     /// Cuts the model's own context; `None` keeps it.
     pub context_tokens_max: Option<NonZeroU32>,
     /// Folder in which the Hugging Face hub's own tools keep their downloads.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{
     Config, DeviceChoice, DtypeChoice, EngineConfig, KvDtypeChoice, LogFormat, ModelSource,
-    SimdChoice,
+    SimdChoice, fim,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},
@@ -67,7 +67,7 @@ impl From<&Config> for RawConfig {
 
 fn raw_model(config: &Config) -> RawModel {
     let model = &config.model;
-    RawModel {
+    let mut raw = RawModel {
         source: Some(match &model.source {
             ModelSource::Demo => "demo".to_owned(),
             ModelSource::Path(path) => directory(path),
@@ -88,12 +88,15 @@ fn raw_model(config: &Config) -> RawModel {
             .to_owned(),
         ),
         quantize: Some(model.quantize.name().to_owned()),
-        family: Some(model.family.clone().unwrap_or_else(|| AUTO.to_owned())),
+        family: Some(fim::family_text(&model.family)),
         max_context_tokens: Some(scalar(
             model.context_tokens_max.map(|tokens| tokens.get() as usize),
         )),
         hub_cache: Some(model.hub_cache.to_string_lossy().into_owned()),
-    }
+        ..RawModel::default()
+    };
+    fim::print(&model.fim, &mut raw);
+    raw
 }
 
 fn raw_engine(engine: &EngineConfig) -> RawEngine {

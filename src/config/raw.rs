@@ -82,9 +82,27 @@ pub struct RawModel {
     /// Makes eight bits of each weight when they are loaded; fp8 on a GPU.
     #[arg(long, value_name = "none|int8|fp8")]
     pub quantize: Option<String>,
-    /// FIM family, such as qwen2.5-coder; auto recognises it by the tokenizer's sentinels.
+    /// FIM family, such as qwen2.5-coder, see `lacuna models list`; auto recognises it, none fills no gaps.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub family: Option<String>,
+    /// Sentinel before the text before the cursor; auto is the family's, as with those that follow.
+    #[arg(long, value_name = "TOKEN", hide_short_help = true)]
+    pub fim_prefix: Option<String>,
+    /// Sentinel before the text after the cursor.
+    #[arg(long, value_name = "TOKEN", hide_short_help = true)]
+    pub fim_suffix: Option<String>,
+    /// Sentinel before the answer; none where the answer goes on from the last text.
+    #[arg(long, value_name = "TOKEN", hide_short_help = true)]
+    pub fim_middle: Option<String>,
+    /// Which comes first: psm is the text before the cursor, spm the one after it.
+    #[arg(long, value_name = "auto|psm|spm", hide_short_help = true)]
+    pub fim_order: Option<String>,
+    /// Token before everything; none puts nothing there.
+    #[arg(long, value_name = "TOKEN", hide_short_help = true)]
+    pub fim_bos: Option<String>,
+    /// Tokens or texts that end an answer, besides the family's, separated by commas.
+    #[arg(long, value_name = "STOPS", value_delimiter = ',', hide_short_help = true)]
+    pub fim_stops: Option<Vec<String>>,
     /// Cuts the model's context; auto keeps the model's own.
     #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true, hide_short_help = true)]
     pub max_context_tokens: Option<Scalar>,
@@ -259,6 +277,12 @@ impl RawModel {
             dtype: self.dtype.or(lower.dtype),
             quantize: self.quantize.or(lower.quantize),
             family: self.family.or(lower.family),
+            fim_prefix: self.fim_prefix.or(lower.fim_prefix),
+            fim_suffix: self.fim_suffix.or(lower.fim_suffix),
+            fim_middle: self.fim_middle.or(lower.fim_middle),
+            fim_order: self.fim_order.or(lower.fim_order),
+            fim_bos: self.fim_bos.or(lower.fim_bos),
+            fim_stops: self.fim_stops.or(lower.fim_stops),
             max_context_tokens: self.max_context_tokens.or(lower.max_context_tokens),
             hub_cache: self.hub_cache.or(lower.hub_cache),
         }

@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, KvDtypeChoice,
     LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
-    Violation,
+    Violation, fim,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     units::{format_size, format_time, parse_size, parse_time},
 };
@@ -70,6 +70,7 @@ fn server(raw: RawServer) -> Result<ServerConfig, Violation> {
 }
 
 fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violation> {
+    let fim = fim::resolve(&raw)?;
     let source = said("model.source", raw.source)?;
     let source = model_source(&source, environment)?;
     let served_name = said("model.served_name", raw.served_name)?;
@@ -81,7 +82,7 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
             format!("{served_name:?}"),
         ));
     }
-    let family = said("model.family", raw.family)?;
+    let family = fim::family(said("model.family", raw.family)?);
     let context =
         auto_integer("model.max_context_tokens", raw.max_context_tokens, 64..=16_777_216)?;
     let hub_cache = said("model.hub_cache", raw.hub_cache)?;
@@ -98,7 +99,8 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
         device: device(&said("model.device", raw.device)?)?,
         dtype,
         quantize,
-        family: (family != AUTO).then_some(family),
+        family,
+        fim,
         context_tokens_max: context.and_then(NonZeroU32::new),
         hub_cache: if hub_cache == AUTO {
             // Without a home there is no cache to find; an empty path says so when a model is looked up.
@@ -300,11 +302,11 @@ fn is_log_filter(filter: &str) -> bool {
     })
 }
 
-fn broken(key: &'static str, rule: &str, got: impl Display) -> Violation {
+pub(super) fn broken(key: &'static str, rule: &str, got: impl Display) -> Violation {
     Violation { key, rule: rule.to_owned(), got: got.to_string() }
 }
 
-fn said<T>(key: &'static str, value: Option<T>) -> Result<T, Violation> {
+pub(super) fn said<T>(key: &'static str, value: Option<T>) -> Result<T, Violation> {
     value.ok_or_else(|| broken(key, "set", "nothing"))
 }
 
@@ -366,7 +368,7 @@ fn share(key: &'static str, value: Option<f64>) -> Result<f64, Violation> {
     }
 }
 
-fn word<T: Copy>(
+pub(super) fn word<T: Copy>(
     key: &'static str,
     value: Option<String>,
     words: &[(&str, T)],

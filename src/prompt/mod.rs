@@ -1,7 +1,7 @@
 //! How a gap becomes tokens: `[Special, Text, Special, …]`, fitted to the context, spliced as ids.
 //!
-//! A [`family::FimFamily`] is a row of facts about a model family. [`template::FimTemplate`] is that row with the ids of
-//! one tokenizer. [`budget`] cuts the texts, [`builder`] puts them together.
+//! A [`family::Family`] is a row of facts about a model family. [`template::FimTemplate`] is its form with the ids of one
+//! tokenizer. [`budget`] cuts the texts, [`builder`] puts them together.
 
 pub mod budget;
 pub mod builder;
@@ -9,5 +9,5 @@ pub mod family;
 pub mod template;
 
 pub use builder::{Gap, Prompt, PromptBuilder, PromptError};
-pub use family::FimFamily;
+pub use family::{Family, Fim};
 pub use template::{FimTemplate, Origin, TemplateError};

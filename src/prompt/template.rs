@@ -1,19 +1,19 @@
 //! A family's facts with the ids of one tokenizer, and the order of a prompt's segments.
 
-use crate::prompt::family::{FimFamily, Layout, Order};
+use crate::prompt::family::{FileMark, FilesForm, FilesPlace, Fim, Layout, Order};
 
-/// Why a family does not fit a tokenizer.
+/// Why a form does not fit a tokenizer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A sentinel is no single token.
     #[error(
-        "FIM family `{family}` needs the token `{token}`, which the model's tokenizer does not have"
+        "the FIM form `{form}` needs `{token}` as one token, which the model's tokenizer does not have"
     )]
     MissingToken {
-        /// The family.
-        family: &'static str,
+        /// The family, or that the form was given by hand.
+        form: String,
         /// The sentinel.
-        token: &'static str,
+        token: String,
     },
 }
 
@@ -42,19 +42,14 @@ pub enum Origin {
 }
 
 /// A file shown beside the one being edited, cut to its share already.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContextFile {
     /// Ids of its path line.
     pub header: Vec<u32>,
     /// Ids of its text.
     pub ids: Vec<u32>,
-}
-
-impl ContextFile {
-    /// Returns the tokens that it takes in a prompt, its separator included.
-    pub fn num_tokens(&self) -> usize {
-        1 + self.header.len() + self.ids.len()
-    }
+    /// Ids of what ends it.
+    pub footer: Vec<u32>,
 }
 
 /// The texts around the gap, encoded and cut.
@@ -68,57 +63,122 @@ pub struct GapIds<'a> {
     pub typed: &'a [u32],
 }
 
-/// The sentinels of a prompt with several files, by id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RepoIds {
-    /// Comes before the repository's name.
-    pub repo_name: u32,
-    /// Comes before each file's path.
-    pub file_sep: u32,
+/// Other files and the lines that name things.
+#[derive(Clone, Copy, Debug)]
+pub struct FilesIds<'a> {
+    /// The line that names the repository; empty where the form has none.
+    pub name: &'a [u32],
+    /// Other files, in order.
+    pub files: &'a [ContextFile],
+    /// The line that names the file being edited.
+    pub current: &'a [u32],
+}
+
+/// A family's form for several files, by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesTemplate {
+    repo_name: Option<u32>,
+    file: Option<u32>,
+    place: FilesPlace,
+    name_end: String,
+    mark: String,
+}
+
+impl FilesTemplate {
+    fn resolve(
+        form: &FilesForm<'_>,
+        need: impl Fn(&str) -> Result<u32, TemplateError>,
+    ) -> Result<Self, TemplateError> {
+        let (file, mark) = match form.file {
+            FileMark::Token(token) => (Some(need(token)?), ""),
+            FileMark::Text(text) => (None, text),
+        };
+        Ok(Self {
+            repo_name: form.repo_name.map(|(token, _)| need(token)).transpose()?,
+            file,
+            place: form.place,
+            name_end: form.repo_name.map_or("", |(_, end)| end).to_owned(),
+            mark: mark.to_owned(),
+        })
+    }
+
+    /// Returns the text that names a repository; `None` where the form has no place for it.
+    pub fn name_text(&self, name: &str) -> Option<String> {
+        self.repo_name.map(|_| format!("{name}{}", self.name_end))
+    }
+
+    /// Returns the text of a path's line.
+    pub fn header_text(&self, path: &str) -> String {
+        format!("{}{path}\n", self.mark)
+    }
+
+    /// Returns the text that ends a file.
+    pub fn footer_text(&self) -> &'static str {
+        // What is a token needs no room around it.
+        if self.file.is_some() { "" } else { "\n\n" }
+    }
+
+    /// Returns the control tokens that show `num_files` files, the one being edited among them.
+    pub fn num_sentinels(&self, num_files: usize) -> usize {
+        usize::from(self.repo_name.is_some()) + if self.file.is_some() { num_files } else { 0 }
+    }
+
+    fn segments<'a>(&self, shown: FilesIds<'a>) -> Vec<Segment<'a>> {
+        let template = |ids| Segment::Ids(Origin::Template, ids);
+        let mark = || self.file.map(Segment::Special);
+        let mut segments = Vec::from_iter(self.repo_name.map(Segment::Special));
+        segments.push(template(shown.name));
+        for file in shown.files {
+            segments.extend(mark());
+            segments.push(template(&file.header));
+            segments.extend([Segment::Ids(Origin::Context, &file.ids), template(&file.footer)]);
+        }
+        segments.extend(mark());
+        segments.push(template(shown.current));
+        segments
+    }
 }
 
 /// How one tokenizer is asked to fill a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FimTemplate {
+    bos: Option<u32>,
     prefix: u32,
     suffix: u32,
-    middle: u32,
+    middle: Option<u32>,
     order: Order,
     layout: Layout,
     suffix_tokens_max: usize,
-    repo: Option<RepoIds>,
+    files: Option<FilesTemplate>,
     stop_token_ids: Vec<u32>,
     stop_texts: Vec<String>,
 }
 
 impl FimTemplate {
-    /// Looks up the family's tokens.
+    /// Looks up the form's tokens; `name` is the family's, for errors.
     ///
     /// # Errors
     /// [`TemplateError::MissingToken`] for a sentinel that is no token; stop tokens may be missing.
     pub fn resolve(
-        family: &FimFamily,
+        name: &str,
+        fim: &Fim<'_>,
         token_id: impl Fn(&str) -> Option<u32>,
     ) -> Result<Self, TemplateError> {
-        let need = |token: &'static str| {
-            token_id(token).ok_or(TemplateError::MissingToken { family: family.name, token })
-        };
-        let repo = match family.repo {
-            Some(form) => {
-                Some(RepoIds { repo_name: need(form.repo_name)?, file_sep: need(form.file_sep)? })
-            }
-            None => None,
+        let need = |token: &str| {
+            let (form, token) = (name.to_owned(), token.to_owned());
+            token_id(&token).ok_or(TemplateError::MissingToken { form, token })
         };
         Ok(Self {
-            prefix: need(family.prefix)?,
-            suffix: need(family.suffix)?,
-            middle: need(family.middle)?,
-            order: family.order,
-            layout: family.layout,
-            suffix_tokens_max: family.suffix_tokens_max.unwrap_or(usize::MAX),
-            repo,
-            stop_token_ids: family.stop_tokens.iter().filter_map(|token| token_id(token)).collect(),
-            stop_texts: family.stop_texts.iter().map(|&text| text.to_owned()).collect(),
+            bos: fim.bos.map(need).transpose()?,
+            prefix: need(fim.prefix)?,
+            suffix: need(fim.suffix)?,
+            middle: fim.middle.map(need).transpose()?,
+            order: fim.order,
+            layout: fim.layout,
+            suffix_tokens_max: fim.suffix_tokens_max.unwrap_or(usize::MAX),
+            files: fim.files.map(|form| FilesTemplate::resolve(&form, need)).transpose()?,
+            stop_token_ids: fim.stop_tokens.iter().filter_map(|token| token_id(token)).collect(),
+            stop_texts: fim.stop_texts.iter().map(|&text| text.to_owned()).collect(),
         })
     }
 
@@ -126,6 +186,11 @@ impl FimTemplate {
     #[must_use]
     pub fn with_layout(self, layout: Layout) -> Self {
         Self { layout, ..self }
+    }
+
+    /// Returns what comes before everything.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.bos
     }
 
     /// Returns where the typed part of the cursor's line goes.
@@ -138,9 +203,9 @@ impl FimTemplate {
         self.suffix_tokens_max
     }
 
-    /// Returns the sentinels for several files, where the family has them.
-    pub fn repo(&self) -> Option<RepoIds> {
-        self.repo
+    /// Returns the form for several files, where the family has one.
+    pub fn files(&self) -> Option<&FilesTemplate> {
+        self.files.as_ref()
     }
 
     /// Returns the ids that end an answer.
@@ -153,84 +218,157 @@ impl FimTemplate {
         &self.stop_texts
     }
 
-    /// Returns the segments of a gap in one file: three sentinels around the texts.
-    pub fn gap<'a>(&self, ids: GapIds<'a>) -> [Segment<'a>; 6] {
-        let before = [Segment::Special(self.prefix), Segment::Ids(Origin::Prefix, ids.prefix)];
-        let after = [Segment::Special(self.suffix), Segment::Ids(Origin::Suffix, ids.suffix)];
-        let ([a, b], [c, d]) = match self.order {
-            Order::Psm => (before, after),
-            Order::Spm => (after, before),
-        };
-        [a, b, c, d, Segment::Special(self.middle), Segment::Ids(Origin::Typed, ids.typed)]
+    /// Returns the control tokens around a gap.
+    pub fn num_sentinels(&self) -> usize {
+        2 + usize::from(self.bos.is_some()) + usize::from(self.middle.is_some())
     }
-}
 
-/// Returns the segments that come before the gap when other files are shown; `name` and `current` are the ids of the
-/// lines that name the repository and the file being edited.
-pub fn repository<'a>(
-    repo: RepoIds,
-    name: &'a [u32],
-    files: &'a [ContextFile],
-    current: &'a [u32],
-) -> Vec<Segment<'a>> {
-    let template = |ids| Segment::Ids(Origin::Template, ids);
-    let mut segments = vec![Segment::Special(repo.repo_name), template(name)];
-    for file in files {
-        segments.extend([Segment::Special(repo.file_sep), template(&file.header)]);
-        segments.push(Segment::Ids(Origin::Context, &file.ids));
+    /// Returns the segments of a gap, and of other files where there are any to show.
+    pub fn segments<'a>(&self, shown: Option<FilesIds<'a>>, ids: GapIds<'a>) -> Vec<Segment<'a>> {
+        let files = self.files.as_ref().zip(shown);
+        let place = files.as_ref().map(|(files, _)| files.place);
+        let files = files.map_or_else(Vec::new, |(files, shown)| files.segments(shown));
+        let mut segments = Vec::from_iter(self.bos.map(Segment::Special));
+        let mut before = vec![Segment::Special(self.prefix)];
+        match place {
+            Some(FilesPlace::InPrefix) => before.extend(files),
+            Some(FilesPlace::BeforeGap) | None => segments.extend(files),
+        }
+        before.push(Segment::Ids(Origin::Prefix, ids.prefix));
+        let after = [Segment::Special(self.suffix), Segment::Ids(Origin::Suffix, ids.suffix)];
+        match self.order {
+            Order::Psm => segments.extend(before.into_iter().chain(after)),
+            Order::Spm => segments.extend(after.into_iter().chain(before)),
+        }
+        segments.extend(self.middle.map(Segment::Special));
+        segments.push(Segment::Ids(Origin::Typed, ids.typed));
+        segments
     }
-    segments.extend([Segment::Special(repo.file_sep), template(current)]);
-    segments
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prompt::family::{FAMILIES, by_name};
+    use crate::prompt::family::{FAMILIES, fim_by_name};
 
     fn id_of(token: &str) -> Option<u32> {
-        token.starts_with("<|").then(|| token.bytes().map(u32::from).sum())
+        Some(token.bytes().map(u32::from).sum())
+    }
+
+    fn template(name: &str) -> FimTemplate {
+        FimTemplate::resolve(name, fim_by_name(name).unwrap(), id_of).unwrap()
+    }
+
+    /// Writes the segments down, ids of texts as they are: 1 and 2 are the prefix, 3 the suffix, 4 is typed, 5 and 6 name
+    /// the repository and the edited file, 7, 8 and 9 are a file's header, text and end.
+    fn written(name: &str, shows_files: bool) -> String {
+        let template = template(name);
+        let fim = fim_by_name(name).unwrap();
+        let mut tokens = vec![fim.prefix, fim.suffix];
+        tokens.extend(fim.bos);
+        tokens.extend(fim.middle);
+        tokens.extend(fim.files.and_then(|files| files.repo_name).map(|(token, _)| token));
+        if let Some(FileMark::Token(token)) = fim.files.map(|files| files.file) {
+            tokens.push(token);
+        }
+        let file = ContextFile { header: vec![7], ids: vec![8], footer: vec![9] };
+        let files = [file];
+        let shown = FilesIds { name: &[5], files: &files, current: &[6] };
+        let ids = GapIds { prefix: &[1, 2], suffix: &[3], typed: &[4] };
+        let segments = template.segments(shows_files.then_some(shown), ids);
+        let word = |segment: &Segment<'_>| match segment {
+            Segment::Special(id) => {
+                (*tokens.iter().find(|token| id_of(token) == Some(*id)).unwrap()).to_owned()
+            }
+            Segment::Ids(_, ids) => ids.iter().map(|id| format!(" {id} ")).collect(),
+        };
+        segments.iter().map(word).collect()
     }
 
     #[test]
-    fn lays_a_gap_out_in_the_familys_order() {
-        let ids = GapIds { prefix: &[1, 2], suffix: &[3], typed: &[4] };
-        let family = by_name("qwen2.5-coder").unwrap();
-        let special = |token| Segment::Special(id_of(token).unwrap());
-        let (before, after, middle) =
-            (special("<|fim_prefix|>"), special("<|fim_suffix|>"), special("<|fim_middle|>"));
-        let psm = FimTemplate::resolve(family, id_of).unwrap();
-        let expected = [
-            before,
-            Segment::Ids(Origin::Prefix, &[1, 2]),
-            after,
-            Segment::Ids(Origin::Suffix, &[3]),
-            middle,
-            Segment::Ids(Origin::Typed, &[4]),
+    fn lays_a_gap_out_as_each_family_was_trained() {
+        let bigcode = "<fim_prefix> 1  2 <fim_suffix> 3 <fim_middle> 4 ";
+        let rows = [
+            ("qwen2.5-coder", "<|fim_prefix|> 1  2 <|fim_suffix|> 3 <|fim_middle|> 4 "),
+            ("qwen3-coder", "<|fim_prefix|> 1  2 <|fim_suffix|> 3 <|fim_middle|> 4 "),
+            ("codestral", "<s>[SUFFIX] 3 [PREFIX] 1  2  4 "),
+            (
+                "deepseek-coder",
+                "<｜begin▁of▁sentence｜><｜fim▁begin｜> 1  2 <｜fim▁hole｜> 3 <｜fim▁end｜> 4 ",
+            ),
+            ("codellama", "<s>▁<PRE> 1  2 ▁<SUF> 3 ▁<MID> 4 "),
+            ("codegemma", "<bos><|fim_prefix|> 1  2 <|fim_suffix|> 3 <|fim_middle|> 4 "),
+            ("starcoder2", bigcode),
+            ("starcoder", bigcode),
+            ("santacoder", "<fim-prefix> 1  2 <fim-suffix> 3 <fim-middle> 4 "),
+            ("granite-code", bigcode),
+            ("stable-code", bigcode),
+            ("mellum", "<fim_suffix> 3 <fim_prefix> 1  2 <fim_middle> 4 "),
+            ("seed-coder", "<[fim-suffix]> 3 <[fim-prefix]> 1  2 <[fim-middle]> 4 "),
         ];
-        assert_eq!(psm.gap(ids), expected);
-        let spm = FimTemplate::resolve(&FimFamily { order: Order::Spm, ..*family }, id_of).unwrap();
-        let expected = [
-            after,
-            Segment::Ids(Origin::Suffix, &[3]),
-            before,
-            Segment::Ids(Origin::Prefix, &[1, 2]),
-            middle,
-            Segment::Ids(Origin::Typed, &[4]),
+        for (name, expected) in rows {
+            assert_eq!(written(name, false), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn shows_other_files_as_each_family_was_trained() {
+        let rows = [
+            (
+                "qwen2.5-coder",
+                "<|repo_name|> 5 <|file_sep|> 7  8  9 <|file_sep|> 6 <|fim_prefix|> 1  2 <|fim_suffix|> 3 <|fim_middle|> 4 ",
+            ),
+            (
+                "starcoder2",
+                "<repo_name> 5 <file_sep> 7  8  9 <file_sep> 6 <fim_prefix> 1  2 <fim_suffix> 3 <fim_middle> 4 ",
+            ),
+            (
+                "mellum",
+                " 5 <filename> 7  8  9 <filename> 6 <fim_suffix> 3 <fim_prefix> 1  2 <fim_middle> 4 ",
+            ),
+            ("codestral", "<s>[SUFFIX] 3 [PREFIX] 5  7  8  9  6  1  2  4 "),
         ];
-        assert_eq!(spm.gap(ids), expected);
+        for (name, expected) in rows {
+            assert_eq!(written(name, true), expected, "{name}");
+        }
+        for family in FAMILIES {
+            let has_form = family.fim().is_some_and(|fim| fim.files.is_some());
+            let is_tested = rows.iter().any(|row| row.0 == family.name);
+            assert!(!has_form || is_tested || family.name == "qwen3-coder", "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn writes_names_and_paths_as_each_family_was_trained() {
+        let rows = [
+            ("qwen2.5-coder", Some("shop\n"), "src/a.py\n", ""),
+            ("starcoder2", Some("shop"), "src/a.py\n", ""),
+            ("mellum", None, "src/a.py\n", ""),
+            ("codestral", None, "+++++ src/a.py\n", "\n\n"),
+        ];
+        for (name, repository, path, end) in rows {
+            let template = template(name);
+            let files = template.files().unwrap();
+            assert_eq!(files.name_text("shop").as_deref(), repository, "{name}");
+            assert_eq!(files.header_text("src/a.py"), path, "{name}");
+            assert_eq!(files.footer_text(), end, "{name}");
+        }
     }
 
     #[test]
     fn every_family_needs_its_sentinels_but_not_its_stops() {
         for family in FAMILIES {
-            for missing in [family.prefix, family.suffix, family.middle] {
-                let result = FimTemplate::resolve(family, |token| (token != missing).then_some(7));
-                let expected = TemplateError::MissingToken { family: family.name, token: missing };
-                assert_eq!(result, Err(expected));
+            let Some(fim) = family.fim() else { continue };
+            for missing in [Some(fim.prefix), Some(fim.suffix), fim.middle, fim.bos] {
+                let Some(missing) = missing else { continue };
+                let lacks = |token: &str| (token != missing).then_some(7);
+                let (form, token) = (family.name.to_owned(), missing.to_owned());
+                let expected = TemplateError::MissingToken { form, token };
+                assert_eq!(FimTemplate::resolve(family.name, fim, lacks), Err(expected));
             }
-            let lacks_stop = |token: &str| (token != "<|im_end|>").then_some(7);
-            assert!(FimTemplate::resolve(family, lacks_stop).is_ok());
+            let lacks_stop = |token: &str| (token != fim.stop_tokens[0]).then_some(7);
+            let is_needed = fim.middle == Some(fim.stop_tokens[0]);
+            assert!(is_needed || FimTemplate::resolve(family.name, fim, lacks_stop).is_ok());
         }
     }
 }

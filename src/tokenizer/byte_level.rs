@@ -30,6 +30,15 @@ impl Alphabet {
         Self { byte_of }
     }
 
+    /// Returns the characters of the bytes that texts in UTF-8 have: some vocabularies lack the others.
+    pub fn of_texts(&self) -> impl Iterator<Item = char> {
+        let is_of_text = |byte: u8| !matches!(byte, 0xC0 | 0xC1 | 0xF5..);
+        self.byte_of
+            .iter()
+            .filter(move |(_, byte)| is_of_text(**byte))
+            .map(|(&character, _)| character)
+    }
+
     /// Appends the bytes of a token's name; a character outside of the alphabet stands for itself.
     pub fn push_bytes(&self, token: &str, bytes: &mut Vec<u8>) {
         for character in token.chars() {

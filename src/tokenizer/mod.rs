@@ -1,21 +1,24 @@
 //! Text to token ids and back, byte for byte.
 //!
-//! User text must never become a control token. The library matches added tokens anywhere in its input, and Qwen's
-//! sentinels are not even marked special, so its switch for special tokens would not cover them. Therefore the
-//! added tokens are taken out of the definition before the library sees it, and kept in a table of our own:
-//! encoding knows no control token at all, and a control token is spliced in by its id.
+//! User text must never become a control token: [`definition`] closes all ways from one to the other, and a control
+//! token is spliced in by its id. What is encoded comes back as it was, for any text.
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
 pub mod byte_level;
+mod definition;
 pub mod detokenizer;
 mod pieces;
+mod sentencepiece;
 pub mod stop;
 
 pub use detokenizer::Detokenizer;
 pub use stop::StopMatcher;
+
+use crate::tokenizer::{
+    definition::{AddedToken, Spelling},
+    sentencepiece::{BytePieces, Part},
+};
 
 /// Some 16 times the largest published vocabulary, and the limit of a model's.
 const IDS_MAX: u32 = 1 << 22;
@@ -34,18 +37,23 @@ pub enum TokenizerError {
     Library(String),
 }
 
-/// A token outside the merges: a sentinel, an end mark, a role tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct AddedToken {
-    content: String,
-    is_special: bool,
+/// How texts are taken apart before the library sees them.
+#[derive(Debug)]
+enum Parts {
+    /// Not at all: each byte has a character.
+    Whole,
+    /// [`sentencepiece::parts`].
+    SentencePiece { bytes: BytePieces, cuts_byte_names: bool },
 }
 
-/// A byte-level BPE tokenizer.
+/// A tokenizer: byte-level BPE, or SentencePiece's merges or unigrams with a piece for each byte.
 pub struct Tokenizer {
     library: tokenizers::Tokenizer,
+    parts: Parts,
     added: HashMap<u32, AddedToken>,
     ids_of_added: HashMap<String, u32>,
+    bos_token_id: Option<u32>,
+    has_document_space: bool,
     /// Bytes of all tokens, one after the other; token `i` is `bytes[ends[i - 1]..ends[i]]`.
     bytes: Vec<u8>,
     ends: Vec<u32>,
@@ -62,26 +70,32 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`TokenizerError`] where it is malformed or not byte-level.
+    /// [`TokenizerError`] where it is malformed, or would lose or change texts.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
-        let mut definition: Value = serde_json::from_slice(json)?;
-        let added = take_added_tokens(&mut definition)?;
-        if !is_byte_level(&definition["decoder"]) {
-            return Err(TokenizerError::Form("only byte-level decoders are supported".to_owned()));
-        }
-        // A post-processor would add tokens of its own, and cutting is the prompt builder's work.
-        for key in ["post_processor", "truncation", "padding"] {
-            definition[key] = Value::Null;
-        }
-        let library = tokenizers::Tokenizer::from_bytes(definition.to_string())
+        let definition = definition::read(json)?;
+        let library = tokenizers::Tokenizer::from_bytes(definition.json.to_string())
             .map_err(|error| TokenizerError::Library(error.to_string()))?;
-        check_ids(&library, &added)?;
-        let (bytes, ends) = bytes_of_tokens(&library, &added);
-        let ids_of_added = added.iter().map(|(&id, token)| (token.content.clone(), id)).collect();
+        let added = definition.added;
+        let vocab = library.get_vocab(false);
+        check_ids(&vocab, &added)?;
+        let parts = parts(&vocab, definition.spelling)?;
+        let (bytes, ends) = bytes_of_tokens(&vocab, &added, definition.spelling);
+        let ids_of_added: HashMap<String, u32> =
+            added.iter().map(|(&id, token)| (token.content.clone(), id)).collect();
+        let bos_token_id = definition.bos_token.and_then(|token| ids_of_added.get(&token).copied());
         let starts = std::iter::once(&0).chain(&ends);
         let longest = starts.zip(&ends).map(|(start, end)| (end - start) as usize).max();
-        let token_bytes_max = longest.unwrap_or(0).max(1);
-        Ok(Self { library, added, ids_of_added, bytes, ends, token_bytes_max })
+        Ok(Self {
+            library,
+            parts,
+            added,
+            ids_of_added,
+            bos_token_id,
+            has_document_space: definition.has_document_space,
+            bytes,
+            ends,
+            token_bytes_max: longest.unwrap_or(0).max(1),
+        })
     }
 
     /// Returns the number of ids, holes included.
@@ -89,25 +103,61 @@ impl Tokenizer {
         self.ends.len() as u32
     }
 
-    /// Returns the id of an added token such as a sentinel, by its exact spelling.
+    /// Returns the id of a control token such as a sentinel, by its exact spelling. No text becomes it.
     pub fn added_token_id(&self, content: &str) -> Option<u32> {
-        self.ids_of_added.get(content).copied()
+        if let Some(&id) = self.ids_of_added.get(content) {
+            return self.added.get(&id).is_some_and(|token| !token.is_text).then_some(id);
+        }
+        // Code Llama's are pieces like any other, which no merge leads to.
+        let id = self.library.token_to_id(content)?;
+        let text = std::str::from_utf8(self.token_bytes(id)).ok()?;
+        let is_reached = self.encode(text).is_ok_and(|ids| ids.contains(&id));
+        (!text.is_empty() && !is_reached).then_some(id)
     }
 
-    /// Encodes plain text; no control token can come out of it.
+    /// Puts `bos` before each text, where its own definition says nothing of it.
+    #[must_use]
+    pub fn or_bos(self, bos: Option<u32>) -> Self {
+        Self { bos_token_id: self.bos_token_id.or(bos), ..self }
+    }
+
+    /// Returns the token that comes before each text.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.bos_token_id
+    }
+
+    /// Returns what the model saw before the first word of each document, where its definition writes it there: a
+    /// space or nothing. [`Self::encode`] leaves it out.
+    pub fn document_lead(&self) -> &'static str {
+        if self.has_document_space { " " } else { "" }
+    }
+
+    /// Encodes plain text as it stands; no control token can come out of it.
     ///
     /// # Errors
     /// [`TokenizerError::Library`] where the library fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         for piece in pieces::pieces(text) {
-            let encoding = self
-                .library
-                .encode_fast(piece, false)
-                .map_err(|error| TokenizerError::Library(error.to_string()))?;
-            ids.extend_from_slice(encoding.get_ids());
+            let Parts::SentencePiece { bytes, cuts_byte_names } = &self.parts else {
+                self.encode_part(piece, &mut ids)?;
+                continue;
+            };
+            for part in sentencepiece::parts(piece, *cuts_byte_names) {
+                match part {
+                    Part::Text(text) => self.encode_part(text, &mut ids)?,
+                    Part::Bytes(text) => bytes.push_ids(text, &mut ids),
+                }
+            }
         }
         Ok(ids)
+    }
+
+    fn encode_part(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let encoding = self.library.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| TokenizerError::Library(error.to_string()))?;
+        ids.extend_from_slice(encoding.get_ids());
+        Ok(())
     }
 
     /// Returns the length of the longest token, at least 1.
@@ -141,37 +191,32 @@ impl Tokenizer {
     }
 }
 
-fn take_added_tokens(definition: &mut Value) -> Result<HashMap<u32, AddedToken>, TokenizerError> {
-    let form = |what: &str| TokenizerError::Form(what.to_owned());
-    let object = definition.as_object_mut().ok_or_else(|| form("not an object"))?;
-    let Some(Value::Array(list)) =
-        object.insert("added_tokens".to_owned(), Value::Array(Vec::new()))
-    else {
-        return Err(form("`added_tokens` is not a list"));
+/// Returns how texts are taken apart, if each byte of them has a token.
+fn parts(vocab: &HashMap<String, u32>, spelling: Spelling) -> Result<Parts, TokenizerError> {
+    let lost = |what: &str| {
+        TokenizerError::Form(format!("{what}: without one, text would be dropped without a word"))
     };
-    let mut added = HashMap::with_capacity(list.len());
-    for token in &list {
-        let id = token["id"].as_u64().and_then(|id| u32::try_from(id).ok());
-        let id = id.ok_or_else(|| form("an added token has no `id`"))?;
-        let content =
-            token["content"].as_str().ok_or_else(|| form("an added token has no `content`"))?;
-        let is_special = token["special"].as_bool().unwrap_or(false);
-        added.insert(id, AddedToken { content: content.to_owned(), is_special });
+    if spelling == Spelling::ByteLevel {
+        return match byte_level::Alphabet::new()
+            .of_texts()
+            .find(|c| !vocab.contains_key(&c.to_string()))
+        {
+            None => Ok(Parts::Whole),
+            Some(missing) => {
+                Err(lost(&format!("no token for the byte that is written {missing:?}")))
+            }
+        };
     }
-    Ok(added)
-}
-
-fn is_byte_level(decoder: &Value) -> bool {
-    decoder["type"] == "ByteLevel"
-        || decoder["decoders"].as_array().is_some_and(|list| list.iter().any(is_byte_level))
+    let bytes = BytePieces::find(vocab);
+    let bytes = bytes.ok_or_else(|| lost("neither byte-level nor with a piece for each byte"))?;
+    Ok(Parts::SentencePiece { bytes, cuts_byte_names: spelling == Spelling::Unigram })
 }
 
 /// Refuses ids that no vocabulary has, before memory is taken by the largest of them.
 fn check_ids(
-    library: &tokenizers::Tokenizer,
+    vocab: &HashMap<String, u32>,
     added: &HashMap<u32, AddedToken>,
 ) -> Result<(), TokenizerError> {
-    let vocab = library.get_vocab(false);
     match vocab.values().chain(added.keys()).find(|id| **id >= IDS_MAX) {
         None => Ok(()),
         Some(id) => {
@@ -182,32 +227,29 @@ fn check_ids(
 
 /// Lays the bytes of all tokens into one buffer; holes between ids take no bytes.
 fn bytes_of_tokens(
-    library: &tokenizers::Tokenizer,
+    vocab: &HashMap<String, u32>,
     added: &HashMap<u32, AddedToken>,
+    spelling: Spelling,
 ) -> (Vec<u8>, Vec<u32>) {
-    let vocab = library.get_vocab(false);
     let num_ids = vocab.values().chain(added.keys()).max().map_or(0, |&id| id as usize + 1);
     let mut by_id: Vec<&str> = vec![""; num_ids];
-    for (token, &id) in &vocab {
+    for (token, &id) in vocab {
         by_id[id as usize] = token;
     }
     let alphabet = byte_level::Alphabet::new();
     let mut bytes = Vec::new();
     let mut ends = Vec::with_capacity(num_ids);
     for (id, token) in by_id.into_iter().enumerate() {
-        match added.get(&(id as u32)) {
-            Some(token) if token.is_special || is_control(&token.content) => {}
-            Some(token) => bytes.extend_from_slice(token.content.as_bytes()),
-            None => alphabet.push_bytes(token, &mut bytes),
+        match (added.get(&(id as u32)), spelling) {
+            (Some(token), _) if token.is_silent => {}
+            (Some(token), Spelling::ByteLevel) => bytes.extend_from_slice(token.content.as_bytes()),
+            (Some(token), _) => sentencepiece::push_text(&token.content, &mut bytes),
+            (None, Spelling::ByteLevel) => alphabet.push_bytes(token, &mut bytes),
+            (None, _) => sentencepiece::push_bytes(token, &mut bytes),
         }
         ends.push(bytes.len() as u32);
     }
     (bytes, ends)
-}
-
-/// Sentinels that a definition forgot to mark special (Qwen2.5-Coder's are not) must not show in a completion.
-fn is_control(content: &str) -> bool {
-    content.starts_with("<|") && content.ends_with("|>")
 }
 
 #[cfg(test)]
@@ -254,22 +296,49 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_byte_level_tokenizer() {
-        let rows: [(&[u8], &str); 5] = [
-            (b"{", "not valid JSON"),
-            (b"[]", "not an object"),
-            (br#"{"added_tokens": 1}"#, "not a list"),
-            (br#"{"added_tokens": [], "decoder": {"type": "Metaspace"}}"#, "byte-level"),
+    fn refuses_what_would_lose_or_change_texts() {
+        let byte_level = r#""decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}"#;
+        let model = r#""model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}"#;
+        let with = |more: &str| format!(r#"{{"added_tokens": [], {more}, {model}}}"#);
+        let rows = [
+            ("{".to_owned(), "not valid JSON"),
+            ("[]".to_owned(), "not an object"),
+            (format!(r#"{{"added_tokens": 1, {byte_level}, {model}}}"#), "not a list"),
+            (with(r#""decoder": {"type": "Metaspace"}"#), "a piece for each byte: without one"),
+            (with(byte_level), "no token for the byte that is written"),
             (
-                br#"{"added_tokens": [{"id": 4294967295, "content": "x"}], "decoder": {"type": "ByteLevel",
-                    "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-                    "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#,
+                format!(
+                    r#"{{"added_tokens": [{{"id": 4294967295, "content": "x", "special": true}}], {byte_level}, {model}}}"#
+                ),
                 "below 4194304",
+            ),
+            (with(r#""normalizer": {"type": "Lowercase"}"#), "\"Lowercase\" would change texts"),
+            (
+                with(r#""pre_tokenizer": {"type": "Whitespace"}"#),
+                "\"Whitespace\" would change texts",
+            ),
+            (
+                with(
+                    r#""pre_tokenizer": {"type": "Split", "pattern": {"String": "-"}, "behavior": "Removed"}"#,
+                ),
+                "would remove text",
+            ),
+            (
+                r#"{"added_tokens": [], "model": {"type": "WordPiece"}}"#.to_owned(),
+                "must be BPE or Unigram, got \"WordPiece\"",
             ),
         ];
         for (json, expected) in rows {
-            let error = Tokenizer::from_json(json).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
+            let error = Tokenizer::from_json(json.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}\n{error}");
+        }
+    }
+
+    #[test]
+    fn characters_that_could_be_composed_stay_apart() {
+        let tokenizer = demo();
+        for text in ["e\u{301}", "\u{1100}\u{1161}", "\u{212b}", "a\u{328}\u{301}"] {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
         }
     }
 }

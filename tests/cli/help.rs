@@ -46,7 +46,9 @@ fn short_help_leaves_the_rare_options_out() {
 
 #[test]
 fn every_subcommand_has_help() {
-    for command in ["serve", "complete", "bench", "selftest", "check-config", "print-config"] {
+    for command in
+        ["serve", "complete", "bench", "selftest", "models", "check-config", "print-config"]
+    {
         let run = lacuna(&[command, "--help"], &[]);
         assert_eq!(run.code, Some(0), "{run:?}");
         assert!(run.stdout.contains(&format!("Usage: lacuna {command}")), "{}", run.stdout);
@@ -75,4 +77,15 @@ fn words_that_do_not_exist_are_refused_with_a_hint() {
         assert_eq!(run.code, Some(USAGE), "{run:?}");
         assert!(run.stderr.contains(hint), "{hint} is not in {}", run.stderr);
     }
+}
+
+#[test]
+fn the_families_are_listed_for_people_and_programs() {
+    let run = lacuna(&["models", "list"], &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    assert!(run.stdout.lines().any(|line| line.starts_with("codestral ")), "{}", run.stdout);
+    let run = lacuna(&["models", "list", "--json"], &[]);
+    let families: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let named = |name: &str| families.as_array().unwrap().iter().any(|row| row["name"] == name);
+    assert!(named("codestral") && named("qwen2.5-coder"), "{}", run.stdout);
 }

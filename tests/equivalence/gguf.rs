@@ -45,7 +45,7 @@ fn config(path: &str) -> Config {
     Config::load(&raw, &Environment::default(), None).unwrap()
 }
 
-fn tokenizer_of(writer: &Writer, name: &str) -> Tokenizer {
+pub(crate) fn tokenizer_of(writer: &Writer, name: &str) -> Tokenizer {
     let file = File::new(name, writer);
     Tokenizer::from_json(&tokenizer_json(Source::Gguf(&file.0)).unwrap()).unwrap()
 }

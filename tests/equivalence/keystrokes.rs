@@ -70,8 +70,10 @@ impl Key {
 /// Returns the prompts of each key: one a character, the first of a line with its indentation.
 fn prompts(typing: Typing, layout: Layout) -> Vec<(Prompt, bool)> {
     let tokenizer = Tokenizer::from_json(demo::TOKENIZER_JSON).unwrap();
-    let family = family::by_name("qwen2.5-coder").unwrap();
-    let template = FimTemplate::resolve(family, |token| tokenizer.added_token_id(token)).unwrap();
+    let fim = family::fim_by_name("qwen2.5-coder").unwrap();
+    let template =
+        FimTemplate::resolve("qwen2.5-coder", fim, |token| tokenizer.added_token_id(token))
+            .unwrap();
     let template = template.with_layout(layout);
     let builder = PromptBuilder {
         tokenizer: &tokenizer,

@@ -25,6 +25,7 @@ use models::{
 use serde::Deserialize;
 
 mod keystrokes;
+mod tokenizers;
 
 const BLOCK_SIZE: usize = 16;
 const CONTEXT_TOKENS: usize = 2048;
@@ -160,9 +161,9 @@ async fn greedy_output_is_pytorchs_token_for_token() {
 #[test]
 fn prompts_are_built_as_the_golden_set_has_them() {
     let tokenizer = Tokenizer::from_json(models::demo::TOKENIZER_JSON).unwrap();
-    let family = family::by_name("qwen2.5-coder").unwrap();
+    let fim = family::fim_by_name("qwen2.5-coder").unwrap();
     let id = |token: &str| tokenizer.added_token_id(token);
-    let template = FimTemplate::resolve(family, id).unwrap();
+    let template = FimTemplate::resolve("qwen2.5-coder", fim, id).unwrap();
     let builder = PromptBuilder {
         tokenizer: &tokenizer,
         context_tokens_max: CONTEXT_TOKENS,

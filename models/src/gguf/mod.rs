@@ -18,6 +18,7 @@
 
 mod cursor;
 mod error;
+mod keys;
 mod pre_tokenizer;
 mod spec;
 mod split;

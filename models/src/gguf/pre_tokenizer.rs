@@ -24,10 +24,17 @@ pub(super) struct PreTokenizer {
 const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// GPT-4's, with letters cut where small ones turn to capitals, and slashes kept with what they follow.
+const TEKKEN_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// GPT-4's, with line ends apart from the signs before them.
+const SEED_CODER_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// All rows.
 ///
 /// # Source
-/// `tokenizer.json` of Qwen2.5-Coder, Llama 3, GPT-2, StarCoder2 and DeepSeek-Coder. `default` is llama.cpp's own way
+/// `tokenizer.json` of Qwen2.5-Coder, Llama 3, GPT-2, StarCoder2, DeepSeek-Coder, Seed-Coder and Mistral Nemo; that
+/// Granite-code (`refact`) cuts as StarCoder2, Mellum as GPT-2, and Stable Code as Qwen2 is `llama-vocab.cpp`'s word.
+/// `default` is llama.cpp's own way
 /// for files that name none (`llama-vocab.cpp`), which its converter writes into no new file.
 const ROWS: &[PreTokenizer] = &[
     PreTokenizer {
@@ -64,6 +71,48 @@ const ROWS: &[PreTokenizer] = &[
         splits: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
         has_gpt2_split: false,
         has_whole_tokens: false,
+    },
+    PreTokenizer {
+        name: "deepseek-r1-qwen",
+        is_composed: true,
+        splits: &[QWEN2_SPLIT],
+        has_gpt2_split: false,
+        has_whole_tokens: false,
+    },
+    PreTokenizer {
+        name: "stablelm2",
+        is_composed: false,
+        splits: &[QWEN2_SPLIT],
+        has_gpt2_split: false,
+        has_whole_tokens: false,
+    },
+    PreTokenizer {
+        name: "refact",
+        is_composed: false,
+        splits: &[r"\p{N}"],
+        has_gpt2_split: true,
+        has_whole_tokens: false,
+    },
+    PreTokenizer {
+        name: "mellum",
+        is_composed: false,
+        splits: &[],
+        has_gpt2_split: true,
+        has_whole_tokens: false,
+    },
+    PreTokenizer {
+        name: "seed-coder",
+        is_composed: false,
+        splits: &[SEED_CODER_SPLIT],
+        has_gpt2_split: false,
+        has_whole_tokens: false,
+    },
+    PreTokenizer {
+        name: "tekken",
+        is_composed: false,
+        splits: &[TEKKEN_SPLIT],
+        has_gpt2_split: false,
+        has_whole_tokens: true,
     },
     PreTokenizer {
         name: "default",

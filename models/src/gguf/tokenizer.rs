@@ -2,37 +2,29 @@
 //!
 //! Written as that text and not as an object, so that the server has one reader for both.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     error::ConfigError,
-    gguf::{Gguf, GgufArray, GgufValue, pre_tokenizer},
-    shown::shorten,
+    gguf::{
+        Gguf, GgufValue,
+        keys::{Keys, element, quoted},
+        pre_tokenizer,
+    },
+    tokenizer::{Piece, PieceKind, Pieces, Shape, added_token, bos_processor, byte_level},
 };
 
 const MODEL_KEY: &str = "tokenizer.ggml.model";
 const PRE_KEY: &str = "tokenizer.ggml.pre";
 const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
 const TYPES_KEY: &str = "tokenizer.ggml.token_type";
+const SCORES_KEY: &str = "tokenizer.ggml.scores";
 const MERGES_KEY: &str = "tokenizer.ggml.merges";
-
-/// What a token is for.
-///
-/// # Source
-/// `enum llama_token_type` in llama.cpp's `llama.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenType {
-    /// Merged from bytes: normal, unknown and byte tokens.
-    Merged,
-    /// A sentinel.
-    Control,
-    /// A text that is one token wherever it stands.
-    UserDefined,
-    /// Fills the vocabulary up.
-    Unused,
-}
+const BOS_KEY: &str = "tokenizer.ggml.bos_token_id";
+const ADD_BOS_KEY: &str = "tokenizer.ggml.add_bos_token";
+const ADD_SPACE_KEY: &str = "tokenizer.ggml.add_space_prefix";
 
 /// Returns the text of a `tokenizer.json`.
 ///
@@ -40,43 +32,96 @@ enum TokenType {
 /// [`ConfigError`], naming the key, the rule and the value: another kind of tokenizer, an unknown way to cut texts,
 /// lists that do not fit each other.
 pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Vec<u8>, ConfigError> {
-    let model = text(gguf, MODEL_KEY)?;
-    if model != "gpt2" {
-        return Err(invalid(gguf, MODEL_KEY, "gpt2 (byte-level BPE)", quoted(model)));
+    let keys = Keys { gguf };
+    match keys.text(MODEL_KEY)? {
+        "gpt2" => byte_level(keys),
+        "llama" => Ok(pieces(keys)?.to_json()),
+        other => {
+            let rule = "gpt2 (byte-level BPE) or llama (SentencePiece)";
+            let value =
+                format!("{}; a tokenizer.json beside the file is used instead", quoted(other));
+            Err(keys.invalid(MODEL_KEY, rule, value))
+        }
     }
-    let pre = text(gguf, PRE_KEY)?;
-    let Some(pre) = pre_tokenizer::find(pre) else {
-        let rule = format!("one of {}", pre_tokenizer::names());
-        let value = format!("{}; a tokenizer.json beside the file is used instead", quoted(pre));
-        return Err(invalid(gguf, PRE_KEY, rule, value));
-    };
-    let tokens = texts(gguf, TOKENS_KEY)?;
-    let types = token_types(gguf, tokens.len())?;
-    let (mut vocab, mut added) = (Map::new(), Vec::new());
-    let mut ids = HashMap::with_capacity(tokens.len());
-    for (id, (&token, kind)) in tokens.iter().zip(types).enumerate() {
-        if kind == TokenType::Unused {
+}
+
+/// Returns the tokens by id, each with what it is for.
+fn tokens<'a>(keys: Keys<'a, '_>) -> Result<Vec<(&'a str, PieceKind)>, ConfigError> {
+    let texts = keys.texts(TOKENS_KEY)?;
+    let kinds = kinds(keys, texts.len())?;
+    let mut ids = HashMap::with_capacity(texts.len());
+    let tokens: Vec<_> = texts.into_iter().zip(kinds).collect();
+    for (id, &(token, kind)) in tokens.iter().enumerate() {
+        if kind == PieceKind::Unused {
             continue;
         }
         if let Some(first) = ids.insert(token, id) {
             let value = format!("{} for {first} and {id}", quoted(token));
-            return Err(invalid(gguf, TOKENS_KEY, "a different text for each id", value));
+            return Err(keys.invalid(TOKENS_KEY, "a different text for each id", value));
         }
+    }
+    Ok(tokens)
+}
+
+/// Returns what each token is for. Without the list nothing would be a sentinel, and text could become one.
+fn kinds(keys: Keys<'_, '_>, num_tokens: usize) -> Result<Vec<PieceKind>, ConfigError> {
+    let array = keys.array(TYPES_KEY)?;
+    if array.len() != num_tokens {
+        let rule = format!("as long as `{TOKENS_KEY}` ({num_tokens})");
+        return Err(keys.invalid(TYPES_KEY, rule, array.len()));
+    }
+    let mut kinds = Vec::with_capacity(num_tokens);
+    for (index, value) in array.values().enumerate() {
+        let number = match value {
+            Some(GgufValue::Signed(number)) => u64::try_from(number).ok(),
+            Some(GgufValue::Unsigned(number)) => Some(number),
+            _ => None,
+        };
+        kinds.push(number.and_then(PieceKind::of).ok_or_else(|| {
+            let value = value.map_or_else(|| "no number".to_owned(), |value| value.to_string());
+            keys.invalid(&element(TYPES_KEY, index), "from 1 to 6", value)
+        })?);
+    }
+    Ok(kinds)
+}
+
+/// Returns the token that comes before all, where the file says so or, saying nothing, has a tokenizer of that kind.
+fn bos_id(
+    keys: Keys<'_, '_>,
+    num_tokens: usize,
+    is_default: bool,
+) -> Result<Option<u32>, ConfigError> {
+    let is_added = keys.flag(ADD_BOS_KEY, is_default)?;
+    Ok(keys.id(BOS_KEY, num_tokens)?.filter(|_| is_added))
+}
+
+fn byte_level(keys: Keys<'_, '_>) -> Result<Vec<u8>, ConfigError> {
+    let pre = keys.text(PRE_KEY)?;
+    let Some(pre) = pre_tokenizer::find(pre) else {
+        let rule = format!("one of {}", pre_tokenizer::names());
+        let value = format!("{}; a tokenizer.json beside the file is used instead", quoted(pre));
+        return Err(keys.invalid(PRE_KEY, rule, value));
+    };
+    let tokens = tokens(keys)?;
+    let (mut vocab, mut added) = (Map::new(), Vec::new());
+    for (id, &(token, kind)) in tokens.iter().enumerate() {
         match kind {
-            TokenType::Merged => {
+            PieceKind::Unused => {}
+            PieceKind::Normal | PieceKind::Unknown | PieceKind::Byte => {
                 vocab.insert(token.to_owned(), json!(id));
             }
-            _ => added.push(json!({
-                "id": id, "content": token, "special": kind == TokenType::Control,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
-            })),
+            PieceKind::Control => added.push(added_token(id, token, false)),
+            PieceKind::UserDefined => added.push(added_token(id, token, true)),
         }
     }
-    let merges = merges(gguf, &vocab)?;
-    if let Some(missing) = byte_alphabet().find(|byte| !vocab.contains_key(&byte.to_string())) {
+    let merges = merges(keys, &vocab)?;
+    let missing =
+        byte_level::characters_of_texts().find(|byte| !vocab.contains_key(&byte.to_string()));
+    if let Some(missing) = missing {
         let rule = "a token for each byte: without one, text would be dropped without a word";
-        return Err(invalid(gguf, TOKENS_KEY, rule, format!("none for {missing:?}")));
+        return Err(keys.invalid(TOKENS_KEY, rule, format!("none for {missing:?}")));
     }
+    let bos = bos_id(keys, tokens.len(), false)?.map(|id| (id, tokens[id as usize].0));
     let definition = json!({
         "version": "1.0",
         "truncation": null,
@@ -84,7 +129,7 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Vec<u8>, ConfigError> {
         "added_tokens": added,
         "normalizer": pre.normalizer(),
         "pre_tokenizer": pre.steps(),
-        "post_processor": null,
+        "post_processor": bos_processor(bos),
         "decoder": {
             "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false
         },
@@ -97,19 +142,11 @@ pub(crate) fn tokenizer_json(gguf: &Gguf<'_>) -> Result<Vec<u8>, ConfigError> {
     Ok(definition.to_string().into_bytes())
 }
 
-/// Returns the characters that stand for the bytes: those that can be seen for themselves, the others from U+0100 on.
-fn byte_alphabet() -> impl Iterator<Item = char> {
-    let is_seen = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..);
-    let num_unseen = (u8::MIN..=u8::MAX).filter(|byte| !is_seen(byte)).count() as u32;
-    let seen = (u8::MIN..=u8::MAX).filter(is_seen).map(char::from);
-    seen.chain((0..num_unseen).filter_map(|index| char::from_u32(0x100 + index)))
-}
-
 /// Returns the merges as pairs of tokens. Each must join two tokens to a third, or the library would refuse the whole
 /// without a word on where it came from.
-fn merges(gguf: &Gguf<'_>, vocab: &Map<String, Value>) -> Result<Vec<Value>, ConfigError> {
+fn merges(keys: Keys<'_, '_>, vocab: &Map<String, Value>) -> Result<Vec<Value>, ConfigError> {
     let mut pairs = Vec::new();
-    for (index, merge) in texts(gguf, MERGES_KEY)?.into_iter().enumerate() {
+    for (index, merge) in keys.texts(MERGES_KEY)?.into_iter().enumerate() {
         // A token has no space, the alphabet writing it as another character.
         let pair = merge.split_once(' ').filter(|(left, right)| {
             let joined = format!("{left}{right}");
@@ -117,93 +154,39 @@ fn merges(gguf: &Gguf<'_>, vocab: &Map<String, Value>) -> Result<Vec<Value>, Con
         });
         let Some((left, right)) = pair else {
             let rule = "two tokens that join to a third";
-            return Err(invalid(gguf, &element(MERGES_KEY, index), rule, quoted(merge)));
+            return Err(keys.invalid(&element(MERGES_KEY, index), rule, quoted(merge)));
         };
         pairs.push(json!([left, right]));
     }
     Ok(pairs)
 }
 
-/// Returns what each token is for. Without the list nothing would be a sentinel, and text could become one.
-fn token_types(gguf: &Gguf<'_>, num_tokens: usize) -> Result<Vec<TokenType>, ConfigError> {
-    let array = array(gguf, TYPES_KEY)?;
-    if array.len() != num_tokens {
-        let rule = format!("as long as `{TOKENS_KEY}` ({num_tokens})");
-        return Err(invalid(gguf, TYPES_KEY, rule, array.len()));
+/// Returns the pieces of a SentencePiece model.
+fn pieces<'a>(keys: Keys<'a, '_>) -> Result<Pieces<'a>, ConfigError> {
+    let tokens = tokens(keys)?;
+    let scores = keys.array(SCORES_KEY)?;
+    if scores.len() != tokens.len() {
+        let rule = format!("as long as `{TOKENS_KEY}` ({})", tokens.len());
+        return Err(keys.invalid(SCORES_KEY, rule, scores.len()));
     }
-    let mut types = Vec::with_capacity(num_tokens);
-    for (index, value) in array.values().enumerate() {
-        types.push(match value {
-            Some(GgufValue::Signed(1 | 2 | 6) | GgufValue::Unsigned(1 | 2 | 6)) => {
-                TokenType::Merged
-            }
-            Some(GgufValue::Signed(3) | GgufValue::Unsigned(3)) => TokenType::Control,
-            Some(GgufValue::Signed(4) | GgufValue::Unsigned(4)) => TokenType::UserDefined,
-            Some(GgufValue::Signed(5) | GgufValue::Unsigned(5)) => TokenType::Unused,
+    let num_tokens = tokens.len();
+    let mut rows = Vec::with_capacity(num_tokens);
+    for ((text, kind), score) in tokens.into_iter().zip(scores.values()) {
+        let score = match score {
+            Some(GgufValue::Float(score)) if score.is_finite() => score as f32,
             other => {
+                let key = element(SCORES_KEY, rows.len());
                 let value = other.map_or_else(|| "no number".to_owned(), |value| value.to_string());
-                return Err(invalid(gguf, &element(TYPES_KEY, index), "from 1 to 6", value));
+                return Err(keys.invalid(&key, "a finite number", value));
             }
-        });
+        };
+        rows.push(Piece { text: Cow::Borrowed(text), score, kind });
     }
-    Ok(types)
-}
-
-fn text<'a>(gguf: &Gguf<'a>, key: &str) -> Result<&'a str, ConfigError> {
-    let value = gguf.metadata().get(key).ok_or_else(|| missing(gguf, key))?;
-    as_text(Some(*value)).ok_or_else(|| invalid(gguf, key, "a text", value))
-}
-
-fn texts<'a>(gguf: &Gguf<'a>, key: &str) -> Result<Vec<&'a str>, ConfigError> {
-    let array = array(gguf, key)?;
-    let mut texts = Vec::with_capacity(array.len());
-    for (index, value) in array.values().enumerate() {
-        let text = as_text(value).ok_or_else(|| {
-            let value = value.map_or_else(|| "an array".to_owned(), |value| value.to_string());
-            invalid(gguf, &element(key, index), "a text in UTF-8", value)
-        })?;
-        texts.push(text);
-    }
-    Ok(texts)
-}
-
-fn array<'a>(gguf: &Gguf<'a>, key: &str) -> Result<GgufArray<'a>, ConfigError> {
-    match gguf.metadata().get(key) {
-        Some(GgufValue::Array(array)) => Ok(*array),
-        Some(other) => Err(invalid(gguf, key, "an array", other)),
-        None => Err(missing(gguf, key)),
-    }
-}
-
-fn as_text(value: Option<GgufValue<'_>>) -> Option<&str> {
-    match value {
-        Some(GgufValue::Text(bytes)) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    }
-}
-
-fn element(key: &str, index: usize) -> String {
-    format!("{key}[{index}]")
-}
-
-fn quoted(text: &str) -> String {
-    format!("{:?}", shorten(text))
-}
-
-fn missing(gguf: &Gguf<'_>, key: &str) -> ConfigError {
-    ConfigError::Missing { file: gguf.file().to_owned(), field: key.to_owned() }
-}
-
-fn invalid(
-    gguf: &Gguf<'_>,
-    key: &str,
-    rule: impl Into<String>,
-    value: impl std::fmt::Display,
-) -> ConfigError {
-    ConfigError::Invalid {
-        file: gguf.file().to_owned(),
-        field: key.to_owned(),
-        rule: rule.into(),
-        value: value.to_string(),
-    }
+    Ok(Pieces {
+        rows,
+        added: Vec::new(),
+        shape: Shape::Merges,
+        has_dummy_prefix: keys.flag(ADD_SPACE_KEY, true)?,
+        bos_id: bos_id(keys, num_tokens, true)?,
+    })
 }

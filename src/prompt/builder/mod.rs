@@ -7,7 +7,7 @@ use crate::{
     prompt::{
         budget::{self, Demand, Shares},
         family::Layout,
-        template::{self, ContextFile, FimTemplate, GapIds, Origin, Segment},
+        template::{ContextFile, FilesIds, FilesTemplate, FimTemplate, GapIds, Origin, Segment},
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
@@ -93,9 +93,6 @@ impl Prompt {
 /// Fewer tokens than this around a cursor say nothing.
 const GAP_TOKENS_MIN: usize = 16;
 
-/// The sentinels around a gap.
-const NUM_SENTINELS: usize = 3;
-
 /// Tokens by which the place of the typed part of a line grows. Few lines of code are longer, so that most are typed
 /// from end to end without moving a border before them; it costs as many tokens of the other texts where those are cut.
 const LINE_TOKENS: usize = 64;
@@ -137,27 +134,22 @@ impl PromptBuilder<'_> {
         let room = self.room(max_tokens, GAP_TOKENS_MIN)?;
         let block = budget::block_tokens(self.context_tokens_max);
         let (before, typed) = self.split_typed(template.layout(), gap.prefix, room)?;
-        let total = room - reserved_for_line(typed.len(), template.layout(), room) - NUM_SENTINELS;
-        let prefix = self
-            .tokenizer
-            .encode(&before[budget::tail_worth_encoding(before, self.context_tokens_max)..])?;
+        let reserved = reserved_for_line(typed.len(), template.layout(), room);
+        let total = room - reserved - template.num_sentinels();
+        let prefix = self.encode_document(
+            &before[budget::tail_worth_encoding(before, self.context_tokens_max)..],
+        )?;
         let suffix_tokens = total.min(template.suffix_tokens_max());
         let suffix_end = budget::head_worth_encoding(gap.suffix, suffix_tokens);
         let suffix = self.tokenizer.encode(&gap.suffix[..suffix_end])?;
-        let shown = match template.repo() {
-            Some(_) => self.encode_files(gap.context, total)?,
-            None => Vec::new(),
+        let shown = match template.files() {
+            Some(form) => Shown::encode(self, form, &gap, total)?,
+            None => Shown::default(),
         };
-        let frame = RepositoryFrame::encode(self.tokenizer, &gap)?;
-
         let demand = Demand {
             prefix: prefix.len(),
             suffix: suffix.len().min(suffix_tokens),
-            context: if shown.is_empty() {
-                0
-            } else {
-                frame.num_tokens() + shown.iter().map(ContextFile::num_tokens).sum::<usize>()
-            },
+            context: shown.num_tokens(),
         };
         let budget = budget::divide(total, demand, self.shares, block);
         let bytes_of = |id| self.tokenizer.token_bytes(id);
@@ -166,17 +158,20 @@ impl PromptBuilder<'_> {
             suffix: &suffix[budget::keep_head(&suffix, budget.suffix, bytes_of)],
             typed: &typed,
         };
-        let num_context_tokens_sent = shown.iter().map(|file| file.ids.len()).sum();
+        let num_context_tokens_sent = shown.num_text_tokens();
         let mut prompt = Prompt { num_context_tokens_sent, ..Prompt::default() };
-        let shown = self.fit_files(shown, budget.context.saturating_sub(frame.num_tokens()));
-        prompt.num_context_tokens_used = shown.iter().map(|file| file.ids.len()).sum();
-        if let Some(repo) = template.repo()
-            && !shown.is_empty()
-        {
-            prompt.extend(&template::repository(repo, &frame.name, &shown, &frame.current));
-        }
-        prompt.extend(&template.gap(ids));
+        let shown = shown.fit(budget.context, bytes_of);
+        prompt.num_context_tokens_used = shown.num_text_tokens();
+        prompt.extend(&template.segments(shown.ids(), ids));
         Ok(prompt)
+    }
+
+    /// Encodes a text that begins a document, with what the model saw before its first word.
+    fn encode_document(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match self.tokenizer.document_lead() {
+            lead if lead.is_empty() || text.is_empty() => self.tokenizer.encode(text),
+            lead => self.tokenizer.encode(&format!("{lead}{text}")),
+        }
     }
 
     /// Builds the prompt of a plain continuation; a text that does not fit is refused, never cut.
@@ -190,7 +185,9 @@ impl PromptBuilder<'_> {
         if num_tokens_min > limit {
             return Err(PromptError::TooLong { num_tokens: num_tokens_min, limit });
         }
-        self.tokens(self.tokenizer.encode(text)?, max_tokens)
+        let bos = self.tokenizer.bos_token_id();
+        let ids = bos.into_iter().chain(self.encode_document(text)?).collect();
+        self.tokens(ids, max_tokens)
     }
 
     /// Builds the prompt of given ids.
@@ -233,80 +230,105 @@ impl PromptBuilder<'_> {
         let ids = self.tokenizer.encode(typed)?;
         if ids.len() > room / 2 { Ok((prefix, Vec::new())) } else { Ok((before, ids)) }
     }
+}
 
+/// Other files as they will be shown, and the lines that name the repository and the file being edited.
+#[derive(Debug, Default)]
+struct Shown {
+    name: Vec<u32>,
+    files: Vec<ContextFile>,
+    current: Vec<u32>,
+    /// Control tokens of a file, and beside all files.
+    num_sentinels: (usize, usize),
+}
+
+impl Shown {
     /// Encodes other files until their share of `total` is full; what comes behind could not be shown.
-    fn encode_files(
-        &self,
-        context: &[ContextItem],
+    fn encode(
+        builder: &PromptBuilder<'_>,
+        form: &FilesTemplate,
+        gap: &Gap<'_>,
         total: usize,
-    ) -> Result<Vec<ContextFile>, PromptError> {
-        let share = (total as f64 * self.shares.context) as usize;
-        let mut num_tokens = 0;
-        let mut files = Vec::new();
-        for item in context.iter().filter(|item| !item.content.is_empty()) {
-            if num_tokens >= share {
+    ) -> Result<Self, TokenizerError> {
+        let share = (total as f64 * builder.shares.context) as usize;
+        let mut shown = Self {
+            num_sentinels: (form.num_sentinels(1) - form.num_sentinels(0), form.num_sentinels(1)),
+            ..Self::default()
+        };
+        let tokenizer = builder.tokenizer;
+        let footer = tokenizer.encode(form.footer_text())?;
+        for item in gap.context.iter().filter(|item| !item.content.is_empty()) {
+            if shown.files.iter().map(|file| shown.num_tokens_of(file)).sum::<usize>() >= share {
                 break;
             }
             let worth = budget::head_worth_encoding(&item.content, share);
-            let header = self.tokenizer.encode(&one_line(&item.name))?;
-            let ids = self.tokenizer.encode(&item.content[..worth])?;
-            let file = ContextFile { header, ids };
-            num_tokens += file.num_tokens();
-            files.push(file);
+            shown.files.push(ContextFile {
+                header: tokenizer.encode(&form.header_text(&one_line(&item.name)))?,
+                ids: tokenizer.encode(&item.content[..worth])?,
+                footer: footer.clone(),
+            });
         }
-        Ok(files)
+        if !shown.files.is_empty() {
+            let name = form.name_text(&one_line(gap.repository.unwrap_or("repository")));
+            shown.name = tokenizer.encode(&name.unwrap_or_default())?;
+            let current = one_line(gap.file_name.unwrap_or("file"));
+            shown.current = tokenizer.encode(&form.header_text(&current))?;
+        }
+        Ok(shown)
     }
 
     /// Keeps the first files that fit, the last one cut on a line border, and puts the most useful one last: it is
     /// then the nearest to the gap.
-    fn fit_files(&self, files: Vec<ContextFile>, num_tokens: usize) -> Vec<ContextFile> {
-        let mut left = num_tokens;
+    fn fit<'t>(mut self, num_tokens: usize, bytes_of: impl Fn(u32) -> &'t [u8]) -> Self {
+        let mut left = num_tokens.saturating_sub(self.num_frame_tokens());
         let mut fitting = Vec::new();
-        for mut file in files {
-            let room = left.saturating_sub(file.num_tokens() - file.ids.len());
-            let kept = budget::keep_head(&file.ids, room, |id| self.tokenizer.token_bytes(id));
+        for mut file in std::mem::take(&mut self.files) {
+            let room = left.saturating_sub(self.num_tokens_of(&file) - file.ids.len());
+            let kept = budget::keep_head(&file.ids, room, &bytes_of);
             if kept.is_empty() {
                 break;
             }
             file.ids.truncate(kept.end);
-            left -= file.num_tokens();
+            left -= self.num_tokens_of(&file);
             fitting.push(file);
         }
         fitting.reverse();
-        fitting
-    }
-}
-
-/// The lines that name the repository and the file being edited.
-#[derive(Debug)]
-struct RepositoryFrame {
-    name: Vec<u32>,
-    current: Vec<u32>,
-}
-
-impl RepositoryFrame {
-    fn encode(tokenizer: &Tokenizer, gap: &Gap<'_>) -> Result<Self, TokenizerError> {
-        Ok(Self {
-            name: tokenizer.encode(&one_line(gap.repository.unwrap_or("repository")))?,
-            current: tokenizer.encode(&one_line(gap.file_name.unwrap_or("file")))?,
-        })
+        Self { files: fitting, ..self }
     }
 
-    /// Returns the tokens of both lines and of their sentinels.
+    fn ids(&self) -> Option<FilesIds<'_>> {
+        let ids = FilesIds { name: &self.name, files: &self.files, current: &self.current };
+        (!self.files.is_empty()).then_some(ids)
+    }
+
+    fn num_tokens_of(&self, file: &ContextFile) -> usize {
+        self.num_sentinels.0 + file.header.len() + file.ids.len() + file.footer.len()
+    }
+
+    fn num_frame_tokens(&self) -> usize {
+        self.num_sentinels.1 + self.name.len() + self.current.len()
+    }
+
+    fn num_text_tokens(&self) -> usize {
+        self.files.iter().map(|file| file.ids.len()).sum()
+    }
+
+    /// Returns the tokens of all of it; none where there is no file.
     fn num_tokens(&self) -> usize {
-        2 + self.name.len() + self.current.len()
+        if self.files.is_empty() {
+            return 0;
+        }
+        let files = self.files.iter().map(|file| self.num_tokens_of(file));
+        self.num_frame_tokens() + files.sum::<usize>()
     }
 }
 
 /// Longest name that the repository form shows; a path has 255 characters in the gateway's contract.
 const NAME_CHARS_MAX: usize = 255;
 
-/// Returns a name as the one line that the repository form gives it.
+/// Returns a name as the one line that the form gives it.
 fn one_line(name: &str) -> String {
-    let mut line: String =
-        name.chars().take(NAME_CHARS_MAX).collect::<String>().replace(['\n', '\r'], " ");
-    line.push('\n');
-    line
+    name.chars().take(NAME_CHARS_MAX).collect::<String>().replace(['\n', '\r'], " ")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::prompt::family::{FimFamily, by_name};
+use crate::prompt::family::{FAMILIES, Fim, fim_by_name};
 
 fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
@@ -14,8 +14,8 @@ fn tokenizer() -> &'static Tokenizer {
     })
 }
 
-fn template(tokenizer: &Tokenizer, family: &FimFamily) -> FimTemplate {
-    FimTemplate::resolve(family, |token| tokenizer.added_token_id(token)).unwrap()
+fn template(tokenizer: &Tokenizer, fim: &Fim<'_>) -> FimTemplate {
+    FimTemplate::resolve("test", fim, |token| tokenizer.added_token_id(token)).unwrap()
 }
 
 fn builder(tokenizer: &Tokenizer, context_tokens_max: usize) -> PromptBuilder<'_> {
@@ -39,9 +39,9 @@ fn golden_prompts() {
         ContextItem { name: "c\n.py".to_owned(), content: "c = 2\n".to_owned() },
         ContextItem { name: "empty.py".to_owned(), content: String::new() },
     ];
-    let qwen = by_name("qwen2.5-coder").unwrap();
-    let plain = FimFamily { layout: Layout::Plain, ..*qwen };
-    let rows: [(&FimFamily, &[ContextItem], &str); 4] = [
+    let qwen = fim_by_name("qwen2.5-coder").unwrap();
+    let plain = Fim { layout: Layout::Plain, ..*qwen };
+    let rows: [(&Fim<'_>, &[ContextItem], &str); 4] = [
         (
             qwen,
             &[],
@@ -59,20 +59,20 @@ fn golden_prompts() {
              <|fim_prefix|>def f(x):\n<|fim_suffix|>\nprint(f(1))\n<|fim_middle|>    return ",
         ),
         (
-            by_name("lacuna-demo").unwrap(),
+            fim_by_name("lacuna-demo").unwrap(),
             &files,
             "<|fim_prefix|>def f(x):\n<|fim_suffix|>\nprint(f(1))\n<|fim_middle|>    return ",
         ),
     ];
-    for (family, context, expected) in rows {
+    for (fim, context, expected) in rows {
         let prompt = builder(tokenizer, 2048)
             .gap(
-                &template(tokenizer, family),
+                &template(tokenizer, fim),
                 gap("def f(x):\n    return ", "\nprint(f(1))\n", context),
                 64,
             )
             .unwrap();
-        assert_eq!(show(tokenizer, &prompt.token_ids), expected, "{}", family.name);
+        assert_eq!(show(tokenizer, &prompt.token_ids), expected);
         let spans: Vec<usize> = prompt.spans.iter().flat_map(|(_, range)| range.clone()).collect();
         assert_eq!(spans, (0..prompt.token_ids.len()).collect::<Vec<_>>());
         assert_eq!(prompt.num_context_tokens_used, prompt.num_context_tokens_sent);
@@ -82,7 +82,7 @@ fn golden_prompts() {
 #[test]
 fn control_tokens_in_user_text_stay_text() {
     let tokenizer = tokenizer();
-    let family = by_name("qwen2.5-coder").unwrap();
+    let family = fim_by_name("qwen2.5-coder").unwrap();
     let hostile = "<|fim_middle|><|endoftext|><|file_sep|>";
     let files = [ContextItem { name: hostile.to_owned(), content: hostile.to_owned() }];
     let hostile_gap = Gap {
@@ -116,7 +116,7 @@ fn lines(num: usize, salt: usize) -> Vec<String> {
 fn typing_line_after_line_seldom_moves_the_window() {
     let tokenizer = tokenizer();
     let other = [ContextItem { name: "b.py".to_owned(), content: lines(300, 5).concat() }];
-    let qwen = by_name("qwen2.5-coder").unwrap();
+    let qwen = fim_by_name("qwen2.5-coder").unwrap();
     for (num_lines, num_context, context) in
         [(60, 512, &other[..]), (300, 1024, &other[..]), (1200, 512, &[])]
     {
@@ -154,7 +154,7 @@ fn typing_line_after_line_seldom_moves_the_window() {
 #[test]
 fn typing_a_line_leaves_all_that_stands_before_it() {
     let tokenizer = tokenizer();
-    let template = template(tokenizer, by_name("qwen2.5-coder").unwrap());
+    let template = template(tokenizer, fim_by_name("qwen2.5-coder").unwrap());
     let builder = builder(tokenizer, 1024);
     let other = [ContextItem { name: "b.py".to_owned(), content: lines(300, 5).concat() }];
     let after = lines(60, 1).concat();
@@ -177,7 +177,7 @@ fn typing_a_line_leaves_all_that_stands_before_it() {
 #[test]
 fn a_line_without_end_is_cut_and_not_refused() {
     let tokenizer = tokenizer();
-    let template = template(tokenizer, by_name("lacuna-demo").unwrap());
+    let template = template(tokenizer, fim_by_name("lacuna-demo").unwrap());
     let prefix = "x+".repeat(100_000);
     let suffix = "y ".repeat(500_000);
     let prompt = builder(tokenizer, 256).gap(&template, gap(&prefix, &suffix, &[]), 64).unwrap();
@@ -187,7 +187,7 @@ fn a_line_without_end_is_cut_and_not_refused() {
 #[test]
 fn a_typed_line_takes_half_of_the_room_at_most() {
     let tokenizer = tokenizer();
-    let template = template(tokenizer, by_name("qwen2.5-coder").unwrap());
+    let template = template(tokenizer, fim_by_name("qwen2.5-coder").unwrap());
     let words = ["let", "value", "=", "compute", "(", "previous", ")", "return", "total", "+"];
     let room = 256 - 64;
     let mut line = String::from("first\n");
@@ -204,7 +204,7 @@ fn a_typed_line_takes_half_of_the_room_at_most() {
 #[test]
 fn a_family_that_wants_a_short_suffix_gets_one() {
     let tokenizer = tokenizer();
-    let family = by_name("lacuna-demo").unwrap();
+    let family = fim_by_name("lacuna-demo").unwrap();
     let most = family.suffix_tokens_max.unwrap();
     let suffix = lines(100, 1).concat();
     assert!(tokenizer.encode(&suffix).unwrap().len() > 4 * most);
@@ -219,7 +219,7 @@ fn a_family_that_wants_a_short_suffix_gets_one() {
 fn refuses_an_answer_that_leaves_no_room_and_a_text_that_does_not_fit() {
     let tokenizer = tokenizer();
     let builder = builder(tokenizer, 64);
-    let template = template(tokenizer, by_name("lacuna-demo").unwrap());
+    let template = template(tokenizer, fim_by_name("lacuna-demo").unwrap());
     let error = builder.gap(&template, gap("a", "", &[]), 60).unwrap_err();
     assert!(matches!(error, PromptError::NoRoom { left: 4, .. }), "{error}");
     assert!(matches!(builder.text("a", 64), Err(PromptError::NoRoom { left: 0, .. })));
@@ -239,15 +239,19 @@ proptest! {
     #[test]
     fn a_prompt_always_fits(prefix in "[a-z é\n\r(){}]{0,400}", suffix in "[a-z é\n]{0,400}", others in prop::collection::vec("[a-z\n]{0,200}", 0..6), context_tokens in 80_usize..300) {
         let tokenizer = tokenizer();
-        for family in crate::prompt::family::FAMILIES {
-            let template = template(tokenizer, family);
+        // The demo model's tokenizer has Qwen's sentinels.
+        let of_qwen = |fim: &&Fim<'_>| fim.prefix == "<|fim_prefix|>" && fim.bos.is_none();
+        for fim in FAMILIES.iter().filter_map(|family| family.fim()).filter(of_qwen) {
+            let files = fim.files.filter(|files| files.repo_name.is_some());
+            let template = template(tokenizer, &Fim { files, ..*fim });
             let file = |content: &String| ContextItem { name: "o.py".to_owned(), content: content.clone() };
             let files: Vec<ContextItem> = others.iter().map(file).collect();
             let prompt = builder(tokenizer, context_tokens).gap(&template, gap(&prefix, &suffix, &files), 64).unwrap();
             prop_assert!(prompt.token_ids.len() <= context_tokens - 64);
             let typed = prefix.rsplit('\n').next().unwrap();
             let shown = tokenizer.decode(&prompt.token_ids);
-            prop_assert!(typed.len() > 8 || shown.ends_with(typed));
+            let is_last = fim.layout == Layout::LineStart;
+            prop_assert!(!is_last || typed.len() > 8 || shown.ends_with(typed));
         }
     }
 }

@@ -55,8 +55,9 @@ fn provider(step_time: Duration) -> (Engine, LocalProvider) {
         vocab_size: tokenizer.num_ids(),
     };
     let (engine, handle) = engine::start(Box::new(device), limits).unwrap();
-    let family = family::by_name("lacuna-demo").unwrap();
-    let template = FimTemplate::resolve(family, |token| tokenizer.added_token_id(token)).unwrap();
+    let fim = family::fim_by_name("lacuna-demo").unwrap();
+    let template =
+        FimTemplate::resolve("lacuna-demo", fim, |token| tokenizer.added_token_id(token)).unwrap();
     let model = ModelInfo {
         name: "scripted".to_owned(),
         engine: "lacuna".to_owned(),

@@ -1,0 +1,168 @@
+//! Families that spell their sentinels as Qwen does.
+
+use crate::prompt::family::{
+    ChatSampling, ChatTemplate, Family, FileMark, FilesForm, FilesPlace, Fim, Layout, Order, Signs,
+    Training,
+};
+
+const QWEN_TOKENS: &[&str] =
+    &["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>"];
+
+const QWEN_FIM: Fim<'static> = Fim {
+    bos: None,
+    prefix: "<|fim_prefix|>",
+    suffix: "<|fim_suffix|>",
+    middle: Some("<|fim_middle|>"),
+    order: Order::Psm,
+    layout: Layout::LineStart,
+    suffix_tokens_max: None,
+    files: Some(FilesForm {
+        repo_name: Some(("<|repo_name|>", "\n")),
+        file: FileMark::Token("<|file_sep|>"),
+        place: FilesPlace::BeforeGap,
+    }),
+    stop_tokens: &[
+        "<|endoftext|>",
+        "<|im_end|>",
+        "<|im_start|>",
+        "<|fim_prefix|>",
+        "<|fim_middle|>",
+        "<|fim_suffix|>",
+        "<|fim_pad|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+    ],
+    stop_texts: &[],
+};
+
+const QWEN_SAMPLING: ChatSampling =
+    ChatSampling { temperature: 0.7, top_p: Some(0.8), top_k: Some(20) };
+
+pub(super) const QWEN2_5_CODER: Family = Family {
+    name: "qwen2.5-coder",
+    models: "Qwen2.5-Coder 0.5B to 32B, base and Instruct",
+    signs: Signs {
+        tokens: QWEN_TOKENS,
+        architectures: &["Qwen2ForCausalLM"],
+        num_ids: None,
+        names: &["qwen2.5-coder", "qwen-coder", "codeqwen", "qwen"],
+    },
+    training: Training::Fim(QWEN_FIM),
+    chat_template: ChatTemplate::OfCheckpoint,
+    chat_sampling: Some(QWEN_SAMPLING),
+    context_tokens: 32_768,
+    licence: "Apache-2.0; 3B: Qwen Research",
+    is_gated: Some(false),
+    source: "model card; arXiv 2409.12186, §3.2",
+};
+
+pub(super) const QWEN3_CODER: Family = Family {
+    name: "qwen3-coder",
+    models: "Qwen3-Coder-30B-A3B, 480B-A35B (Instruct)",
+    signs: Signs {
+        architectures: &["Qwen3MoeForCausalLM"],
+        names: &["qwen3-coder"],
+        ..QWEN2_5_CODER.signs
+    },
+    context_tokens: 262_144,
+    licence: "Apache-2.0",
+    source: "README of QwenLM/Qwen3-Coder, which puts the same form into a chat turn",
+    ..QWEN2_5_CODER
+};
+
+pub(super) const QWEN3: Family = Family {
+    name: "qwen3",
+    models: "Qwen3's general models",
+    signs: Signs {
+        architectures: &["Qwen3ForCausalLM", "Qwen3MoeForCausalLM"],
+        names: &["qwen3"],
+        ..QWEN2_5_CODER.signs
+    },
+    training: Training::Without("its cards know of no such training, though the tokens are there"),
+    context_tokens: 32_768,
+    licence: "Apache-2.0",
+    source: "model cards",
+    ..QWEN2_5_CODER
+};
+
+pub(super) const CODE_GEMMA: Family = Family {
+    name: "codegemma",
+    models: "CodeGemma 2B and 7B",
+    signs: Signs {
+        tokens: &["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separator|>"],
+        architectures: &["GemmaForCausalLM"],
+        num_ids: None,
+        names: &["codegemma"],
+    },
+    training: Training::Fim(Fim {
+        bos: Some("<bos>"),
+        layout: Layout::Plain,
+        files: None,
+        stop_tokens: &[
+            "<eos>",
+            "<end_of_turn>",
+            "<|file_separator|>",
+            "<|fim_prefix|>",
+            "<|fim_suffix|>",
+            "<|fim_middle|>",
+        ],
+        ..QWEN_FIM
+    }),
+    chat_template: ChatTemplate::OfCheckpoint,
+    chat_sampling: None,
+    context_tokens: 8_192,
+    licence: "Gemma terms of use",
+    is_gated: Some(true),
+    source: "CodeGemma's page on ai.google.dev; how paths are written for several files it does not say",
+};
+
+pub(super) const GRANITE_4: Family = Family {
+    name: "granite-4",
+    models: "Granite 4.0",
+    signs: Signs {
+        tokens: &["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
+        architectures: &["GraniteMoeHybridForCausalLM"],
+        num_ids: None,
+        names: &["granite-4"],
+    },
+    training: Training::Fim(Fim {
+        layout: Layout::Plain,
+        files: None,
+        stop_tokens: &[
+            "<|end_of_text|>",
+            "<|fim_prefix|>",
+            "<|fim_suffix|>",
+            "<|fim_middle|>",
+            "<|fim_pad|>",
+        ],
+        ..QWEN_FIM
+    }),
+    context_tokens: 131_072,
+    licence: "Apache-2.0",
+    is_gated: Some(false),
+    source: "model card",
+    ..CODE_GEMMA
+};
+
+/// The embedded demo model: Qwen's sentinels, trained on one file at a time and on suffixes of at most 96 tokens,
+/// most of them under 28.
+///
+/// It is too small for more than a line, so that a line is what it gives where the request says nothing else.
+pub(super) const DEMO: Family = Family {
+    name: "lacuna-demo",
+    models: "the embedded model",
+    signs: Signs { num_ids: Some((8_000, 8_192)), names: &["lacuna-demo"], ..QWEN2_5_CODER.signs },
+    training: Training::Fim(Fim {
+        suffix_tokens_max: Some(32),
+        files: None,
+        stop_texts: &["\n"],
+        ..QWEN_FIM
+    }),
+    chat_template: ChatTemplate::None,
+    chat_sampling: None,
+    context_tokens: 2_048,
+    licence: "as Lacuna's",
+    is_gated: Some(false),
+    source: "models/demo/README.md",
+    ..QWEN2_5_CODER
+};

@@ -1,0 +1,241 @@
+//! Tokenizers of each kind that families have, equal to their makers' libraries, and without loss for any text.
+//!
+//! The vocabularies are small and of the families' own structure; `tests/golden/make_tokenizers.py` made them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use lacuna::{
+    prompt::{FimTemplate, Gap, PromptBuilder, budget::Shares, family},
+    tokenizer::{Detokenizer, Tokenizer},
+};
+use models::{Source, tokenizer_json};
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use crate::{
+    gguf::tokenizer_of,
+    gguf_writer::{Value, Writer},
+};
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    family: Option<String>,
+    bos_id: Option<u32>,
+    lead: String,
+    texts: Vec<Text>,
+    fim: Vec<Fim>,
+    #[serde(default)]
+    pieces: Vec<(String, f32, i32)>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Fim {
+    prefix: String,
+    suffix: String,
+    ids: Vec<u32>,
+}
+
+static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+    let text = include_str!("../golden/tokenizers/cases.json");
+    serde_json::from_str::<Golden>(text).unwrap().cases
+});
+
+static TOKENIZERS: LazyLock<Vec<Tokenizer>> =
+    LazyLock::new(|| CASES.iter().map(|case| tokenizer(&case.name)).collect());
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizers").join(name)
+}
+
+fn tokenizer(name: &str) -> Tokenizer {
+    let json = tokenizer_json(Source::Directory(&folder(name))).unwrap();
+    Tokenizer::from_json(&json).unwrap()
+}
+
+/// Checks texts and prompts against what the maker's library gave.
+fn check(case: &Case, tokenizer: &Tokenizer, what: &str) {
+    let name = format!("{} {what}", case.name);
+    assert_eq!(tokenizer.bos_token_id(), case.bos_id, "{name}");
+    assert_eq!(tokenizer.document_lead(), case.lead, "{name}");
+    for Text { text, ids } in &case.texts {
+        assert_eq!(tokenizer.encode(text).unwrap(), *ids, "{name}: {text:?}");
+        assert_eq!(tokenizer.decode(ids), *text, "{name}: {text:?}");
+    }
+    let Some(family) = &case.family else { return };
+    let fim = family::fim_by_name(family).unwrap();
+    let template =
+        FimTemplate::resolve(family, fim, |token| tokenizer.added_token_id(token)).unwrap();
+    let shares = Shares { suffix: 0.25, context: 0.25 };
+    let builder = PromptBuilder { tokenizer, context_tokens_max: 4096, shares };
+    for Fim { prefix, suffix, ids } in &case.fim {
+        let gap = Gap { prefix, suffix, file_name: None, repository: None, context: &[] };
+        let prompt = builder.gap(&template, gap, 16).unwrap();
+        assert_eq!(prompt.token_ids, *ids, "{name}: {prefix:?} {suffix:?}");
+    }
+    let text = "def f(x):\n";
+    let document = tokenizer.encode(&format!("{}{text}", case.lead)).unwrap();
+    let expected: Vec<u32> = case.bos_id.into_iter().chain(document).collect();
+    assert_eq!(builder.text(text, 16).unwrap().token_ids, expected, "{name}");
+}
+
+#[test]
+fn texts_and_prompts_are_those_of_the_makers_libraries() {
+    for (case, tokenizer) in CASES.iter().zip(TOKENIZERS.iter()) {
+        check(case, tokenizer, "as published");
+    }
+}
+
+/// Returns the metadata that llama.cpp's converter makes of a SentencePiece model.
+fn metadata(case: &Case) -> Writer {
+    let mut writer = Writer::new();
+    let list = |value: fn(&(String, f32, i32)) -> Value| {
+        Value::Array(case.pieces.iter().map(value).collect())
+    };
+    writer.set("tokenizer.ggml.model", "llama".into());
+    writer.set("tokenizer.ggml.tokens", list(|piece| piece.0.as_str().into()));
+    writer.set("tokenizer.ggml.scores", list(|piece| Value::F32(piece.1)));
+    writer.set("tokenizer.ggml.token_type", list(|piece| Value::I32(piece.2)));
+    writer.set("tokenizer.ggml.bos_token_id", Value::U32(case.bos_id.unwrap()));
+    writer.set("tokenizer.ggml.add_space_prefix", Value::Flag(!case.lead.is_empty()));
+    writer
+}
+
+#[test]
+fn a_gguf_file_of_the_same_vocabulary_gives_the_same() {
+    let of_gguf: Vec<&Case> = CASES.iter().filter(|case| !case.pieces.is_empty()).collect();
+    assert_eq!(of_gguf.len(), 2);
+    for case in of_gguf {
+        check(case, &tokenizer_of(&metadata(case), &case.name), "as GGUF");
+        let mut writer = metadata(case);
+        writer.set("tokenizer.ggml.add_bos_token", Value::Flag(false));
+        let tokenizer = tokenizer_of(&writer, &format!("{}-no-bos", case.name));
+        assert_eq!(tokenizer.bos_token_id(), None);
+    }
+}
+
+/// Sentinels that a vocabulary has as plain pieces are found where no text leads to them, and only there.
+#[test]
+fn a_sentinel_among_the_plain_pieces_is_one_that_no_text_becomes() {
+    let case = CASES.iter().find(|case| case.name == "codellama-model").unwrap();
+    let mut writer = metadata(case);
+    let is_sentinel = |text: &str| text.starts_with("▁<") && text.ends_with('>') && text.len() > 5;
+    let kind = |(text, _, kind): &(String, f32, i32)| {
+        Value::I32(if is_sentinel(text) { 1 } else { *kind })
+    };
+    let kinds = Value::Array(case.pieces.iter().map(kind).collect());
+    writer.set("tokenizer.ggml.token_type", kinds);
+    let tokenizer = tokenizer_of(&writer, "plain-sentinels");
+    check(case, &tokenizer, "with plain sentinels");
+    assert_eq!(tokenizer.added_token_id("▁"), None);
+    assert_eq!(tokenizer.added_token_id("▁self"), None);
+}
+
+#[test]
+fn a_folder_without_tokenizer_json_names_the_field_at_fault() {
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("lacuna-{}-broken-vocabulary", std::process::id()));
+    fs::create_dir_all(&copy).unwrap();
+    fs::write(copy.join("config.json"), "{}").unwrap();
+    let refused = |file: &str, bytes: &[u8]| {
+        fs::write(copy.join(file), bytes).unwrap();
+        let made = tokenizer_json(Source::Directory(&copy));
+        fs::remove_file(copy.join(file)).unwrap();
+        made.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let model = fs::read(folder("codellama-model").join("tokenizer.model")).unwrap();
+    assert_eq!(refused("tokenizer.model", &model), Ok(()));
+    // A normaliser that replaces characters, or takes spaces away: field 3 of the model.
+    let charsmap = [&model[..], &[0x1A, 5, 0x12, 1, b'x', 0x20, 0]].concat();
+    let spaces = [&model[..], &[0x1A, 2, 0x20, 1]].concat();
+    let words = [&model[..], &[0x12, 2, 0x18, 3]].concat();
+    let rows: [(&str, &[u8], &str); 7] = [
+        ("tokenizer.model", &model[..model.len() - 1], "must be a whole message"),
+        ("tokenizer.model", b"", "`pieces` must be a list of pieces, got none"),
+        ("tokenizer.model", &charsmap, "`normalizer_spec.precompiled_charsmap` must be empty"),
+        ("tokenizer.model", &spaces, "`normalizer_spec.remove_extra_whitespaces` must be false"),
+        ("tokenizer.model", &words, "`trainer_spec.model_type` must be 1 (unigram) or 2 (bpe), got 3"),
+        ("tekken.json", b"{}", "tekken.json is not a JSON object"),
+        (
+            "tekken.json",
+            br#"{"config": {"pattern": ".", "default_vocab_size": 21, "default_num_special_tokens": 20},
+                "vocab": [{"rank": 0, "token_bytes": "?"}]}"#,
+            "`vocab[0].token_bytes` must be bytes in base64",
+        ),
+    ];
+    for (file, bytes, expected) in rows {
+        let error = refused(file, bytes).unwrap_err();
+        assert!(error.contains(expected), "{error}\nis not\n{expected}");
+    }
+    fs::remove_dir_all(&copy).unwrap();
+}
+
+/// Texts with all that is lost easily: spaces at borders, marks, bytes' names, sentinels, what could be composed.
+fn any_text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        "[ \t\r\n]{0,6}",
+        "[a-z<>|\\[\\]0x_]{0,6}",
+        any::<char>().prop_map(String::from),
+        prop::sample::select(vec![
+            "▁",
+            "<0x0A>",
+            "<0xE2>",
+            "<s>",
+            "[PREFIX]",
+            "▁<PRE>",
+            "<fim_middle>",
+            "<｜fim▁end｜>",
+            "<|fim_prefix|>",
+            "<[fim-suffix]>",
+            "e\u{301}",
+            "🦀",
+            "\u{200d}",
+            "õ",
+            "<h1>",
+            "\n\n\n",
+            "control 1",
+            "unused 1",
+            "Ġ",
+            "Ċ",
+        ])
+        .prop_map(ToOwned::to_owned),
+    ];
+    prop::collection::vec(part, 0..8).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_text_comes_back_and_becomes_no_control_token(text in any_text(), other in any_text()) {
+        for (case, tokenizer) in CASES.iter().zip(TOKENIZERS.iter()) {
+            let ids = tokenizer.encode(&text).unwrap();
+            prop_assert_eq!(tokenizer.decode(&ids), text.as_str(), "{}", case.name);
+            prop_assert!(ids.iter().all(|&id| !tokenizer.token_bytes(id).is_empty()), "{}", case.name);
+            // Pieces are joined as ids: nothing stands between them.
+            let both: Vec<u32> = ids.into_iter().chain(tokenizer.encode(&other).unwrap()).collect();
+            let mut detokenizer = Detokenizer::default();
+            let mut streamed = String::new();
+            for id in both {
+                detokenizer.push(tokenizer.token_bytes(id), &mut streamed);
+            }
+            detokenizer.finish(&mut streamed);
+            prop_assert_eq!(streamed, format!("{text}{other}"), "{}", case.name);
+        }
+    }
+}
