@@ -14,15 +14,18 @@ use tracing::{info, warn};
 use crate::{
     cli::progress::LoadProgress,
     config::{
-        Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice,
-        SimdChoice,
+        Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource, QuantizeChoice, SimdChoice,
     },
     engine::{
         self, Engine, EngineHandle, EngineLimits, ModelRunner,
         memory::{CacheDemand, HOST_SHARE, free_bytes, plan_num_blocks},
     },
     hub,
-    prompt::{FimTemplate, budget::Shares, family, family::Layout},
+    prompt::{
+        FimTemplate,
+        budget::Shares,
+        family::{self, FimFamily, Layout},
+    },
     provider::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
@@ -61,7 +64,7 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
 /// # Errors
 /// As [`compose`].
 pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
-    let path = path(&config.model)?;
+    let path = path(config)?;
     let source = path.as_deref().map_or(Source::Demo, Source::at);
     // Headers first: what is broken in a file that holds everything is said of the part that is broken.
     let spec = read_spec(source).context("cannot read the model's configuration")?;
@@ -122,29 +125,20 @@ fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Resul
 }
 
 /// Returns the model's folder or file; the embedded model has none.
-pub(super) fn path(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
-    match &model.source {
+pub(super) fn path(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    match &config.model.source {
         ModelSource::Demo => Ok(None),
         ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
         ModelSource::Path(path) => {
             Err(anyhow!("there is no folder or regular file {}", path.display()))
         }
-        ModelSource::Hub { repository, revision } => {
-            Ok(Some(hub::find_snapshot(&model.hub_cache, repository, revision)?))
-        }
+        ModelSource::Hub(model) => Ok(Some(hub::find(&config.hub, model)?)),
     }
 }
 
 /// Returns how the model is asked to fill a gap; `None` where its tokenizer has no known sentinels.
 fn template(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<Option<FimTemplate>> {
-    let family = match (&config.model.family, &config.model.source) {
-        (Some(name), _) => Some(family::by_name(name).ok_or_else(|| {
-            let names: Vec<&str> = family::FAMILIES.iter().map(|family| family.name).collect();
-            anyhow!("`model.family` must be one of {}, got {name:?}", names.join(", "))
-        })?),
-        (None, ModelSource::Demo) => family::by_name(DEMO_FAMILY),
-        (None, _) => family::recognise(|token| tokenizer.added_token_id(token).is_some()),
-    };
+    let family = family_of(config, |token| tokenizer.added_token_id(token).is_some())?;
     let Some(family) = family else {
         warn!("the tokenizer has no known FIM sentinels: only plain continuation will work");
         return Ok(None);
@@ -156,6 +150,21 @@ fn template(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<Option<Fim
         Some(true) => template.with_layout(Layout::LineStart),
         Some(false) => template.with_layout(Layout::Plain),
     }))
+}
+
+/// Returns the family that is asked for, else that of the model; `None` where its tokenizer has no known sentinels.
+pub(super) fn family_of(
+    config: &Config,
+    has_token: impl Fn(&str) -> bool,
+) -> anyhow::Result<Option<&'static FimFamily>> {
+    Ok(match (&config.model.family, &config.model.source) {
+        (Some(name), _) => Some(family::by_name(name).ok_or_else(|| {
+            let names: Vec<&str> = family::FAMILIES.iter().map(|family| family.name).collect();
+            anyhow!("`model.family` must be one of {}, got {name:?}", names.join(", "))
+        })?),
+        (None, ModelSource::Demo) => family::by_name(DEMO_FAMILY),
+        (None, _) => family::recognise(has_token),
+    })
 }
 
 fn check_token_ids(spec: &DecoderSpec, tokenizer: &Tokenizer) -> anyhow::Result<()> {

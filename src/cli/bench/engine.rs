@@ -123,7 +123,7 @@ fn load_model(
     plan: &EnginePlan,
     watch: &mut watch::Progress,
 ) -> Result<Loaded, CliError> {
-    let path = if random_weights.is_some() { None } else { compose::path(&config.model)? };
+    let path = if random_weights.is_some() { None } else { compose::path(config)? };
     let source = path.as_deref().map_or(Source::Demo, Source::at);
     let spec = match random_weights {
         Some(name) => named_shape(name)?,

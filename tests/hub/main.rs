@@ -1,0 +1,10 @@
+//! Models from the hub, over a real listener that behaves like one: what is asked, what lands in the cache, what is said.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
+
+mod cached;
+mod fixture;
+mod outline;
+mod pull;
+mod refusals;
+mod resume;
