@@ -1,4 +1,4 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `selftest`,
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `selftest`,
 //! `check-config` and `print-config` are the tools beside it.
 
 use std::{
@@ -18,7 +18,9 @@ use crate::{
 mod bench;
 pub mod complete;
 pub mod compose;
+mod fetch;
 pub mod greeting;
+mod models;
 pub mod place;
 pub mod progress;
 mod selftest;
@@ -104,6 +106,8 @@ enum Command {
     Complete(Box<complete::CompleteArgs>),
     /// Measure this machine's engine and memory, or a running server.
     Bench(bench::BenchArgs),
+    /// Download models, look at them, list them.
+    Models(models::ModelsArgs),
     /// Compute every operator and the embedded model on a device, and compare.
     Selftest(Box<selftest::SelftestArgs>),
     /// Check a file of settings, together with the variables, and say what is wrong.
@@ -152,6 +156,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Serve(settings)) => serve::run(&load(*settings, environment)?),
         Some(Command::Complete(arguments)) => complete::run(*arguments, environment),
         Some(Command::Bench(arguments)) => bench::run(arguments, environment),
+        Some(Command::Models(arguments)) => models::run(arguments, environment),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 mod cached;
+mod command;
 mod fixture;
 mod outline;
 mod pull;
