@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     config::HubModel,
     hub::{
-        HubError, PullEvent, Watch,
+        HubError, PullEvent,
         cache::RepositoryFolder,
         error::Fault,
         http::{Asked, HubClient, network},
@@ -36,11 +36,10 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 /// Downloads files of one commit.
 #[derive(Clone, Copy)]
 pub(super) struct Downloader<'a> {
-    pub(super) client: &'a HubClient,
+    pub(super) client: &'a HubClient<'a>,
     pub(super) folder: &'a RepositoryFolder,
     pub(super) model: &'a HubModel,
     pub(super) commit: &'a str,
-    pub(super) watch: Watch<'a>,
 }
 
 /// How a try ended: the part with what has come, and why no more did.
@@ -66,7 +65,7 @@ impl Downloader<'_> {
                 self.download_locked(file, &blob).await?;
             }
         }
-        (self.watch)(PullEvent::Finished { file: &file.path, num_bytes: file.num_bytes });
+        self.client.tell(PullEvent::Finished { file: &file.path, num_bytes: file.num_bytes });
         Ok(())
     }
 
@@ -77,7 +76,7 @@ impl Downloader<'_> {
         let mut num_failed = 0;
         loop {
             let len_before = part.len();
-            (self.watch)(PullEvent::Advanced { file: &file.path, num_bytes: len_before });
+            self.client.tell(PullEvent::Advanced { file: &file.path, num_bytes: len_before });
             let (received, outcome) = self.receive(file, part).await?;
             part = received;
             let Err(error) = outcome else { break };
@@ -86,7 +85,7 @@ impl Downloader<'_> {
             let Some(delay) = self.client.delay(&error, num_failed) else {
                 return Err(stopped(file, part.len(), error));
             };
-            (self.watch)(PullEvent::Retry { file: &file.path, error: &error, delay });
+            self.client.tell(PullEvent::Retry { file: &file.path, error: &error, delay });
             tokio::time::sleep(delay).await;
         }
         let (blob, name) = (blob.to_owned(), file.path.clone());
@@ -137,7 +136,7 @@ impl Downloader<'_> {
             })
             .await?;
             write_at = Instant::now() + WRITE_INTERVAL;
-            (self.watch)(PullEvent::Advanced { file: &file.path, num_bytes: part.len() });
+            self.client.tell(PullEvent::Advanced { file: &file.path, num_bytes: part.len() });
             match piece {
                 Err(_) | Ok(Ok(Some(_))) => {}
                 Ok(Ok(None)) if part.len() == file.num_bytes => return Ok((part, Ok(()))),
@@ -171,7 +170,7 @@ impl Downloader<'_> {
                 Err(TryLockError::WouldBlock) => {}
             }
             if !is_told {
-                (self.watch)(PullEvent::Waiting { file: &file.path });
+                self.client.tell(PullEvent::Waiting { file: &file.path });
                 is_told = true;
             }
             tokio::time::sleep(LOCK_INTERVAL).await;

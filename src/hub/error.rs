@@ -355,3 +355,18 @@ fn choose(repository: &str, asked: Option<&str>, choices: &[String]) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_troubles_of_the_cache() {
+        let error = |kind: io::ErrorKind| HubError::cache("/c/x".as_ref(), kind.into());
+        let full = error(io::ErrorKind::StorageFull);
+        assert!(matches!(full, HubError::DiskFull { .. }), "{full}");
+        assert!(full.to_string().contains("free some space and pull again"), "{full}");
+        let denied = error(io::ErrorKind::PermissionDenied);
+        assert!(matches!(denied, HubError::Cache { .. }), "{denied}");
+    }
+}

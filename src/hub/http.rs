@@ -12,7 +12,7 @@ use reqwest::{
 
 use crate::{
     config::{HubConfig, HubModel, Secret},
-    hub::{HubError, error::Fault},
+    hub::{HubError, PullEvent, Watch, error::Fault},
 };
 
 /// More than any chain of mirrors has.
@@ -34,18 +34,18 @@ pub(super) struct Asked<'a> {
 }
 
 /// Asks the hub.
-#[derive(Debug)]
-pub(super) struct HubClient {
+pub(super) struct HubClient<'a> {
     http: Client,
     endpoint: Url,
     token: Option<Secret>,
     num_retries: u32,
     retry_delay: Duration,
+    watch: Watch<'a>,
 }
 
-impl HubClient {
-    /// Makes a client; asks nobody.
-    pub(super) fn new(config: &HubConfig) -> Result<Self, HubError> {
+impl<'a> HubClient<'a> {
+    /// Makes a client that tells `watch` of retries; asks nobody.
+    pub(super) fn new(config: &HubConfig, watch: Watch<'a>) -> Result<Self, HubError> {
         // Whoever in this process speaks TLS does so with this; the second to say so changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = Url::parse(&config.endpoint).map_err(|error| broken(&error))?;
@@ -60,11 +60,17 @@ impl HubClient {
             token: config.token.clone(),
             num_retries: config.num_retries,
             retry_delay: config.retry_delay,
+            watch,
         })
     }
 
+    /// Tells what happens.
+    pub(super) fn tell(&self, event: PullEvent<'_>) {
+        (self.watch)(event);
+    }
+
     /// Returns an address below the endpoint; a slash inside of a segment is written as a character of its name.
-    pub(super) fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
+    pub(super) fn url<'s>(&self, segments: impl IntoIterator<Item = &'s str>) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
@@ -95,7 +101,7 @@ impl HubClient {
 
     /// Returns what the endpoint says of the file at `url`, with retries.
     pub(super) async fn head(&self, asked: Asked<'_>, url: Url) -> Result<HeaderMap, HubError> {
-        let answer = self.retried(async || {
+        let answer = self.retried(asked, async || {
             let response = self.follow(Method::HEAD, asked, url.clone(), None).await?;
             Ok(response.headers().clone())
         });
@@ -109,7 +115,7 @@ impl HubClient {
         url: Url,
         range: Option<&str>,
     ) -> Result<Vec<u8>, HubError> {
-        let answer = self.retried(async || {
+        let answer = self.retried(asked, async || {
             let mut response = self.get(asked, url.clone(), range).await?;
             let at = response.url().clone();
             let mut bytes = Vec::new();
@@ -128,6 +134,7 @@ impl HubClient {
     /// Tries again while that may help. A name that is not known is no matter of time before anything has come.
     async fn retried<T>(
         &self,
+        asked: Asked<'_>,
         attempt: impl AsyncFn() -> Result<T, HubError>,
     ) -> Result<T, HubError> {
         let mut num_failed = 0;
@@ -141,6 +148,8 @@ impl HubClient {
             };
             num_failed += 1;
             let Some(delay) = self.delay(&error, num_failed) else { return Err(error) };
+            let file = asked.file.unwrap_or("the list of files");
+            self.tell(PullEvent::Retry { file, error: &error, delay });
             tokio::time::sleep(delay).await;
         }
     }
@@ -332,4 +341,64 @@ fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     let of_tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let of_tls = of_tls.or_else(|| error.downcast_ref());
     matches!(of_tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError;
+
+    use super::*;
+
+    #[test]
+    fn redirects_lead_to_what_is_as_safe() {
+        let rows = [
+            ("https://a/b", "https://c/d", Some("https://c/d")),
+            ("https://a/b", "/d", Some("https://a/d")),
+            ("http://a/b", "http://c/d", Some("http://c/d")),
+            ("http://a/b", "https://c/d", Some("https://c/d")),
+            ("https://a/b", "http://c/d", None),
+            ("https://a/b", "file:///etc/passwd", None),
+        ];
+        for (from, location, expected) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, location.parse().unwrap());
+            let next = next(&Url::parse(from).unwrap(), &headers);
+            assert_eq!(next.ok().as_ref().map(Url::as_str), expected, "{from} {location}");
+        }
+        assert!(next(&Url::parse("http://a").unwrap(), &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_told_from_other_troubles() {
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(is_certificate(&std::io::Error::other(unknown)));
+        assert!(!is_certificate(&std::io::Error::other(rustls::Error::DecryptError)));
+        assert!(!is_certificate(&std::io::Error::other("certificate")));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute_unless_the_server_says() {
+        let environment = crate::config::Environment::from_variables([]);
+        let raw = crate::config::RawConfig::default();
+        let config = crate::config::Config::load(&raw, &environment, None).unwrap().hub;
+        let client = HubClient::new(&HubConfig { num_retries: 8, ..config }, &|_| {}).unwrap();
+        let status = |status, retry_after_seconds| {
+            let host = String::new();
+            HubError::Status { host, status, retry_after_seconds }
+        };
+        let rows = [
+            (503, None, 1, Some(1)),
+            (503, None, 2, Some(2)),
+            (503, None, 6, Some(32)),
+            (503, None, 8, Some(60)),
+            (503, None, 9, None),
+            (429, Some(90), 1, Some(90)),
+            (429, Some(301), 1, None),
+            (404, None, 1, None),
+        ];
+        for (code, asked, num_failed, expected) in rows {
+            let delay = client.delay(&status(code, asked), num_failed);
+            assert_eq!(delay, expected.map(Duration::from_secs), "{code} {asked:?} {num_failed}");
+        }
+    }
 }

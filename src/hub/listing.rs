@@ -56,7 +56,7 @@ impl From<Sibling> for RemoteFile {
 }
 
 /// Asks what the model's repository has.
-pub(super) async fn fetch(client: &HubClient, model: &HubModel) -> Result<Listing, HubError> {
+pub(super) async fn fetch(client: &HubClient<'_>, model: &HubModel) -> Result<Listing, HubError> {
     let segments = ["api", "models"].into_iter().chain(model.repository.split('/'));
     let mut url = client.url(segments.chain(["revision", model.revision.as_str()]));
     url.set_query(Some("blobs=true"));
@@ -86,7 +86,7 @@ pub(super) struct KnownFile {
 
 /// Returns a file's size and hash: from the listing, or where a mirror lists names only, from the file's own headers.
 pub(super) async fn know(
-    client: &HubClient,
+    client: &HubClient<'_>,
     model: &HubModel,
     commit: &str,
     file: RemoteFile,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::{
     config::{HubConfig, HubModel},
     hub::{
-        HubError,
+        HubError, Watch,
         http::{Asked, HubClient},
         listing::KnownFile,
         pull::wanted_files,
@@ -48,11 +48,12 @@ pub async fn outline(
     config: &HubConfig,
     model: &HubModel,
     gguf_bytes: u64,
+    watch: Watch<'_>,
 ) -> Result<Outline, HubError> {
     if config.is_offline {
         return Err(HubError::Offline { model: model.clone(), what: "looked up" });
     }
-    let client = HubClient::new(config)?;
+    let client = HubClient::new(config, watch)?;
     let (commit, files) = wanted_files(&client, config, model).await?;
     let folder =
         TempDir::new().map_err(|error| HubError::cache(&tempfile::env::temp_dir(), error))?;
@@ -80,7 +81,7 @@ pub async fn outline(
 
 /// Reads the beginning of one file.
 struct Reader<'a> {
-    client: &'a HubClient,
+    client: &'a HubClient<'a>,
     model: &'a HubModel,
     commit: &'a str,
     file: &'a KnownFile,

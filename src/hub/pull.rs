@@ -90,11 +90,11 @@ pub async fn pull(
     if config.is_offline {
         return Err(HubError::Offline { model: model.clone(), what: "pulled" });
     }
-    let client = HubClient::new(config)?;
+    let client = HubClient::new(config, watch)?;
     let (commit, files) = wanted_files(&client, config, model).await?;
     let folder = RepositoryFolder::new(&config.cache, &model.repository);
     folder.create()?;
-    let downloader = Downloader { client: &client, folder: &folder, model, commit: &commit, watch };
+    let downloader = Downloader { client: &client, folder: &folder, model, commit: &commit };
     let num_bytes_missing = files.iter().map(|file| downloader.num_bytes_missing(file)).sum();
     check_space(&config.cache, num_bytes_missing)?;
     let sizes: Vec<_> = files.iter().map(|file| (file.path.clone(), file.num_bytes)).collect();
@@ -112,7 +112,7 @@ pub async fn pull(
 
 /// Asks which files make up the model, and of which commit.
 pub(super) async fn wanted_files(
-    client: &HubClient,
+    client: &HubClient<'_>,
     config: &HubConfig,
     model: &HubModel,
 ) -> Result<(String, Vec<KnownFile>), HubError> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::task::block_in_place;
 
 use crate::fixture::{COMMIT, Hub, TOKEN, Trouble, hash, weights};
+use crate::gguf_writer::{self, Value as GgufValue};
 
 /// Returns a run of `lacuna` that finds the hub, and nothing else.
 fn lacuna(hub: &Hub, arguments: &[&str]) -> Command {
@@ -203,4 +204,25 @@ async fn inspect_reads_headers_and_says_where_the_model_fits() {
     let cards = cached["cards"].as_array().unwrap();
     assert_eq!(cards.len(), 5);
     assert!(cards.iter().all(|card| card["context_tokens_stored"] == cached["context_tokens"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inspect_fetches_as_much_of_a_gguf_file_as_its_header_takes() {
+    let mut writer = gguf_writer::demo_bf16();
+    let first = Some("bytes=0-8388607");
+    // Behind the second request the file is whole.
+    for (has_long_header, ranges) in [(false, &[first][..]), (true, &[first, None])] {
+        if has_long_header {
+            writer.set("general.description", GgufValue::Text("x".repeat(9 << 20)));
+        }
+        let file = writer.finish();
+        let hub = Hub::start(&[("coder-bf16.gguf", &file), ("coder-q4_0.gguf", b"other")]).await;
+        let json = output(&hub, &["models", "inspect", "--json", "org/name:BF16"]);
+        let found: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(found["weights"][0]["types"], "bf16");
+        let seen = hub.seen();
+        let of_network = seen.iter().filter(|request| !request.is_endpoint);
+        let asked: Vec<_> = of_network.map(|request| request.range.as_deref()).collect();
+        assert_eq!(asked, ranges);
+    }
 }

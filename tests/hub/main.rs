@@ -5,6 +5,9 @@
 mod cached;
 mod command;
 mod fixture;
+#[path = "../../models/tests/gguf_writer.rs"]
+#[expect(dead_code, reason = "the tests of `models` use the rest")]
+mod gguf_writer;
 mod outline;
 mod pull;
 mod refusals;

@@ -21,7 +21,7 @@ async fn of_weights_only_the_header_is_fetched() {
         let files: [(&str, &[u8]); 3] =
             [("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", &weights)];
         let hub = Hub::start(&files).await;
-        let outline = hub::outline(&hub.config(), &model("org/name"), 0).await.unwrap();
+        let outline = hub::outline(&hub.config(), &model("org/name"), 0, &|_| {}).await.unwrap();
         let found = fs::read(outline.path.join("model.safetensors")).unwrap();
         assert_eq!(found.len(), weights.len(), "the file has its size");
         assert_eq!(found[..8 + header_bytes], weights[..8 + header_bytes]);
@@ -42,7 +42,7 @@ async fn a_header_that_cannot_be_is_refused() {
     let mut weights = safetensors(100);
     weights[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let hub = Hub::start(&[("config.json", b"{}"), ("model.safetensors", &weights)]).await;
-    let error = hub::outline(&hub.config(), &model("org/name"), 0).await.unwrap_err();
+    let error = hub::outline(&hub.config(), &model("org/name"), 0, &|_| {}).await.unwrap_err();
     assert!(error.to_string().contains("has a header of 18446744073709551615 bytes"), "{error}");
 }
 
@@ -50,7 +50,8 @@ async fn a_header_that_cannot_be_is_refused() {
 async fn of_gguf_files_the_beginning_is_fetched() {
     let bytes = vec![3; 5000];
     let hub = Hub::start(&[("a-q4_0.gguf", &bytes), ("a-q8_0.gguf", &bytes)]).await;
-    let outline = hub::outline(&hub.config(), &model("org/name:q8_0"), 1000).await.unwrap();
+    let outline =
+        hub::outline(&hub.config(), &model("org/name:q8_0"), 1000, &|_| {}).await.unwrap();
     assert!(outline.path.ends_with("a-q8_0.gguf"));
     let found = fs::read(&outline.path).unwrap();
     assert_eq!((found.len(), found[999], found[1000]), (5000, 3, 0));

@@ -163,3 +163,24 @@ async fn a_part_that_is_too_long_begins_anew() {
     assert_eq!(ranges(&hub), [None]);
     assert!(is_whole(&hub));
 }
+
+#[tokio::test]
+async fn what_another_process_downloads_is_waited_for() {
+    let hub = Hub::with_model().await;
+    let name = hash("model.safetensors", &weights());
+    let locks = hub.home.path().join("hub/.locks/models--org--name");
+    fs::create_dir_all(&locks).unwrap();
+    let lock = fs::File::create(locks.join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let watch = |event: PullEvent<'_>| {
+        if let PullEvent::Waiting { file } = event {
+            assert_eq!(file, "model.safetensors");
+            // The other one is done, and has brought the file.
+            fs::write(hub.cached("blobs").join(&name), weights()).unwrap();
+            lock.unlock().unwrap();
+        }
+    };
+    hub::pull(&hub.config(), &model("org/name"), &watch).await.unwrap();
+    assert_eq!(ranges(&hub), [], "it was not downloaded again");
+    assert!(is_whole(&hub));
+}

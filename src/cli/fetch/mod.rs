@@ -1,6 +1,6 @@
 //! A model that is to be loaded and is not in the cache: it is pulled first.
 
-mod progress;
+pub(super) mod progress;
 
 use crate::{
     cli::{CliError, fetch::progress::PullProgress},

@@ -14,11 +14,13 @@ use crate::{config::HubModel, hub::PullEvent};
 
 /// How often a bar is drawn while nothing changes, so that its clock goes on.
 const TICK: Duration = Duration::from_millis(500);
+/// Caption of the bar below the others.
+const ALL_FILES: &str = "all files";
 /// Steps of the log lines, over all files.
 const LOG_STEP_PERCENT: u64 = 10;
 
 /// Shows the events of one pull on standard error.
-pub(super) struct PullProgress {
+pub(in crate::cli) struct PullProgress {
     model: String,
     /// `None` where standard error is no terminal.
     bars: Option<MultiProgress>,
@@ -27,6 +29,8 @@ pub(super) struct PullProgress {
 
 #[derive(Default)]
 struct State {
+    /// Characters of the longest file's name.
+    caption_width: usize,
     /// Of each wanted file: how much of it is there, and its size.
     files: BTreeMap<String, (u64, u64)>,
     /// Of each file that is being downloaded.
@@ -37,18 +41,20 @@ struct State {
 
 impl PullProgress {
     /// Shows nothing yet.
-    pub(super) fn new(model: &HubModel) -> Self {
+    pub(in crate::cli) fn new(model: &HubModel) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
         Self { model: model.to_string(), bars, state: Mutex::default() }
     }
 
     /// Shows an event.
-    pub(super) fn show(&self, event: &PullEvent<'_>) {
+    pub(in crate::cli) fn show(&self, event: &PullEvent<'_>) {
         // What a panic left behind is numbers to show.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match *event {
             PullEvent::Listed { commit, files, num_bytes_missing } => {
                 state.files = files.iter().map(|(file, size)| (file.clone(), (0, *size))).collect();
+                let names = state.files.keys().map(|file| file.chars().count());
+                state.caption_width = names.max().unwrap_or(0).max(ALL_FILES.len());
                 self.list(&mut state, commit, num_bytes_missing);
             }
             PullEvent::Advanced { file, num_bytes } => {
@@ -82,7 +88,8 @@ impl PullProgress {
                 "{model}: commit {commit}, {num_files} files, {missing} to download"
             ));
             let all = state.files.values().map(|(_, size)| size).sum();
-            let bar = bars.add(ProgressBar::new(all).with_style(style("all files")));
+            let bar =
+                bars.add(ProgressBar::new(all).with_style(style(ALL_FILES, state.caption_width)));
             bar.enable_steady_tick(TICK);
             state.total = Some(bar);
         } else {
@@ -125,7 +132,9 @@ impl State {
         let size = self.files.get(file).map_or(0, |(_, size)| *size);
         let bar = self.bars.entry(file.to_owned()).or_insert_with(|| {
             // What was there before must not count into the speed.
-            let bar = ProgressBar::new(size).with_style(style(file)).with_position(num_bytes);
+            let bar = ProgressBar::new(size)
+                .with_style(style(file, self.caption_width))
+                .with_position(num_bytes);
             let bar = bars.insert_from_back(1, bar);
             bar.reset_eta();
             bar
@@ -150,9 +159,9 @@ impl State {
     }
 }
 
-fn style(caption: &str) -> ProgressStyle {
+fn style(caption: &str, width: usize) -> ProgressStyle {
     // Braces would be a place to fill.
-    let caption = caption.replace('{', "{{").replace('}', "}}");
+    let caption = format!("{caption:<width$}").replace('{', "{{").replace('}', "}}");
     let template =
         format!("{caption} {{wide_bar}} {{bytes}}/{{total_bytes}} {{bytes_per_sec}}, {{eta}} left");
     ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -17,14 +17,15 @@ use serde::Deserialize;
 use crate::{
     cli::{
         CliError, compose,
+        fetch::progress::PullProgress,
         models::{
             Shared, hub_model,
             report::{Card, Facts, Fim, Weights},
         },
-        print, runtime,
+        print, runtime, start_logs,
     },
     config::{Config, EngineConfig, Environment, HubModel},
-    hub::{self, HubError, Outline},
+    hub::{self, HubError, Outline, PullEvent},
     prompt::family::{FimFamily, Order},
 };
 
@@ -64,6 +65,7 @@ pub(super) struct InspectArgs {
 pub(super) fn run(arguments: InspectArgs, environment: &Environment) -> Result<(), CliError> {
     let (name, is_json) = (arguments.model.clone(), arguments.json);
     let config = arguments.shared.load(Some(arguments.model), environment)?;
+    start_logs(&config.log)?;
     let facts = match hub_model(&config) {
         Some(model) => facts_of_hub_model(&config, model, name)?,
         None => facts(&config, compose::path(&config)?.as_deref(), name)?,
@@ -82,11 +84,12 @@ fn facts_of_hub_model(config: &Config, model: &HubModel, name: String) -> anyhow
         }
         found => return facts(config, Some(&found?), name),
     }
-    let runtime = runtime(1)?;
+    let (runtime, progress) = (runtime(1)?, PullProgress::new(model));
     let mut sizes = GGUF_BYTES.iter();
     loop {
         let size = sizes.next().copied();
-        let outline = hub::outline(&config.hub, model, size.unwrap_or_default());
+        let watch = |event: PullEvent<'_>| progress.show(&event);
+        let outline = hub::outline(&config.hub, model, size.unwrap_or_default(), &watch);
         let Outline { path, commit, .. } = &runtime.block_on(outline)?;
         let found = facts(config, Some(path), name.clone());
         let is_cut = path.is_file() && sizes.len() > 0;
