@@ -86,6 +86,7 @@ Examples:
   lacuna                                      serve the embedded demo model on 127.0.0.1:5052
   lacuna serve --model ~/models/coder --port 6000
   lacuna serve --model Qwen/Qwen2.5-Coder-0.5B --max-num-seqs 16 --kv-cache-memory 2GiB
+  lacuna models inspect Qwen/Qwen2.5-Coder-0.5B
   lacuna complete src/main.rs --line 12 --column 9
   lacuna complete src/main.rs --line 12 --column 9 --url http://127.0.0.1:5052
   lacuna print-config > lacuna.toml && lacuna --config lacuna.toml

@@ -2,7 +2,7 @@
 //!
 //! The hash in hexadecimal is also a blob's name in the cache, as it is the entity tag that the hub sends.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
@@ -50,7 +50,11 @@ impl Digest {
     /// Returns whether the hash is this one.
     pub(crate) fn is(&self, hasher: Hasher) -> bool {
         let found = hasher.0.finish();
-        let hex = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut hex = String::with_capacity(self.hex.len());
+        for byte in found.as_ref() {
+            // Writing into a text does not fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
         hex == self.hex
     }
 }

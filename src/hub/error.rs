@@ -55,6 +55,11 @@ pub enum HubError {
         #[source]
         source: io::Error,
     },
+    /// Nothing says where the cache is.
+    #[error(
+        "no folder is known for the Hugging Face cache: set HOME, HF_HOME or `hub.cache` (--hub-cache)"
+    )]
+    NoCache,
     /// There is no room, found before anything is downloaded.
     #[error(
         "{needed_bytes} bytes are to be downloaded and {} has {free_bytes} left; free some, or set `hub.cache` (--hub-cache) \

@@ -11,7 +11,7 @@ use reqwest::{
 };
 
 use crate::{
-    config::{HubConfig, HubModel, Secret},
+    config::{HubConfig, HubModel, Proxies, Secret},
     hub::{HubError, PullEvent, Watch, error::Fault},
 };
 
@@ -253,6 +253,8 @@ impl<'a> HubClient<'a> {
 pub(super) const LINKED_ETAG_HEADER: &str = "x-linked-etag";
 
 fn builder(config: &HubConfig) -> Result<reqwest::ClientBuilder, HubError> {
+    let Proxies { http, https, exceptions } = &config.proxies;
+    let exceptions = exceptions.as_deref().and_then(NoProxy::from_string);
     let mut builder = Client::builder()
         .user_agent(concat!("lacuna/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -260,18 +262,16 @@ fn builder(config: &HubConfig) -> Result<reqwest::ClientBuilder, HubError> {
         .read_timeout(config.idle_timeout)
         // The library would read the environment itself, which is done once and elsewhere.
         .no_proxy();
-    let exceptions = config.proxies.exceptions.as_deref().and_then(NoProxy::from_string);
-    let kinds: [(&Option<Secret>, fn(&str) -> reqwest::Result<Proxy>); 2] = [
-        (&config.proxies.http, |address| Proxy::http(address)),
-        (&config.proxies.https, |address| Proxy::https(address)),
-    ];
-    for (address, make) in kinds {
-        let Some(address) = address else { continue };
-        let proxy = make(address.reveal()).map_err(|_| HubError::Client {
-            what: "a proxy's address (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be read"
-                .to_owned(),
-        })?;
+    let unreadable = |_| HubError::Client {
+        what: "a proxy's address (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be read".to_owned(),
+    };
+    if let Some(address) = http {
+        let proxy = Proxy::http(address.reveal()).map_err(unreadable)?;
         builder = builder.proxy(proxy.no_proxy(exceptions.clone()));
+    }
+    if let Some(address) = https {
+        let proxy = Proxy::https(address.reveal()).map_err(unreadable)?;
+        builder = builder.proxy(proxy.no_proxy(exceptions));
     }
     Ok(builder)
 }

@@ -161,7 +161,9 @@ fn gguf_models<'a>(names: &[&'a str]) -> BTreeMap<&'a str, Vec<&'a str>> {
             models.entry(stem(name)).or_default().push(name);
         }
     }
-    models.values_mut().for_each(|model| model.sort_unstable());
+    for model in models.values_mut() {
+        model.sort_unstable();
+    }
     models
 }
 

@@ -157,4 +157,7 @@ async fn a_cache_that_cannot_be_written_is_named() {
     let (error, message) = refused(&config, "org/name").await;
     assert!(matches!(error, HubError::Cache { .. }), "{error:?}");
     assert!(message.contains(config.cache.to_str().unwrap()), "{message}");
+    config.cache = std::path::PathBuf::new();
+    let (_, message) = refused(&config, "org/name").await;
+    assert!(message.contains("set HOME, HF_HOME or `hub.cache`"), "{message}");
 }

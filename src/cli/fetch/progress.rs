@@ -99,11 +99,10 @@ impl PullProgress {
 
     /// Says what is no matter of progress: above the bars, or in the log.
     fn say(&self, message: &str) {
-        match &self.bars {
-            Some(bars) => {
-                let _ = bars.println(message);
-            }
-            None => warn!(model = self.model, "{message}"),
+        if let Some(bars) = &self.bars {
+            let _ = bars.println(message);
+        } else {
+            warn!(model = self.model, "{message}");
         }
     }
 }

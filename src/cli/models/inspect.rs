@@ -10,7 +10,6 @@ use clap::Args;
 use models::{
     DecoderSpec, Device, KvDType, Source, WeightFormat, activation_bytes, gpu_room_bytes,
     kv_bytes_per_block, open_weights, read_spec, tokenizer_json, weight_footprint,
-    weights::Weights as StoredWeights,
 };
 use serde::Deserialize;
 
@@ -136,7 +135,7 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         has_tied_head: spec.has_tied_head,
         context_tokens: spec.max_position_embeddings,
         window: spec.windows.iter().copied().flatten().min(),
-        num_parameters: num_parameters(&spec, &stored)?,
+        num_parameters: stored.plan(&spec)?.num_parameters(),
         weights,
         kv_bytes_per_token_f16: kv_bytes(KvDType::F16),
         kv_bytes_per_token_f32: kv_bytes(KvDType::F32),
@@ -146,10 +145,6 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
             Ok(footprint(format, Device::Cuda(0))?.num_bytes)
         })?,
     })
-}
-
-fn num_parameters(spec: &DecoderSpec, stored: &StoredWeights) -> anyhow::Result<u64> {
-    Ok(stored.plan(spec)?.num_parameters())
 }
 
 fn cards(

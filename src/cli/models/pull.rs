@@ -1,5 +1,7 @@
 //! `lacuna models pull`: a model into the local cache.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 
@@ -12,6 +14,9 @@ use crate::{
     config::Environment,
     server::Signals,
 };
+
+/// Longest time for pieces that came to be written after an interruption.
+const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -54,6 +59,9 @@ pub(super) fn run(arguments: PullArgs, environment: &Environment) -> Result<(), 
                 "interrupted; what has come is kept, and `lacuna models pull {model}` goes on from there"
             ))),
         }
-    })?;
+    });
+    // A kept part may be on its way through the hash, which would take long to no end.
+    runtime.shutdown_timeout(GRACE);
+    let pulled = pulled?;
     print(&format!("{}\n", pulled.path.display()))
 }
