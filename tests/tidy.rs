@@ -75,6 +75,8 @@ const PURE: &[&str] = &[
     "src/engine/sampler",
     "src/engine/scheduler",
     "src/engine/sequence",
+    "src/hub/digest.rs",
+    "src/hub/select.rs",
     "src/postprocess/",
     "src/prompt/",
     "src/routing/backoff.rs",

@@ -11,12 +11,12 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use crate::{
-    cli::{CliError, compose::compose, place, print, runtime, start_logs},
+    cli::{CliError, compose::compose, fetch::fetch, place, print, runtime, start_logs},
     client::Server,
     completion::{CompletionRequest, Input, Language, SamplingParams},
     config::{
         Config, Environment, RawConfig,
-        raw::{RawCompletion, RawEngine, RawLog, RawModel},
+        raw::{RawCompletion, RawEngine, RawHub, RawLog, RawModel},
     },
     provider::CompletionEvent,
     service::{Account, CompletionService},
@@ -53,6 +53,8 @@ pub struct CompleteArgs {
     #[command(flatten)]
     model: RawModel,
     #[command(flatten)]
+    hub: RawHub,
+    #[command(flatten)]
     engine: RawEngine,
     #[command(flatten)]
     completion: RawCompletion,
@@ -73,6 +75,7 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
     let server = server.map_err(|error| CliError::Usage(error.into()))?;
     let mut raw = RawConfig {
         model: arguments.model,
+        hub: arguments.hub,
         engine: arguments.engine,
         completion: arguments.completion,
         log: arguments.log,
@@ -89,6 +92,7 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
     if let Some(server) = server {
         print(&runtime.block_on(ask(&server, &gap, remote_model.as_deref(), &config))?)?;
     } else {
+        runtime.block_on(fetch(&config))?;
         let _entered = runtime.enter();
         let composed = compose(&config)?;
         runtime.block_on(complete(&composed.service, &gap))?;

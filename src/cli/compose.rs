@@ -14,8 +14,7 @@ use tracing::{info, warn};
 use crate::{
     cli::{fim, progress::LoadProgress},
     config::{
-        Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice,
-        SimdChoice,
+        Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource, QuantizeChoice, SimdChoice,
     },
     engine::{
         self, Engine, EngineHandle, EngineLimits, ModelRunner,
@@ -58,7 +57,7 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
 /// # Errors
 /// As [`compose`].
 pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
-    let path = path(&config.model)?;
+    let path = path(config)?;
     let source = path.as_deref().map_or(Source::Demo, Source::at);
     // Headers first: what is broken in a file that holds everything is said of the part that is broken.
     let spec = read_spec(source).context("cannot read the model's configuration")?;
@@ -121,16 +120,14 @@ fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Resul
 }
 
 /// Returns the model's folder or file; the embedded model has none.
-pub(super) fn path(model: &ModelConfig) -> anyhow::Result<Option<PathBuf>> {
-    match &model.source {
+pub(super) fn path(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    match &config.model.source {
         ModelSource::Demo => Ok(None),
         ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
         ModelSource::Path(path) => {
             Err(anyhow!("there is no folder or regular file {}", path.display()))
         }
-        ModelSource::Hub { repository, revision } => {
-            Ok(Some(hub::find_snapshot(&model.hub_cache, repository, revision)?))
-        }
+        ModelSource::Hub(model) => Ok(Some(hub::find(&config.hub, model)?)),
     }
 }
 

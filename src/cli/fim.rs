@@ -48,7 +48,7 @@ pub(super) fn template(
 }
 
 /// Returns the family that was named, else the one that the model proves to be of.
-fn choose(
+pub(super) fn choose(
     model: &ModelConfig,
     architecture: &str,
     tokenizer: &Tokenizer,
@@ -100,7 +100,7 @@ fn name(source: &ModelSource) -> String {
     match source {
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Path(path) => file_name(path).unwrap_or_default(),
-        ModelSource::Hub { repository, .. } => repository.clone(),
+        ModelSource::Hub(model) => model.repository.clone(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `selftest`,
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `selftest`,
 //! `check-config` and `print-config` are the tools beside it.
 
 use std::{
@@ -18,6 +18,7 @@ use crate::{
 mod bench;
 pub mod complete;
 pub mod compose;
+mod fetch;
 mod fim;
 pub mod greeting;
 mod models;
@@ -86,6 +87,7 @@ Examples:
   lacuna                                      serve the embedded demo model on 127.0.0.1:5052
   lacuna serve --model ~/models/coder --port 6000
   lacuna serve --model Qwen/Qwen2.5-Coder-0.5B --max-num-seqs 16 --kv-cache-memory 2GiB
+  lacuna models inspect Qwen/Qwen2.5-Coder-0.5B
   lacuna complete src/main.rs --line 12 --column 9
   lacuna complete src/main.rs --line 12 --column 9 --url http://127.0.0.1:5052
   lacuna print-config > lacuna.toml && lacuna --config lacuna.toml
@@ -156,8 +158,8 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Serve(settings)) => serve::run(&load(*settings, environment)?),
         Some(Command::Complete(arguments)) => complete::run(*arguments, environment),
         Some(Command::Bench(arguments)) => bench::run(arguments, environment),
-        Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::Models(arguments)) => models::run(arguments, environment),
+        Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =
                 load(*settings, environment)?.to_toml().context("cannot print the settings")?;

@@ -10,6 +10,7 @@ use crate::{
     cli::{
         CliError,
         compose::{Composed, compose},
+        fetch::fetch,
         greeting::greeting,
         print, runtime, start_logs,
     },
@@ -108,6 +109,7 @@ async fn start_model(
     state: &ApiState,
     owner: &mut Option<Engine>,
 ) -> Result<EngineHandle, CliError> {
+    fetch(config).await?;
     let own_config = config.clone();
     let composing = tokio::task::spawn_blocking(move || compose(&own_config));
     let composed = composing.await.context("loading the model panicked")?;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, env, path::PathBuf};
 use clap::{Args as _, FromArgMatches as _};
 
 use crate::config::{
+    Secret,
     error::{ConfigError, nearest},
     raw::RawConfig,
 };
@@ -73,17 +74,41 @@ impl Environment {
         self.get("HOME").map(PathBuf::from)
     }
 
-    /// Returns the folder where Hugging Face's own tools keep their cache.
-    pub(super) fn hub_cache(&self) -> Option<PathBuf> {
-        if let Some(cache) = self.get("HF_HUB_CACHE") {
-            return Some(PathBuf::from(cache));
+    /// Returns the folder of Hugging Face's own tools.
+    pub(super) fn hugging_face_home(&self) -> Option<PathBuf> {
+        if let Some(home) = self.get("HF_HOME") {
+            return Some(PathBuf::from(home));
         }
-        let home = self.get("HF_HOME").map(PathBuf::from);
-        let home = home.or_else(|| Some(self.home()?.join(".cache/huggingface")));
-        home.map(|home| home.join("hub"))
+        let caches = self.get("XDG_CACHE_HOME").map(PathBuf::from);
+        let caches = caches.or_else(|| Some(self.home()?.join(".cache")));
+        caches.map(|caches| caches.join("huggingface"))
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    /// Returns the folder where they keep their downloads.
+    pub(super) fn hub_cache(&self) -> Option<PathBuf> {
+        let said = self.get("HF_HUB_CACHE").or_else(|| self.get("HUGGINGFACE_HUB_CACHE"));
+        let said = said.map(PathBuf::from);
+        said.or_else(|| self.hugging_face_home().map(|home| home.join("hub")))
+    }
+
+    /// Returns whether the variable is one of the words that Hugging Face's own tools take for yes.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        let value = self.get(name).unwrap_or_default().to_ascii_uppercase();
+        ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
+    }
+
+    /// Returns a proxy, the one for all kinds of addresses where there is none of this kind.
+    pub(super) fn proxy(&self, name: &str) -> Option<Secret> {
+        self.either_case(name).or_else(|| self.either_case("ALL_PROXY")).map(Secret::from)
+    }
+
+    /// Returns a variable that is written in either case; the small letters are the older custom and win.
+    pub(super) fn either_case(&self, name: &str) -> Option<&str> {
+        self.get(&name.to_ascii_lowercase()).or_else(|| self.get(name))
+    }
+
+    /// Returns a variable's value.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 }
@@ -201,6 +226,7 @@ mod tests {
         check(&[("HOME", "/h")], Some("/h/.cache/huggingface/hub"));
         check(&[("HOME", "/h"), ("HF_HOME", "/f")], Some("/f/hub"));
         check(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")], Some("/c"));
+        check(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], Some("/x/huggingface/hub"));
         check(&[], None);
     }
 }

@@ -9,6 +9,7 @@ mod environment;
 mod error;
 mod file;
 mod fim;
+mod hub;
 pub mod layers;
 mod print;
 pub mod raw;
@@ -19,6 +20,7 @@ mod units;
 
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
+pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use raw::RawConfig;
 
 /// Everything that can be set.
@@ -28,6 +30,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// What is loaded.
     pub model: ModelConfig,
+    /// Where models are downloaded from and kept.
+    pub hub: HubConfig,
     /// The continuous batch.
     pub engine: EngineConfig,
     /// Rules of a completion.
@@ -64,13 +68,8 @@ pub enum ModelSource {
     Demo,
     /// A folder with `config.json`, `tokenizer.json` and safetensors, or with a GGUF file; or a GGUF file.
     Path(PathBuf),
-    /// A name on the Hugging Face hub, looked up in the local cache.
-    Hub {
-        /// `org/name`.
-        repository: String,
-        /// Branch, tag or commit.
-        revision: String,
-    },
+    /// A name on the Hugging Face hub, looked up in the local cache first.
+    Hub(HubModel),
 }
 
 /// A device to run on.
@@ -208,8 +207,6 @@ pub struct ModelConfig {
     pub fim: FimConfig,
     /// Cuts the model's own context; `None` keeps it.
     pub context_tokens_max: Option<NonZeroU32>,
-    /// Folder in which the Hugging Face hub's own tools keep their downloads.
-    pub hub_cache: PathBuf,
 }
 
 /// The continuous batch.

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::config::{
-    Config, DeviceChoice, DtypeChoice, EngineConfig, KvDtypeChoice, LogFormat, ModelSource,
-    SimdChoice, fim,
-    raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
+    Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice, LogFormat,
+    ModelSource, SimdChoice, fim,
+    raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},
 };
@@ -35,6 +35,7 @@ impl From<&Config> for RawConfig {
                 worker_threads: integer(server.num_worker_threads),
             },
             model: raw_model(config),
+            hub: raw_hub(&config.hub),
             engine: raw_engine(&config.engine),
             completion: RawCompletion {
                 max_tokens_default: Some(completion.max_tokens_default.into()),
@@ -71,7 +72,7 @@ fn raw_model(config: &Config) -> RawModel {
         source: Some(match &model.source {
             ModelSource::Demo => "demo".to_owned(),
             ModelSource::Path(path) => directory(path),
-            ModelSource::Hub { repository, revision } => format!("{repository}@{revision}"),
+            ModelSource::Hub(model) => model.to_string(),
         }),
         served_name: Some(model.served_name.clone()),
         device: Some(match model.device {
@@ -92,11 +93,22 @@ fn raw_model(config: &Config) -> RawModel {
         max_context_tokens: Some(scalar(
             model.context_tokens_max.map(|tokens| tokens.get() as usize),
         )),
-        hub_cache: Some(model.hub_cache.to_string_lossy().into_owned()),
         ..RawModel::default()
     };
     fim::print(&model.fim, &mut raw);
     raw
+}
+
+fn raw_hub(hub: &HubConfig) -> RawHub {
+    RawHub {
+        cache: Some(hub.cache.to_string_lossy().into_owned()),
+        endpoint: Some(hub.endpoint.clone()),
+        offline: Some(if hub.is_offline { "on" } else { "off" }.to_owned()),
+        parallel_files: integer(hub.num_parallel_files),
+        idle_timeout: Some(format_time(hub.idle_timeout)),
+        retries: Some(hub.num_retries.into()),
+        retry_delay: Some(format_time(hub.retry_delay)),
+    }
 }
 
 fn raw_engine(engine: &EngineConfig) -> RawEngine {

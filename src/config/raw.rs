@@ -19,6 +19,9 @@ pub struct RawConfig {
     /// `[model]`
     #[command(flatten)]
     pub model: RawModel,
+    /// `[hub]`
+    #[command(flatten)]
+    pub hub: RawHub,
     /// `[engine]`
     #[command(flatten)]
     pub engine: RawEngine,
@@ -66,8 +69,8 @@ pub struct RawServer {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Model")]
 pub struct RawModel {
-    /// The embedded demo model, a model's folder, a GGUF file, or `org/name[@revision]` from the local Hugging Face
-    /// cache.
+    /// The embedded demo model, a model's folder, a GGUF file, or `org/name[@revision][:FILE]` on the Hugging Face hub,
+    /// which is downloaded where the cache has it not.
     #[arg(long = "model", value_name = "demo|DIR|FILE.gguf|org/name")]
     pub source: Option<String>,
     /// Name that clients see; auto takes the folder's, the file's or the repository's.
@@ -106,9 +109,34 @@ pub struct RawModel {
     /// Cuts the model's context; auto keeps the model's own.
     #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true, hide_short_help = true)]
     pub max_context_tokens: Option<Scalar>,
+}
+
+/// `[hub]`: where models are downloaded from and kept.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Hugging Face hub")]
+pub struct RawHub {
     /// Folder of the Hugging Face cache; auto follows `HF_HUB_CACHE`, `HF_HOME`, then ~/.cache/huggingface/hub.
-    #[arg(long, value_name = "DIR", hide_short_help = true)]
-    pub hub_cache: Option<String>,
+    #[arg(long = "hub-cache", value_name = "DIR", hide_short_help = true)]
+    pub cache: Option<String>,
+    /// Address of the hub or of a mirror; auto follows `HF_ENDPOINT`.
+    #[arg(long = "hub-endpoint", value_name = "URL", hide_short_help = true)]
+    pub endpoint: Option<String>,
+    /// Downloads nothing; auto follows `HF_HUB_OFFLINE`.
+    #[arg(long, value_name = "auto|on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    pub offline: Option<String>,
+    /// Files that are downloaded at once.
+    #[arg(long = "hub-parallel-files", value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub parallel_files: Option<i64>,
+    /// Longest time for a connection to the hub, and without a byte of its answer.
+    #[arg(long = "hub-idle-timeout", value_name = "TIME", hide_short_help = true)]
+    pub idle_timeout: Option<String>,
+    /// Tries after the first that bring no byte.
+    #[arg(long = "hub-retries", value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
+    pub retries: Option<i64>,
+    /// Pause before the first of them; it doubles each time.
+    #[arg(long = "hub-retry-delay", value_name = "TIME", hide_short_help = true)]
+    pub retry_delay: Option<String>,
 }
 
 /// `[engine]`: the continuous batch.
@@ -243,6 +271,7 @@ impl RawConfig {
         Self {
             server: self.server.or(lower.server),
             model: self.model.or(lower.model),
+            hub: self.hub.or(lower.hub),
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),
             log: RawLog {
@@ -284,7 +313,20 @@ impl RawModel {
             fim_bos: self.fim_bos.or(lower.fim_bos),
             fim_stops: self.fim_stops.or(lower.fim_stops),
             max_context_tokens: self.max_context_tokens.or(lower.max_context_tokens),
-            hub_cache: self.hub_cache.or(lower.hub_cache),
+        }
+    }
+}
+
+impl RawHub {
+    fn or(self, lower: Self) -> Self {
+        Self {
+            cache: self.cache.or(lower.cache),
+            endpoint: self.endpoint.or(lower.endpoint),
+            offline: self.offline.or(lower.offline),
+            parallel_files: self.parallel_files.or(lower.parallel_files),
+            idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+            retries: self.retries.or(lower.retries),
+            retry_delay: self.retry_delay.or(lower.retry_delay),
         }
     }
 }

@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::config::{
-    CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, KvDtypeChoice,
-    LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
-    Violation, fim,
+    CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, HubModel,
+    KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig,
+    SimdChoice, Violation, fim, hub,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     units::{format_size, format_time, parse_size, parse_time},
 };
@@ -33,6 +33,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
     Ok(Config {
         server: server(raw.server)?,
         model: model(raw.model, environment)?,
+        hub: hub::resolve(raw.hub, environment)?,
         engine: engine(raw.engine)?,
         completion: completion(raw.completion)?,
         log: log(raw.log)?,
@@ -85,7 +86,6 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
     let family = fim::family(said("model.family", raw.family)?);
     let context =
         auto_integer("model.max_context_tokens", raw.max_context_tokens, 64..=16_777_216)?;
-    let hub_cache = said("model.hub_cache", raw.hub_cache)?;
     let dtypes = [("bf16", DtypeChoice::Bf16), ("f32", DtypeChoice::F32)];
     let dtype = word("model.dtype", raw.dtype, &dtypes)?;
     let formats = [QuantizeChoice::None, QuantizeChoice::Int8, QuantizeChoice::Fp8];
@@ -102,12 +102,6 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
         family,
         fim,
         context_tokens_max: context.and_then(NonZeroU32::new),
-        hub_cache: if hub_cache == AUTO {
-            // Without a home there is no cache to find; an empty path says so when a model is looked up.
-            environment.hub_cache().unwrap_or_default()
-        } else {
-            expand_home(&hub_cache, environment)
-        },
         source,
     })
 }
@@ -206,20 +200,29 @@ fn model_source(text: &str, environment: &Environment) -> Result<ModelSource, Vi
         return Ok(ModelSource::Demo);
     }
     let path = Path::new(text);
-    let is_gguf = path.extension().is_some_and(|extension| extension == GGUF);
+    // `org/name:folder/file.gguf` names a file of a repository.
+    let is_gguf =
+        path.extension().is_some_and(|extension| extension == GGUF) && !text.contains(':');
     if text.starts_with(['/', '.', '~']) || is_gguf || path.is_dir() {
         return Ok(ModelSource::Path(expand_home(text, environment)));
     }
-    let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
+    // Neither a repository nor a revision has a colon; a file's name may have an `@`.
+    let (name, file) = text.split_once(':').map_or((text, None), |(name, file)| (name, Some(file)));
+    let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
     let is_repository = repository.split_once('/').is_some_and(|(organisation, name)| {
         is_repository_part(organisation) && is_repository_part(name)
     });
     let is_revision = revision.split('/').all(is_repository_part);
-    if !is_repository || !is_revision {
-        let rule = "demo, an existing folder, a GGUF file, or org/name with an optional @revision";
+    let is_file = file.is_none_or(|file| !file.is_empty() && !file.contains(char::is_control));
+    if !is_repository || !is_revision || !is_file {
+        let rule = "demo, an existing folder, a GGUF file, or org/name with an optional @revision and :FILE";
         return Err(broken("model.source", rule, text));
     }
-    Ok(ModelSource::Hub { repository: repository.to_owned(), revision: revision.to_owned() })
+    Ok(ModelSource::Hub(HubModel {
+        repository: repository.to_owned(),
+        revision: revision.to_owned(),
+        file: file.map(ToOwned::to_owned),
+    }))
 }
 
 /// Names become parts of paths in the cache, so nothing that climbs out of a folder may pass.
@@ -232,7 +235,7 @@ fn is_repository_part(part: &str) -> bool {
 fn name_of(source: &ModelSource) -> String {
     match source {
         ModelSource::Demo => "demo".to_owned(),
-        ModelSource::Hub { repository, .. } => repository.clone(),
+        ModelSource::Hub(model) => model.repository.clone(),
         ModelSource::Path(path) => {
             let stem = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == GGUF));
             if let Some(stem) = stem {
@@ -246,7 +249,7 @@ fn name_of(source: &ModelSource) -> String {
     }
 }
 
-fn expand_home(text: &str, environment: &Environment) -> PathBuf {
+pub(super) fn expand_home(text: &str, environment: &Environment) -> PathBuf {
     let rest = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
     match (rest, environment.home()) {
         (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
@@ -310,7 +313,7 @@ pub(super) fn said<T>(key: &'static str, value: Option<T>) -> Result<T, Violatio
     value.ok_or_else(|| broken(key, "set", "nothing"))
 }
 
-fn integer<T: TryFrom<i64>>(
+pub(super) fn integer<T: TryFrom<i64>>(
     key: &'static str,
     value: Option<i64>,
     range: RangeInclusive<i64>,
@@ -347,7 +350,7 @@ fn size(key: &'static str, value: &Scalar, range: RangeInclusive<u64>) -> Result
     })
 }
 
-fn time(
+pub(super) fn time(
     key: &'static str,
     value: Option<String>,
     range: RangeInclusive<Duration>,

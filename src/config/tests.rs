@@ -59,7 +59,7 @@ fn the_defaults_are_these() {
     assert_eq!(config.server.cors_allowed_origins, Vec::<String>::new());
     assert_eq!(config.model.source, ModelSource::Demo);
     assert_eq!(config.model.served_name, "demo");
-    assert_eq!(config.model.hub_cache, PathBuf::from("/home/ada/.cache/huggingface/hub"));
+    assert_eq!(config.hub.cache, PathBuf::from("/home/ada/.cache/huggingface/hub"));
     assert_eq!(config.engine.kv_cache_bytes, None);
     assert_eq!(config.log.filter, "info");
 }
@@ -105,7 +105,8 @@ fn what_is_printed_reads_back() {
         "",
         "[model]\nsource = \"org/name\"\ndevice = \"cuda:3\"\ndtype = \"f32\"\nfamily = \"qwen\"\n",
         "[model]\nsource = \"org/name@refs/pr/1\"\nserved_name = \"coder\"\nmax_context_tokens = 4096\n",
-        "[model]\nsource = \"./demo\"\nhub_cache = \"~/models\"\n",
+        "[model]\nsource = \"./demo\"\n[hub]\ncache = \"~/models\"\noffline = \"on\"\nendpoint = \"http://mirror:8080\"\n",
+        "[model]\nsource = \"org/name@v1:Q4_K_M\"\n",
         "[model]\nsource = \"/srv/models/qwen\"\n",
         "[engine]\nkv_cache_memory = \"1536MiB\"\nthreads = 7\nprefix_cache = false\n",
         "[engine]\nkv_cache_memory = 1073741825\n",
@@ -177,11 +178,15 @@ fn refusals_name_the_value_and_the_rule() {
         ("[model]\ndtype = \"int4\"", "`model.dtype` must be one of bf16, f32, got int4"),
         (
             "[model]\nsource = \"qwen\"",
-            "`model.source` must be demo, an existing folder, a GGUF file, or org/name with an optional @revision, got qwen",
+            "`model.source` must be demo, an existing folder, a GGUF file, or org/name with an optional @revision and :FILE, got qwen",
         ),
         (
             "[model]\nsource = \"org/..\"",
-            "`model.source` must be demo, an existing folder, a GGUF file, or org/name with an optional @revision, got org/..",
+            "`model.source` must be demo, an existing folder, a GGUF file, or org/name with an optional @revision and :FILE, got org/..",
+        ),
+        (
+            "[hub]\nendpoint = \"mirror.example\"",
+            "`hub.endpoint` must be auto, or an http or https address such as https://huggingface.co, got mirror.example",
         ),
         (
             "[model]\nmax_context_tokens = \"many\"",

@@ -36,7 +36,7 @@ fn what_is_printed_is_taken_back() {
         "served_name = \"org/name\"",
         "filter = \"debug\"",
         "kv_cache_memory = \"2GiB\"",
-        "hub_cache = \"/cache/hub\"",
+        "cache = \"/cache/hub\"",
         "block_size = 16",
     ] {
         assert!(

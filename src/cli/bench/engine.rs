@@ -19,11 +19,13 @@ use crate::{
     cli::{
         CliError,
         bench::{Output, Sink, watch},
-        compose, start_logs,
+        compose,
+        fetch::fetch,
+        runtime, start_logs,
     },
     config::{
         Config, DtypeChoice, Environment, KvDtypeChoice, QuantizeChoice, RawConfig,
-        raw::{RawEngine, RawModel},
+        raw::{RawEngine, RawHub, RawModel},
     },
     engine::ModelRunner,
     engine::memory::free_bytes,
@@ -65,6 +67,8 @@ pub(super) struct EngineArgs {
     #[command(flatten)]
     model: RawModel,
     #[command(flatten)]
+    hub: RawHub,
+    #[command(flatten)]
     engine: RawEngine,
 }
 
@@ -78,9 +82,13 @@ struct Loaded {
 }
 
 pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(), CliError> {
-    let EngineArgs { random_weights, output, config, model, engine, .. } = arguments;
-    let mut raw =
-        RawConfig { model: model.clone(), engine: engine.clone(), ..RawConfig::default() };
+    let EngineArgs { random_weights, output, config, model, hub, engine, .. } = arguments;
+    let mut raw = RawConfig {
+        model: model.clone(),
+        hub: hub.clone(),
+        engine: engine.clone(),
+        ..RawConfig::default()
+    };
     raw.log.filter = Some("warn".to_owned());
     let path = config.clone().or_else(|| environment.config_file());
     let mut config = Config::load(&raw, environment, path.as_deref())?;
@@ -91,6 +99,9 @@ pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(
     start_logs(&config.log)?;
     let simd = compose::simd_tier(&config)?.to_string();
     let sink = Sink { simd, ..Sink::open(output)? };
+    if random_weights.is_none() {
+        runtime(1)?.block_on(fetch(&config))?;
+    }
     let mut progress = watch::Progress::new()?;
     let loaded = load_model(&config, random_weights.as_deref(), &plan, &mut progress)?;
     drop(progress);
@@ -123,7 +134,7 @@ fn load_model(
     plan: &EnginePlan,
     watch: &mut watch::Progress,
 ) -> Result<Loaded, CliError> {
-    let path = if random_weights.is_some() { None } else { compose::path(&config.model)? };
+    let path = if random_weights.is_some() { None } else { compose::path(config)? };
     let source = path.as_deref().map_or(Source::Demo, Source::at);
     let spec = match random_weights {
         Some(name) => named_shape(name)?,

@@ -1,10 +1,22 @@
-//! `lacuna models`: models before they are served.
+//! `lacuna models`: models before they are served: brought here, looked at, listed.
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::{cli::CliError, config::Environment};
+use crate::{
+    cli::CliError,
+    config::{
+        Config, Environment, HubModel, ModelSource, RawConfig,
+        raw::{RawHub, RawLog},
+    },
+};
 
+mod cached;
+mod inspect;
 mod list;
+mod pull;
+mod report;
 
 #[derive(Args, Debug)]
 pub(super) struct ModelsArgs {
@@ -14,16 +26,60 @@ pub(super) struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
+    /// Download a model from the Hugging Face hub, or what lacks of it, and print where it is.
+    Pull(Box<pull::PullArgs>),
+    /// Tell what a model is, what it takes in memory, and which cards hold it.
+    Inspect(Box<inspect::InspectArgs>),
+    /// List the models in the local cache, with their sizes.
+    Cached(Box<cached::CachedArgs>),
     /// List the model families that are known: how each fills gaps, its context, its licence.
     List(list::ListArgs),
+}
+
+/// What every subcommand may be told.
+#[derive(Args, Debug)]
+struct Shared {
+    /// File of settings, see lacuna.example.toml [env: `LACUNA_CONFIG`].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    hub: RawHub,
+    #[command(flatten)]
+    log: RawLog,
+}
+
+impl Shared {
+    /// Returns the settings in force, with `model` as the model where one is named.
+    fn load(self, model: Option<String>, environment: &Environment) -> Result<Config, CliError> {
+        let mut raw = RawConfig { hub: self.hub, log: self.log, ..RawConfig::default() };
+        raw.model.source = model;
+        let file = self.config.or_else(|| environment.config_file());
+        Ok(Config::load(&raw, environment, file.as_deref())?)
+    }
 }
 
 /// Runs the subcommand.
 ///
 /// # Errors
 /// [`CliError::Usage`] for words and settings that cannot be used, else [`CliError::Failed`].
-pub(super) fn run(arguments: ModelsArgs, _environment: &Environment) -> Result<(), CliError> {
+pub(super) fn run(arguments: ModelsArgs, environment: &Environment) -> Result<(), CliError> {
     match arguments.command {
+        ModelsCommand::Pull(arguments) => pull::run(*arguments, environment),
+        ModelsCommand::Inspect(arguments) => inspect::run(*arguments, environment),
+        ModelsCommand::Cached(arguments) => cached::run(*arguments, environment),
         ModelsCommand::List(arguments) => list::run(&arguments),
     }
+}
+
+/// Returns the model's name on the hub, if that is where it is from.
+fn hub_model(config: &Config) -> Option<&HubModel> {
+    match &config.model.source {
+        ModelSource::Hub(model) => Some(model),
+        ModelSource::Demo | ModelSource::Path(_) => None,
+    }
+}
+
+/// Returns bytes as people read them.
+fn bytes(num_bytes: u64) -> String {
+    indicatif::HumanBytes(num_bytes).to_string()
 }

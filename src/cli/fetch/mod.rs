@@ -1,0 +1,35 @@
+//! A model that is to be loaded and is not in the cache: it is pulled first.
+
+pub(super) mod progress;
+
+use crate::{
+    cli::{CliError, fetch::progress::PullProgress},
+    config::{Config, HubModel, ModelSource},
+    hub::{self, HubError, Pulled},
+};
+
+/// Pulls the model of the settings where the cache lacks it; does nothing for others, and asks nobody about a model that is
+/// there.
+///
+/// # Errors
+/// [`CliError::Failed`] with what to do about it.
+pub(super) async fn fetch(config: &Config) -> Result<(), CliError> {
+    let ModelSource::Hub(model) = &config.model.source else { return Ok(()) };
+    match hub::find(&config.hub, model) {
+        Err(HubError::NotCached { .. } | HubError::Incomplete { .. }) if !config.hub.is_offline => {
+            pull(config, model).await.map(|_| ())
+        }
+        // Whoever loads it looks it up again, and says what is wrong.
+        Err(_) | Ok(_) => Ok(()),
+    }
+}
+
+/// Pulls `model`, and shows how it goes.
+///
+/// # Errors
+/// [`CliError::Failed`] with what to do about it.
+pub(super) async fn pull(config: &Config, model: &HubModel) -> Result<Pulled, CliError> {
+    let progress = PullProgress::new(model);
+    let pulled = hub::pull(&config.hub, model, &|event| progress.show(&event)).await;
+    pulled.map_err(|error| CliError::Failed(error.into()))
+}

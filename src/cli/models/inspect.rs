@@ -1,0 +1,262 @@
+//! `lacuna models inspect`: what a model is and where it fits, from its headers alone.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use models::{
+    DecoderSpec, Device, KvDType, Source, WeightFormat, activation_bytes, gpu_room_bytes,
+    kv_bytes_per_block, open_weights, read_spec, tokenizer_json, weight_footprint,
+};
+
+use crate::{
+    cli::{
+        CliError, compose,
+        fetch::progress::PullProgress,
+        fim,
+        models::{
+            Shared, hub_model,
+            report::{Card, Facts, Fim, Weights},
+        },
+        print, runtime, start_logs,
+    },
+    config::{Config, EngineConfig, Environment, HubModel},
+    hub::{self, HubError, Outline, PullEvent},
+    prompt::{
+        Family,
+        family::{Order, Training},
+    },
+    tokenizer::Tokenizer,
+};
+
+/// Sizes of common cards: L4 and T4, 3090 and L4, L40S and A6000, A100 and H100, H200.
+///
+/// # Units
+/// GiB
+const CARDS: &[u64] = &[16, 24, 48, 80, 141];
+
+/// How much of a GGUF file is fetched, until its header is in it: most of that is the vocabulary.
+const GGUF_BYTES: &[u64] = &[8 << 20, 32 << 20, 96 << 20];
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lacuna models inspect ~/models/coder
+  lacuna models inspect Qwen/Qwen2.5-Coder-7B
+  lacuna models inspect Qwen/Qwen2.5-Coder-7B-Instruct-GGUF:Q4_K_M --json
+
+Of a model that is not in the cache the headers are fetched, and no weights. What fits is computed for --max-num-seqs, \
+--max-num-batched-tokens and --gpu-memory-utilization of the file of settings, else of the defaults.")]
+pub(super) struct InspectArgs {
+    /// A folder, a GGUF file, a name on the hub, or demo.
+    #[arg(value_name = "DIR|FILE.gguf|org/name")]
+    model: String,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// Prints what the model is.
+///
+/// # Errors
+/// [`CliError::Usage`] for a name that is none, [`CliError::Failed`] where the model cannot be read.
+pub(super) fn run(arguments: InspectArgs, environment: &Environment) -> Result<(), CliError> {
+    let (name, is_json) = (arguments.model.clone(), arguments.json);
+    let config = arguments.shared.load(Some(arguments.model), environment)?;
+    start_logs(&config.log)?;
+    let facts = match hub_model(&config) {
+        Some(model) => facts_of_hub_model(&config, model, name)?,
+        None => facts(&config, compose::path(&config)?.as_deref(), name)?,
+    };
+    if is_json {
+        let json = serde_json::to_string_pretty(&facts).context("cannot write JSON")?;
+        return print(&format!("{json}\n"));
+    }
+    print(&facts.to_text())
+}
+
+/// Reads the model in the cache, else its outline on the hub.
+fn facts_of_hub_model(config: &Config, model: &HubModel, name: String) -> anyhow::Result<Facts> {
+    match hub::find(&config.hub, model) {
+        Err(HubError::NotCached { .. } | HubError::Incomplete { .. }) if !config.hub.is_offline => {
+        }
+        found => return facts(config, Some(&found?), name),
+    }
+    let (runtime, progress) = (runtime(1)?, PullProgress::new(model));
+    let mut sizes = GGUF_BYTES.iter();
+    loop {
+        let size = sizes.next().copied();
+        let watch = |event: PullEvent<'_>| progress.show(&event);
+        let outline = hub::outline(&config.hub, model, size.unwrap_or_default(), &watch);
+        let Outline { path, commit, .. } = &runtime.block_on(outline)?;
+        let found = facts(config, Some(path), name.clone());
+        let is_cut = path.is_file() && sizes.len() > 0;
+        if found.is_ok() || !is_cut {
+            return found.map(|facts| Facts { commit: Some(commit.clone()), ..facts });
+        }
+    }
+}
+
+/// Reads the headers of a model that lies at `path`; without one it is the embedded model.
+fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<Facts> {
+    let source = path.map_or(Source::Demo, Source::at);
+    let spec = read_spec(source).context("cannot read the model's configuration")?;
+    let stored = open_weights(source).context("cannot read the headers of the weights")?;
+    let tokenizer = tokenizer_json(source).context("cannot read the tokenizer")?;
+    let tokenizer = Tokenizer::from_json(&tokenizer).context("cannot use the tokenizer")?;
+    let family = fim::choose(&config.model, spec.architecture, &tokenizer)?;
+    let footprint = |format, device| weight_footprint(&spec, &stored, format, device, 1);
+    let mut weights = Vec::new();
+    for (setting, format) in [
+        ("--dtype bf16", WeightFormat::Stored),
+        ("--quantize int8", WeightFormat::Int8),
+        ("--dtype f32", WeightFormat::F32),
+    ] {
+        let footprint = footprint(format, Device::Cpu)?;
+        let types = footprint.type_names();
+        weights.push(Weights { setting, types, num_bytes: footprint.num_bytes });
+    }
+    let kv_bytes = |kv_dtype| {
+        let block_size = config.engine.block_size;
+        kv_bytes_per_block(&spec, block_size, kv_dtype) / block_size as u64
+    };
+    Ok(Facts {
+        model: name,
+        commit: None,
+        architecture: spec.architecture,
+        num_layers: spec.num_layers,
+        hidden_size: spec.hidden_size,
+        ffn_size: spec.ffn_size,
+        num_heads: spec.num_heads,
+        num_kv_heads: spec.num_kv_heads,
+        head_dim: spec.head_dim,
+        vocab_size: spec.vocab_size,
+        has_tied_head: spec.has_tied_head,
+        context_tokens: spec.max_position_embeddings,
+        window: spec.windows.iter().copied().flatten().min(),
+        num_parameters: stored.plan(&spec)?.num_parameters(),
+        weights,
+        kv_bytes_per_token_f16: kv_bytes(KvDType::F16),
+        kv_bytes_per_token_f32: kv_bytes(KvDType::F32),
+        fim: family.and_then(form),
+        licence: path.and_then(licence_beside),
+        cards: cards(&spec, &config.engine, |format| {
+            Ok(footprint(format, Device::Cuda(0))?.num_bytes)
+        })?,
+    })
+}
+
+fn cards(
+    spec: &DecoderSpec,
+    engine: &EngineConfig,
+    weight_bytes: impl Fn(WeightFormat) -> anyhow::Result<u64>,
+) -> anyhow::Result<Vec<Card>> {
+    let (stored, int8) = (weight_bytes(WeightFormat::Stored)?, weight_bytes(WeightFormat::Int8)?);
+    let card = |gib: &u64| {
+        let usable = ((gib << 30) as f64 * engine.gpu_memory_share) as u64;
+        Card {
+            gib: *gib,
+            context_tokens_stored: longest_context(spec, engine, stored, usable),
+            context_tokens_int8: longest_context(spec, engine, int8, usable),
+        }
+    };
+    Ok(CARDS.iter().map(card).collect())
+}
+
+/// Returns the longest sequence that fits beside the weights; `None` where not one block does.
+fn longest_context(
+    spec: &DecoderSpec,
+    engine: &EngineConfig,
+    weight_bytes: u64,
+    usable_bytes: u64,
+) -> Option<usize> {
+    let (num_tokens, num_seqs) = (engine.num_batched_tokens_max, engine.num_seqs_max);
+    let fixed = weight_bytes.checked_add(activation_bytes(spec, num_tokens, num_seqs))?;
+    let rest = usable_bytes.checked_sub(fixed)?;
+    let block_bytes = kv_bytes_per_block(spec, engine.block_size, KvDType::F16);
+    let fits = |num_blocks: usize| {
+        let room = gpu_room_bytes(spec, num_tokens, num_seqs, num_blocks * engine.block_size);
+        room + num_blocks as u64 * block_bytes <= rest
+    };
+    // Room grows with the context, so that what fits ends at one place.
+    let num_blocks_max = spec.max_position_embeddings.div_ceil(engine.block_size);
+    let (mut fitting, mut too_many) = (0, num_blocks_max + 1);
+    while fitting + 1 < too_many {
+        let middle = fitting.midpoint(too_many);
+        if fits(middle) { fitting = middle } else { too_many = middle }
+    }
+    let tokens = (fitting * engine.block_size).min(spec.max_position_embeddings);
+    (fitting > 0).then_some(tokens)
+}
+
+/// Returns how a family fills gaps; `None` where it was not trained to.
+fn form(family: &'static Family) -> Option<Fim> {
+    let Training::Fim(fim) = &family.training else { return None };
+    let (prefix, suffix, middle) = (fim.prefix, fim.suffix, fim.middle.unwrap_or_default());
+    let form = match fim.order {
+        Order::Psm => format!("{prefix}BEFORE{suffix}AFTER{middle}"),
+        Order::Spm => format!("{suffix}AFTER{prefix}BEFORE{middle}"),
+    };
+    Some(Fim { family: family.name, form, has_repo_form: fim.files.is_some() })
+}
+
+/// Returns the licence by the card that lies in the model's folder.
+fn licence_beside(path: &Path) -> Option<String> {
+    let folder: PathBuf = if path.is_dir() { path.into() } else { path.parent()?.into() };
+    licence(&fs::read_to_string(folder.join("README.md")).ok()?)
+}
+
+/// Returns the licence that the head of a model card names; `license: other` has its name beside it.
+fn licence(card: &str) -> Option<String> {
+    let head = card.strip_prefix("---")?;
+    let head = head.split("\n---").next()?;
+    let field = |name: &str| {
+        let mut lines = head.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    match field("license") {
+        Some(other) if other == "other" => Some(field("license_name").unwrap_or(other)),
+        licence => licence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn the_card_names_the_licence() {
+        let rows = [
+            ("---\nlicense: apache-2.0\n---\n# A model", Some("apache-2.0")),
+            ("---\nlicense: other\nlicense_name: mnpl\n---\n", Some("mnpl")),
+            ("---\nlicense: \"mit\"\n---\n", Some("mit")),
+            ("---\ntags: [a]\n---\nlicense: mit\n", None),
+            ("# A model\nlicense: mit\n", None),
+        ];
+        for (card, expected) in rows {
+            assert_eq!(licence(card).as_deref(), expected, "{card}");
+        }
+    }
+
+    #[test]
+    fn a_larger_card_holds_a_longer_context_until_all_fits() {
+        let environment = Environment::from_variables([]);
+        let config = Config::load(&RawConfig::default(), &environment, None).unwrap();
+        let spec = models::shape("qwen2.5-coder-32b").unwrap();
+        let weights = 2 * 32_763_880_000;
+        let context = |gib: u64| longest_context(&spec, &config.engine, weights, gib << 30);
+        assert_eq!(context(16), None);
+        assert_eq!(context(61), None);
+        let (small, large) = (context(64).unwrap(), context(66).unwrap());
+        assert!(0 < small && small < large && large < 32_768, "{small} {large}");
+        assert_eq!(context(141), Some(32_768));
+    }
+}

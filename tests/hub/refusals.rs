@@ -1,0 +1,163 @@
+//! What cannot be had: each reason has its own words, with what to do, and without a secret.
+
+use std::{error::Error as _, fs};
+
+use lacuna::{
+    config::HubConfig,
+    hub::{self, Fault, HubError},
+};
+
+use crate::fixture::{Hub, SIGNATURE, TOKEN, Trouble, model};
+
+/// Pulls what cannot be pulled and returns what is said, causes included.
+async fn refused(config: &HubConfig, name: &str) -> (HubError, String) {
+    let error = hub::pull(config, &model(name), &|_| {}).await.unwrap_err();
+    let (mut message, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    assert!(!message.contains(TOKEN), "{message}");
+    assert!(!message.contains(SIGNATURE), "{message}");
+    assert!(!format!("{error:?}").contains(TOKEN), "{error:?}");
+    (error, message)
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    // Status, code and message of the listing; whether a token was sent; what must be said.
+    let rows = [
+        (
+            (401, "GatedRepo", "Access to model is restricted"),
+            false,
+            "/org/name, then set HF_TOKEN",
+        ),
+        ((403, "GatedRepo", "not in the authorized list"), true, "let the token read gated"),
+        ((403, "", ""), true, "is gated: accept its conditions at http://127.0.0.1"),
+        ((401, "", "Invalid credentials in Authorization header"), true, "does not know the token"),
+        ((401, "", ""), true, "does not know the token"),
+        ((401, "RepoNotFound", "Repository not found"), false, "check the name, or set HF_TOKEN"),
+        ((401, "", ""), false, "check the name, or set HF_TOKEN"),
+        ((404, "RepoNotFound", ""), true, "check the name, and whose token it is"),
+        ((404, "RevisionNotFound", ""), true, "has no revision `main`: see its branches"),
+        ((500, "", ""), true, "answered 500 (a fault of the server"),
+        ((429, "", ""), true, "answered 429 (too many requests; wait, or set HF_TOKEN"),
+        ((418, "", ""), true, "answered 418"),
+    ];
+    let hub = Hub::with_model().await;
+    for (answer, has_token, says) in rows {
+        let mut config = hub.config();
+        config.token = config.token.filter(|_| has_token);
+        hub.behaviour().listing = Some(answer);
+        let (_, message) = refused(&config, "org/name").await;
+        assert!(message.contains(says), "{answer:?}: {message}");
+        hub.behaviour().listing = None;
+        // Of a gated repository the listing is public, and its files are not.
+        hub.behaviour().file = Some(answer).filter(|(status, ..)| *status == 403);
+        if hub.behaviour().file.is_some() {
+            let (_, message) = refused(&config, "org/name").await;
+            assert!(message.contains(says), "{answer:?}: {message}");
+        }
+        hub.behaviour().file = None;
+    }
+    let (_, message) = refused(&hub.config(), "org/name@v9").await;
+    assert!(message.contains("`org/name` has no revision `v9`"), "{message}");
+    hub.behaviour().file = Some((404, "EntryNotFound", ""));
+    let (_, message) = refused(&hub.config(), "org/name").await;
+    assert!(message.contains("and does not have it; pull again"), "{message}");
+}
+
+#[tokio::test]
+async fn addresses_of_the_network_stay_out_of_messages() {
+    let hub = Hub::with_model().await;
+    let mut config = hub.config();
+    config.num_retries = 0;
+    for trouble in [Trouble::Cut(10), Trouble::Status(503, None), Trouble::Status(403, None)] {
+        hub.trouble([trouble]);
+        refused(&config, "org/name").await;
+    }
+}
+
+#[tokio::test]
+async fn what_must_not_be_written_is_not() {
+    let hub = Hub::with_model().await;
+    for name in ["../../evil", "/etc/evil", "a\\..\\evil"] {
+        hub.behaviour().further_name = Some(name);
+        let (error, _) = refused(&hub.config(), "org/name").await;
+        assert!(matches!(error, HubError::UnsafeName { .. }), "{name}: {error}");
+    }
+    assert!(!hub.home.path().join("hub").exists(), "nothing was written");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_too_small_is_found_before_anything_comes() {
+    let hub = Hub::with_model().await;
+    hub.behaviour().claimed_size = Some(1 << 60);
+    let (error, message) = refused(&hub.config(), "org/name").await;
+    assert!(matches!(error, HubError::NoSpace { .. }), "{error}");
+    assert!(message.contains("--hub-cache"), "{message}");
+    assert_eq!(hub.seen().len(), 1, "the listing only");
+}
+
+#[tokio::test]
+async fn pickles_alone_are_refused() {
+    let hub = Hub::start(&[("config.json", b"{}"), ("pytorch_model.bin", b"pickle")]).await;
+    let (_, message) = refused(&hub.config(), "org/name").await;
+    assert!(message.contains("as pickles only (pytorch_model.bin)"), "{message}");
+    assert!(message.contains("safetensors or GGUF"), "{message}");
+}
+
+#[tokio::test]
+async fn offline_asks_nobody() {
+    let hub = Hub::with_model().await;
+    let mut config = hub.config();
+    config.is_offline = true;
+    let (_, message) = refused(&config, "org/name").await;
+    assert!(message.contains("HF_HUB_OFFLINE"), "{message}");
+    let error = hub::find(&config, &model("org/name")).unwrap_err();
+    assert!(error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
+    assert_eq!(hub.seen(), []);
+}
+
+#[tokio::test]
+async fn a_hub_that_is_away_is_told_from_one_that_is_none() {
+    let hub = Hub::with_model().await;
+    let mut config = hub.config();
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    config.endpoint = format!("http://{free}");
+    let (error, message) = refused(&config, "org/name").await;
+    assert!(matches!(error, HubError::Network { fault: Fault::Unreachable, .. }), "{error:?}");
+    assert!(message.contains("HF_ENDPOINT") && message.contains("HTTPS_PROXY"), "{message}");
+    config.endpoint = format!("{}/org/name/resolve", hub.endpoint);
+    let (_, message) = refused(&config, "org/name").await;
+    assert!(message.contains("there is no `org/name` at 127.0.0.1"), "{message}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_unless_the_host_is_an_exception() {
+    let hub = Hub::with_model().await;
+    let mut config = hub.config();
+    // The hub itself stands in for a proxy: it answers whatever host it is asked for.
+    config.proxies.http = Some(hub.endpoint.as_str().into());
+    config.endpoint = "http://hub.invalid".to_owned();
+    config.proxies.exceptions = Some("127.0.0.1".to_owned());
+    hub::pull(&config, &model("org/name"), &|_| {}).await.unwrap();
+    config.proxies.exceptions = Some("hub.invalid".to_owned());
+    let (error, _) = refused(&config, "org/name").await;
+    assert!(matches!(error, HubError::Network { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_be_written_is_named() {
+    let hub = Hub::with_model().await;
+    let mut config = hub.config();
+    config.cache = hub.home.path().join("file");
+    fs::write(&config.cache, "").unwrap();
+    let (error, message) = refused(&config, "org/name").await;
+    assert!(matches!(error, HubError::Cache { .. }), "{error:?}");
+    assert!(message.contains(config.cache.to_str().unwrap()), "{message}");
+    config.cache = std::path::PathBuf::new();
+    let (_, message) = refused(&config, "org/name").await;
+    assert!(message.contains("set HOME, HF_HOME or `hub.cache`"), "{message}");
+}
