@@ -26,25 +26,19 @@ pub(super) fn template(
     architecture: &str,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Option<FimTemplate>> {
-    let Some(family) = choose(&config.model, architecture, tokenizer)? else {
-        return match custom(&config.model.fim)? {
-            Some(fim) => resolve(config, CUSTOM, &fim, tokenizer).map(Some),
-            None => Ok(None),
-        };
-    };
-    match &family.training {
-        Training::Fim(fim) => resolve(config, family.name, fim, tokenizer).map(Some),
-        Training::Without(reason) => match custom(&config.model.fim)? {
-            Some(fim) => resolve(config, CUSTOM, &fim, tokenizer).map(Some),
-            None => {
-                warn!(
-                    family = family.name,
-                    reason, "not trained to fill gaps: only plain continuation will work"
-                );
-                Ok(None)
-            }
-        },
+    let family = choose(&config.model, architecture, tokenizer)?;
+    if let Some(family) = family
+        && let Some(fim) = family.fim()
+    {
+        return resolve(config, family.name, fim, tokenizer).map(Some);
     }
+    if let Some(fim) = custom(&config.model.fim)? {
+        return resolve(config, CUSTOM, &fim, tokenizer).map(Some);
+    }
+    if let Some(Family { name, training: Training::Without(reason), .. }) = family {
+        warn!(family = name, reason, "not trained to fill gaps: only plain continuation will work");
+    }
+    Ok(None)
 }
 
 /// Returns the family that was named, else the one that the model proves to be of.

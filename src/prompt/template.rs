@@ -251,12 +251,12 @@ mod tests {
     use super::*;
     use crate::prompt::family::{FAMILIES, fim_by_name};
 
-    fn id_of(token: &str) -> Option<u32> {
-        Some(token.bytes().map(u32::from).sum())
+    fn id_of(token: &str) -> u32 {
+        token.bytes().map(u32::from).sum()
     }
 
     fn template(name: &str) -> FimTemplate {
-        FimTemplate::resolve(name, fim_by_name(name).unwrap(), id_of).unwrap()
+        FimTemplate::resolve(name, fim_by_name(name).unwrap(), |token| Some(id_of(token))).unwrap()
     }
 
     /// Writes the segments down, ids of texts as they are: 1 and 2 are the prefix, 3 the suffix, 4 is typed, 5 and 6 name
@@ -278,9 +278,12 @@ mod tests {
         let segments = template.segments(shows_files.then_some(shown), ids);
         let word = |segment: &Segment<'_>| match segment {
             Segment::Special(id) => {
-                (*tokens.iter().find(|token| id_of(token) == Some(*id)).unwrap()).to_owned()
+                (*tokens.iter().find(|token| id_of(token) == *id).unwrap()).to_owned()
             }
-            Segment::Ids(_, ids) => ids.iter().map(|id| format!(" {id} ")).collect(),
+            Segment::Ids(_, ids) => {
+                let ids: Vec<String> = ids.iter().map(|id| format!(" {id} ")).collect();
+                ids.concat()
+            }
         };
         segments.iter().map(word).collect()
     }

@@ -103,9 +103,8 @@ struct Numbered {
 
 /// Takes the added tokens out, but for those that are texts.
 fn take_added_tokens(json: &mut Value) -> Result<Vec<Numbered>, TokenizerError> {
-    let list = match json["added_tokens"].take() {
-        Value::Array(list) => list,
-        _ => return Err(form("`added_tokens` is not a list")),
+    let Value::Array(list) = json["added_tokens"].take() else {
+        return Err(form("`added_tokens` is not a list"));
     };
     let mut kept = Vec::new();
     let mut tokens = Vec::with_capacity(list.len());

@@ -35,13 +35,13 @@ pub(super) fn push_bytes(piece: &str, bytes: &mut Vec<u8>) {
 /// The ids of the byte pieces, by byte.
 #[derive(Debug)]
 pub(super) struct BytePieces {
-    ids: [u32; 256],
+    ids: Vec<u32>,
 }
 
 impl BytePieces {
     /// Takes them out of a vocabulary; `None` where a byte has no piece, so that text could be lost.
     pub(super) fn find(vocab: &HashMap<String, u32>) -> Option<Self> {
-        let mut ids = [0; 256];
+        let mut ids = vec![0; 256];
         // Bytes that no text in UTF-8 has need none.
         for byte in (u8::MIN..=u8::MAX).filter(|byte| !matches!(byte, 0xC0 | 0xC1 | 0xF5..)) {
             // Gemma's vocabulary has the tab itself in the place of its byte.

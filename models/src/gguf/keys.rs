@@ -14,13 +14,13 @@ pub(super) struct Keys<'a, 'g> {
 
 impl<'a> Keys<'a, '_> {
     /// Returns a text.
-    pub(super) fn text(&self, key: &str) -> Result<&'a str, ConfigError> {
+    pub(super) fn text(self, key: &str) -> Result<&'a str, ConfigError> {
         let value = self.gguf.metadata().get(key).ok_or_else(|| self.missing(key))?;
         as_text(Some(*value)).ok_or_else(|| self.invalid(key, "a text", value))
     }
 
     /// Returns a list of texts.
-    pub(super) fn texts(&self, key: &str) -> Result<Vec<&'a str>, ConfigError> {
+    pub(super) fn texts(self, key: &str) -> Result<Vec<&'a str>, ConfigError> {
         let array = self.array(key)?;
         let mut texts = Vec::with_capacity(array.len());
         for (index, value) in array.values().enumerate() {
@@ -34,7 +34,7 @@ impl<'a> Keys<'a, '_> {
     }
 
     /// Returns a list.
-    pub(super) fn array(&self, key: &str) -> Result<GgufArray<'a>, ConfigError> {
+    pub(super) fn array(self, key: &str) -> Result<GgufArray<'a>, ConfigError> {
         match self.gguf.metadata().get(key) {
             Some(GgufValue::Array(array)) => Ok(*array),
             Some(other) => Err(self.invalid(key, "an array", other)),
@@ -43,7 +43,7 @@ impl<'a> Keys<'a, '_> {
     }
 
     /// Returns a truth value, or what holds where there is none.
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(super) fn flag(self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.gguf.metadata().get(key) {
             None => Ok(default),
             Some(GgufValue::Flag(flag)) => Ok(*flag),
@@ -52,7 +52,7 @@ impl<'a> Keys<'a, '_> {
     }
 
     /// Returns the id of a token, where the file names one.
-    pub(super) fn id(&self, key: &str, num_tokens: usize) -> Result<Option<u32>, ConfigError> {
+    pub(super) fn id(self, key: &str, num_tokens: usize) -> Result<Option<u32>, ConfigError> {
         match self.gguf.metadata().get(key) {
             None => Ok(None),
             Some(GgufValue::Unsigned(id)) if *id < num_tokens as u64 => Ok(Some(*id as u32)),
@@ -61,13 +61,13 @@ impl<'a> Keys<'a, '_> {
     }
 
     /// Says that a key is not there.
-    pub(super) fn missing(&self, key: &str) -> ConfigError {
+    pub(super) fn missing(self, key: &str) -> ConfigError {
         ConfigError::Missing { file: self.gguf.file().to_owned(), field: key.to_owned() }
     }
 
     /// Says that a value breaks a rule.
     pub(super) fn invalid(
-        &self,
+        self,
         key: &str,
         rule: impl Into<String>,
         value: impl std::fmt::Display,

@@ -101,7 +101,7 @@ fn invalid(
     file: &str,
     field: impl Into<String>,
     rule: impl Into<String>,
-    value: impl ToString,
+    value: impl std::fmt::Display,
 ) -> ConfigError {
     let (field, rule) = (field.into(), rule.into());
     ConfigError::Invalid { file: file.to_owned(), field, rule, value: value.to_string() }

@@ -1,11 +1,11 @@
-//! Families that spell their sentinels as BigCode does, and two that have them without the training.
+//! Families that spell their sentinels as `BigCode` does, and two that have them without the training.
 
 use crate::prompt::family::{
     ChatTemplate, Family, FileMark, FilesForm, FilesPlace, Fim, Layout, Order, Signs, Training,
     table::LLAMA,
 };
 
-/// StarCoder's words, which three families share.
+/// The words of `StarCoder`, which three families share.
 const BIGCODE_FIM: Fim<'static> = Fim {
     bos: None,
     prefix: "<fim_prefix>",

@@ -164,5 +164,4 @@ pub(super) const DEMO: Family = Family {
     licence: "as Lacuna's",
     is_gated: Some(false),
     source: "models/demo/README.md",
-    ..QWEN2_5_CODER
 };
