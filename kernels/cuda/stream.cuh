@@ -152,14 +152,15 @@ DEVICE void stream_gate(bf16* out, const bf16* x, const Affine<Weights>& gate, c
 
 } // namespace
 
-// The kernels: name, type of weights, their element, tokens / 8.
+// The kernels: name, type of weights, their element, tokens / 8. Without the word for one block an SM the compiler would spill a few registers to
+// get by with 64, for the sake of a fourth block.
 #define STREAM_KERNELS(suffix, Weights, Element, TOKEN_TILES)                                                                              \
-    KERNEL_BOUNDS(256) stream_store_##suffix(float* out, const bf16* x, const Element* data, const void* scales, const float* bias,       \
+    KERNEL_BOUNDS(256, 1) stream_store_##suffix(float* out, const bf16* x, const Element* data, const void* scales, const float* bias,       \
                                              int num_rows, int rows, int cols, int adds) {                                                 \
         stream_store<TOKEN_TILES>(out, x, Weights{data, scales}, bias, num_rows, rows, cols, adds);                                        \
     }                                                                                                                                      \
     REGISTER_KERNEL(stream_store_##suffix)                                                                                                 \
-    KERNEL_BOUNDS(256) stream_gate_##suffix(bf16* out, const bf16* x, const Element* gate, const void* gate_scales, const float* gate_bias, \
+    KERNEL_BOUNDS(256, 1) stream_gate_##suffix(bf16* out, const bf16* x, const Element* gate, const void* gate_scales, const float* gate_bias, \
                                             const Element* up, const void* up_scales, const float* up_bias, int num_rows, int rows,         \
                                             int cols, int activation) {                                                                    \
         const Affine<Weights> gates{{gate, gate_scales}, gate_bias}, ups{{up, up_scales}, up_bias};                                        \

@@ -81,12 +81,12 @@ impl CodeForm {
     }
 
     /// Writes a stored row; `to` is zeroed.
-    pub(super) fn write_row(self, row: &MatrixData<'_>, to: CodeRow<'_>) {
+    pub(super) fn write_row(self, row: &MatrixData<'_>, to: &mut CodeRow<'_>) {
         match self {
             Self::Integers(layout) => {
                 let mut index = 0;
                 for_each_code_run(row, |run| {
-                    write_run(layout, row.dtype, (index, run), to.codes, to.factors);
+                    write_run(layout, row.dtype, (index, run), to);
                     index += 1;
                 });
             }
@@ -116,25 +116,24 @@ fn write_run(
     layout: CodeLayout,
     dtype: DType,
     (index, run): (usize, &CodeRun),
-    codes: &mut [u8],
-    factors: &mut [u8],
+    to: &mut CodeRow<'_>,
 ) {
     let stored = layout.stored_codes(dtype, run);
     for lane in 0..LANES {
         for j in 0..LANE_BYTES {
             let code = stored[column_of(layout.num_groups, lane, j)];
             match layout.codes {
-                CodeKind::Byte => codes[index * LINE_BYTES + lane * LANE_BYTES + j] = code,
+                CodeKind::Byte => to.codes[index * LINE_BYTES + lane * LANE_BYTES + j] = code,
                 CodeKind::Nibble => {
                     // Bits 4 (j / 2) + 16 (j % 2) of the lane's word for this run.
                     let word = index / 2 * LINE_BYTES + lane * LANE_BYTES + index % 2 * 4;
-                    codes[word + j % 2 * 2 + j / 4] |= code << (4 * (j / 2 % 2));
+                    to.codes[word + j % 2 * 2 + j / 4] |= code << (4 * (j / 2 % 2));
                 }
             }
         }
     }
     let (groups, num_factors) = (layout.num_groups, layout.factors_per_run());
-    let factors = &mut factors.as_chunks_mut().0[index * num_factors..][..num_factors];
+    let factors = &mut to.factors.as_chunks_mut().0[index * num_factors..][..num_factors];
     for group in 0..groups {
         factors[group] = f16::from_f32(layout.stored_scale(run, group)).to_le_bytes();
         if layout.has_min {
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!((form.name(), form.row_bytes(64)), ("int4", (32, 4)));
         assert_eq!(form.row_bytes(96), (64, 8));
         let (mut codes, mut factors) = ([0; 32], [0; 4]);
-        form.write_row(&row, CodeRow { codes: &mut codes, factors: &mut factors });
+        form.write_row(&row, &mut CodeRow { codes: &mut codes, factors: &mut factors });
         // Lane 0: codes 0 to 7 of each run, even ones in the lower half of a word.
         assert_eq!(codes[..8], [0x20, 0x64, 0x31, 0x75, 0xdf, 0x9b, 0xce, 0x8a]);
         assert_eq!(factors, [0x00, 0x3c, 0x00, 0x3c]);

@@ -133,7 +133,7 @@ impl<M: DeviceMemory> CudaMatrix<M> {
         for part in parts {
             let (row_bytes, _) = self.weights.row_bytes(self.cols);
             match (self.weights, part.dtype) {
-                (Weights::Bf16, _) | (Weights::F16, _) | (Weights::F32, DType::F32) => {
+                (Weights::Bf16 | Weights::F16, _) | (Weights::F32, DType::F32) => {
                     device.upload(&mut self.data, row * row_bytes, part.bytes)?;
                 }
                 (Weights::F32 | Weights::Codes(_), _) => self.convert(device, part, row)?,
@@ -166,10 +166,10 @@ impl<M: DeviceMemory> CudaMatrix<M> {
                     CodeRow { codes, factors }
                 })
                 .collect();
-            for_each_part(rows, &|index, row| {
+            for_each_part(rows, &|index, mut row| {
                 let stored = part.row(begin + index);
                 match weights {
-                    Weights::Codes(form) => form.write_row(&stored, row),
+                    Weights::Codes(form) => form.write_row(&stored, &mut row),
                     Weights::Bf16 | Weights::F16 | Weights::F32 => write_f32(&stored, row.codes),
                 }
             });

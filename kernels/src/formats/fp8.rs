@@ -72,7 +72,7 @@ fn widen(code: u8) -> f32 {
 fn narrow(value: f32) -> u8 {
     let magnitude = value.abs().min(CODE_MAX);
     // The step between codes: an eighth of the power of two below, of the least normal one for what is subnormal.
-    let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(-6);
+    let exponent = ((magnitude.to_bits() >> 23).cast_signed() - 127).max(-6);
     let step = ((exponent - 3) as f32).exp2();
     // Eight steps are the next power of two, which the sum carries into.
     let code = ((exponent + 6) << 3) as u32 + (magnitude / step).round_ties_even() as u32;

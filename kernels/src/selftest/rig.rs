@@ -171,7 +171,8 @@ impl Stored {
             let values = random.values(len);
             return if dtype == DType::F8 { Self::fp8(&values) } else { Self::new(&values, dtype) };
         }
-        let num_bytes = dtype.num_bytes(len).unwrap_or_else(|| panic!("{len} of {dtype:?}"));
+        assert!(len.is_multiple_of(dtype.block_len()), "{len} of {dtype:?} are no whole blocks");
+        let num_bytes = len / dtype.block_len() * dtype.block_bytes();
         let mut bytes: Vec<u8> = (0..=num_bytes).map(|_| random.bits() as u8).collect();
         for block in bytes[1..].chunks_exact_mut(dtype.block_bytes()) {
             for (offset, factor) in factors(dtype) {
@@ -202,13 +203,13 @@ impl Stored {
 /// Where the factors of a block of integers lie, and how large they are where values lie in -1..1.
 fn factors(dtype: DType) -> &'static [(usize, f32)] {
     match dtype {
-        DType::Q4_0 | DType::Q5_0 => &[(0, 0.0625)],
-        DType::Q4_1 | DType::Q5_1 => &[(0, 0.0625), (2, 1.0)],
-        DType::Q8_0 => &[(0, 0.0078125)],
-        DType::Q2K => &[(80, 0.03125), (82, 0.0625)],
-        DType::Q3K => &[(108, 0.0078125)],
-        DType::Q4K | DType::Q5K => &[(0, 0.001953125), (2, 0.015625)],
-        DType::Q6K => &[(208, 0.000244140625)],
+        DType::Q4_0 | DType::Q5_0 => &[(0, 1.0 / 16.0)],
+        DType::Q4_1 | DType::Q5_1 => &[(0, 1.0 / 16.0), (2, 1.0)],
+        DType::Q8_0 => &[(0, 1.0 / 128.0)],
+        DType::Q2K => &[(80, 1.0 / 32.0), (82, 1.0 / 16.0)],
+        DType::Q3K => &[(108, 1.0 / 128.0)],
+        DType::Q4K | DType::Q5K => &[(0, 1.0 / 512.0), (2, 1.0 / 64.0)],
+        DType::Q6K => &[(208, 1.0 / 4096.0)],
         DType::F32 | DType::Bf16 | DType::F16 | DType::F8 => &[],
     }
 }
