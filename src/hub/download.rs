@@ -111,6 +111,10 @@ impl Downloader<'_> {
                 part = blocking(move || part.restart().map(|()| part)).await?;
                 total
             }
+            Placed::Elsewhere => {
+                let what = format!("it sends another range of {} than was asked for", file.path);
+                return Err(HubError::Answer { host: self.client.host(), what });
+            }
         };
         if let Some(got) = total.filter(|total| *total != file.num_bytes) {
             return Err(wrong_size(file, got, part).await);
@@ -184,6 +188,8 @@ enum Placed {
     Rest(Option<u64>),
     /// The file's first byte.
     Whole(Option<u64>),
+    /// Another place, of no use.
+    Elsewhere,
 }
 
 fn total_bytes(response: &Response, start: u64) -> Placed {
@@ -196,9 +202,7 @@ fn total_bytes(response: &Response, start: u64) -> Placed {
     let range = text(header::CONTENT_RANGE).and_then(|range| range.strip_prefix("bytes "));
     let (place, total) = range.and_then(|range| range.split_once('/')).unwrap_or_default();
     let first = place.split_once('-').and_then(|(first, _)| first.parse().ok());
-    // An answer to another question is of no use; by its size it is told from the right one.
-    let total = if first == Some(start) { total.parse().ok() } else { Some(0) };
-    Placed::Rest(total)
+    if first == Some(start) { Placed::Rest(total.parse().ok()) } else { Placed::Elsewhere }
 }
 
 async fn wrong_size(file: &KnownFile, got: u64, part: Part) -> HubError {

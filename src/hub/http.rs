@@ -337,10 +337,11 @@ pub(super) fn network(url: &Url, error: reqwest::Error) -> HubError {
 }
 
 fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let of_tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let of_tls = of_tls.or_else(|| error.downcast_ref());
-    matches!(of_tls, Some(rustls::Error::InvalidCertificate(_)))
+    // An I/O error passes over what it wraps when it is asked for its source, and TLS wraps its own twice.
+    if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        return is_certificate(inner);
+    }
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
 }
 
 #[cfg(test)]
@@ -371,7 +372,9 @@ mod tests {
     #[test]
     fn a_certificate_is_told_from_other_troubles() {
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        assert!(is_certificate(&std::io::Error::other(unknown)));
+        let error = std::io::Error::other(unknown);
+        assert!(is_certificate(&error));
+        assert!(is_certificate(&std::io::Error::other(error)));
         assert!(!is_certificate(&std::io::Error::other(rustls::Error::DecryptError)));
         assert!(!is_certificate(&std::io::Error::other("certificate")));
     }

@@ -39,6 +39,8 @@ pub(crate) enum Trouble {
     Status(u16, Option<(&'static str, &'static str)>),
     /// The range that was asked for is passed over, and all is sent.
     Whole,
+    /// A byte later than was asked for.
+    OtherRange,
     /// Other bytes, as many.
     OtherBytes,
     /// One byte less than the listing says, in a whole answer.
@@ -316,6 +318,9 @@ async fn answer_network(State(shared): State<Arc<Shared>>, request: Request) -> 
     let mut range = range_of(request.headers(), bytes.len());
     if matches!(trouble, Some(Trouble::Whole)) {
         range = None;
+    }
+    if matches!(trouble, Some(Trouble::OtherRange)) {
+        range = range.map(|(start, end)| (start + 1, end));
     }
     let (start, end) = range.unwrap_or((0, bytes.len()));
     let mut sent = bytes[start..end].to_vec();

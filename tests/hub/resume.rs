@@ -91,6 +91,18 @@ async fn a_server_without_ranges_sends_all_again() {
 }
 
 #[tokio::test]
+async fn another_range_than_was_asked_for_is_not_appended() {
+    let hub = Hub::with_model().await;
+    hub.trouble([Trouble::Cut(300_000), Trouble::OtherRange]);
+    let error = hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("another range of model.safetensors than was asked"), "{message}");
+    assert_eq!(fs::read(part(&hub)).unwrap(), weights()[..300_000]);
+    hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap();
+    assert!(is_whole(&hub));
+}
+
+#[tokio::test]
 async fn silence_ends_a_try() {
     let hub = Hub::with_model().await;
     let mut config = hub.config();
