@@ -118,6 +118,11 @@ impl FilesTemplate {
         if self.file.is_some() { "" } else { "\n\n" }
     }
 
+    /// Returns whether the files are the beginning of the prefix.
+    pub fn begins_prefix(&self) -> bool {
+        self.place == FilesPlace::InPrefix
+    }
+
     /// Returns the control tokens that show `num_files` files, the one being edited among them.
     pub fn num_sentinels(&self, num_files: usize) -> usize {
         usize::from(self.repo_name.is_some()) + if self.file.is_some() { num_files } else { 0 }

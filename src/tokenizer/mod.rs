@@ -1,6 +1,6 @@
 //! Text to token ids and back, byte for byte.
 //!
-//! User text must never become a control token: [`definition`] closes all ways from one to the other, and a control
+//! User text must never become a control token: `definition` closes all ways from one to the other, and a control
 //! token is spliced in by its id. What is encoded comes back as it was, for any text.
 
 use std::collections::HashMap;

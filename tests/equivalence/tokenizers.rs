@@ -9,6 +9,7 @@ use std::{
 };
 
 use lacuna::{
+    completion::ContextItem,
     prompt::{FimTemplate, Gap, PromptBuilder, budget::Shares, family},
     tokenizer::{Detokenizer, Tokenizer},
 };
@@ -101,6 +102,31 @@ fn texts_and_prompts_are_those_of_the_makers_libraries() {
     }
 }
 
+/// Codestral's other files are text in the prefix, in which no space may appear that nobody wrote.
+#[test]
+fn files_in_the_prefix_stand_as_they_are() {
+    let tokenizer = tokenizer("codestral");
+    let fim = family::fim_by_name("codestral").unwrap();
+    let template =
+        FimTemplate::resolve("codestral", fim, |token| tokenizer.added_token_id(token)).unwrap();
+    let shares = Shares { suffix: 0.25, context: 0.25 };
+    let builder = PromptBuilder { tokenizer: &tokenizer, context_tokens_max: 1024, shares };
+    let file = |name: &str, content: &str| ContextItem {
+        name: name.to_owned(),
+        content: content.to_owned(),
+    };
+    let context = [file("a.py", "a = 1\n"), file("b.py", "b = 2\n")];
+    let (prefix, suffix, file_name) = ("def f():\n", "\nf()\n", Some("c.py"));
+    let gap = Gap { prefix, suffix, file_name, repository: None, context: &context };
+    let prompt = builder.gap(&template, gap, 16).unwrap();
+    let expected = "\nf()\n+++++ b.py\nb = 2\n\n\n+++++ a.py\na = 1\n\n\n+++++ c.py\ndef f():\n";
+    assert_eq!(tokenizer.decode(&prompt.token_ids), expected);
+    let gap = Gap { context: &[], ..gap };
+    let alone = builder.gap(&template, gap, 16).unwrap();
+    // A document begins with the space that the model saw there.
+    assert_eq!(tokenizer.decode(&alone.token_ids), "\nf()\n def f():\n");
+}
+
 /// Returns the metadata that llama.cpp's converter makes of a SentencePiece model.
 fn metadata(case: &Case) -> Writer {
     let mut writer = Writer::new();
@@ -183,6 +209,45 @@ fn a_folder_without_tokenizer_json_names_the_field_at_fault() {
         assert!(error.contains(expected), "{error}\nis not\n{expected}");
     }
     fs::remove_dir_all(&copy).unwrap();
+}
+
+/// A file that was damaged is refused, or read as a vocabulary that loses nothing.
+#[test]
+fn what_is_read_of_a_damaged_vocabulary_loses_no_text() {
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("lacuna-{}-damaged-vocabulary", std::process::id()));
+    fs::create_dir_all(&copy).unwrap();
+    fs::write(copy.join("config.json"), "{}").unwrap();
+    let text = "def f(x):\n\t  return ▁x + '<s>' # é 🦀 <0x41>\r\n";
+    let (mut num_read, mut num_refused) = (0, 0);
+    for (name, file) in [
+        ("codellama-model", "tokenizer.model"),
+        ("unigram", "tokenizer.model"),
+        ("codegemma-model", "tokenizer.model"),
+        ("tekken", "tekken.json"),
+    ] {
+        let whole = fs::read(folder(name).join(file)).unwrap();
+        for seed in 0..80_usize {
+            let mut damaged = whole.clone();
+            for step in 1..=1 + seed % 3 {
+                let place = seed * step * 7919 % damaged.len();
+                damaged[place] ^= 1 << ((seed + step) % 8);
+            }
+            fs::write(copy.join(file), &damaged).unwrap();
+            let json = tokenizer_json(Source::Directory(&copy));
+            let Some(tokenizer) = json.ok().and_then(|json| Tokenizer::from_json(&json).ok())
+            else {
+                num_refused += 1;
+                continue;
+            };
+            num_read += 1;
+            let ids = tokenizer.encode(text).unwrap();
+            assert_eq!(tokenizer.decode(&ids), text, "{name}, seed {seed}");
+        }
+        fs::remove_file(copy.join(file)).unwrap();
+    }
+    fs::remove_dir_all(&copy).unwrap();
+    assert!(num_read > 50 && num_refused > 50, "{num_read} read, {num_refused} refused");
 }
 
 /// Texts with all that is lost easily: spaces at borders, marks, bytes' names, sentinels, what could be composed.

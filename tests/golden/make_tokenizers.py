@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers.convert_slow_tokenizer import generate_merges
 
 from make_golden import write
+from prompts import PYTHON_LONG
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CORPUS = open(os.path.join(HERE, "prompts.py"), encoding="utf-8").read()
@@ -29,9 +30,8 @@ TEXTS = [
     "", " ", "  ", "a", " a", "  a", "\n", "\t", "\r\n", "def f(x):\n    return x\n", "    if x:\n\t\treturn  1\r\n", "   \n   \n",
     "self.books = {}  # the shelf", " leading", "trailing ", "12345 + 0x1F", "don't WE'LL", "é à ü", "日本語のコード", "🦀🦀 \U0001f468\u200d\U0001f469\u200d\U0001f467",
     "e\u0301 a\u0323\u0302", "\ufeffbom", "\u00a0nbsp\u2003em", "\x00\x01\x7f", "õ÷Á ý", "<0x0A> <0xE2>", "<s></s><unk>", "[PREFIX][SUFFIX][INST]", "<fim_prefix>",
-    "<|fim_middle|>", "<｜fim▁hole｜>".replace("▁", "_"), "<h1>title</h1>", "x" * 40, " " * 33, "aaaaaaaaaaaaa", "=" * 17, "end",
+    "<|fim_middle|>", "<｜fim▁hole｜>".replace("▁", "_"), "<h1>title</h1>", "x" * 40, " " * 33, "aaaaaaaaaaaaa", "=" * 17, "end", PYTHON_LONG[:1500],
 ]
-# A text that holds the mark itself: only the way back is checked, for sentencepiece takes it for a space.
 PREFIX, SUFFIX = "def lend(self, reader):\n    ", "\n    return True\n"
 FIM_TEXTS = [(PREFIX, SUFFIX), ("", ""), ("  x = [PREFIX] ", "<fim_middle> <s>"), ("a", ""), ("", " b")]
 

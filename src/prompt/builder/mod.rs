@@ -136,15 +136,19 @@ impl PromptBuilder<'_> {
         let (before, typed) = self.split_typed(template.layout(), gap.prefix, room)?;
         let reserved = reserved_for_line(typed.len(), template.layout(), room);
         let total = room - reserved - template.num_sentinels();
-        let prefix = self.encode_document(
-            &before[budget::tail_worth_encoding(before, self.context_tokens_max)..],
-        )?;
         let suffix_tokens = total.min(template.suffix_tokens_max());
         let suffix_end = budget::head_worth_encoding(gap.suffix, suffix_tokens);
         let suffix = self.tokenizer.encode(&gap.suffix[..suffix_end])?;
         let shown = match template.files() {
             Some(form) => Shown::encode(self, form, &gap, total)?,
             None => Shown::default(),
+        };
+        let before = &before[budget::tail_worth_encoding(before, self.context_tokens_max)..];
+        let is_midway = template.files().is_some_and(FilesTemplate::begins_prefix);
+        let prefix = if is_midway && !shown.files.is_empty() {
+            self.tokenizer.encode(before)?
+        } else {
+            self.encode_document(before)?
         };
         let demand = Demand {
             prefix: prefix.len(),

@@ -4,7 +4,7 @@ use crate::prompt::family::{FAMILIES, Family};
 
 /// Returns the family that a name suggests: the one with the longest part of the name.
 ///
-/// It is a suggestion only. What a tokenizer proves comes first, see [`super::recognise`].
+/// It is a suggestion only. What a tokenizer proves comes first, see [`recognise()`](super::recognise()).
 pub fn by_alias(name: &str) -> Option<&'static Family> {
     FAMILIES
         .iter()

@@ -1,6 +1,6 @@
 //! Model families as data: how each is recognised, how it wants a gap to be asked, and what ends its answer.
 //!
-//! [`FAMILIES`] has a row a family, [`recognise`] picks one by what a model proves of itself.
+//! [`FAMILIES`] has a row a family, [`recognise()`] picks one by what a model proves of itself.
 
 mod aliases;
 mod recognise;
