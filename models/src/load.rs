@@ -329,7 +329,12 @@ pub fn weight_footprint(
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
         let matrix_bytes = if device.is_gpu() {
-            widened_bytes = kernels::cuda::widened_bytes(&parts, format).max(widened_bytes);
+            // The head is multiplied with a few rows, and the embedding with none.
+            if matrix != from_ref(&plan.embedding)
+                && plan.head.as_ref().map(from_ref) != Some(matrix)
+            {
+                widened_bytes = kernels::cuda::widened_bytes(&parts, format).max(widened_bytes);
+            }
             kernels::cuda::matrix_bytes(&parts, format)
         } else {
             CpuBackend::matrix_bytes(&parts, format)

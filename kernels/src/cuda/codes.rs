@@ -18,11 +18,23 @@ const LANES: usize = 4;
 /// Bytes of all of them.
 const LINE_BYTES: usize = LANES * LANE_BYTES;
 
-/// A form that codes take on a GPU.
+/// The forms that codes take on a GPU, each with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CodeForm {
-    /// Integers with scales, and minimums, in half precision.
-    Integers(CodeLayout),
+    /// Bytes with a scale in half precision for each 32.
+    Int8,
+    /// And with a minimum.
+    Int8Min,
+    /// Bytes with a scale for each 16.
+    Int8Halves,
+    /// And with a minimum.
+    Int8HalvesMin,
+    /// Nibbles around 8, with a scale for each 32.
+    Int4,
+    /// Nibbles with a scale and a minimum for each 32.
+    Int4Min,
+    /// Nibbles with a scale and a minimum for each 16.
+    Int4HalvesMin,
     /// E4M3 with a scale in single precision for each 128.
     Fp8,
 }
@@ -36,68 +48,82 @@ pub(super) struct CodeRow<'a> {
 impl CodeForm {
     /// Returns the form of integers that holds all parts; plain ones are rounded to eight bits.
     pub(super) fn of_integers(parts: &[MatrixData<'_>]) -> Self {
-        let mut layout = CodeLayout::of_parts(parts);
-        // Nibbles in halves without minimums, which one type has, are a rarity that is not worth kernels of its own.
-        layout.has_min |= layout.codes == CodeKind::Nibble && layout.num_groups == 2;
-        Self::Integers(layout)
+        let CodeLayout { codes, num_groups, has_min } = CodeLayout::of_parts(parts);
+        match (codes, num_groups, has_min) {
+            (CodeKind::Byte, 1, false) => Self::Int8,
+            (CodeKind::Byte, 1, true) => Self::Int8Min,
+            (CodeKind::Byte, _, false) => Self::Int8Halves,
+            (CodeKind::Byte, _, true) => Self::Int8HalvesMin,
+            (CodeKind::Nibble, 1, false) => Self::Int4,
+            (CodeKind::Nibble, 1, true) => Self::Int4Min,
+            // Without minimums, which one type has, they are a rarity that is not worth kernels of its own.
+            (CodeKind::Nibble, _, _) => Self::Int4HalvesMin,
+        }
     }
 
     /// Returns the word for it in the names of kernels.
     pub(super) fn name(self) -> &'static str {
-        let Self::Integers(CodeLayout { codes, num_groups, has_min }) = self else { return "fp8" };
-        match (codes, num_groups, has_min) {
-            (CodeKind::Byte, 1, false) => "int8",
-            (CodeKind::Byte, 1, true) => "int8_min",
-            (CodeKind::Byte, _, false) => "int8_halves",
-            (CodeKind::Byte, _, true) => "int8_halves_min",
-            (CodeKind::Nibble, 1, false) => "int4",
-            (CodeKind::Nibble, 1, true) => "int4_min",
-            (CodeKind::Nibble, _, _) => "int4_halves_min",
+        match self {
+            Self::Int8 => "int8",
+            Self::Int8Min => "int8_min",
+            Self::Int8Halves => "int8_halves",
+            Self::Int8HalvesMin => "int8_halves_min",
+            Self::Int4 => "int4",
+            Self::Int4Min => "int4_min",
+            Self::Int4HalvesMin => "int4_halves_min",
+            Self::Fp8 => "fp8",
+        }
+    }
+
+    /// Returns the layout of integers; fp8 has none.
+    fn layout(self) -> Option<CodeLayout> {
+        let of = |codes, num_groups, has_min| Some(CodeLayout { codes, num_groups, has_min });
+        match self {
+            Self::Int8 => of(CodeKind::Byte, 1, false),
+            Self::Int8Min => of(CodeKind::Byte, 1, true),
+            Self::Int8Halves => of(CodeKind::Byte, 2, false),
+            Self::Int8HalvesMin => of(CodeKind::Byte, 2, true),
+            Self::Int4 => of(CodeKind::Nibble, 1, false),
+            Self::Int4Min => of(CodeKind::Nibble, 1, true),
+            Self::Int4HalvesMin => of(CodeKind::Nibble, 2, true),
+            Self::Fp8 => None,
         }
     }
 
     /// Returns what the columns must be a multiple of.
     pub(super) fn cols_multiple(self) -> usize {
-        match self {
-            Self::Integers(_) => RUN_LEN,
-            Self::Fp8 => FP8_BLOCK_LEN,
-        }
+        if self == Self::Fp8 { FP8_BLOCK_LEN } else { RUN_LEN }
     }
 
     /// Returns the bytes of a row's codes and of its factors.
     pub(super) fn row_bytes(self, cols: usize) -> (usize, usize) {
-        match self {
-            Self::Integers(layout) => {
-                let num_runs = cols.div_ceil(RUN_LEN);
-                let (num_lines, num_runs) = match layout.codes {
-                    CodeKind::Byte => (num_runs, num_runs),
-                    CodeKind::Nibble => (num_runs.div_ceil(2), num_runs.next_multiple_of(2)),
-                };
-                let factor_bytes = layout.factors_per_run() * size_of::<f16>();
-                (num_lines * LINE_BYTES, num_runs * factor_bytes)
-            }
-            Self::Fp8 => (cols, cols.div_ceil(FP8_BLOCK_LEN) * size_of::<f32>()),
-        }
+        let Some(layout) = self.layout() else {
+            return (cols, cols.div_ceil(FP8_BLOCK_LEN) * size_of::<f32>());
+        };
+        let num_runs = cols.div_ceil(RUN_LEN);
+        let (num_lines, num_runs) = match layout.codes {
+            CodeKind::Byte => (num_runs, num_runs),
+            CodeKind::Nibble => (num_runs.div_ceil(2), num_runs.next_multiple_of(2)),
+        };
+        let factor_bytes = layout.factors_per_run() * size_of::<f16>();
+        (num_lines * LINE_BYTES, num_runs * factor_bytes)
     }
 
     /// Writes a stored row; `to` is zeroed.
     pub(super) fn write_row(self, row: &MatrixData<'_>, to: &mut CodeRow<'_>) {
-        match self {
-            Self::Integers(layout) => {
-                let mut index = 0;
-                for_each_code_run(row, |run| {
-                    write_run(layout, row.dtype, (index, run), to);
-                    index += 1;
-                });
-            }
-            Self::Fp8 => {
-                let blocks = to.codes.chunks_exact_mut(FP8_BLOCK_LEN);
-                let places = blocks.zip(to.factors.as_chunks_mut().0);
-                for (block, (codes, scale)) in fp8_blocks(row).iter().zip(places) {
-                    codes.copy_from_slice(&block.codes);
-                    *scale = block.scale.to_le_bytes();
-                }
-            }
+        if let Some(layout) = self.layout() {
+            let mut index = 0;
+            for_each_code_run(row, |run| {
+                write_run(layout, row.dtype, (index, run), to);
+                index += 1;
+            });
+            return;
+        }
+        let blocks = to.codes.chunks_exact_mut(FP8_BLOCK_LEN);
+        let places = blocks.zip(to.factors.as_chunks_mut().0);
+        for (block, (codes, scale)) in fp8_blocks(row).iter().zip(places) {
+            codes.copy_from_slice(&block.codes);
+            *scale = block.scale.to_le_bytes();
         }
     }
 }

@@ -221,13 +221,11 @@ impl<M: DeviceMemory> CudaMatrix<M> {
             Weights::Bf16 => vec![of("find_broken_16", data, 0x7f80, len(row_bytes, 2))],
             Weights::F16 => vec![of("find_broken_16", data, 0x7c00, len(row_bytes, 2))],
             Weights::F32 => vec![of("find_broken_32", data, 0x7f80_0000, len(row_bytes, 4))],
-            Weights::Codes(CodeForm::Integers(_)) => {
-                vec![of("find_broken_16", factors, 0x7c00, len(factor_bytes, 2))]
-            }
             Weights::Codes(CodeForm::Fp8) => vec![
                 of("find_broken_8", data, 0x7f, len(row_bytes, 1)),
                 of("find_broken_32", factors, 0x7f80_0000, len(factor_bytes, 4)),
             ],
+            Weights::Codes(_) => vec![of("find_broken_16", factors, 0x7c00, len(factor_bytes, 2))],
         }
     }
 }

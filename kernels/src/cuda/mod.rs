@@ -170,18 +170,15 @@ impl<D: Device> Backend for CudaBackend<D> {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<Self::Matrix, BackendError> {
-        let matrix = CudaMatrix::new(&self.device, parts, format)?;
-        self.widened.expect(&matrix);
-        Ok(matrix)
+        CudaMatrix::new(&self.device, parts, format)
     }
 
     fn is_finite(&mut self, matrix: &Self::Matrix) -> Result<bool, BackendError> {
         Ok(matrix.count_broken(&mut self.device, &mut self.num_broken)? == 0)
     }
 
-    fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
-        self.widened.reserve(&self.device, max_num_rows)?;
-        // Room for gated products is taken by the first step that needs it: the largest is run before any is served.
+    fn reserve(&mut self, _max_num_rows: usize) -> Result<(), BackendError> {
+        // Room for gated products, and for weights that are widened, is taken by the first step that needs it: the largest is run before any is served.
         if let (Some(shape), (num_seqs, table_width)) = (self.shape.get(), self.step_room.get()) {
             let num_positions = table_width * shape.block_size;
             let room = SplitRoom::of_largest(&self.device, &shape, num_seqs, num_positions)?;

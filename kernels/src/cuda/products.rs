@@ -1,11 +1,14 @@
 //! Products with weights: a few rows stream them past our own kernel, many rows go to the device's library, for which codes
 //! are widened first.
 
+use std::cell::RefCell;
+
 use half::bf16;
 
 use crate::activation::Activation;
 use crate::backend::BackendError;
 use crate::checks::Check;
+use crate::cuda::codes::CodeForm;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch, Matmul, Store};
 use crate::cuda::matrix::{CudaMatrix, Weights};
 use crate::cuda::memory::{CudaBuffer, CudaVector, Elements};
@@ -24,47 +27,28 @@ const STREAM_THREADS: u32 = 256;
 /// Most rows that stream the weights past: above it, the library's products are bound by flops and not by bytes.
 pub(super) const STREAMED_ROWS_MAX: usize = 64;
 
-/// Room for a matrix of codes as bf16, while a product of many rows reads it.
+/// Room for a matrix of codes as bf16, while a product of many rows reads it. Taken by the first that needs it: the largest
+/// step is run before any is served, and steps of graphs are smaller.
 #[derive(Debug)]
-pub(super) struct WidenRoom<M> {
-    room: Option<(M, usize)>,
-    /// Elements of the largest matrix so far.
-    num_needed: usize,
-}
+pub(super) struct WidenRoom<M>(RefCell<Option<(M, usize)>>);
 
 // Not derived: that would ask the same of `M`.
 impl<M> Default for WidenRoom<M> {
     fn default() -> Self {
-        Self { room: None, num_needed: 0 }
+        Self(RefCell::new(None))
     }
 }
 
 impl<M: DeviceMemory> WidenRoom<M> {
-    /// Notes that a matrix may be widened.
-    pub(super) fn expect(&mut self, matrix: &CudaMatrix<M>) {
-        self.num_needed = self.num_needed.max(matrix.num_widened().unwrap_or(0));
-    }
-
-    /// Allocates room for the largest matrix, where steps of so many rows widen any.
-    pub(super) fn reserve<D: Device<Memory = M>>(
-        &mut self,
-        device: &D,
-        max_num_rows: usize,
-    ) -> Result<(), BackendError> {
-        let num_held = self.room.as_ref().map_or(0, |(_, len)| *len);
-        if max_num_rows > STREAMED_ROWS_MAX && self.num_needed > num_held {
+    /// Returns room for so many elements; `None` where there is no memory for it.
+    fn of<D: Device<Memory = M>>(&self, device: &D, len: usize) -> Option<Argument> {
+        let mut room = self.0.borrow_mut();
+        if room.as_ref().is_none_or(|(_, held)| *held < len) {
             // The smaller room is given back first.
-            self.room = None;
-            let memory = device.allocate(self.num_needed * size_of::<bf16>())?;
-            self.room = Some((memory, self.num_needed));
+            *room = None;
+            *room = Some((device.allocate(len * size_of::<bf16>()).ok()?, len));
         }
-        Ok(())
-    }
-
-    /// Returns the room, where it holds so many elements.
-    fn of(&self, len: usize) -> Option<Argument> {
-        let (memory, held) = self.room.as_ref()?;
-        (len <= *held).then(|| Argument::Pointer(memory.address()))
+        room.as_ref().map(|(memory, _)| Argument::Pointer(memory.address()))
     }
 }
 
@@ -138,14 +122,14 @@ impl<M: DeviceMemory> Linear<'_, M> {
     }
 
     /// Returns where the library finds the weights; `None` where they are streamed.
-    fn library_weights(&self) -> Option<Argument> {
+    fn library_weights<D: Device<Memory = M>>(&self, device: &D) -> Option<Argument> {
         if self.num_rows <= STREAMED_ROWS_MAX {
             return None;
         }
         match self.matrix.weights {
             Weights::Bf16 => Some(self.matrix.data()),
             Weights::F16 | Weights::F32 => None,
-            Weights::Codes(_) => self.widened.of(self.matrix.num_widened()?),
+            Weights::Codes(_) => self.widened.of(device, self.matrix.num_widened()?),
         }
     }
 
@@ -162,7 +146,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         if self.num_rows == 0 {
             return Ok(());
         }
-        let Some(weights) = self.library_weights() else {
+        let Some(weights) = self.library_weights(device) else {
             return self.stream(device, x, out, then);
         };
         let store = match then {
@@ -273,7 +257,7 @@ impl<M: DeviceMemory> Linear<'_, M> {
         let gate_bias = address_or_null(gate.bias);
         let up_bias = address_or_null(up.and_then(|up| up.bias));
         let activation = Argument::U32(number_of(activation));
-        let Some(weights) = self.library_weights() else {
+        let Some(weights) = self.library_weights(device) else {
             let arguments = [
                 out,
                 x,
@@ -295,7 +279,10 @@ impl<M: DeviceMemory> Linear<'_, M> {
         match up_matrix {
             Some(up) => {
                 let up = Linear { matrix: up, ..*self };
-                let weights = up.library_weights().unwrap_or_else(|| up.matrix.data());
+                // Of one shape and form with the gate, so that it has room where the gate had; its codes come to the same place.
+                let Some(weights) = up.library_weights(device) else {
+                    return self.check.refuse("`up` must be widened as the gate is".to_owned());
+                };
                 up.large(device, weights, (x, ups), Store::Replace)?;
             }
             None => ups = NULL,
@@ -348,7 +335,7 @@ fn number_of(activation: Activation) -> u32 {
 fn token_tile(weights: Weights, num_rows: usize) -> usize {
     let sizes: &[usize] = match weights {
         Weights::Bf16 => &[8, 16, 64],
-        Weights::Codes(form) if form.name() == "int8" => &[8, 16, 64],
+        Weights::Codes(CodeForm::Int8) => &[8, 16, 64],
         Weights::F16 | Weights::F32 | Weights::Codes(_) => &[8, 64],
     };
     let fits = sizes.iter().find(|&&size| size >= num_rows);
@@ -365,6 +352,8 @@ mod tests {
             [(1, 8, 8), (8, 8, 8), (9, 16, 64), (17, 64, 64), (64, 64, 64), (999, 64, 64)]
         {
             assert_eq!(token_tile(Weights::Bf16, num_rows), bf16);
+            assert_eq!(token_tile(Weights::Codes(CodeForm::Int8), num_rows), bf16);
+            assert_eq!(token_tile(Weights::Codes(CodeForm::Int4), num_rows), f32);
             assert_eq!(token_tile(Weights::F32, num_rows), f32);
         }
     }

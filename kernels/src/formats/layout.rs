@@ -8,7 +8,7 @@ use crate::formats::{CodeRun, GROUP_LEN, RUN_LEN};
 pub(crate) const NIBBLE_CENTRE: i8 = 8;
 
 /// The form that all blocks of a matrix share. A join of two forms holds what either holds, with no loss but that of the
-/// factors, which are rounded to half precision: 2⁻¹² of a scale or a minimum where the file computes it from two.
+/// factors, which are rounded to half precision: 2⁻¹¹ of a scale or a minimum where the file computes it from two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CodeLayout {
     /// How codes are kept.

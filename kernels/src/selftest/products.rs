@@ -2,7 +2,7 @@
 
 use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
-use crate::formats::RUN_LEN;
+use crate::formats::{FP8_BLOCK_LEN, RUN_LEN};
 use crate::parts::{Affine, FeedForward};
 use crate::reference::ReferenceBackend;
 use crate::selftest::cases::Grid;
@@ -204,6 +204,15 @@ pub(super) fn products<B: Backend>(
         }
     }
     for num_rows in [1, 9, 65] {
+        if backend.own_memory()?.is_some() {
+            let mut case = Product::new((&[DType::Bf16], WeightFormat::Fp8), num_rows, (40, 384));
+            case.weights = fp8_exact(&case);
+            case.up = case.weights.clone();
+            product(backend, &case, sink)?;
+            let mixed: &[DType] = &[DType::Q4_0, DType::Bf16];
+            let case = Product::new((mixed, WeightFormat::Fp8), num_rows, (40, 384));
+            product(backend, &case, sink)?;
+        }
         // Of the same codes on both sides; the reference does not round to int8.
         let mut case = Product::new((&[DType::Bf16], WeightFormat::Int8), num_rows, (40, 544));
         case.weights = int8_exact(&case);
@@ -244,6 +253,19 @@ fn int8_exact(case: &Product) -> Stack {
         let code = if index % 32 == 0 { 127.0 } else { random.below(255) as f32 - 127.0 };
         let (row, block) = (index / case.cols, index % case.cols / 32);
         code / (1 << (6 + (row + block) % 3)) as f32
+    });
+    Stack(vec![(case.rows, Stored::new(&values.collect::<Vec<_>>(), DType::F32))])
+}
+
+/// Weights that E4M3 holds: three bits of mantissa below the greatest of each 128, which is 448 times a power of two.
+fn fp8_exact(case: &Product) -> Stack {
+    let mut random = Random(case.num_rows as u64);
+    let values = (0..case.rows * case.cols).map(|index| {
+        let (row, block) = (index / case.cols, index % case.cols / FP8_BLOCK_LEN);
+        let mantissa = if index % FP8_BLOCK_LEN == 0 { 14 } else { 8 + random.below(7) };
+        let exponent = if index % FP8_BLOCK_LEN == 0 { 5 } else { random.below(6) };
+        let sign = if random.below(2) == 0 { 1.0 } else { -1.0 };
+        sign * (mantissa << exponent) as f32 / (1 << (9 + (row + block) % 3)) as f32
     });
     Stack(vec![(case.rows, Stored::new(&values.collect::<Vec<_>>(), DType::F32))])
 }

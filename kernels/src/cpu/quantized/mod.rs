@@ -10,7 +10,7 @@
 //!
 //! # Accuracy
 //! A product of `cols` columns is off by about 0.4 % of its norm, from the activations' rounding; weights of a file are
-//! what they are in the file, but for factors rounded to half precision (2⁻¹² each).
+//! what they are in the file, but for factors rounded to half precision (2⁻¹¹ each).
 //!
 //! # Limit
 //! One row: memory, 8.5 bits a weight for int8, 4.5 to 5 for four bits. Many rows: on AVX2 two multiplications through 16 bits

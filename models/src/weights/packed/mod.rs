@@ -56,6 +56,14 @@ pub(super) struct Packed {
     groups: Option<StoredTensor>,
 }
 
+/// What of a matrix of E4M3 has a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scaled {
+    Whole,
+    Rows,
+    Squares,
+}
+
 /// Takes the tensors of all quantised matrices out of those that are stored, and returns the matrices by the names that they
 /// would have as one.
 ///
@@ -161,14 +169,24 @@ impl Packed {
                 "rows of E4M3 must be a multiple of {FP8_BLOCK_LEN} long, got {cols}"
             ));
         }
-        let num_scales: usize = shape.iter().product();
-        let squares = [rows.div_ceil(SQUARE), cols.div_ceil(SQUARE)];
-        if num_scales == 1 || num_scales == rows || shape[..] == squares {
+        if self.scaled().is_some() {
             return Ok(());
         }
+        let squares = [rows.div_ceil(SQUARE), cols.div_ceil(SQUARE)];
         Err(format!(
             "its scales must be one, one for each of {rows} rows, or one for each square of {SQUARE} ({squares:?}), got the shape {shape:?}"
         ))
+    }
+
+    /// Returns what a scale of E4M3 is for, by the shape alone: counts may coincide.
+    fn scaled(&self) -> Option<Scaled> {
+        let squares = [self.rows.div_ceil(SQUARE), self.cols.div_ceil(SQUARE)];
+        match self.scales.shape[..] {
+            [] | [1] | [1, 1] => Some(Scaled::Whole),
+            [rows, cols] if [rows, cols] == squares => Some(Scaled::Squares),
+            [rows] | [rows, 1] if rows == self.rows => Some(Scaled::Rows),
+            _ => None,
+        }
     }
 
     /// Returns the type of the blocks that it is brought into.
@@ -295,16 +313,16 @@ impl Packed {
     }
 
     fn fp8_blocks(&self, codes: &[u8], scales: &[f32], rows: Range<usize>, blocks: &mut [u8]) {
-        let num_blocks = self.cols / FP8_BLOCK_LEN;
+        let (scaled, num_blocks) = (self.scaled(), self.cols / FP8_BLOCK_LEN);
         let stored = &codes.as_chunks().0[rows.start * num_blocks..];
         for (index, (to, codes)) in
             blocks.chunks_exact_mut(DType::F8.block_bytes()).zip(stored).enumerate()
         {
             let (row, place) = (rows.start + index / num_blocks, index % num_blocks);
-            let scale = match scales.len() {
-                1 => scales[0],
-                len if len == self.rows => scales[row],
-                _ => scales[row / SQUARE * num_blocks + place],
+            let scale = match scaled {
+                Some(Scaled::Rows) => scales[row],
+                Some(Scaled::Squares) => scales[row / SQUARE * num_blocks + place],
+                Some(Scaled::Whole) | None => scales[0],
             };
             to.copy_from_slice(&Fp8Block { scale, codes: *codes }.to_bytes());
         }

@@ -128,3 +128,36 @@ fn act_order_and_zeros_that_are_not_symmetric_are_seen_in_the_tensors() {
     let error = check(&|col| col / 32, 0x7777_6777).unwrap_err();
     assert!(error.contains("row 3 has the zero point 7, though `sym` says 8"), "{error}");
 }
+
+/// Where rows have 16384 columns, squares are as many as rows: [48, 128] of 6144 in Codestral.
+#[test]
+fn a_scale_of_e4m3_is_for_what_its_shape_says() {
+    let rows: [(&[usize], [usize; 2], fn(usize, usize) -> usize); 5] = [
+        (&[1], [256, 256], |_, _| 0),
+        (&[256], [256, 256], |row, _| row),
+        (&[256, 1], [256, 256], |row, _| row),
+        (&[2, 3], [256, 384], |row, block| row / 128 * 3 + block),
+        (&[2, 128], [256, 16_384], |row, block| row / 128 * 128 + block),
+    ];
+    for (shape, [num_rows, cols], scale_of) in rows {
+        let tensors = [
+            ("weight", stored(Err("F8_E4M3"), &[num_rows, cols])),
+            ("weight_scale_inv", stored(Ok(DType::F32), shape)),
+        ];
+        let packed = &collected(Quantization::Fp8, &tensors).unwrap()["a.weight"];
+        let num_scales: usize = shape.iter().product();
+        let read = |tensor: &StoredTensor| {
+            let scales = (0..num_scales).flat_map(|index| (index as f32).to_le_bytes());
+            let codes = || vec![0x38; num_rows * cols];
+            Ok(View::Owned(if tensor.shape == shape { scales.collect() } else { codes() }))
+        };
+        // Not from the first row on, as of a rank.
+        let blocks = packed.blocks("a", 100..140, read).unwrap();
+        for (index, block) in blocks.chunks_exact(132).enumerate() {
+            let (row, block_of_row) = (100 + index / (cols / 128), index % (cols / 128));
+            let scale = Fp8Block::from_bytes(block.try_into().unwrap()).scale;
+            let expected = scale_of(row, block_of_row) as f32;
+            assert!((scale - expected).abs() <= 0.0, "{shape:?}, row {row}: {scale}");
+        }
+    }
+}
