@@ -27,6 +27,7 @@ use std::sync::Arc;
 pub use crate::cuda::attention::attention_bytes;
 pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes, widened_bytes};
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
+pub(crate) use crate::cuda::products::STREAMED_ROWS_MAX;
 pub use crate::cuda::step::{CudaStep, graph_steps};
 
 use crate::backend::{

@@ -25,7 +25,7 @@ const CODES_OF_A_LANE: usize = 8;
 const STREAM_THREADS: u32 = 256;
 
 /// Most rows that stream the weights past: above it, the library's products are bound by flops and not by bytes.
-pub(super) const STREAMED_ROWS_MAX: usize = 64;
+pub(crate) const STREAMED_ROWS_MAX: usize = 64;
 
 /// Room for a matrix of codes as bf16, while a product of many rows reads it. Taken by the first that needs it: the largest
 /// step is run before any is served, and steps of graphs are smaller.

@@ -217,9 +217,11 @@ impl Weights {
         for tensor in wanted.values() {
             self.find(tensor)?;
         }
+        let packed = self.packed.iter().map(|(name, packed)| (name, &packed.codes));
         let mut unused = self
             .tensors
             .iter()
+            .chain(packed)
             .filter(|(name, _)| !wanted.contains_key(name.as_str()) && !plan.ignores(name));
         let Some((tensor, stored)) = unused.next() else { return Ok(()) };
         let (file, found) = (self.files[stored.file].name.clone(), stored.shape.clone());

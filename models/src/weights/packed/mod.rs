@@ -99,6 +99,9 @@ pub(super) fn collect(
         let (Some(codes), Some(scales)) = (codes, scales) else {
             return Err(refuse(&base, "its scales are missing".to_owned()));
         };
+        if take("weight").is_some() {
+            return Err(refuse(&base, "it is stored twice, quantised and not".to_owned()));
+        }
         let matrix =
             Packed::new(form, codes, scales, zeros, groups).map_err(|what| refuse(&base, what))?;
         packed.insert(format!("{base}.weight"), matrix);
@@ -305,9 +308,11 @@ impl Packed {
         let word = word_at(zeros, group * (self.rows / WORD_LEN) + row / WORD_LEN);
         match self.form {
             Quantization::Awq => nibble(word, AWQ_PLACES[row % WORD_LEN]),
-            Quantization::Gptq { are_zeros_less_one, .. } => {
-                nibble(word, row % WORD_LEN) + u8::from(are_zeros_less_one)
+            // One is taken off the whole word, with a borrow from a zero to its neighbour.
+            Quantization::Gptq { are_zeros_less_one: true, .. } => {
+                nibble(word.wrapping_add(0x1111_1111), row % WORD_LEN)
             }
+            Quantization::Gptq { .. } => nibble(word, row % WORD_LEN),
             Quantization::Fp8 => 0,
         }
     }

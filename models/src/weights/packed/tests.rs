@@ -1,5 +1,7 @@
 //! Which tensors make a matrix, and what is refused.
 
+use kernels::widen::for_each_widened;
+
 use super::*;
 
 const GPTQ: Quantization = Quantization::Gptq { is_symmetric: false, are_zeros_less_one: true };
@@ -49,7 +51,16 @@ fn tensors_of_a_matrix_become_one() {
 fn tensors_that_do_not_fit_are_refused_with_their_rule() {
     let codes = || stored(Err("I32"), &[8, 16]);
     let (zeros, scales) = (stored(Err("I32"), &[2, 2]), stored(Ok(DType::F16), &[2, 16]));
-    let rows: [(Quantization, &[(&str, StoredTensor)], &str); 8] = [
+    let rows: [(Quantization, &[(&str, StoredTensor)], &str); 9] = [
+        (
+            GPTQ,
+            &[
+                ("qweight", codes()),
+                ("scales", scales.clone()),
+                ("weight", stored(Ok(DType::F16), &[16, 64])),
+            ],
+            "it is stored twice",
+        ),
         (GPTQ, &[("qweight", codes())], "`a`: its scales are missing"),
         (GPTQ, &[("qweight", codes()), ("scales", scales.clone())], "its zero points are missing"),
         (
@@ -160,4 +171,73 @@ fn a_scale_of_e4m3_is_for_what_its_shape_says() {
             assert!((scale - expected).abs() <= 0.0, "{shape:?}, row {row}: {scale}");
         }
     }
+}
+
+/// Random words by the definition of each form: groups of 128, as most are published.
+#[test]
+fn groups_of_four_bits_are_read_by_their_definition() {
+    const ROWS: usize = 16;
+    const COLS: usize = 256;
+    const PLAIN: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+    const AWQ: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+    let mut state = 1_u32;
+    let mut draw = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 28
+    };
+    let code: Vec<Vec<u32>> = (0..ROWS).map(|_| (0..COLS).map(|_| draw()).collect()).collect();
+    let zero: Vec<Vec<u32>> = (0..ROWS).map(|_| (0..2).map(|_| draw()).collect()).collect();
+    let scale = |row: usize, group: usize| 0.25 * (1 + row % 3 + group) as f32;
+    let along: Vec<u32> = (0..COLS / 8)
+        .flat_map(|word| code.iter().map(move |row| (word, row)))
+        .map(|(word, row)| (0..8).map(|i| row[8 * word + i] << (4 * i)).sum())
+        .collect();
+    let across: Vec<u32> = (0..COLS).flat_map(|col| words_across(&code, col, AWQ)).collect();
+    let zeros =
+        |order| (0..2).flat_map(|col| words_across(&zero, col, order)).collect::<Vec<u32>>();
+    let less_one = zeros(PLAIN).iter().map(|word| word.wrapping_sub(0x1111_1111)).collect();
+    let gptq = |are_zeros_less_one| Quantization::Gptq { is_symmetric: false, are_zeros_less_one };
+    let forms = [
+        (gptq(true), [COLS / 8, ROWS], &along, less_one),
+        (gptq(false), [COLS / 8, ROWS], &along, zeros(PLAIN)),
+        (Quantization::Awq, [COLS, ROWS / 8], &across, zeros(AWQ)),
+    ];
+    for (form, shape, codes, zeros) in forms {
+        let tensors = [
+            ("qweight", stored(Err("I32"), &shape)),
+            ("qzeros", stored(Err("I32"), &[2, ROWS / 8])),
+            ("scales", stored(Ok(DType::F32), &[2, ROWS])),
+        ];
+        let packed = &collected(form, &tensors).unwrap()["a.weight"];
+        let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let read = |tensor: &StoredTensor| {
+            let scales = (0..2).flat_map(|group| (0..ROWS).map(move |row| scale(row, group)));
+            Ok(View::Owned(match tensor.dtype {
+                Ok(_) => scales.flat_map(f32::to_le_bytes).collect(),
+                Err(_) if tensor.shape == shape => bytes(codes),
+                Err(_) => bytes(&zeros),
+            }))
+        };
+        // Not from the first row on, as of a rank.
+        let blocks = packed.blocks("a", 3..ROWS, read).unwrap();
+        let part = MatrixData { rows: ROWS - 3, cols: COLS, dtype: DType::Q4_1, bytes: &blocks };
+        let (mut values, mut expected) = (Vec::new(), Vec::new());
+        for_each_widened(&part, |value| values.push(value));
+        for row in 3..ROWS {
+            expected.extend((0..COLS).map(|col| {
+                let group = col / 128;
+                scale(row, group) * (code[row][col] as f32 - zero[row][group] as f32)
+            }));
+        }
+        assert_eq!(values, expected, "{form:?}");
+    }
+}
+
+/// Words of eight rows of a column, lowest nibble first in this order.
+fn words_across(of: &[Vec<u32>], col: usize, order: [usize; 8]) -> Vec<u32> {
+    of.chunks(8)
+        .map(|rows| {
+            order.iter().enumerate().map(|(place, &row)| rows[row][col] << (4 * place)).sum()
+        })
+        .collect()
 }
