@@ -41,7 +41,7 @@ impl Weights {
     }
 
     /// Returns what holds all parts: exactly where they are plain, as the same codes where they are codes without minimums.
-    fn of(parts: &[MatrixData<'_>], format: WeightFormat) -> Self {
+    pub(super) fn of(parts: &[MatrixData<'_>], format: WeightFormat) -> Self {
         let is_all = |dtype| parts.iter().all(|part| part.dtype == dtype);
         match format {
             WeightFormat::F32 => Self::F32,

@@ -42,6 +42,12 @@ fn products_equal_the_reference() {
 }
 
 #[test]
+fn mixtures_equal_the_reference() {
+    check(Group::Mixtures, Grid::Quick, &[12, 13]);
+    check(Group::Mixtures, Grid::Full, &[14]);
+}
+
+#[test]
 fn attention_equals_the_reference() {
     check(Group::Attention, Grid::Quick, &[7, 8]);
     check(Group::Attention, Grid::Full, &[9]);
@@ -63,6 +69,7 @@ fn every_planted_fault_is_noticed() {
     let is_noticed = |id: &str| {
         let group = match id.split('-').next().unwrap_or_default() {
             "embed" | "norm" | "gather" | "broken" => Group::Rows,
+            "mix" => Group::Mixtures,
             "sample" => Group::Sampling,
             "fill" | "silu" | "stream" | "gate" => Group::Products,
             _ => Group::Attention,
