@@ -46,6 +46,7 @@ pub(crate) fn tiny_spec() -> DecoderSpec {
         num_kv_heads: 2,
         head_dim: 6,
         ffn_size: 52,
+        mixture: None,
         norm_eps: 1e-6,
         rope: Rope { theta: 10_000.0, kind: RopeKind::Default },
         max_position_embeddings: 256,

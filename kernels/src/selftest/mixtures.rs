@@ -125,7 +125,7 @@ pub(super) fn mixtures<B: Backend>(
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), BackendError> {
     let quick = [
-        (shape([8, 2, 24, 40], true), &[1, 5, 40, 70, 140][..]),
+        (shape([4, 2, 24, 40], true), &[1, 5, 40, 70, 140][..]),
         (shape([40, 3, 72, 16], false), &[1, 9, 30, 66][..]),
     ];
     let full = [
