@@ -74,7 +74,8 @@ impl Groups {
         for route in routes {
             next[route.expert as usize] += 1;
         }
-        (experts.clear(), bounds.clear());
+        experts.clear();
+        bounds.clear();
         let mut start = 0;
         for (expert, next) in next.iter_mut().enumerate() {
             let count = std::mem::replace(next, start);

@@ -203,7 +203,7 @@ impl Way {
     }
 }
 
-fn half_of<'a>(part: Affine<'a, CpuMatrix, CpuBuffer>) -> Half<'a> {
+fn half_of(part: Affine<'_, CpuMatrix, CpuBuffer>) -> Half<'_> {
     (from_ref(part.matrix), part.bias.map(CpuBuffer::values))
 }
 

@@ -85,7 +85,7 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
         if weights != Weights::Bf16 {
             let name = weights.name();
             return Check("experts")
-                .refuse(format!("weights of experts must be bf16 on a GPU, got {name}"));
+                .refuse(format!("weights of experts must be bf16 on a GPU for now, got {name}"));
         }
         CudaMatrix::new(&backend.device, matrices, format)
     }

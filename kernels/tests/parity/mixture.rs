@@ -2,7 +2,7 @@
 
 use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, WeightFormat};
-use kernels::cpu::CpuBackend;
+use kernels::cpu::{CpuBackend, CpuMixture};
 use kernels::mixture::{Experts, Mixture, MixtureShape};
 use kernels::selftest::{Grid, Group, run};
 
@@ -144,15 +144,13 @@ fn an_expert_computes_what_it_would_alone() {
 #[test]
 fn what_cannot_be_mixed_is_refused() {
     let backend = &mut cpus().remove(0);
-    type M = <CpuBackend as Backend>::Mixture;
-    let error = |shape| M::new(backend, &shape, 1).unwrap_err().to_string();
-    let mut error = error;
+    let mut error = |shape| CpuMixture::new(backend, &shape, 1).unwrap_err().to_string();
     assert_eq!(
         error(MixtureShape { experts_per_token: 6, ..SHAPE }),
         "mixture: `experts_per_token` must be at most 5, got 6"
     );
     assert!(error(MixtureShape { experts_per_token: 0, ..SHAPE }).contains("at least 1"));
-    let mut mixture = M::new(backend, &SHAPE, 1).unwrap();
+    let mut mixture = CpuMixture::new(backend, &SHAPE, 1).unwrap();
     let wide = Stored::new(&vec![1.0; 37 * 50], DType::Bf16);
     let other = Stored::new(&vec![1.0; 37 * 50], DType::F32);
     let mut refused = |matrices: &[_]| {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use kernels::mixture::MixtureShape;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     config::{CONFIG_FILE, Fields, LAYERS_MAX, WIDTH_MAX},
@@ -92,7 +92,7 @@ pub(crate) fn read_mixture(
         let layer = value.as_u64().and_then(|layer| layers.get_mut(layer as usize));
         let Some(layer) = layer else {
             let rule = format!("a list of layers below {num_layers}");
-            return Err(fields.invalid(field, &rule, &Value::from(value.clone())));
+            return Err(fields.invalid(field, &rule, value));
         };
         *layer = false;
     }
