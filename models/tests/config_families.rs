@@ -47,6 +47,21 @@ fn published() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "qwen3-coder-30b-a3b",
+            json!({
+                "architectures": ["Qwen3MoeForCausalLM"], "attention_dropout": 0.0,
+                "decoder_sparse_step": 1, "eos_token_id": 151_645, "head_dim": 128,
+                "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 5472,
+                "max_position_embeddings": 262_144, "max_window_layers": 28,
+                "mlp_only_layers": [], "model_type": "qwen3_moe", "moe_intermediate_size": 768,
+                "norm_topk_prob": true, "num_attention_heads": 32, "num_experts": 128,
+                "num_experts_per_tok": 8, "num_hidden_layers": 48, "num_key_value_heads": 4,
+                "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10_000_000,
+                "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+                "use_sliding_window": false, "vocab_size": 151_936
+            }),
+        ),
+        (
             "starcoder2-3b",
             json!({
                 "architectures": ["Starcoder2ForCausalLM"], "embedding_dropout": 0.1, "eos_token_id": 0,
@@ -171,6 +186,34 @@ fn gemmas_names_for_its_function_mean_the_tanh_form() {
 }
 
 #[test]
+fn layers_are_mixtures_where_the_file_says_so() {
+    let moe = "qwen3-coder-30b-a3b";
+    let layers = |changes: Value| {
+        let few = json!({"num_hidden_layers": 6});
+        let mut config = with(moe, &few);
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        read(&config).unwrap().mixture.unwrap().layers
+    };
+    let of = |dense: &[usize]| (0..6).map(|layer| !dense.contains(&layer)).collect::<Vec<_>>();
+    assert_eq!(layers(json!({})), of(&[]));
+    assert_eq!(layers(json!({"mlp_only_layers": null})), of(&[]));
+    assert_eq!(layers(json!({"mlp_only_layers": [0, 5]})), of(&[0, 5]));
+    assert_eq!(layers(json!({"decoder_sparse_step": 2})), of(&[0, 2, 4]));
+    let both = json!({"decoder_sparse_step": 3, "mlp_only_layers": [2]});
+    assert_eq!(layers(both), of(&[0, 1, 2, 3, 4]));
+    let mixture = |config: &Value| read(config).unwrap().mixture.unwrap();
+    assert!(!mixture(&without(moe, "norm_topk_prob")).has_normed_weights);
+    let mut renamed = without(moe, "num_experts");
+    renamed["num_local_experts"] = json!(64);
+    assert_eq!(mixture(&renamed).num_experts, 64);
+    // Shards of the published model: its heads allow four.
+    let spec = shape(moe).unwrap();
+    for num_ranks in [1, 2, 4] {
+        assert!(models::rank_spec(&spec, num_ranks).is_ok(), "{num_ranks}");
+    }
+}
+
+#[test]
 fn yarn_serves_the_context_that_it_was_made_for() {
     let llama = "deepseek-coder-6.7b";
     for (original, factor, expected) in
@@ -240,6 +283,32 @@ fn what_a_family_cannot_be_is_refused_by_the_field() {
             "codegemma-2b",
             json!({"hidden_activation": "relu"}),
             "`hidden_activation` must be one of",
+        ),
+        (
+            "qwen3-coder-30b-a3b",
+            json!({"mlp_only_layers": [48]}),
+            "`mlp_only_layers` must be a list of layers below 48, got 48",
+        ),
+        (
+            "qwen3-coder-30b-a3b",
+            json!({"decoder_sparse_step": 0}),
+            "`decoder_sparse_step` must be at least 1, got 0",
+        ),
+        (
+            "qwen3-coder-30b-a3b",
+            json!({"num_experts": 0}),
+            "`num_experts` must be from 1 to 4096, got 0",
+        ),
+        ("qwen3-coder-30b-a3b", json!({"num_experts": null}), "`num_experts` is missing"),
+        (
+            "qwen3-coder-30b-a3b",
+            json!({"num_experts_per_tok": 129}),
+            "`num_experts_per_tok` must be from 1 to 128, got 129",
+        ),
+        (
+            "qwen3-coder-30b-a3b",
+            json!({"moe_intermediate_size": 0}),
+            "`moe_intermediate_size` must be from 1",
         ),
         ("qwen3-0.6b", json!({"use_sliding_window": true}), "`sliding_window` is missing"),
         ("qwen3-0.6b", json!({"attention_bias": "no"}), "`attention_bias` must be true or false"),
