@@ -73,18 +73,24 @@ fn relative(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 fn check(whole: &mut Runner, sharded: &mut Runner, limit: f64, what: &str) {
+    for error in errors(whole, sharded, what) {
+        // Written so that NaN fails it; exactly the same would mean that nothing was cut.
+        assert!(error > 0.0 && error < limit, "{error}: {what}");
+    }
+}
+
+/// Returns how far the logits of two models are apart, whose tokens must be the same, for prompts that are whole and in chunks.
+fn errors(whole: &mut Runner, sharded: &mut Runner, what: &str) -> [f64; 2] {
     let vocab_size = whole.model.spec().vocab_size;
     assert_eq!(sharded.model.spec(), whole.model.spec(), "{what}");
     let prompts: Vec<Vec<u32>> =
         [1, 16, 37, 70].map(|len| random_ids(len, vocab_size, len as u64)).to_vec();
-    for chunk in [usize::MAX, 11] {
+    [usize::MAX, 11].map(|chunk| {
         let expected = decode(whole, &prompts, chunk);
         let found = decode(sharded, &prompts, chunk);
         assert_eq!(found.tokens, expected.tokens, "chunks of {chunk}, {what}");
-        let error = relative(&found.logits.concat(), &expected.logits.concat());
-        // Written so that NaN fails it; exactly the same would mean that nothing was cut.
-        assert!(error > 0.0 && error < limit, "{error}: chunks of {chunk}, {what}");
-    }
+        relative(&found.logits.concat(), &expected.logits.concat())
+    })
 }
 
 #[test]
@@ -187,7 +193,9 @@ fn a_mixture_on_two_emulated_gpus_is_itself() {
     let options = LoadOptions { kv_dtype: KvDType::F16, ..options(Device::Emulated) };
     let mut whole = random_model(&spec, &options);
     let mut sharded = random_model(&spec, &on_ranks(2, &options));
-    check(&mut whole, &mut sharded, 1e-2, "emulated mixture");
+    // Operands rounded to bf16 hide sums in another order, as a rule.
+    let errors = errors(&mut whole, &mut sharded, "emulated mixture");
+    assert!(errors.iter().all(|error| *error < 1e-2), "{errors:?}");
     let eager = LoadOptions { graphs: models::GraphMode::Eager, ..options.clone() };
     let mut eager = random_model(&spec, &eager);
     // Five sequences are padded to eight, by rows that no expert may see.

@@ -50,7 +50,6 @@ use crate::cpu::attention::Attention;
 use crate::cpu::cache::HEAD_DIM_MAX;
 use crate::cpu::grid::Grid;
 use crate::cpu::linear::{Epilogue, Half, Linear, Rounding, Rows, Term, activated, gated};
-use crate::cpu::matrix::Weights;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;

@@ -80,30 +80,32 @@ impl FeedForwardPlan {
         }
     }
 
-    pub(super) fn tensors(&self) -> Vec<&TensorSpec> {
+    /// Returns the matrices, and the biases.
+    pub(super) fn tensors(&self) -> [Vec<&TensorSpec>; 2] {
         match self {
             Self::Dense(dense) => {
                 let DensePlan { gate, gate_bias, up, up_bias, down, down_bias } = &**dense;
-                let optional = [gate, gate_bias, up_bias, down_bias].into_iter().flatten();
-                [up, down].into_iter().chain(optional).collect()
+                let biases = [gate_bias, up_bias, down_bias].into_iter().flatten();
+                [gate.iter().chain([up, down]).collect(), biases.collect()]
             }
             Self::Mixture(MixturePlan { router, gates, ups, downs }) => {
                 let experts = gates.iter().chain(ups).chain(downs);
-                slice::from_ref(router).iter().chain(experts).collect()
+                [slice::from_ref(router).iter().chain(experts).collect(), Vec::new()]
             }
         }
     }
 
-    pub(super) fn tensors_mut(&mut self) -> Vec<&mut TensorSpec> {
+    /// The same, to be changed.
+    pub(super) fn tensors_mut(&mut self) -> [Vec<&mut TensorSpec>; 2] {
         match self {
             Self::Dense(dense) => {
                 let DensePlan { gate, gate_bias, up, up_bias, down, down_bias } = &mut **dense;
-                let optional = [gate, gate_bias, up_bias, down_bias].into_iter().flatten();
-                [up, down].into_iter().chain(optional).collect()
+                let biases = [gate_bias, up_bias, down_bias].into_iter().flatten();
+                [gate.iter_mut().chain([up, down]).collect(), biases.collect()]
             }
             Self::Mixture(MixturePlan { router, gates, ups, downs }) => {
                 let experts = gates.iter_mut().chain(ups).chain(downs);
-                slice::from_mut(router).iter_mut().chain(experts).collect()
+                [slice::from_mut(router).iter_mut().chain(experts).collect(), Vec::new()]
             }
         }
     }

@@ -203,18 +203,21 @@ impl LayerPlan {
 
     fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
         let norms = self.attention_norm.tensors().chain(self.ffn_norm.tensors());
+        let [matrices, biases] = self.ffn.tensors();
+        let products = std::iter::once(&self.attention_output).chain(matrices);
         let heads = self.qkv.iter().chain(self.qkv_bias.iter().flatten());
-        let rest = self.attention_output_bias.iter().chain(self.head_norms.iter().flatten());
-        let attention = norms.chain(std::iter::once(&self.attention_output)).chain(heads);
-        attention.chain(rest).chain(self.ffn.tensors())
+        let biases = self.attention_output_bias.iter().chain(biases);
+        let head_norms = self.head_norms.iter().flatten();
+        norms.chain(products).chain(heads).chain(biases).chain(head_norms)
     }
 
     fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
         let norms = self.attention_norm.tensors_mut().chain(self.ffn_norm.tensors_mut());
+        let [matrices, biases] = self.ffn.tensors_mut();
+        let products = std::iter::once(&mut self.attention_output).chain(matrices);
         let heads = self.qkv.iter_mut().chain(self.qkv_bias.iter_mut().flatten());
-        let output = std::iter::once(&mut self.attention_output);
-        let rest =
-            self.attention_output_bias.iter_mut().chain(self.head_norms.iter_mut().flatten());
-        norms.chain(output).chain(heads).chain(rest).chain(self.ffn.tensors_mut())
+        let biases = self.attention_output_bias.iter_mut().chain(biases);
+        let head_norms = self.head_norms.iter_mut().flatten();
+        norms.chain(products).chain(heads).chain(biases).chain(head_norms)
     }
 }
