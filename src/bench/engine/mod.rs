@@ -79,7 +79,7 @@ impl ExpertTraffic {
     /// # Units
     /// bytes
     pub fn bytes_read(&self, num_tokens: usize) -> f64 {
-        self.num_bytes as f64 * (1.0 - (1.0 - self.share).powi(num_tokens as i32))
+        self.num_bytes as f64 * (1.0 - (1.0 - self.share).powf(num_tokens as f64))
     }
 }
 
