@@ -9,6 +9,7 @@ pub use crate::dtype::DType;
 
 use crate::group::Member;
 use crate::metadata::{AttentionShape, SampleRow, StepInput};
+use crate::mixture::Mixture;
 use crate::parts::{FeedForward, HeadNorms, Norm};
 
 /// What weights become in the device's memory.
@@ -116,7 +117,7 @@ pub struct Vocabulary {
 /// A device that runs a decoder's operators in the order of the calls.
 ///
 /// `num_rows` is the number of leading rows of a buffer that take part; buffers may be longer.
-pub trait Backend: Send + 'static {
+pub trait Backend: Send + Sized + 'static {
     /// A flat buffer of activations.
     type Buffer: Send + std::fmt::Debug;
     /// A weight matrix `[rows, cols]`, in the layout that the device likes best.
@@ -127,6 +128,8 @@ pub trait Backend: Send + 'static {
     type LayerCache: Send + std::fmt::Debug;
     /// Cosines and sines: `[num_positions, head_dim / 2]`.
     type RopeTable: Send + std::fmt::Debug;
+    /// The operators of mixtures of experts.
+    type Mixture: Mixture<Self>;
     /// The device's copy of a [`StepInput`].
     type Step: Send + std::fmt::Debug;
 
@@ -256,7 +259,7 @@ pub trait Backend: Send + 'static {
     ) -> Result<Self::Step, BackendError>;
 
     // The step. Order of a layer: norm, linear (QKV), head_norm where there is one, rope_and_cache_write, attention,
-    // linear_add (O), norm, feed_forward (gate and up), linear_add (down).
+    // linear_add (O), norm, feed_forward (gate and up), linear_add (down); of a mixture linear (router), route, add.
 
     /// Brings a step's metadata to the device.
     ///

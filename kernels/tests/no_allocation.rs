@@ -10,6 +10,7 @@ use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
 use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
 use kernels::metadata::{AttentionShape, KvDType, StepInput};
+use kernels::mixture::{Experts, Mixture, MixtureShape};
 use kernels::parts::{Affine, FeedForward, HeadNorms, Norm};
 
 static NUM_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -46,8 +47,20 @@ const SHAPE: AttentionShape = AttentionShape {
     window: None,
 };
 
-/// One layer with an embedding and a head.
+const MIXTURE: MixtureShape = MixtureShape {
+    num_experts: 6,
+    experts_per_token: 2,
+    hidden_size: HIDDEN,
+    expert_size: INTERMEDIATE,
+    has_normed_weights: true,
+};
+
+type CpuMixture = <CpuBackend as Backend>::Mixture;
+
+/// One layer with an embedding and a head; gates, ups and ways back of a mixture beside those of a dense part.
 struct Model {
+    router: <CpuBackend as Backend>::Matrix,
+    experts: [<CpuMixture as Mixture<CpuBackend>>::Experts; 3],
     table: <CpuBackend as Backend>::Matrix,
     qkv: <CpuBackend as Backend>::Matrix,
     out: <CpuBackend as Backend>::Matrix,
@@ -60,6 +73,7 @@ struct Model {
 }
 
 struct State {
+    mixture: CpuMixture,
     cache: <CpuBackend as Backend>::LayerCache,
     step: <CpuBackend as Backend>::Step,
     residual: <CpuBackend as Backend>::Buffer,
@@ -79,9 +93,20 @@ fn matrix(
     backend.matrix(&[MatrixData { rows, cols, dtype, bytes: &bytes }], format).unwrap()
 }
 
+fn experts(
+    backend: &mut CpuBackend,
+    mixture: &CpuMixture,
+    (rows, cols): (usize, usize),
+    (dtype, format): (DType, WeightFormat),
+) -> <CpuMixture as Mixture<CpuBackend>>::Experts {
+    let bytes = vec![0x3C; dtype.num_bytes(rows * cols).unwrap()];
+    let part = MatrixData { rows, cols, dtype, bytes: &bytes };
+    mixture.experts(backend, &[part; MIXTURE.num_experts], format).unwrap()
+}
+
 fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepInput<'_>) {
     let num_tokens = input.num_tokens();
-    let State { cache, step, residual, normed, wide, narrow, logits } = state;
+    let State { mixture, cache, step, residual, normed, wide, narrow, logits } = state;
     let norm = || Norm::Rms { weight: &model.norm, eps: 1e-6 };
     backend.load_step(input, step).unwrap();
     backend.embed(step, &model.table, residual).unwrap();
@@ -102,6 +127,11 @@ fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepI
         backend.feed_forward(num_tokens, normed, parts, narrow).unwrap();
     }
     backend.linear_add(num_tokens, narrow, &model.down, None, residual).unwrap();
+    backend.linear(num_tokens, normed, &model.router, None, wide).unwrap();
+    mixture.route(backend, step, wide).unwrap();
+    let [gate, up, down] = &model.experts;
+    let experts = Experts { activation: Activation::Silu, gate, up, down };
+    mixture.add(backend, normed, &experts, residual).unwrap();
     backend.gather_logit_rows(step, HIDDEN, residual, normed).unwrap();
     backend.linear(input.logit_rows.len(), normed, &model.table, None, logits).unwrap();
 }
@@ -133,7 +163,11 @@ fn a_step_allocates_nothing() {
     for ((tier, num_threads), formats) in cases {
         let options = CpuOptions { num_threads: Some(num_threads), simd: Some(tier) };
         let mut backend = CpuBackend::new(options).unwrap();
+        let mixture = CpuMixture::new(&mut backend, &MIXTURE, 200).unwrap();
         let model = Model {
+            router: matrix(&mut backend, MIXTURE.num_experts, HIDDEN, formats[2]),
+            experts: [(INTERMEDIATE, HIDDEN), (INTERMEDIATE, HIDDEN), (HIDDEN, INTERMEDIATE)]
+                .map(|shape| experts(&mut backend, &mixture, shape, formats[0])),
             table: matrix(&mut backend, VOCABULARY, HIDDEN, formats[0]),
             qkv: matrix(&mut backend, SHAPE.qkv_width(), HIDDEN, formats[1]),
             out: matrix(&mut backend, HIDDEN, SHAPE.num_heads * SHAPE.head_dim, formats[2]),
@@ -146,6 +180,7 @@ fn a_step_allocates_nothing() {
         };
         backend.reserve(200).unwrap();
         let mut state = State {
+            mixture,
             cache: backend.layer_cache(&SHAPE, 16).unwrap(),
             step: backend.step(200, 2, 16).unwrap(),
             residual: backend.buffer(200 * HIDDEN).unwrap(),

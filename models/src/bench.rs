@@ -20,6 +20,7 @@ pub fn widths(spec: &DecoderSpec) -> Widths {
     Widths {
         hidden_size: spec.hidden_size,
         ffn_size: spec.ffn_size,
+        mixture: spec.mixture.as_ref().map(|mixture| mixture.shape(spec.hidden_size)),
         activation: spec.activation,
         is_gated: spec.is_gated,
         has_layer_norm: spec.norm == NormKind::Layer,

@@ -15,13 +15,13 @@ use kernels::{
 
 use crate::{
     LanguageModel,
-    config::DecoderSpec,
+    config::{DecoderSpec, MixtureSpec},
     decoder::{Decoder, DecoderLimits},
     error::ModelError,
     kv_cache::{self, KvCacheSize},
     parallel::{self, Shard},
     source::{Source, open_weights, read_spec},
-    weights::{Progress, TensorSpec, WeightReader, Weights},
+    weights::{Progress, Role, TensorSpec, WeightReader, Weights, exact},
 };
 
 /// Orders the threads of the emulated device; any number would do.
@@ -239,14 +239,22 @@ pub fn activation_bytes(
     max_num_logit_rows: usize,
 ) -> u64 {
     let widths = 2 * spec.hidden_size + 2 * (spec.query_width() + spec.kv_width()) + spec.ffn_size;
+    let mixture = spec.mixture.as_ref().map_or(0, |mixture| mixture_values(spec, mixture));
     // Rows of the widest product once more, as codes or in pairs.
-    let token_values = widths + spec.ffn_size.max(spec.hidden_size);
+    let token_values = widths + mixture + spec.ffn_size.max(spec.hidden_size);
     // Logits are on the device and on the host.
     let logit_values = spec.hidden_size + 2 * spec.vocab_size;
     let num_values = (max_num_tokens as u64).saturating_mul(token_values as u64);
     let num_values =
         num_values.saturating_add((max_num_logit_rows as u64).saturating_mul(logit_values as u64));
     num_values.saturating_mul(size_of::<f32>() as u64)
+}
+
+/// Returns what a token takes in mixtures: its logits, its row in each of its experts, before and behind them, and the widest
+/// of those once more.
+fn mixture_values(spec: &DecoderSpec, mixture: &MixtureSpec) -> usize {
+    let (hidden, wide) = (spec.hidden_size, mixture.expert_size);
+    mixture.num_experts + mixture.experts_per_token * (hidden + wide + hidden.max(wide))
 }
 
 /// Returns the memory that a GPU takes beside weights, cache and rows: results of gated products, parts of attention's
@@ -283,8 +291,10 @@ pub fn gpu_room_bytes(
 pub struct WeightFootprint {
     /// Memory that they take, in bytes.
     pub num_bytes: u64,
-    /// What a step reads of it, in bytes: all but an embedding that is not the head too.
+    /// What every step reads of it, in bytes: all but experts, and an embedding that is not the head too.
     pub step_bytes: u64,
+    /// What all experts take of it, in bytes; a step reads those that its tokens are routed to.
+    pub expert_bytes: u64,
     /// Room on a GPU in which the largest matrix of codes is widened for prefill, in bytes.
     pub widened_bytes: u64,
     /// Types of the matrices, each once, by name: those stored, or what the format makes of them.
@@ -318,8 +328,9 @@ pub fn weight_footprint(
         plan = shard.plan(spec, plan, weights, format)?;
     }
     let (mut num_bytes, mut unread_bytes, mut widened_bytes) = (0, 0, 0);
-    let mut types = BTreeSet::new();
-    for matrix in plan.matrices() {
+    let (mut expert_bytes, mut types) = (0, BTreeSet::new());
+    for (matrix, role) in plan.matrices() {
+        let format = if role == Role::Router { exact(format) } else { format };
         let mut parts = Vec::with_capacity(matrix.len());
         for part in matrix {
             let kept = part.kept_shape();
@@ -340,6 +351,9 @@ pub fn weight_footprint(
             CpuBackend::matrix_bytes(&parts, format)
         };
         num_bytes += matrix_bytes;
+        if role == Role::Expert {
+            expert_bytes += matrix_bytes;
+        }
         if plan.head.is_some() && matrix == from_ref(&plan.embedding) {
             unread_bytes = matrix_bytes;
         }
@@ -348,7 +362,8 @@ pub fn weight_footprint(
     let vectors = plan.tensors().filter(|tensor| tensor.shape.len() == 1);
     let num_in_vectors: usize = vectors.map(TensorSpec::num_kept).sum();
     num_bytes += (num_in_vectors * size_of::<f32>()) as u64;
-    Ok(WeightFootprint { num_bytes, step_bytes: num_bytes - unread_bytes, widened_bytes, types })
+    let step_bytes = num_bytes - expert_bytes - unread_bytes;
+    Ok(WeightFootprint { num_bytes, step_bytes, expert_bytes, widened_bytes, types })
 }
 
 fn type_name(stored: DType, format: WeightFormat) -> &'static str {

@@ -3,13 +3,14 @@
 
 use kernels::backend::DType;
 
-use crate::config::{Activation, Biases, DecoderSpec, NormKind, Rope, RopeKind};
+use crate::config::{Activation, Biases, DecoderSpec, MixtureSpec, NormKind, Rope, RopeKind};
 
 /// What the models of one maker share.
 #[derive(Clone, Copy, Debug)]
 enum Family {
     Qwen25Coder,
     Qwen3,
+    Qwen3Coder,
     Codestral,
     DeepSeekCoder,
     StarCoder2,
@@ -47,8 +48,8 @@ const fn row(name: &'static str, family: Family, sizes: Sizes, theta: f64, head:
 /// The `config.json` of each base model as its maker published it.
 const SHAPES: &[Shape] = {
     use Family::{
-        CodeGemma, CodeLlama, Codestral, DeepSeekCoder, Mellum, Qwen3, Qwen25Coder, SeedCoder,
-        StarCoder2,
+        CodeGemma, CodeLlama, Codestral, DeepSeekCoder, Mellum, Qwen3, Qwen3Coder, Qwen25Coder,
+        SeedCoder, StarCoder2,
     };
     use Head::{Own, Tied};
     &[
@@ -64,6 +65,7 @@ const SHAPES: &[Shape] = {
         row("qwen3-8b", Qwen3, [4096, 12_288, 36, 32, 8, 151_936], 1e6, Own),
         row("qwen3-14b", Qwen3, [5120, 17_408, 40, 40, 8, 151_936], 1e6, Own),
         row("qwen3-32b", Qwen3, [5120, 25_600, 64, 64, 8, 151_936], 1e6, Own),
+        row("qwen3-coder-30b-a3b", Qwen3Coder, [2048, 5472, 48, 32, 4, 151_936], 1e7, Own),
         row("codestral-22b", Codestral, [6144, 16_384, 56, 48, 8, 32_768], 1e6, Own),
         row("deepseek-coder-1.3b", DeepSeekCoder, [2048, 5504, 24, 16, 16, 32_256], 1e5, Own),
         row("deepseek-coder-6.7b", DeepSeekCoder, [4096, 11_008, 32, 32, 32, 32_256], 1e5, Own),
@@ -109,6 +111,7 @@ impl Shape {
             num_kv_heads,
             head_dim: hidden_size / num_heads,
             ffn_size,
+            mixture: None,
             norm: NormKind::Rms,
             norm_eps: 1e-6,
             has_head_norms: false,
@@ -142,6 +145,18 @@ impl Family {
                 has_head_norms: true,
                 max_position_embeddings: 40_960,
                 ..plain
+            },
+            Self::Qwen3Coder => DecoderSpec {
+                architecture: "Qwen3MoeForCausalLM",
+                mixture: Some(MixtureSpec {
+                    num_experts: 128,
+                    experts_per_token: 8,
+                    expert_size: 768,
+                    has_normed_weights: true,
+                    layers: vec![true; plain.num_layers],
+                }),
+                max_position_embeddings: 262_144,
+                ..Self::Qwen3.with_its_own(plain)
             },
             Self::Codestral => DecoderSpec {
                 architecture: "MistralForCausalLM",
@@ -198,6 +213,7 @@ mod tests {
             ("qwen3-8b", 8190.74),
             ("qwen3-14b", 14_768.31),
             ("qwen3-32b", 32_762.12),
+            ("qwen3-coder-30b-a3b", 30_532.12),
             ("codestral-22b", 22_247.28),
             ("deepseek-coder-1.3b", 1346.47),
             ("deepseek-coder-6.7b", 6740.51),

@@ -159,7 +159,12 @@ fn every_setting_shows_in_the_logits() {
         let RopeKind::Yarn(yarn) = &mut spec.rope.kind else { return };
         yarn.amplitude = 1.0;
     };
-    let rows: [(&str, Change); 12] = [
+    let other_weights: Change = |spec| {
+        let mixture = spec.mixture.as_mut().unwrap();
+        mixture.has_normed_weights = !mixture.has_normed_weights;
+    };
+    let fewer_experts: Change = |spec| spec.mixture.as_mut().unwrap().experts_per_token -= 1;
+    let rows: [(&str, Change); 15] = [
         ("llama-linear", plain_rope),
         ("llama-yarn", plain_rope),
         ("llama-yarn", no_amplitude),
@@ -172,6 +177,9 @@ fn every_setting_shows_in_the_logits() {
         ("starcoder2", |spec| spec.activation = Activation::GeluErf),
         ("gemma", |spec| spec.embedding_scale = None),
         ("gemma", |spec| spec.activation = Activation::Silu),
+        ("qwen3-moe", other_weights),
+        ("qwen3-moe-not-normed", other_weights),
+        ("qwen3-moe-not-normed", fewer_experts),
     ];
     let cases = cases();
     for (index, (name, change)) in rows.into_iter().enumerate() {

@@ -169,8 +169,8 @@ fn names_the_field_and_the_value_that_it_refuses() {
         (json!({"architectures": []}), "`architectures` is missing"),
         (
             json!({"architectures": ["GPT2LMHeadModel"]}),
-            "`architectures` must be one of Qwen2ForCausalLM, Qwen3ForCausalLM, LlamaForCausalLM, \
-             MistralForCausalLM, Starcoder2ForCausalLM, GemmaForCausalLM, got GPT2LMHeadModel",
+            "`architectures` must be one of Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, \
+             LlamaForCausalLM, MistralForCausalLM, Starcoder2ForCausalLM, GemmaForCausalLM, got GPT2LMHeadModel",
         ),
         (json!({"architectures": [3]}), "`architectures` must be a list of names, got 3"),
         (json!({"hidden_size": null}), "`hidden_size` is missing"),

@@ -46,6 +46,7 @@ fn published() -> Vec<(&'static str, Value)> {
                 "use_sliding_window": false, "vocab_size": 151_936
             }),
         ),
+        mixture(),
         (
             "starcoder2-3b",
             json!({
@@ -70,6 +71,25 @@ fn published() -> Vec<(&'static str, Value)> {
             }),
         ),
     ]
+}
+
+/// The published file of a mixture of experts.
+fn mixture() -> (&'static str, Value) {
+    (
+        "qwen3-coder-30b-a3b",
+        json!({
+            "architectures": ["Qwen3MoeForCausalLM"], "attention_dropout": 0.0,
+            "decoder_sparse_step": 1, "eos_token_id": 151_645, "head_dim": 128,
+            "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 5472,
+            "max_position_embeddings": 262_144, "max_window_layers": 28,
+            "mlp_only_layers": [], "model_type": "qwen3_moe", "moe_intermediate_size": 768,
+            "norm_topk_prob": true, "num_attention_heads": 32, "num_experts": 128,
+            "num_experts_per_tok": 8, "num_hidden_layers": 48, "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10_000_000,
+            "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+            "use_sliding_window": false, "vocab_size": 151_936
+        }),
+    )
 }
 
 fn read(config: &Value) -> Result<DecoderSpec, String> {
@@ -171,6 +191,34 @@ fn gemmas_names_for_its_function_mean_the_tanh_form() {
 }
 
 #[test]
+fn layers_are_mixtures_where_the_file_says_so() {
+    let moe = "qwen3-coder-30b-a3b";
+    let layers = |changes: Value| {
+        let few = json!({"num_hidden_layers": 6});
+        let mut config = with(moe, &few);
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        read(&config).unwrap().mixture.unwrap().layers
+    };
+    let of = |dense: &[usize]| (0..6).map(|layer| !dense.contains(&layer)).collect::<Vec<_>>();
+    assert_eq!(layers(json!({})), of(&[]));
+    assert_eq!(layers(json!({"mlp_only_layers": null})), of(&[]));
+    assert_eq!(layers(json!({"mlp_only_layers": [0, 5]})), of(&[0, 5]));
+    assert_eq!(layers(json!({"decoder_sparse_step": 2})), of(&[0, 2, 4]));
+    let both = json!({"decoder_sparse_step": 3, "mlp_only_layers": [2]});
+    assert_eq!(layers(both), of(&[0, 1, 2, 3, 4]));
+    let mixture = |config: &Value| read(config).unwrap().mixture.unwrap();
+    assert!(!mixture(&without(moe, "norm_topk_prob")).has_normed_weights);
+    let mut renamed = without(moe, "num_experts");
+    renamed["num_local_experts"] = json!(64);
+    assert_eq!(mixture(&renamed).num_experts, 64);
+    // Shards of the published model: its heads allow four.
+    let spec = shape(moe).unwrap();
+    for num_ranks in [1, 2, 4] {
+        assert!(models::rank_spec(&spec, num_ranks).is_ok(), "{num_ranks}");
+    }
+}
+
+#[test]
 fn yarn_serves_the_context_that_it_was_made_for() {
     let llama = "deepseek-coder-6.7b";
     for (original, factor, expected) in
@@ -246,8 +294,33 @@ fn what_a_family_cannot_be_is_refused_by_the_field() {
         ("deepseek-coder-6.7b", json!({"mlp_bias": 0}), "`mlp_bias` must be true or false, got 0"),
     ];
     for (name, changes, expected) in rows {
-        let error = read(&with(name, &changes)).unwrap_err();
-        assert!(error.starts_with("config.json: "), "{error}");
-        assert!(error.contains(expected), "{name} {changes}: {error}");
+        check_refused(name, &changes, expected);
+    }
+}
+
+fn check_refused(name: &str, changes: &Value, expected: &str) {
+    let error = read(&with(name, changes)).unwrap_err();
+    assert!(error.starts_with("config.json: "), "{error}");
+    assert!(error.contains(expected), "{name} {changes}: {error}");
+}
+
+#[test]
+fn what_a_mixture_cannot_be_is_refused_by_the_field() {
+    let rows = [
+        (
+            json!({"mlp_only_layers": [48]}),
+            "`mlp_only_layers` must be a list of layers below 48, got 48",
+        ),
+        (json!({"decoder_sparse_step": 0}), "`decoder_sparse_step` must be at least 1, got 0"),
+        (json!({"num_experts": 0}), "`num_experts` must be from 1 to 4096, got 0"),
+        (json!({"num_experts": null}), "`num_experts` is missing"),
+        (
+            json!({"num_experts_per_tok": 129}),
+            "`num_experts_per_tok` must be from 1 to 128, got 129",
+        ),
+        (json!({"moe_intermediate_size": 0}), "`moe_intermediate_size` must be from 1"),
+    ];
+    for (changes, expected) in rows {
+        check_refused("qwen3-coder-30b-a3b", &changes, expected);
     }
 }

@@ -3,19 +3,19 @@
 use models::{DecoderSpec, Device, KvCacheSize, LoadOptions, Source, load};
 
 use crate::support::{
-    DEVICES, Runner, Sequence, argmax, options, random_ids, random_model, tiny_spec,
+    DEVICES, Runner, Sequence, argmax, mixed_spec, options, random_ids, random_model, tiny_spec,
 };
 
 /// Tokens decoded after each prompt.
 const NUM_DECODED: usize = 6;
 
-/// Every kind of attention that a spec can ask for.
+/// Every kind of attention that a spec can ask for, and a mixture of experts.
 fn specs() -> Vec<DecoderSpec> {
     let tied = tiny_spec();
     let untied = DecoderSpec { has_tied_head: false, ..tied.clone() };
     let windowed = DecoderSpec { windows: vec![None, Some(9)], ..tied.clone() };
     let wide_head = DecoderSpec { head_dim: 16, ..tied.clone() };
-    vec![tied, untied, windowed, wide_head]
+    vec![tied, untied, windowed, wide_head, mixed_spec()]
 }
 
 fn prompts(vocab_size: usize) -> Vec<Vec<u32>> {
@@ -44,6 +44,14 @@ fn batched_is_alone() {
             check_batched_is_alone(&mut runner, &prompts(spec.vocab_size), device);
         }
     }
+}
+
+#[test]
+fn batched_is_alone_where_experts_are_of_eight_bits() {
+    let spec = mixed_spec();
+    let options = LoadOptions { weight_format: models::WeightFormat::Int8, ..options(Device::Cpu) };
+    let mut runner = random_model(&spec, &options);
+    check_batched_is_alone(&mut runner, &prompts(spec.vocab_size), Device::Cpu);
 }
 
 #[test]
@@ -158,15 +166,16 @@ fn block_size_hardly_matters() {
 
 #[test]
 fn number_of_threads_does_not_matter() {
-    let spec = tiny_spec();
-    let prompt = random_ids(45, spec.vocab_size, 13);
-    let run = |num_threads| {
-        let options = LoadOptions { num_threads: Some(num_threads), ..options(Device::Cpu) };
-        run_alone(&mut random_model(&spec, &options), &prompt)
-    };
-    let expected = run(1);
-    for num_threads in [2, 3, 5] {
-        assert!(run(num_threads) == expected, "{num_threads} threads");
+    for spec in [tiny_spec(), mixed_spec()] {
+        let prompt = random_ids(45, spec.vocab_size, 13);
+        let run = |num_threads| {
+            let options = LoadOptions { num_threads: Some(num_threads), ..options(Device::Cpu) };
+            run_alone(&mut random_model(&spec, &options), &prompt)
+        };
+        let expected = run(1);
+        for num_threads in [2, 3, 5] {
+            assert!(run(num_threads) == expected, "{num_threads} threads");
+        }
     }
 }
 

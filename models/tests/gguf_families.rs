@@ -1,14 +1,16 @@
 //! GGUF files of each architecture, with what llama.cpp's converter changes, against the safetensors that they were made of.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
-use models::{DecoderSpec, Device, Source, load, load_weights, read_spec, weights::Weights};
+use models::{
+    DecoderSpec, Device, LoadOptions, Source, load, load_weights, read_spec, weights::Weights,
+};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{
     architectures::{Case, cases},
     gguf_writer::{BF16, F32, Value, Writer},
-    support::{Folder, Runner, Sequence, options},
+    support::{DEVICES, Folder, Runner, Sequence, options},
 };
 
 /// The name that a file has for a tensor.
@@ -26,6 +28,7 @@ fn gguf_name(name: &str) -> String {
         ("self_attn.v_proj", "attn_v"),
         ("self_attn.q_norm", "attn_q_norm"),
         ("self_attn.k_norm", "attn_k_norm"),
+        ("mlp.gate.", "ffn_gate_inp."),
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
@@ -49,13 +52,46 @@ fn with_neighbours(values: &[f32], head_dim: usize, cols: usize) -> Vec<f32> {
     turned
 }
 
+/// Returns the name of the stack that an expert's tensor is a part of, and the expert.
+fn stack_of(name: &str) -> Option<(String, usize)> {
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once(".mlp.experts.")?;
+    let (expert, part) = rest.split_once('.')?;
+    let part = part.strip_suffix("_proj.weight")?;
+    Some((format!("blk.{layer}.ffn_{part}_exps.weight"), expert.parse().unwrap()))
+}
+
+/// Puts the experts of a layer on top of each other, as the converter does.
+fn add_stacks(writer: &mut Writer, bytes: &[u8]) {
+    let mut stacks = BTreeMap::<String, BTreeMap<usize, (Vec<u64>, Vec<u8>)>>::new();
+    for (name, tensor) in SafeTensors::deserialize(bytes).unwrap().tensors() {
+        let Some((stack, expert)) = stack_of(&name) else { continue };
+        let shape = tensor.shape().iter().map(|&size| size as u64).collect();
+        stacks.entry(stack).or_default().insert(expert, (shape, tensor.data().to_vec()));
+    }
+    for (name, experts) in stacks {
+        let shape = [&[experts.len() as u64][..], &experts[&0].0].concat();
+        writer.add(
+            &name,
+            &shape,
+            BF16,
+            experts.into_values().flat_map(|expert| expert.1).collect(),
+        );
+    }
+}
+
 /// Returns a case as a file of that architecture.
 fn converted(case: &Case, spec: &DecoderSpec, architecture: &str) -> Writer {
     let mut writer = Writer::new();
     write_sizes(&mut writer, spec, architecture);
     let bytes = case.bytes();
+    add_stacks(&mut writer, &bytes);
     for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
         assert_eq!(tensor.dtype(), Dtype::BF16);
+        if stack_of(&name).is_some() {
+            continue;
+        }
+        // Routers stay in single precision.
+        let is_router = name.ends_with("mlp.gate.weight");
         let halves = tensor.data().as_chunks().0.iter().map(|half| u16::from_le_bytes(*half));
         let values: Vec<f32> = halves.map(|half| f32::from_bits(u32::from(half) << 16)).collect();
         let shape: Vec<u64> = tensor.shape().iter().map(|&size| size as u64).collect();
@@ -67,7 +103,7 @@ fn converted(case: &Case, spec: &DecoderSpec, architecture: &str) -> Writer {
             "gemma" if name.contains("norm") => values.iter().map(|value| value + 1.0).collect(),
             _ => values,
         };
-        let (kind, bytes) = if shape.len() == 1 {
+        let (kind, bytes) = if shape.len() == 1 || is_router {
             (F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
         } else {
             let half = |value: &f32| ((value.to_bits() >> 16) as u16).to_le_bytes();
@@ -94,6 +130,11 @@ fn write_sizes(writer: &mut Writer, spec: &DecoderSpec, architecture: &str) {
         if architecture == "starcoder2" { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
     set(&format!("attention.{eps}"), Value::F32(spec.norm_eps));
     set("rope.freq_base", Value::F32(spec.rope.theta as f32));
+    if let Some(mixture) = &spec.mixture {
+        set("expert_count", count(mixture.num_experts));
+        set("expert_used_count", count(mixture.experts_per_token));
+        set("expert_feed_forward_length", count(mixture.expert_size));
+    }
     if let models::config::RopeKind::Linear { factor } = spec.rope.kind {
         set("rope.scaling.type", "linear".into());
         set("rope.scaling.factor", Value::F32(factor as f32));
@@ -102,12 +143,13 @@ fn write_sizes(writer: &mut Writer, spec: &DecoderSpec, architecture: &str) {
 }
 
 /// Cases by name, the architecture that their file says, and the window that it means.
-const ROWS: [(&str, &str, Option<usize>); 7] = [
+const ROWS: [(&str, &str, Option<usize>); 8] = [
     ("llama", "llama", None),
     ("llama-linear", "llama", None),
     ("granite", "llama", None),
     ("mistral-no-window", "llama", None),
     ("qwen3", "qwen3", None),
+    ("qwen3-moe", "qwen3moe", None),
     ("starcoder2", "starcoder2", Some(4096)),
     ("gemma", "gemma", None),
 ];
@@ -117,7 +159,7 @@ fn files_of_every_architecture_give_the_very_logits_of_safetensors() {
     let cases = cases();
     for (name, architecture, window) in ROWS {
         let case = cases.iter().find(|case| case.name == name).unwrap();
-        let expected = DecoderSpec { windows: vec![window; 2], ..case.spec() };
+        let expected = DecoderSpec { windows: vec![window; case.spec().num_layers], ..case.spec() };
         let folder = Folder::new(&format!("gguf-{name}"));
         let file = converted(case, &expected, architecture).finish();
         fs::write(folder.join("model.gguf"), file).unwrap();
@@ -139,6 +181,47 @@ fn files_of_every_architecture_give_the_very_logits_of_safetensors() {
             models.map(|model| Runner::new(model).catch_up(&mut Sequence::new(ids)));
         assert_eq!(found, expected, "{name}");
     }
+}
+
+#[test]
+fn ranks_take_their_part_of_stacked_experts() {
+    let cases = cases();
+    let case = cases.iter().find(|case| case.name == "qwen3-moe").unwrap();
+    let folder = Folder::new("gguf-experts-of-two-ranks");
+    let path = folder.join("model.gguf");
+    let mut writer = converted(case, &case.spec(), "qwen3moe");
+    fs::write(&path, writer.finish()).unwrap();
+    let probe = &case.prompts[2];
+    for device in DEVICES {
+        let options = LoadOptions { tensor_parallel_size: 2, ..options(device) };
+        let model = load(Source::Directory(&folder), &options, &mut |_| {}).unwrap();
+        let found = Runner::new(model).catch_up(&mut Sequence::new(&probe.prompt_ids));
+        let error = kernels::selftest::rig::relative_error(&found, &probe.logits);
+        assert!(error < 1e-4, "{error} on {device:?}");
+    }
+    // A stack of fewer, and one that holds no numbers.
+    let error = |writer: &Writer| {
+        fs::write(&path, writer.finish()).unwrap();
+        let options = options(Device::Cpu);
+        load(Source::Directory(&folder), &options, &mut |_| {}).err().unwrap().to_string()
+    };
+    writer.tensor("blk.2.ffn_up_exps.weight").bytes[..2].copy_from_slice(&[0xC0, 0x7F]);
+    let broken = error(&writer);
+    assert!(
+        broken.contains("blk.2.ffn_up_exps.weight holds values that are no numbers"),
+        "{broken}"
+    );
+    writer.set("qwen3moe.expert_count", Value::U32(9));
+    let misshapen = error(&writer);
+    assert!(misshapen.contains("must have shape [9, 24, 16], got [8, 24, 16]"), "{misshapen}");
+    writer.set("qwen3moe.expert_count", Value::U32(0));
+    assert!(error(&writer).contains("`qwen3moe.expert_count` must be at least 1, got 0"));
+    writer.set("qwen3moe.expert_count", Value::U32(1));
+    let too_few = error(&writer);
+    assert!(
+        too_few.contains("`qwen3moe.expert_used_count` must be from 1 to 1, got 2"),
+        "{too_few}"
+    );
 }
 
 #[test]

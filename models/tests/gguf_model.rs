@@ -137,13 +137,13 @@ fn metadata_that_cannot_be_run_is_refused() {
     let rows: [Edit; 17] = [
         ("`general.architecture` is missing", |w| w.remove("general.architecture")),
         (
-            "`general.architecture` must be one of qwen2, qwen3, llama, starcoder2, gemma, got \"mamba\"",
+            "`general.architecture` must be one of qwen2, qwen3, qwen3moe, llama, starcoder2, gemma, got \"mamba\"",
             |w| {
                 w.set("general.architecture", "mamba".into());
             },
         ),
         (
-            "`general.architecture` must be one of qwen2, qwen3, llama, starcoder2, gemma, got 7",
+            "`general.architecture` must be one of qwen2, qwen3, qwen3moe, llama, starcoder2, gemma, got 7",
             |w| {
                 w.set("general.architecture", Value::U32(7));
             },

@@ -10,7 +10,8 @@ use models::{
 use crate::{
     gguf_writer,
     support::{
-        DEVICES, Folder, Runner, Sequence, argmax, options, random_ids, random_model, tiny_spec,
+        DEVICES, Folder, Runner, Sequence, argmax, mixed_spec, options, random_ids, random_model,
+        tiny_spec,
     },
 };
 
@@ -72,18 +73,24 @@ fn relative(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 fn check(whole: &mut Runner, sharded: &mut Runner, limit: f64, what: &str) {
+    for error in errors(whole, sharded, what) {
+        // Written so that NaN fails it; exactly the same would mean that nothing was cut.
+        assert!(error > 0.0 && error < limit, "{error}: {what}");
+    }
+}
+
+/// Returns how far the logits of two models are apart, whose tokens must be the same, for prompts that are whole and in chunks.
+fn errors(whole: &mut Runner, sharded: &mut Runner, what: &str) -> [f64; 2] {
     let vocab_size = whole.model.spec().vocab_size;
     assert_eq!(sharded.model.spec(), whole.model.spec(), "{what}");
     let prompts: Vec<Vec<u32>> =
         [1, 16, 37, 70].map(|len| random_ids(len, vocab_size, len as u64)).to_vec();
-    for chunk in [usize::MAX, 11] {
+    [usize::MAX, 11].map(|chunk| {
         let expected = decode(whole, &prompts, chunk);
         let found = decode(sharded, &prompts, chunk);
         assert_eq!(found.tokens, expected.tokens, "chunks of {chunk}, {what}");
-        let error = relative(&found.logits.concat(), &expected.logits.concat());
-        // Written so that NaN fails it; exactly the same would mean that nothing was cut.
-        assert!(error > 0.0 && error < limit, "{error}: chunks of {chunk}, {what}");
-    }
+        relative(&found.logits.concat(), &expected.logits.concat())
+    })
 }
 
 #[test]
@@ -97,15 +104,31 @@ fn the_demo_model_on_two_ranks_is_the_demo_model() {
 
 #[test]
 fn a_random_model_on_three_ranks_is_itself() {
-    let spec = spec_of_three();
-    for device in DEVICES {
+    let dense = spec_of_three();
+    let mixed = DecoderSpec { mixture: mixed_spec().mixture, ..dense.clone() };
+    let mixed = DecoderSpec { architecture: mixed_spec().architecture, ..mixed };
+    for (spec, device) in [&dense, &mixed].into_iter().flat_map(|s| DEVICES.map(|d| (s, d))) {
         for weight_format in [WeightFormat::Stored, WeightFormat::F32] {
             let options = LoadOptions { weight_format, ..options(device) };
-            let mut whole = random_model(&spec, &options);
-            let mut sharded = random_model(&spec, &on_ranks(3, &options));
+            let mut whole = random_model(spec, &options);
+            let mut sharded = random_model(spec, &on_ranks(3, &options));
             check(&mut whole, &mut sharded, 1e-4, &format!("{device:?} {weight_format:?}"));
         }
     }
+}
+
+#[test]
+fn a_mixture_is_cut_by_the_width_of_its_experts() {
+    let spec = DecoderSpec { mixture: mixed_spec().mixture, ..spec_of_three() };
+    let rank = rank_spec(&spec, 3).unwrap();
+    assert_eq!(rank.mixture.unwrap().expert_size, 42 / 3);
+    let mut narrow = spec.clone();
+    narrow.mixture.as_mut().unwrap().expert_size = 40;
+    assert_eq!(
+        rank_spec(&narrow, 3).unwrap_err().to_string(),
+        "`tensor_parallel_size` must be 1: a divisor of `num_key_value_heads` (3) and of `intermediate_size` (51) and of \
+         `moe_intermediate_size` (40), got 3"
+    );
 }
 
 /// Safetensors and GGUF files on a disk, plain numbers and integers.
@@ -151,6 +174,39 @@ fn as_q8_0(_: usize, _: usize, values: &[f32]) -> (u32, Vec<u8>) {
         bytes.extend(block.iter().map(|value| code(value).cast_unsigned()));
     }
     (8, bytes)
+}
+
+/// Decodes by graphs and prefills by tiles, of experts of which each rank has a half.
+#[cfg(feature = "cuda-emulator")]
+#[test]
+fn a_mixture_on_two_emulated_gpus_is_itself() {
+    let mut spec = DecoderSpec {
+        vocab_size: 112,
+        hidden_size: 64,
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim: 16,
+        ffn_size: 96,
+        ..mixed_spec()
+    };
+    spec.mixture.as_mut().unwrap().expert_size = 48;
+    let options = LoadOptions { kv_dtype: KvDType::F16, ..options(Device::Emulated) };
+    let mut whole = random_model(&spec, &options);
+    let mut sharded = random_model(&spec, &on_ranks(2, &options));
+    // Operands rounded to bf16 hide sums in another order, as a rule.
+    let errors = errors(&mut whole, &mut sharded, "emulated mixture");
+    assert!(errors.iter().all(|error| *error < 1e-2), "{errors:?}");
+    let eager = LoadOptions { graphs: models::GraphMode::Eager, ..options.clone() };
+    let mut eager = random_model(&spec, &eager);
+    // Five sequences are padded to eight, by rows that no expert may see.
+    let prompts: Vec<_> = (1..6).map(|len| random_ids(len, 112, len as u64)).collect();
+    let [found, expected] =
+        [&mut whole, &mut eager].map(|runner| decode(runner, &prompts, usize::MAX));
+    assert!(found.logits == expected.logits, "replayed and launched");
+    let int8 = LoadOptions { weight_format: WeightFormat::Int8, ..options };
+    let weights = random_weights(&spec, 1).unwrap();
+    let error = load_weights(spec, &weights, &int8, &mut |_| {}).err().unwrap().to_string();
+    assert!(error.contains("experts must be bf16 on a GPU for now, got int8"), "{error}");
 }
 
 /// Graphs of decodes replay their sums, and tokens are chosen on the device.

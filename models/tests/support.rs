@@ -9,7 +9,7 @@ use std::{
 use models::{
     DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LanguageModel, LoadOptions, StepInput,
     WeightFormat,
-    config::{Activation, Biases, NormKind, Rope, RopeKind},
+    config::{Activation, Biases, MixtureSpec, NormKind, Rope, RopeKind},
     load_weights, random_weights,
 };
 
@@ -46,6 +46,7 @@ pub(crate) fn tiny_spec() -> DecoderSpec {
         num_kv_heads: 2,
         head_dim: 6,
         ffn_size: 52,
+        mixture: None,
         norm_eps: 1e-6,
         rope: Rope { theta: 10_000.0, kind: RopeKind::Default },
         max_position_embeddings: 256,
@@ -60,6 +61,18 @@ pub(crate) fn tiny_spec() -> DecoderSpec {
         dtype: kernels::backend::DType::Bf16,
         eos_token_ids: vec![100],
     }
+}
+
+/// The same with seven experts, of which a token goes through three, behind a dense layer.
+pub(crate) fn mixed_spec() -> DecoderSpec {
+    let mixture = MixtureSpec {
+        num_experts: 7,
+        experts_per_token: 3,
+        expert_size: 42,
+        has_normed_weights: true,
+        layers: vec![false, true],
+    };
+    DecoderSpec { architecture: "Qwen3MoeForCausalLM", mixture: Some(mixture), ..tiny_spec() }
 }
 
 /// Loads a random model.

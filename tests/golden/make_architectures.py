@@ -38,6 +38,10 @@ STARCODER2 = SIZES | {"architectures": ["Starcoder2ForCausalLM"], "model_type": 
                       "num_attention_heads": 2, "num_key_value_heads": 1}
 GEMMA = SIZES | {"architectures": ["GemmaForCausalLM"], "model_type": "gemma", "hidden_act": "gelu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
                  "rope_scaling": None, "head_dim": 16, "num_key_value_heads": 1, "attention_bias": False}
+# Three layers, the middle one dense.
+QWEN3_MOE = QWEN3 | {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 24, "num_hidden_layers": 3, "num_experts": 8,
+                     "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [1],
+                     "rope_theta": 10000000, "max_window_layers": 3}
 
 # Name, weights, config. The first case of some weights makes them.
 CASES = [
@@ -57,6 +61,8 @@ CASES = [
     ("starcoder2-erf", "starcoder2", STARCODER2 | {"hidden_act": "gelu"}),
     ("gemma", "gemma", GEMMA),
     ("gemma-later-spelling", "gemma", GEMMA | {"hidden_activation": "gelu_pytorch_tanh"}),
+    ("qwen3-moe", "qwen3-moe", QWEN3_MOE),
+    ("qwen3-moe-not-normed", "qwen3-moe", QWEN3_MOE | {"norm_topk_prob": False}),
 ]
 # Cases that mean the same as the one before with their weights.
 SAME = {"llama-dynamic": "llama", "gemma-later-spelling": "gemma"}
@@ -66,16 +72,29 @@ def make_weights(config, path):
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() >= 2:
                 parameter.copy_(torch.randn_like(parameter) * 0.25)
             elif name.endswith("bias") or config.model_type == "gemma":
                 parameter.copy_(torch.randn_like(parameter) * 0.3)
             else:
                 parameter.copy_(1 + torch.randn_like(parameter) * 0.3)
-    state = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
+    state = {name: value.to(torch.bfloat16).contiguous() for name, value in unstacked(model.state_dict())}
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
     save_file(state, path, metadata={"format": "pt"})
+
+
+def unstacked(state):
+    """Matrices of experts by themselves, as files have them: transformers 5 stacks them in memory, gates and ups in one."""
+    for name, value in state.items():
+        before, stack, _ = name.partition("experts.")
+        if not stack:
+            yield name, value
+            continue
+        for index, expert in enumerate(value):
+            parts = {"gate_proj": expert.chunk(2)[0], "up_proj": expert.chunk(2)[1]} if "gate_up" in name else {"down_proj": expert}
+            for part, matrix in parts.items():
+                yield f"{before}experts.{index}.{part}.weight", matrix
 
 
 def load(folder, weights, stated):

@@ -14,7 +14,7 @@ pub(super) type Case<'a, B> = dyn FnMut(&mut B, usize) -> Result<(), BackendErro
 const CHUNK_TOKENS: usize = 16;
 
 /// Bytes of an activation that is no operand of a product.
-const F32_BYTES: usize = 4;
+pub(super) const F32_BYTES: usize = 4;
 
 /// Measures what the device can do at best.
 pub(super) fn ceilings<B: Backend>(backend: &mut B, plan: &Plan) -> Result<Ceilings, BackendError> {
@@ -69,12 +69,12 @@ pub(super) fn num_cases(plan: &Plan, has_sampler: bool) -> usize {
     let num_rows = num_rows(plan).len();
     let num_attentions = num_batches + 1 + num_prefills;
     let num_samples = if has_sampler { 2 * num_batches } else { 0 };
-    // Two operators of rows, four products of a layer and the head's; rotation and attention.
+    // Two operators of rows, four of a layer's products and the head's; rotation and attention.
     2 * num_rows + 4 * num_rows + num_batches + 2 * num_attentions + num_samples
 }
 
 /// Rows of decodes and of prefills, rising.
-fn num_rows(plan: &Plan) -> Vec<usize> {
+pub(super) fn num_rows(plan: &Plan) -> Vec<usize> {
     let mut rows = [&plan.batch[..], &plan.prefill].concat();
     rows.sort_unstable();
     rows.dedup();
@@ -95,16 +95,16 @@ pub(super) fn run<B: Backend>(
 }
 
 /// What the cases share.
-struct Bench<'a, B: Backend> {
-    backend: &'a mut B,
-    plan: &'a Plan,
+pub(super) struct Bench<'a, B: Backend> {
+    pub(super) backend: &'a mut B,
+    pub(super) plan: &'a Plan,
     sink: &'a mut dyn FnMut(Measurement) -> bool,
-    is_stopped: bool,
+    pub(super) is_stopped: bool,
 }
 
 impl<B: Backend> Bench<'_, B> {
     /// Measures a case, unless it was told to stop.
-    fn measure(
+    pub(super) fn measure(
         &mut self,
         (operator, case): (&'static str, String),
         (num_bytes, num_flops): (usize, usize),
@@ -167,9 +167,13 @@ impl<B: Backend> Bench<'_, B> {
         let (hidden, ffn) = (widths.hidden_size, widths.ffn_size);
         self.product("linear: qkv", (qkv_width, hidden), Product::Plain)?;
         self.product("linear_add: o", (hidden, query_width), Product::Add)?;
-        let name = if widths.is_gated { "feed_forward: gate, up" } else { "feed_forward: up" };
-        self.product(name, (ffn, hidden), Product::Wide)?;
-        self.product("linear_add: down", (hidden, ffn), Product::Add)?;
+        if let Some(shape) = &widths.mixture {
+            self.mixtures(shape)?;
+        } else {
+            let name = if widths.is_gated { "feed_forward: gate, up" } else { "feed_forward: up" };
+            self.product(name, (ffn, hidden), Product::Wide)?;
+            self.product("linear_add: down", (hidden, ffn), Product::Add)?;
+        }
         self.product("linear: head", (widths.vocab_size, hidden), Product::Head)
     }
 
@@ -350,6 +354,6 @@ enum Product {
     Head,
 }
 
-fn rows(num_rows: usize) -> String {
+pub(super) fn rows(num_rows: usize) -> String {
     if num_rows == 1 { "1 row".to_owned() } else { format!("{num_rows} rows") }
 }

@@ -6,6 +6,7 @@
 //! on a GPU, shows the launch.
 
 mod cases;
+mod mixtures;
 mod rig;
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, WeightFormat};
 use crate::bench::cases::Case;
+use crate::mixture::MixtureShape;
 
 /// What a model's layers are, as far as their speed depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct Widths {
     pub hidden_size: usize,
     /// Width of the feed-forward part.
     pub ffn_size: usize,
+    /// Mixtures of experts, which are then measured in place of the feed-forward part.
+    pub mixture: Option<MixtureShape>,
     /// The function of the feed-forward part.
     pub activation: Activation,
     /// Whether what the function gives is multiplied with a second product.
@@ -178,6 +182,7 @@ mod tests {
         let widths = Widths {
             hidden_size: 64,
             ffn_size: 96,
+            mixture: None,
             activation: Activation::Silu,
             is_gated: true,
             has_layer_norm: false,

@@ -8,6 +8,8 @@
 //! | `linear/` | products, from one row to a whole prefill |
 //! | `quantized/` | products of weights in four and eight bits |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
+//! | `ways` | which products a matrix takes: exact, rounded or of integers |
+//! | `mixture` | mixtures of experts, over the same products |
 //! | `rotary`, `norm`, `activation`, `gather` | the rest |
 //! | `bandwidth` | how fast the memory can be read, for benches |
 //!
@@ -30,34 +32,35 @@ mod gather;
 mod grid;
 mod linear;
 mod matrix;
+mod mixture;
 mod norm;
 mod pool;
 mod quantized;
 mod rotary;
 mod simd;
 mod step;
+mod ways;
 
 use std::slice::from_ref;
 
-use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
 use crate::cpu::cache::HEAD_DIM_MAX;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, Linear, Rounding, Term};
-use crate::cpu::matrix::Weights;
+use crate::cpu::linear::{Epilogue, Half, Linear, Rounding, Rows, Term, activated, gated};
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::QuantizedProducts;
 use crate::cpu::simd::Vectors;
 use crate::group::Member;
 use crate::metadata::{AttentionShape, StepInput};
-use crate::parts::{FeedForward, HeadNorms, Norm};
+use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 
 pub use crate::cpu::cache::CpuLayerCache;
 pub use crate::cpu::matrix::CpuMatrix;
+pub use crate::cpu::mixture::CpuMixture;
 pub use crate::cpu::simd::SimdTier;
 pub use crate::cpu::step::CpuStep;
 
@@ -131,58 +134,10 @@ impl CpuBackend {
     pub fn tier(&self) -> SimdTier {
         self.vectors.tier()
     }
-
-    /// Computes products in the way of their weights and of the tier.
-    fn products(
-        &mut self,
-        check: Check,
-        linear: Linear<'_>,
-        out: &mut CpuBuffer,
-    ) -> Result<(), BackendError> {
-        let rounds = self.vectors.tier().rounds_to_bf16();
-        let way = Way::of(linear.terms[0].matrix, rounds);
-        if linear.terms.iter().any(|term| Way::of(term.matrix, rounds) != way) {
-            // A file may store gate and up in types of different kinds.
-            for term in linear.terms {
-                self.products(check, Linear { terms: from_ref(term), ..linear }, out)?;
-            }
-            return Ok(());
-        }
-        let Self { pool, vectors, rounding, quantized } = self;
-        let out = out.0.as_mut_slice();
-        match way {
-            Way::Exact => linear.run(pool, *vectors, out),
-            Way::Rounded => {
-                let cols = linear.terms[0].matrix.cols;
-                let x = &linear.x[..linear.num_rows * cols];
-                let pairs = rounding.round(check, pool, *vectors, x, cols)?;
-                linear.run_rounded(pool, *vectors, pairs, out);
-            }
-            Way::Codes => quantized.run(check, linear, (pool, *vectors), out)?,
-        }
-        Ok(())
-    }
 }
 
-/// How the products of a matrix are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// Activations as they are.
-    Exact,
-    /// Activations rounded to bf16.
-    Rounded,
-    /// Activations as codes of eight bits.
-    Codes,
-}
-
-impl Way {
-    fn of(matrix: &CpuMatrix, rounds_to_bf16: bool) -> Self {
-        match matrix.weights {
-            Weights::Bf16(_) if rounds_to_bf16 => Self::Rounded,
-            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => Self::Exact,
-            Weights::Codes(_) => Self::Codes,
-        }
-    }
+fn half_of(part: Affine<'_, CpuMatrix, CpuBuffer>) -> Half<'_> {
+    (from_ref(part.matrix), part.bias.map(CpuBuffer::values))
 }
 
 impl CpuBuffer {
@@ -201,6 +156,7 @@ impl Backend for CpuBackend {
     type Vector = CpuBuffer;
     type LayerCache = CpuLayerCache;
     type RopeTable = RopeTable;
+    type Mixture = CpuMixture;
     type Step = CpuStep;
 
     fn name(&self) -> String {
@@ -226,13 +182,7 @@ impl Backend for CpuBackend {
         parts: &[MatrixData<'_>],
         format: WeightFormat,
     ) -> Result<CpuMatrix, BackendError> {
-        let matrix = CpuMatrix::new(&mut self.pool, parts, format)?;
-        match (&matrix.weights, Way::of(&matrix, self.vectors.tier().rounds_to_bf16())) {
-            (Weights::Codes(panels), _) => self.quantized.expect(panels),
-            (_, Way::Rounded) => self.rounding.expect(matrix.cols),
-            (_, Way::Exact | Way::Codes) => {}
-        }
-        Ok(matrix)
+        self.matrix_of(parts, format, 1)
     }
 
     fn is_finite(&mut self, matrix: &CpuMatrix) -> Result<bool, BackendError> {
@@ -369,8 +319,12 @@ impl Backend for CpuBackend {
         check.holds("out", out.len(), num_rows, matrix.rows)?;
         check.bias(bias.map(CpuBuffer::len), matrix.rows)?;
         let epilogue = bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
-        let terms = [Term { matrix, epilogue, activation: None }];
-        self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, out)
+        let terms = [Term { matrices: from_ref(matrix), epilogue, activation: None }];
+        self.products(
+            check,
+            Linear { rows: Rows::All(num_rows), x: x.values(), terms: &terms },
+            out,
+        )
     }
 
     fn linear_add(
@@ -386,8 +340,12 @@ impl Backend for CpuBackend {
         check.holds("residual", residual.len(), num_rows, matrix.rows)?;
         check.bias(bias.map(CpuBuffer::len), matrix.rows)?;
         let epilogue = bias.map_or(Epilogue::Add, |bias| Epilogue::AddBias(bias.values()));
-        let terms = [Term { matrix, epilogue, activation: None }];
-        self.products(check, Linear { num_rows, x: x.values(), terms: &terms }, residual)
+        let terms = [Term { matrices: from_ref(matrix), epilogue, activation: None }];
+        self.products(
+            check,
+            Linear { rows: Rows::All(num_rows), x: x.values(), terms: &terms },
+            residual,
+        )
     }
 
     fn feed_forward(
@@ -402,25 +360,15 @@ impl Backend for CpuBackend {
         check.holds("x", x.len(), num_rows, cols)?;
         check.holds("out", out.len(), num_rows, rows)?;
         check.bias(gate.bias.map(CpuBuffer::len), rows)?;
-        let x = x.values();
-        let epilogue = gate.bias.map_or(Epilogue::Store, |bias| Epilogue::Bias(bias.values()));
-        let gate = Term { matrix: gate.matrix, epilogue, activation: Some(activation) };
+        let (all_rows, x) = (Rows::All(num_rows), x.values());
         let Some(up) = up else {
-            return self.products(check, Linear { num_rows, x, terms: &[gate] }, out);
+            let terms = [activated(activation, half_of(gate))];
+            return self.products(check, Linear { rows: all_rows, x, terms: &terms }, out);
         };
         check.same_shape((rows, cols), (up.matrix.rows, up.matrix.cols))?;
         check.bias(up.bias.map(CpuBuffer::len), rows)?;
-        let up_bias = up.bias;
-        let up = |epilogue| Term { matrix: up.matrix, epilogue, activation: None };
-        let terms = match (activation, up_bias) {
-            // The function is the end of the second product.
-            (Activation::Silu, None) => [Term { activation: None, ..gate }, up(Epilogue::SiluMul)],
-            (Activation::GeluTanh | Activation::GeluErf, None) => [gate, up(Epilogue::Mul)],
-            (Activation::Silu | Activation::GeluTanh | Activation::GeluErf, Some(bias)) => {
-                [gate, up(Epilogue::MulBias(bias.values()))]
-            }
-        };
-        self.products(check, Linear { num_rows, x, terms: &terms }, out)
+        let terms = gated(activation, half_of(gate), half_of(up));
+        self.products(check, Linear { rows: all_rows, x, terms: &terms }, out)
     }
 
     fn rope_and_cache_write(

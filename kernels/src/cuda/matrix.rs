@@ -53,7 +53,7 @@ impl Weights {
     }
 
     /// Returns what holds all parts: exactly where they are plain, as the same codes where they are codes.
-    fn of(parts: &[MatrixData<'_>], format: WeightFormat) -> Self {
+    pub(super) fn of(parts: &[MatrixData<'_>], format: WeightFormat) -> Self {
         let is_all = |dtype| parts.iter().all(|part| part.dtype == dtype);
         let integers = Self::Codes(CodeForm::of_integers(parts));
         let has_integers = parts.iter().any(|part| part.dtype.is_integers());

@@ -12,6 +12,7 @@ pub mod emulated;
 mod graphs;
 mod matrix;
 mod memory;
+mod mixture;
 mod norm;
 mod products;
 #[cfg(feature = "cuda")]
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub use crate::cuda::attention::attention_bytes;
 pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes, widened_bytes};
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
+pub use crate::cuda::mixture::CudaMixture;
 pub(crate) use crate::cuda::products::STREAMED_ROWS_MAX;
 pub use crate::cuda::step::{CudaStep, graph_steps};
 
@@ -132,6 +134,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     type Vector = CudaVector<D::Memory>;
     type LayerCache = CudaLayerCache<D::Memory>;
     type RopeTable = CudaRopeTable<D::Memory>;
+    type Mixture = CudaMixture<D::Memory>;
     type Step = CudaStep<D::Memory>;
 
     const OPERAND_BYTES: usize = size_of::<half::bf16>();

@@ -323,7 +323,7 @@ fn address_or_null<M: DeviceMemory>(vector: Option<&CudaVector<M>>) -> Argument 
 }
 
 /// Returns the number that `common.cuh` has for a function.
-fn number_of(activation: Activation) -> u32 {
+pub(super) fn number_of(activation: Activation) -> u32 {
     match activation {
         Activation::Silu => 0,
         Activation::GeluTanh => 1,

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, BackendError};
 use crate::metadata::{AttentionShape, KvDType};
 use crate::reference::ReferenceBackend;
+use crate::selftest::mixtures::mixtures;
 use crate::selftest::products::products;
 use crate::selftest::rig::{Random, relative_error};
 use crate::selftest::rows::rows;
@@ -26,6 +27,8 @@ pub enum Group {
     Rows,
     /// Products with weights.
     Products,
+    /// Mixtures of experts: the router's choice, and the experts' products.
+    Mixtures,
     /// Rotation, cache and attention.
     Attention,
     /// Choosing tokens, where the backend does.
@@ -34,7 +37,8 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 4] = [Self::Rows, Self::Products, Self::Attention, Self::Sampling];
+    pub const ALL: [Self; 5] =
+        [Self::Rows, Self::Products, Self::Mixtures, Self::Attention, Self::Sampling];
 }
 
 /// Runs every case of a group and hands each outcome to `sink`.
@@ -50,6 +54,7 @@ pub fn run<B: Backend>(
     match group {
         Group::Rows => rows(backend, sink),
         Group::Products => products(backend, grid, sink),
+        Group::Mixtures => mixtures(backend, grid, sink),
         Group::Attention => attentions(backend, grid, sink),
         Group::Sampling => sampling(backend, sink),
     }

@@ -5,6 +5,7 @@
 //! operand may be rounded once.
 
 mod cases;
+mod mixtures;
 mod products;
 pub mod rig;
 mod rows;

@@ -7,12 +7,14 @@ use kernels::backend::WeightFormat;
 use kernels::bench::{Event, Plan, Time, Widths, run};
 use kernels::cuda::emulated::EmulatedDevice;
 use kernels::cuda::{CudaBackend, GraphMode};
+use kernels::mixture::MixtureShape;
 
 #[test]
 fn every_operator_can_be_measured() {
     let widths = Widths {
         hidden_size: 64,
         ffn_size: 96,
+        mixture: None,
         activation: Activation::GeluTanh,
         is_gated: false,
         has_layer_norm: true,
@@ -21,7 +23,20 @@ fn every_operator_can_be_measured() {
         head_dim: 16,
         vocab_size: 320,
     };
-    for format in [WeightFormat::Stored, WeightFormat::Int8] {
+    let shape = MixtureShape {
+        num_experts: 6,
+        experts_per_token: 2,
+        hidden_size: 64,
+        expert_size: 32,
+        has_normed_weights: true,
+    };
+    let mixed = Widths { mixture: Some(shape), is_gated: true, ..widths };
+    let rows = [
+        (widths, WeightFormat::Stored, "linear_add: down"),
+        (widths, WeightFormat::Int8, "linear_add: down"),
+        (mixed, WeightFormat::Stored, "mixture: experts"),
+    ];
+    for (widths, format, operator) in rows {
         let plan = Plan {
             widths,
             format,
@@ -44,6 +59,6 @@ fn every_operator_can_be_measured() {
         })
         .unwrap();
         assert_eq!(operators.len(), num_cases);
-        assert!(operators.contains(&"sample"), "{operators:?}");
+        assert!(operators.contains(&"sample") && operators.contains(&operator), "{operators:?}");
     }
 }

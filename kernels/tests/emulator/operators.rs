@@ -1,8 +1,10 @@
 //! The CUDA backend's operators on the emulated device, under several orders of its threads; and with planted faults.
 
-use kernels::backend::BackendError;
+use kernels::backend::{BackendError, DType, WeightFormat};
 use kernels::cuda::emulated::EmulatedDevice;
-use kernels::cuda::{CudaBackend, GraphMode};
+use kernels::cuda::{CudaBackend, CudaMixture, GraphMode};
+use kernels::mixture::{Mixture, MixtureShape};
+use kernels::selftest::rig::Stored;
 use kernels::selftest::{Grid, Group, Outcome, run};
 
 /// Runs a group and returns what failed.
@@ -42,6 +44,34 @@ fn products_equal_the_reference() {
 }
 
 #[test]
+fn mixtures_equal_the_reference() {
+    check(Group::Mixtures, Grid::Quick, &[12, 13]);
+    check(Group::Mixtures, Grid::Full, &[14]);
+}
+
+#[test]
+fn experts_of_other_types_are_refused() {
+    let mut backend = CudaBackend::new(EmulatedDevice::new(1), GraphMode::Eager).unwrap();
+    let shape = MixtureShape {
+        num_experts: 2,
+        experts_per_token: 1,
+        hidden_size: 32,
+        expert_size: 32,
+        has_normed_weights: true,
+    };
+    let mixture = CudaMixture::new(&mut backend, &shape, 1).unwrap();
+    let stored = Stored::new(&[0.5; 32 * 32], DType::Bf16);
+    let mut store =
+        |format| mixture.experts(&mut backend, &[stored.data(32, 32); 2], format).map(drop);
+    store(WeightFormat::Stored).unwrap();
+    for (format, name) in [(WeightFormat::Int8, "int8"), (WeightFormat::F32, "f32")] {
+        let expected =
+            format!("experts: weights of experts must be bf16 on a GPU for now, got {name}");
+        assert_eq!(store(format).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
 fn attention_equals_the_reference() {
     check(Group::Attention, Grid::Quick, &[7, 8]);
     check(Group::Attention, Grid::Full, &[9]);
@@ -63,6 +93,7 @@ fn every_planted_fault_is_noticed() {
     let is_noticed = |id: &str| {
         let group = match id.split('-').next().unwrap_or_default() {
             "embed" | "norm" | "gather" | "broken" => Group::Rows,
+            "mix" => Group::Mixtures,
             "sample" => Group::Sampling,
             "fill" | "silu" | "stream" | "gate" => Group::Products,
             _ => Group::Attention,

@@ -10,6 +10,7 @@
 
 mod attention;
 mod linear;
+mod mixture;
 mod quantized;
 mod refusals;
 mod rig;

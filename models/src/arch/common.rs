@@ -5,10 +5,13 @@ use serde_json::json;
 
 use crate::{
     config::{
-        Activation, Biases, DecoderSpec, Fields, LAYERS_MAX, NormKind, Rope, read_activation,
+        Activation, Biases, DecoderSpec, Fields, LAYERS_MAX, MixtureSpec, NormKind, Rope,
+        read_activation,
     },
     error::ConfigError,
-    weights::{LayerPlan, NormPlan, TensorSpec, WeightPlan},
+    weights::{
+        DensePlan, FeedForwardPlan, LayerPlan, MixturePlan, NormPlan, TensorSpec, WeightPlan,
+    },
 };
 
 /// What stands where a configuration is silent.
@@ -47,6 +50,7 @@ pub(super) fn read(
         num_kv_heads: fields.optional_count("num_key_value_heads")?.unwrap_or(num_heads),
         head_dim,
         ffn_size: fields.count("intermediate_size")?,
+        mixture: None,
         norm: NormKind::Rms,
         norm_eps: eps as f32,
         has_head_norms: false,
@@ -128,7 +132,7 @@ fn plan_norm(spec: &DecoderSpec, name: &str) -> NormPlan {
 }
 
 fn plan_layer(spec: &DecoderSpec, layer: usize, names: FfnNames) -> LayerPlan {
-    let (hidden, ffn, biases) = (spec.hidden_size, spec.ffn_size, spec.biases);
+    let (hidden, biases) = (spec.hidden_size, spec.biases);
     let name = |part: &str| format!("model.layers.{layer}.{part}");
     let matrix =
         |part: &str, rows, cols| TensorSpec::matrix(name(&format!("{part}.weight")), rows, cols);
@@ -154,11 +158,44 @@ fn plan_layer(spec: &DecoderSpec, layer: usize, names: FfnNames) -> LayerPlan {
         attention_output: matrix("self_attn.o_proj", hidden, spec.query_width()),
         attention_output_bias: bias(biases.attention_output, "self_attn.o_proj", hidden),
         ffn_norm: plan_norm(spec, &name("post_attention_layernorm")),
+        ffn: match spec.mixture_of(layer) {
+            Some(mixture) => FeedForwardPlan::Mixture(plan_mixture(spec, mixture, layer)),
+            None => FeedForwardPlan::Dense(Box::new(plan_dense(spec, layer, names))),
+        },
+    }
+}
+
+fn plan_dense(spec: &DecoderSpec, layer: usize, names: FfnNames) -> DensePlan {
+    let (hidden, ffn, has_bias) = (spec.hidden_size, spec.ffn_size, spec.biases.ffn);
+    let matrix = |part: &str, rows, cols| {
+        TensorSpec::matrix(format!("model.layers.{layer}.{part}.weight"), rows, cols)
+    };
+    let bias = |has_bias: bool, part: &str, len| {
+        has_bias.then(|| TensorSpec::vector(format!("model.layers.{layer}.{part}.bias"), len))
+    };
+    DensePlan {
         gate: spec.is_gated.then(|| matrix(names.gate, ffn, hidden)),
-        gate_bias: bias(spec.is_gated && biases.ffn, names.gate, ffn),
+        gate_bias: bias(spec.is_gated && has_bias, names.gate, ffn),
         up: matrix(names.up, ffn, hidden),
-        up_bias: bias(biases.ffn, names.up, ffn),
+        up_bias: bias(has_bias, names.up, ffn),
         down: matrix(names.down, hidden, ffn),
-        down_bias: bias(biases.ffn, names.down, hidden),
+        down_bias: bias(has_bias, names.down, hidden),
+    }
+}
+
+/// Names the tensors of a mixture as Qwen does, each expert's by themselves.
+fn plan_mixture(spec: &DecoderSpec, mixture: &MixtureSpec, layer: usize) -> MixturePlan {
+    let (hidden, wide) = (spec.hidden_size, mixture.expert_size);
+    let name = |part: &str| format!("model.layers.{layer}.mlp.{part}.weight");
+    let experts = |part: &str, rows, cols| {
+        let expert =
+            |index| TensorSpec::matrix(name(&format!("experts.{index}.{part}")), rows, cols);
+        (0..mixture.num_experts).map(expert).collect()
+    };
+    MixturePlan {
+        router: TensorSpec::matrix(name("gate"), mixture.num_experts, hidden),
+        gates: experts("gate_proj", wide, hidden),
+        ups: experts("up_proj", wide, hidden),
+        downs: experts("down_proj", hidden, wide),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     config::{Activation, Biases, DecoderSpec, Fields, LAYERS_MAX, NormKind, Rope},
     error::ConfigError,
-    weights::{Stored, WeightPlan},
+    weights::{Stack, Stored, WeightPlan},
 };
 
 /// What stands beside an [`Architecture`](crate::arch::Architecture) that is published as GGUF too.
@@ -32,6 +32,14 @@ pub(crate) const EMBEDDING: &str = "token_embd.weight";
 /// The head; a file without it ties the head to the embedding.
 pub(crate) const HEAD: &str = "output.weight";
 
+/// A layer's router; a layer without it is dense.
+const ROUTER: &str = "ffn_gate_inp.weight";
+
+/// Returns the name of a layer's router.
+pub(crate) fn router_of(layer: usize) -> String {
+    format!("blk.{layer}.{ROUTER}")
+}
+
 /// Fields of a spec, as `config.json` names them, with their keys: for errors about two of them.
 pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("hidden_size", "embedding_length"),
@@ -40,6 +48,9 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("num_key_value_heads", "attention.head_count_kv"),
     ("head_dim", "attention.key_length"),
     ("intermediate_size", "feed_forward_length"),
+    ("num_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
     ("max_position_embeddings", "context_length"),
     ("rms_norm_eps", RMS_EPS),
     ("norm_epsilon", "attention.layer_norm_epsilon"),
@@ -76,10 +87,18 @@ const LAYER_TENSORS: &[(&str, &str)] = &[
     ("mlp.up_proj.bias", "ffn_up.bias"),
     ("mlp.down_proj.weight", "ffn_down.weight"),
     ("mlp.down_proj.bias", "ffn_down.bias"),
+    ("mlp.gate.weight", ROUTER),
     ("mlp.c_fc.weight", "ffn_up.weight"),
     ("mlp.c_fc.bias", "ffn_up.bias"),
     ("mlp.c_proj.weight", "ffn_down.weight"),
     ("mlp.c_proj.bias", "ffn_down.bias"),
+];
+
+/// Tensors of experts, as they follow `model.layers.N.mlp.experts.E.` in the plan; the file stacks those of all experts.
+const EXPERT_TENSORS: &[(&str, &str)] = &[
+    ("gate_proj.weight", "ffn_gate_exps.weight"),
+    ("up_proj.weight", "ffn_up_exps.weight"),
+    ("down_proj.weight", "ffn_down_exps.weight"),
 ];
 
 /// Reads the sizes of a decoder as Llama is; families change what they have otherwise. `eps` is the key of what norms add.
@@ -114,6 +133,7 @@ pub(super) fn read_gguf(
         num_kv_heads: fields.optional_count("attention.head_count_kv")?.unwrap_or(num_heads),
         head_dim,
         ffn_size: fields.count("feed_forward_length")?,
+        mixture: None,
         norm: NormKind::Rms,
         norm_eps: fields.number(eps)? as f32,
         has_head_norms: false,
@@ -161,7 +181,10 @@ impl GgufForm {
         for tensor in plan.tensors_mut() {
             tensor.stored =
                 part_of(&tensor.name).map_or(Stored::AsIs, |(_, part)| (self.stored)(spec, part));
-            if let Some(name) = name_of(&tensor.name) {
+            if let Some((name, index)) = stack_of(&tensor.name) {
+                let len = spec.mixture.as_ref().map_or(0, |mixture| mixture.num_experts);
+                (tensor.name, tensor.stack) = (name, Some(Stack { index, len }));
+            } else if let Some(name) = name_of(&tensor.name) {
                 tensor.name = name;
             }
         }
@@ -171,14 +194,23 @@ impl GgufForm {
 
 /// Returns the name that files have for a tensor of the plan.
 fn name_of(name: &str) -> Option<String> {
-    let find = |rows: &[(&str, &'static str)], wanted: &str| {
-        rows.iter().find(|row| row.0 == wanted).map(|row| row.1)
-    };
     if let Some(name) = find(TENSORS, name) {
         return Some(name.to_owned());
     }
     let (layer, part) = part_of(name)?;
     find(LAYER_TENSORS, part).map(|part| format!("blk.{layer}.{part}"))
+}
+
+/// Returns the name that files have for the stack in which an expert's tensor of the plan is, and its place there.
+fn stack_of(name: &str) -> Option<(String, usize)> {
+    let (layer, part) = part_of(name)?;
+    let (expert, part) = part.strip_prefix("mlp.experts.")?.split_once('.')?;
+    let stack = find(EXPERT_TENSORS, part)?;
+    Some((format!("blk.{layer}.{stack}"), expert.parse().ok()?))
+}
+
+fn find(rows: &[(&str, &'static str)], wanted: &str) -> Option<&'static str> {
+    rows.iter().find(|row| row.0 == wanted).map(|row| row.1)
 }
 
 /// Splits the name of a layer's tensor into the layer's number and the rest.

@@ -7,9 +7,10 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod starcoder2;
 
-pub(crate) use gguf::{EMBEDDING, FIELDS, GgufForm, HEAD};
+pub(crate) use gguf::{EMBEDDING, FIELDS, GgufForm, HEAD, router_of};
 
 use crate::{
     config::{CONFIG_FILE, DecoderSpec, Fields},
@@ -44,6 +45,12 @@ pub const ARCHITECTURES: &[Architecture] = &[
         translate: qwen3::translate,
         plan: common::plan,
         gguf: Some(&qwen3::GGUF),
+    },
+    Architecture {
+        name: qwen3_moe::NAME,
+        translate: qwen3_moe::translate,
+        plan: common::plan,
+        gguf: Some(&qwen3_moe::GGUF),
     },
     Architecture {
         name: llama::NAME,

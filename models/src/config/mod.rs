@@ -6,6 +6,7 @@
 mod fields;
 mod json;
 mod layer;
+mod mixture;
 mod quantization;
 mod rope;
 mod window;
@@ -15,6 +16,8 @@ pub use json::from_json;
 pub(crate) use json::read_quantization_config;
 pub(crate) use layer::read_activation;
 pub use layer::{Biases, NormKind};
+pub use mixture::MixtureSpec;
+pub(crate) use mixture::read_mixture;
 pub(crate) use quantization::Quantization;
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 pub(crate) use window::{read_window_of_all, read_windows};
@@ -62,8 +65,10 @@ pub struct DecoderSpec {
     pub num_kv_heads: usize,
     /// Elements of a head; even.
     pub head_dim: usize,
-    /// Width of the feed-forward part.
+    /// Width of the feed-forward part of dense layers.
     pub ffn_size: usize,
+    /// Layers that are mixtures of experts; `None` where all are dense.
+    pub mixture: Option<MixtureSpec>,
     /// How rows are normed.
     pub norm: NormKind,
     /// Added to the mean square or the variance in a norm.
@@ -134,6 +139,9 @@ impl DecoderSpec {
             let rule = format!("one entry a layer ({})", self.num_layers);
             return Err(invalid("layer_types", rule, self.windows.len()));
         }
+        if let Some(mixture) = &self.mixture {
+            mixture.check(self.num_layers)?;
+        }
         if self.windows.contains(&Some(0)) {
             return Err(invalid("sliding_window", "at least 1", 0));
         }
@@ -154,6 +162,14 @@ impl DecoderSpec {
     /// Returns the width of all key heads together, which is that of the value heads.
     pub fn kv_width(&self) -> usize {
         self.num_kv_heads * self.head_dim
+    }
+
+    /// Returns the mixture of layer `layer_index`; `None` where it is dense.
+    ///
+    /// # Panics
+    /// Where the spec has no such layer.
+    pub fn mixture_of(&self, layer_index: usize) -> Option<&MixtureSpec> {
+        self.mixture.as_ref().filter(|mixture| mixture.layers[layer_index])
     }
 
     /// Returns the shape of the attention of layer `layer_index`.

@@ -1,6 +1,9 @@
 //! The buffers that a step writes, allocated once for the largest step and shared by all layers.
 
-use kernels::backend::{Backend, BackendError};
+use kernels::{
+    backend::{Backend, BackendError},
+    mixture::Mixture,
+};
 
 use crate::{config::DecoderSpec, decoder::DecoderLimits};
 
@@ -15,20 +18,45 @@ pub(super) struct Activations<B: Backend> {
     pub(super) qkv: B::Buffer,
     /// What attention wrote: `[num_tokens, query_width]`.
     pub(super) attention: B::Buffer,
-    /// The gated elements of the feed-forward part: `[num_tokens, ffn_size]`.
+    /// The gated elements of a dense feed-forward part: `[num_tokens, ffn_size]`.
     pub(super) ffn: B::Buffer,
+    /// Where there are mixtures of experts.
+    pub(super) mixture: Option<MixtureRoom<B>>,
     /// Hidden states whose logits are wanted: `[num_logit_rows, hidden_size]`.
     pub(super) gathered: B::Buffer,
     /// `[num_logit_rows, vocab_size]`.
     pub(super) logits: B::Buffer,
 }
 
+/// What mixtures of experts need.
+#[derive(Debug)]
+pub(super) struct MixtureRoom<B: Backend> {
+    pub(super) mixture: B::Mixture,
+    /// What routers wrote: `[num_tokens, num_experts]`.
+    pub(super) logits: B::Buffer,
+}
+
+impl<B: Backend> MixtureRoom<B> {
+    fn new(
+        backend: &mut B,
+        spec: &DecoderSpec,
+        max_num_tokens: usize,
+    ) -> Result<Option<Self>, BackendError> {
+        let Some(mixture) = &spec.mixture else { return Ok(None) };
+        let logits = backend.buffer(max_num_tokens * mixture.num_experts)?;
+        let shape = mixture.shape(spec.hidden_size);
+        let mixture = B::Mixture::new(backend, &shape, max_num_tokens)?;
+        Ok(Some(Self { mixture, logits }))
+    }
+}
+
 impl<B: Backend> Activations<B> {
     pub(super) fn new(
-        backend: &B,
+        backend: &mut B,
         spec: &DecoderSpec,
         limits: &DecoderLimits,
     ) -> Result<Self, BackendError> {
+        let mixture = MixtureRoom::new(backend, spec, limits.max_num_tokens)?;
         let tokens = |width: usize| backend.buffer(limits.max_num_tokens * width);
         let operands = |width: usize| backend.operand(limits.max_num_tokens * width);
         // A device may pad a step of decodes to as many rows as there can be sequences.
@@ -40,6 +68,7 @@ impl<B: Backend> Activations<B> {
             qkv: tokens(spec.query_width() + 2 * spec.kv_width())?,
             attention: operands(spec.query_width())?,
             ffn: operands(spec.ffn_size)?,
+            mixture,
             gathered: logit_rows(spec.hidden_size)?,
             logits: logit_rows(spec.vocab_size)?,
         })

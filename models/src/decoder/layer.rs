@@ -5,12 +5,15 @@ use std::slice::from_ref;
 use kernels::{
     backend::{Backend, BackendError},
     group::Member,
-    parts::{Affine, FeedForward, HeadNorms, Norm},
+    parts::{Affine, HeadNorms, Norm},
 };
 
 use crate::{
     config::DecoderSpec,
-    decoder::activations::Activations,
+    decoder::{
+        activations::{Activations, MixtureRoom},
+        feed_forward::FeedForwardWeights,
+    },
     error::ModelError,
     kv_cache::LayerKvCache,
     weights::{LayerPlan, NormPlan, TensorSpec, WeightReader},
@@ -55,14 +58,14 @@ impl<B: Backend> NormWeights<B> {
 
 /// A product's weights on a device.
 #[derive(Debug)]
-struct Product<B: Backend> {
+pub(super) struct Product<B: Backend> {
     matrix: B::Matrix,
     bias: Option<B::Vector>,
 }
 
 impl<B: Backend> Product<B> {
     /// Parts are stacked by rows; so are their biases.
-    fn new(
+    pub(super) fn new(
         backend: &mut B,
         parts: &[TensorSpec],
         bias: Option<&[TensorSpec]>,
@@ -75,7 +78,7 @@ impl<B: Backend> Product<B> {
         Ok(Self { matrix: reader.matrix(backend, parts)?, bias })
     }
 
-    fn affine(&self) -> Affine<'_, B::Matrix, B::Vector> {
+    pub(super) fn affine(&self) -> Affine<'_, B::Matrix, B::Vector> {
         Affine { matrix: &self.matrix, bias: self.bias.as_ref() }
     }
 }
@@ -92,7 +95,7 @@ impl<B: Backend> Pass<'_, B> {
     /// `hidden += x Wᵀ + bias`, over all ranks: each has columns of W and a part of the sum, to which rank 0 adds the residual
     /// stream and the bias. So nothing needs room or a pass over it beside the sum itself, at the cost of a rounding a rank
     /// more.
-    fn add(
+    pub(super) fn add(
         &self,
         backend: &mut B,
         x: &B::Buffer,
@@ -123,9 +126,7 @@ pub(super) struct Layer<B: Backend> {
     cache: LayerKvCache<B>,
     attention_output: Product<B>,
     ffn_norm: NormWeights<B>,
-    gate: Option<Product<B>>,
-    up: Product<B>,
-    down: Product<B>,
+    ffn: FeedForwardWeights<B>,
 }
 
 impl<B: Backend> Layer<B> {
@@ -134,6 +135,7 @@ impl<B: Backend> Layer<B> {
         plan: &LayerPlan,
         reader: &mut WeightReader<'_>,
         cache: LayerKvCache<B>,
+        room: Option<&MixtureRoom<B>>,
     ) -> Result<Self, ModelError> {
         let head_norms = match &plan.head_norms {
             None => None,
@@ -145,22 +147,16 @@ impl<B: Backend> Layer<B> {
         let attention_norm = NormWeights::new(backend, &plan.attention_norm, reader)?;
         let ffn_norm = NormWeights::new(backend, &plan.ffn_norm, reader)?;
         let qkv = Product::new(backend, &plan.qkv, plan.qkv_bias.as_deref(), reader)?;
-        let mut product = |tensor, bias: &Option<TensorSpec>| {
-            Product::new(backend, from_ref(tensor), bias.as_ref().map(from_ref), reader)
-        };
+        let output_bias = plan.attention_output_bias.as_ref().map(from_ref);
+        let output = Product::new(backend, from_ref(&plan.attention_output), output_bias, reader)?;
         Ok(Self {
             attention_norm,
             qkv,
             head_norms,
             cache,
-            attention_output: product(&plan.attention_output, &plan.attention_output_bias)?,
+            attention_output: output,
             ffn_norm,
-            gate: match &plan.gate {
-                Some(gate) => Some(product(gate, &plan.gate_bias)?),
-                None => None,
-            },
-            up: product(&plan.up, &plan.up_bias)?,
-            down: product(&plan.down, &plan.down_bias)?,
+            ffn: FeedForwardWeights::new(backend, &plan.ffn, reader, room)?,
         })
     }
 
@@ -185,19 +181,7 @@ impl<B: Backend> Layer<B> {
         backend.attention(pass.step, shape, &x.qkv, slots, &mut x.attention)?;
         pass.add(backend, &x.attention, &self.attention_output, &mut x.hidden)?;
 
-        // hidden [num_tokens, hidden_size] -> ffn [num_tokens, ffn_size]
         backend.norm(rows, &x.hidden, self.ffn_norm.with_eps(eps), &mut x.normed)?;
-        backend.feed_forward(rows, &x.normed, self.feed_forward(pass.spec), &mut x.ffn)?;
-        pass.add(backend, &x.ffn, &self.down, &mut x.hidden)
-    }
-
-    /// What the function is applied to is the gate where there is one, else what goes up.
-    fn feed_forward(&self, spec: &DecoderSpec) -> FeedForward<'_, B::Matrix, B::Vector> {
-        let activation = spec.activation;
-        let up = self.up.affine();
-        match &self.gate {
-            Some(gate) => FeedForward { activation, gate: gate.affine(), up: Some(up) },
-            None => FeedForward { activation, gate: up, up: None },
-        }
+        self.ffn.forward(backend, pass, x)
     }
 }

@@ -4,6 +4,7 @@
 //! the same call with other numbers.
 
 mod activations;
+mod feed_forward;
 mod layer;
 
 use std::{collections::VecDeque, slice::from_ref, sync::Arc};
@@ -78,7 +79,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<Self, ModelError> {
         check_limits(&limits)?;
         // Buffers come before the weights: where memory is short, it shows in a moment and not after a long read.
-        let activations = Activations::new(&backend, &spec, &limits)?;
+        let activations = Activations::new(&mut backend, &spec, &limits)?;
         let max_blocks_per_seq = spec.max_position_embeddings.div_ceil(limits.block_size);
         let step = backend.step(limits.max_num_tokens, limits.max_num_seqs, max_blocks_per_seq)?;
         let rope = backend.rope_table(
@@ -98,7 +99,13 @@ impl<B: Backend> Decoder<B> {
         let embedding = reader.matrix(&mut backend, from_ref(&plan.embedding))?;
         let mut layers = Vec::with_capacity(spec.num_layers);
         for (layer, cache) in plan.layers.iter().zip(caches) {
-            layers.push(Layer::new(&mut backend, layer, reader, cache)?);
+            layers.push(Layer::new(
+                &mut backend,
+                layer,
+                reader,
+                cache,
+                activations.mixture.as_ref(),
+            )?);
         }
         let final_norm = NormWeights::new(&backend, &plan.final_norm, reader)?;
         let head = match &plan.head {

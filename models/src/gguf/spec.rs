@@ -49,6 +49,11 @@ pub(crate) fn read_spec(gguf: &Gguf<'_>) -> Result<DecoderSpec, ConfigError> {
         attention_output: has("blk.0.attn_output.bias"),
         ffn: has("blk.0.ffn_up.bias"),
     });
+    if let Some(mixture) = &mut spec.mixture {
+        for (layer, is_mixture) in mixture.layers.iter_mut().enumerate() {
+            *is_mixture = gguf.tensor(&arch::router_of(layer)).is_some();
+        }
+    }
     let tokenizer = fields_below(gguf, TOKENIZER_PREFIX);
     let tokenizer = Fields::below(file, TOKENIZER_PREFIX, &tokenizer);
     for field in EOS_FIELDS {

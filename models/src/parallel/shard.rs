@@ -5,7 +5,11 @@
 //! output and the down projection, is cut by columns: each rank then has a part of every sum. Norms, embedding and head
 //! are whole on each rank.
 
-use std::{ops::Range, slice::from_mut};
+use std::{
+    fmt::Write as _,
+    ops::Range,
+    slice::{from_mut, from_ref},
+};
 
 use kernels::{
     backend::{DType, WeightFormat},
@@ -13,9 +17,9 @@ use kernels::{
 };
 
 use crate::{
-    config::DecoderSpec,
+    config::{DecoderSpec, MixtureSpec},
     error::ModelError,
-    weights::{Kept, LayerPlan, TensorSpec, WeightPlan, Weights},
+    weights::{FeedForwardPlan, Kept, LayerPlan, TensorSpec, WeightPlan, Weights},
 };
 
 /// The name of the option in errors.
@@ -40,18 +44,26 @@ impl Shard {
     /// [`ModelError::Option`] where a rank would have a part of a head; it says which numbers of ranks would do.
     pub(crate) fn spec(self, spec: &DecoderSpec) -> Result<DecoderSpec, ModelError> {
         if !divides(spec, self.num_ranks) {
-            let rule = format!(
+            let mut rule = format!(
                 "{}: a divisor of `num_key_value_heads` ({}) and of `intermediate_size` ({})",
                 list(&divisors(spec)),
                 spec.num_kv_heads,
                 spec.ffn_size
             );
+            if let Some(mixture) = &spec.mixture {
+                let _ = write!(rule, " and of `moe_intermediate_size` ({})", mixture.expert_size);
+            }
             return Err(self.refusal(rule));
         }
+        let expert_size = |mixture: &MixtureSpec| mixture.expert_size / self.num_ranks;
         Ok(DecoderSpec {
             num_heads: spec.num_heads / self.num_ranks,
             num_kv_heads: spec.num_kv_heads / self.num_ranks,
             ffn_size: spec.ffn_size / self.num_ranks,
+            mixture: spec.mixture.as_ref().map(|mixture| MixtureSpec {
+                expert_size: expert_size(mixture),
+                ..mixture.clone()
+            }),
             ..spec.clone()
         })
     }
@@ -81,14 +93,28 @@ impl Shard {
         if let Some(bias) = &mut layer.qkv_bias {
             self.cut_rows(bias, &heads);
         }
-        let ups = [Some(&mut layer.up), layer.gate.as_mut()];
-        let biases = [layer.up_bias.as_mut(), layer.gate_bias.as_mut()];
-        for tensor in ups.into_iter().chain(biases).flatten() {
-            self.cut_rows(from_mut(tensor), &[spec.ffn_size]);
-        }
         // Their biases are whole on each rank, and added by the first alone.
         layer.attention_output.kept = Kept::Cols(self.range(spec.query_width()));
-        layer.down.kept = Kept::Cols(self.range(spec.ffn_size));
+        match &mut layer.ffn {
+            FeedForwardPlan::Dense(dense) => {
+                let ups = [Some(&mut dense.up), dense.gate.as_mut()];
+                let biases = [dense.up_bias.as_mut(), dense.gate_bias.as_mut()];
+                for tensor in ups.into_iter().chain(biases).flatten() {
+                    self.cut_rows(from_mut(tensor), &[spec.ffn_size]);
+                }
+                dense.down.kept = Kept::Cols(self.range(spec.ffn_size));
+            }
+            // Each expert as a dense part; the router is whole on each rank, so that all choose the same.
+            FeedForwardPlan::Mixture(mixture) => {
+                for tensor in mixture.gates.iter_mut().chain(&mut mixture.ups) {
+                    let rows = tensor.shape[0];
+                    self.cut_rows(from_mut(tensor), &[rows]);
+                }
+                for tensor in &mut mixture.downs {
+                    tensor.kept = Kept::Cols(self.range(tensor.shape[1]));
+                }
+            }
+        }
     }
 
     /// Keeps this rank's part of each section of the rows that `parts` make up together, however they are stored.
@@ -125,8 +151,8 @@ impl Shard {
         weights: &Weights,
         format: WeightFormat,
     ) -> Result<(), ModelError> {
-        let mut columns = Vec::with_capacity(2);
-        for tensor in [&layer.attention_output, &layer.down] {
+        let mut columns = Vec::new();
+        for tensor in from_ref(&layer.attention_output).iter().chain(layer.ffn.downs()) {
             let (_, dtype) = weights.find(tensor)?;
             columns.push((tensor, dtype, block_len(dtype, format)));
         }
@@ -178,6 +204,7 @@ fn divides(spec: &DecoderSpec, num_ranks: usize) -> bool {
     num_ranks > 0
         && spec.num_kv_heads.is_multiple_of(num_ranks)
         && spec.ffn_size.is_multiple_of(num_ranks)
+        && spec.mixture.as_ref().is_none_or(|mixture| mixture.expert_size.is_multiple_of(num_ranks))
 }
 
 /// Returns the numbers of ranks that leave heads and elements whole; query heads are a multiple of key/value heads.
@@ -245,7 +272,7 @@ mod tests {
             assert_eq!(second.kept, one(rows / 2..rows));
             assert_eq!(second.kept_shape(), [rows / 2, 256]);
         }
-        let down = cuts.each_ref().map(|layer| layer.down.clone());
+        let down = cuts.each_ref().map(|layer| layer.ffn.downs()[0].clone());
         assert_eq!(
             down.each_ref().map(|down| down.kept.clone()),
             [0..384, 384..768].map(Kept::Cols)

@@ -3,6 +3,7 @@
 //! A [`WeightPlan`] says what should be there. [`Weights::check`] compares the two from the headers alone, so that a
 //! wrong file is refused before memory is taken; after it, reading cannot fail but for the disk and the device.
 
+mod feed_forward;
 mod file;
 mod index;
 mod packed;
@@ -12,11 +13,13 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use feed_forward::Role;
+pub use feed_forward::{DensePlan, FeedForwardPlan, MixturePlan};
 pub(crate) use file::WeightBytes;
-pub use plan::{Kept, LayerPlan, NormPlan, Stored, TensorSpec, WeightPlan};
+pub use plan::{Kept, LayerPlan, NormPlan, Stack, Stored, TensorSpec, WeightPlan};
 pub use random::random_weights;
 pub use reader::Progress;
-pub(crate) use reader::WeightReader;
+pub(crate) use reader::{WeightReader, exact};
 
 use std::{collections::BTreeMap, fmt, fs, ops::Range, path::Path};
 
@@ -234,7 +237,7 @@ impl Weights {
     /// # Errors
     /// The tensor is missing, misshapen or of an unsupported element type.
     pub(crate) fn find(&self, spec: &TensorSpec) -> Result<(&StoredTensor, DType), WeightsError> {
-        let (tensor, expected) = (spec.name.clone(), spec.shape.clone());
+        let (tensor, expected) = (spec.name.clone(), spec.stored_shape());
         if let Some(packed) = self.packed.get(&spec.name) {
             let found = vec![packed.rows, packed.cols];
             if found != expected {
@@ -279,15 +282,17 @@ impl Weights {
             return self.packed_views(spec, packed);
         }
         let file = &self.files[stored.file].bytes;
-        let (len, rest) = (stored.shape[0], stored.shape.get(1).copied());
+        let (len, rest) = (spec.shape[0], spec.shape.get(1).copied());
+        let Stack { index, len: num_stacked } = spec.stack.unwrap_or(Stack { index: 0, len: 1 });
+        let num_bytes = stored.range.len() / num_stacked;
+        let first = stored.range.start + index * num_bytes;
         // A vector is one row, and each of its elements what a row is to a matrix.
         let shape = |len: usize| rest.map_or((1, len), |cols| (len, cols));
-        let row_bytes = stored.range.len() / len;
+        let row_bytes = num_bytes / len;
         let view = |range: Range<usize>| -> Result<TensorView<'_>, ModelError> {
             assert!(range.end <= len, "`{}` has no rows {range:?}", spec.name);
             let (rows, cols) = shape(range.len());
-            let start = stored.range.start;
-            let bytes = start + range.start * row_bytes..start + range.end * row_bytes;
+            let bytes = first + range.start * row_bytes..first + range.end * row_bytes;
             Ok(TensorView { rows, cols, dtype, bytes: file.view(bytes)? })
         };
         match &spec.kept {

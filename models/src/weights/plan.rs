@@ -2,6 +2,8 @@
 
 use std::{ops::Range, slice};
 
+use crate::weights::{FeedForwardPlan, feed_forward::Role};
+
 /// A tensor as it should be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -13,6 +15,17 @@ pub struct TensorSpec {
     pub stored: Stored,
     /// What of it is loaded.
     pub kept: Kept,
+    /// Where it is in a stack of such tensors, whose name it then has.
+    pub stack: Option<Stack>,
+}
+
+/// The place of a matrix in a stored tensor of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Its index.
+    pub index: usize,
+    /// How many there are.
+    pub len: usize,
 }
 
 /// How the file differs from what is computed with.
@@ -45,13 +58,18 @@ impl TensorSpec {
     /// Describes a matrix.
     pub fn matrix(name: impl Into<String>, rows: usize, cols: usize) -> Self {
         let (stored, kept) = (Stored::AsIs, Kept::All);
-        Self { name: name.into(), shape: vec![rows, cols], stored, kept }
+        Self { name: name.into(), shape: vec![rows, cols], stored, kept, stack: None }
     }
 
     /// Describes a vector.
     pub fn vector(name: impl Into<String>, len: usize) -> Self {
         let (stored, kept) = (Stored::AsIs, Kept::All);
-        Self { name: name.into(), shape: vec![len], stored, kept }
+        Self { name: name.into(), shape: vec![len], stored, kept, stack: None }
+    }
+
+    /// Returns the shape in the file.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        self.stack.iter().map(|stack| stack.len).chain(self.shape.iter().copied()).collect()
     }
 
     /// Returns the number of stored elements.
@@ -102,19 +120,8 @@ pub struct LayerPlan {
     pub attention_output_bias: Option<TensorSpec>,
     /// Norm before the feed-forward part.
     pub ffn_norm: NormPlan,
-    /// What opens and closes each element of the feed-forward part; `None` where the elements themselves go through the
-    /// function.
-    pub gate: Option<TensorSpec>,
-    /// Its bias.
-    pub gate_bias: Option<TensorSpec>,
-    /// Those elements.
-    pub up: TensorSpec,
-    /// Their bias.
-    pub up_bias: Option<TensorSpec>,
-    /// From the feed-forward part back to the residual stream.
-    pub down: TensorSpec,
-    /// Its bias.
-    pub down_bias: Option<TensorSpec>,
+    /// The feed-forward part.
+    pub ffn: FeedForwardPlan,
 }
 
 /// The tensors of a whole model.
@@ -154,9 +161,10 @@ impl WeightPlan {
         std::iter::once(&mut self.final_norm).chain(layers)
     }
 
-    /// Returns every matrix, by the tensors that are stacked in it.
-    pub(crate) fn matrices(&self) -> impl Iterator<Item = &[TensorSpec]> {
+    /// Returns every matrix, by the tensors that are stacked in it, and what it is.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = (&[TensorSpec], Role)> {
         let single = std::iter::once(&self.embedding).chain(&self.head).map(slice::from_ref);
+        let single = single.map(|parts| (parts, Role::Plain));
         single.chain(self.layers.iter().flat_map(LayerPlan::matrices))
     }
 
@@ -168,6 +176,12 @@ impl WeightPlan {
     /// Returns the number of parameters.
     pub fn num_parameters(&self) -> u64 {
         self.tensors().map(|tensor| tensor.num_elements() as u64).sum()
+    }
+
+    /// Returns the number of parameters of all experts.
+    pub fn num_in_experts(&self) -> u64 {
+        let experts = self.matrices().filter(|(_, role)| *role == Role::Expert);
+        experts.flat_map(|(parts, _)| parts).map(|part| part.num_elements() as u64).sum()
     }
 }
 
@@ -182,34 +196,28 @@ impl NormPlan {
 }
 
 impl LayerPlan {
-    fn matrices(&self) -> impl Iterator<Item = &[TensorSpec]> {
-        let [output, up, down] = [&self.attention_output, &self.up, &self.down];
-        let single = [Some(output), self.gate.as_ref(), Some(up), Some(down)];
-        std::iter::once(&self.qkv[..]).chain(single.into_iter().flatten().map(slice::from_ref))
+    fn matrices(&self) -> impl Iterator<Item = (&[TensorSpec], Role)> {
+        let attention = [&self.qkv[..], slice::from_ref(&self.attention_output)];
+        attention.into_iter().map(|parts| (parts, Role::Plain)).chain(self.ffn.matrices())
     }
 
     fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
         let norms = self.attention_norm.tensors().chain(self.ffn_norm.tensors());
-        let [output, up, down] = [&self.attention_output, &self.up, &self.down];
-        let products = [Some(output), self.gate.as_ref(), Some(up), Some(down)];
+        let [matrices, biases] = self.ffn.tensors();
+        let products = std::iter::once(&self.attention_output).chain(matrices);
         let heads = self.qkv.iter().chain(self.qkv_bias.iter().flatten());
-        let biases = [&self.attention_output_bias, &self.gate_bias, &self.up_bias, &self.down_bias];
-        let rest = biases.into_iter().flatten().chain(self.head_norms.iter().flatten());
-        norms.chain(products.into_iter().flatten()).chain(heads).chain(rest)
+        let biases = self.attention_output_bias.iter().chain(biases);
+        let head_norms = self.head_norms.iter().flatten();
+        norms.chain(products).chain(heads).chain(biases).chain(head_norms)
     }
 
     fn tensors_mut(&mut self) -> impl Iterator<Item = &mut TensorSpec> {
         let norms = self.attention_norm.tensors_mut().chain(self.ffn_norm.tensors_mut());
-        let [output, up, down] = [&mut self.attention_output, &mut self.up, &mut self.down];
-        let products = [Some(output), self.gate.as_mut(), Some(up), Some(down)];
+        let [matrices, biases] = self.ffn.tensors_mut();
+        let products = std::iter::once(&mut self.attention_output).chain(matrices);
         let heads = self.qkv.iter_mut().chain(self.qkv_bias.iter_mut().flatten());
-        let biases = [
-            &mut self.attention_output_bias,
-            &mut self.gate_bias,
-            &mut self.up_bias,
-            &mut self.down_bias,
-        ];
-        let rest = biases.into_iter().flatten().chain(self.head_norms.iter_mut().flatten());
-        norms.chain(products.into_iter().flatten()).chain(heads).chain(rest)
+        let biases = self.attention_output_bias.iter_mut().chain(biases);
+        let head_norms = self.head_norms.iter_mut().flatten();
+        norms.chain(products).chain(heads).chain(biases).chain(head_norms)
     }
 }

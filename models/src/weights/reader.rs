@@ -1,8 +1,11 @@
 //! Brings stored tensors to a backend: stacks the parts of fused matrices, counts bytes.
 
+use std::slice::from_ref;
+
 use kernels::{
     allocate,
     backend::{Backend, BackendError, MatrixData, WeightFormat},
+    mixture::Mixture,
     widen::for_each_widened,
 };
 
@@ -50,21 +53,62 @@ impl<'a> WeightReader<'a> {
         backend: &mut B,
         parts: &[TensorSpec],
     ) -> Result<B::Matrix, ModelError> {
-        let weights = self.weights;
-        let (mut views, mut turned) = (Vec::new(), Vec::new());
-        for part in parts {
-            for view in weights.views(part)? {
-                turned.push(put_right(part, &view)?);
-                views.push(view);
-            }
-        }
-        let data: Vec<MatrixData<'_>> = views.iter().zip(&turned).map(data_of).collect();
-        let matrix = backend.matrix(&data, self.format)?;
+        self.matrix_as(backend, parts, self.format)
+    }
+
+    /// The same in no format that rounds.
+    pub(crate) fn exact_matrix<B: Backend>(
+        &mut self,
+        backend: &mut B,
+        parts: &[TensorSpec],
+    ) -> Result<B::Matrix, ModelError> {
+        self.matrix_as(backend, parts, exact(self.format))
+    }
+
+    fn matrix_as<B: Backend>(
+        &mut self,
+        backend: &mut B,
+        parts: &[TensorSpec],
+        format: WeightFormat,
+    ) -> Result<B::Matrix, ModelError> {
+        let loaded = self.read(parts)?;
+        let matrix = backend.matrix(&loaded.data(), format)?;
         if !backend.is_finite(&matrix)? {
             return Err(not_finite(parts));
         }
-        self.advance(data.iter().map(|part| part.bytes.len()).sum());
+        self.advance(loaded.num_bytes());
         Ok(matrix)
+    }
+
+    /// Stores a matrix of each expert.
+    pub(crate) fn experts<B: Backend>(
+        &mut self,
+        backend: &mut B,
+        mixture: &B::Mixture,
+        matrices: &[TensorSpec],
+    ) -> Result<<B::Mixture as Mixture<B>>::Experts, ModelError> {
+        let loaded = self.read(matrices)?;
+        let data = loaded.data();
+        let experts = mixture.experts(backend, &data, self.format)?;
+        if !B::Mixture::are_finite(backend, &experts)? {
+            let broken = data.iter().zip(matrices).find(|(data, _)| !is_finite(data));
+            // Int8 makes no number of what is too large for the scales of a block.
+            return Err(not_finite(broken.map_or(matrices, |(_, tensor)| from_ref(tensor))));
+        }
+        self.advance(loaded.num_bytes());
+        Ok(experts)
+    }
+
+    /// Reads what is loaded of each part, rows of several ranges one view each.
+    fn read(&self, parts: &[TensorSpec]) -> Result<Loaded<'a>, ModelError> {
+        let mut loaded = Loaded { views: Vec::new(), turned: Vec::new() };
+        for part in parts {
+            for view in self.weights.views(part)? {
+                loaded.turned.push(put_right(part, &view)?);
+                loaded.views.push(view);
+            }
+        }
+        Ok(loaded)
     }
 
     /// Stores `parts`, one behind the other, as one vector.
@@ -95,6 +139,36 @@ impl<'a> WeightReader<'a> {
         self.progress.bytes_done += num_bytes as u64;
         (self.report)(self.progress);
     }
+}
+
+/// Tensors while they are brought to the device.
+struct Loaded<'a> {
+    views: Vec<TensorView<'a>>,
+    turned: Vec<Option<Vec<u8>>>,
+}
+
+impl Loaded<'_> {
+    fn data(&self) -> Vec<MatrixData<'_>> {
+        self.views.iter().zip(&self.turned).map(data_of).collect()
+    }
+
+    fn num_bytes(&self) -> usize {
+        self.data().iter().map(|part| part.bytes.len()).sum()
+    }
+}
+
+/// Returns the format of what must not be rounded.
+pub(crate) fn exact(format: WeightFormat) -> WeightFormat {
+    match format {
+        WeightFormat::Stored | WeightFormat::Int8 | WeightFormat::Fp8 => WeightFormat::Stored,
+        WeightFormat::F32 => WeightFormat::F32,
+    }
+}
+
+fn is_finite(data: &MatrixData<'_>) -> bool {
+    let mut is_finite = true;
+    for_each_widened(data, |value| is_finite &= value.is_finite());
+    is_finite
 }
 
 /// Returns a tensor's bytes in the order that we compute with, where the file has another.

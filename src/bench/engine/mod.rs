@@ -54,12 +54,33 @@ impl EnginePlan {
 }
 
 /// What a step reads from memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Traffic {
     /// Weights that every step reads.
     pub weight_bytes: u64,
+    /// Weights that a step reads where a token is routed to them.
+    pub experts: ExpertTraffic,
     /// Keys and values of one token.
     pub kv_bytes_per_token: u64,
+}
+
+/// The experts of a model; none where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ExpertTraffic {
+    /// Weights of all of them.
+    pub num_bytes: u64,
+    /// The share that a token goes through.
+    pub share: f64,
+}
+
+impl ExpertTraffic {
+    /// Returns what so many tokens read, if they are routed evenly: an expert that several go through is read once.
+    ///
+    /// # Units
+    /// bytes
+    pub fn bytes_read(&self, num_tokens: usize) -> f64 {
+        self.num_bytes as f64 * (1.0 - (1.0 - self.share).powf(num_tokens as f64))
+    }
 }
 
 /// Everything that `lacuna bench engine` says.
@@ -96,6 +117,8 @@ pub struct ModelFacts {
     pub architecture: &'static str,
     /// Its parameters.
     pub num_parameters: u64,
+    /// Those that a token goes through.
+    pub num_active_parameters: u64,
     /// Types of the matrices in memory, such as `bf16`, `int8` or `q4_k+q6_k`.
     pub weight_format: String,
     /// Memory of the weights.
@@ -303,8 +326,8 @@ fn summarise(
     }
     let (num_tokens, num_steps) = (batch * plan.gen_tokens, plan.gen_tokens);
     let num_context_tokens = repeats.first()?.num_context_tokens as f64 / num_steps as f64;
-    let bytes_per_step =
-        traffic.weight_bytes as f64 + num_context_tokens * traffic.kv_bytes_per_token as f64;
+    let weight_bytes = traffic.weight_bytes as f64 + traffic.experts.bytes_read(batch);
+    let bytes_per_step = weight_bytes + num_context_tokens * traffic.kv_bytes_per_token as f64;
     let step_seconds = spread(&|repeat| repeat.decode_seconds / num_steps as f64)?;
     let decode = DecodeResult {
         phase: PhaseResult {

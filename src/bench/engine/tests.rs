@@ -51,7 +51,11 @@ const PLAN: EnginePlan = EnginePlan {
     seed: 1,
 };
 
-const TRAFFIC: Traffic = Traffic { weight_bytes: 1000, kv_bytes_per_token: 10 };
+const TRAFFIC: Traffic = Traffic {
+    weight_bytes: 1000,
+    experts: ExpertTraffic { num_bytes: 800, share: 0.25 },
+    kv_bytes_per_token: 10,
+};
 
 fn run(plan: &EnginePlan, num_looks: usize) -> (Counting, Vec<BatchResult>) {
     let mut executor = Counting::default();
@@ -76,7 +80,8 @@ fn every_batch_is_prefilled_in_chunks_and_decoded_in_steps() {
     assert_eq!((decode.phase.num_tokens, decode.phase.num_steps), (6, 3));
     assert_eq!(decode.phase.tokens_per_second.samples.len(), 2);
     // Contexts of 11, 12 and 13 tokens, twice each.
-    assert!((decode.bytes_per_step - (1000.0 + 24.0 * 10.0)).abs() < 1e-9);
+    // Two tokens leave out 0.75 * 0.75 of the experts.
+    assert!((decode.bytes_per_step - (1000.0 + 350.0 + 24.0 * 10.0)).abs() < 1e-9);
     let speed = decode.bytes_per_step / decode.step_seconds.median;
     assert!((decode.bytes_per_second / speed - 1.0).abs() < 1e-9);
 }

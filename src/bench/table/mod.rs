@@ -57,9 +57,14 @@ pub fn engine(run: &Run, result: &EngineResult) -> String {
     let mut text = head(run);
     let model = &result.model;
     let random = if model.is_random { " (random weights)" } else { "" };
+    let active = if model.num_active_parameters == model.num_parameters {
+        String::new()
+    } else {
+        format!(" ({:.1} M a token)", model.num_active_parameters as f64 / 1e6)
+    };
     let _ = writeln!(
         text,
-        "model    {}{random}, {}, {:.1} M parameters, {} of weights",
+        "model    {}{random}, {}, {:.1} M parameters{active}, {} of weights",
         model.name,
         model.weight_format,
         model.num_parameters as f64 / 1e6,

@@ -12,22 +12,26 @@
 //! rows as in the file and sums across lanes. Blocks of `k`, with the sums put by in between, changed nothing at 896 and
 //! lost up to a fifth at 4864.
 
+mod gated;
 mod operands;
 mod rounding;
+mod rows;
 mod tile;
 
 use std::ops::Range;
 
 use crate::activation::Activation;
 use crate::cpu::activation::{Activate, silu_mul_in_place};
-use crate::cpu::grid::{Grid, RowTiles, Tile};
+use crate::cpu::grid::{Grid, Tile};
 use crate::cpu::linear::operands::{Exact, Operands, Rounded};
 use crate::cpu::linear::tile::{MR_MAX, next_height};
 use crate::cpu::matrix::{CpuMatrix, Element, PANEL, Panels, Weights};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Simd, TILE, Vectors};
 
+pub(crate) use crate::cpu::linear::gated::{Half, activated, gated};
 pub(crate) use crate::cpu::linear::rounding::Rounding;
+pub(crate) use crate::cpu::linear::rows::Rows;
 
 /// Rows of a block: 12 rows of 4864 f32 are half of an L2 of 512 KiB.
 const BLOCK_ROWS: usize = 12;
@@ -144,10 +148,10 @@ impl Epilogue<'_> {
     }
 }
 
-/// Products of `x` `[num_rows, cols]` with matrices of one shape, one after the other to the same `out` `[num_rows, rows]`.
+/// Products of `x` `[num_rows, cols]` with matrices of one shape, one term after the other to the same `out` `[num_rows, rows]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linear<'a> {
-    pub(crate) num_rows: usize,
+    pub(crate) rows: Rows<'a>,
     pub(crate) x: &'a [f32],
     /// One or more.
     pub(crate) terms: &'a [Term<'a>],
@@ -156,7 +160,8 @@ pub(crate) struct Linear<'a> {
 /// A product and what becomes of its sums.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Term<'a> {
-    pub(crate) matrix: &'a CpuMatrix,
+    /// Of one shape and type; more than one where rows are grouped.
+    pub(crate) matrices: &'a [CpuMatrix],
     pub(crate) epilogue: Epilogue<'a>,
     /// Applied to the output when all of a tile is there.
     pub(crate) activation: Option<Activation>,
@@ -172,10 +177,10 @@ impl Term<'_> {
     }
 }
 
-impl Linear<'_> {
+impl<'a> Linear<'a> {
     /// Computes the products. Sizes were checked: `x` and `out` hold `num_rows` rows.
     pub(crate) fn run(self, pool: &mut Pool, vectors: Vectors, out: &mut [f32]) {
-        self.for_each_term(pool, vectors, out, &|term, tile| match &term.matrix.weights {
+        self.for_each_term(pool, vectors, out, &|term, matrix, tile| match &matrix.weights {
             Weights::F32(panels) => self.exact(vectors, term, panels, tile),
             Weights::Bf16(panels) => self.exact(vectors, term, panels, tile),
             Weights::F16(panels) => self.exact(vectors, term, panels, tile),
@@ -191,11 +196,11 @@ impl Linear<'_> {
         pairs: &[u32],
         out: &mut [f32],
     ) {
-        self.for_each_term(pool, vectors, out, &|term, tile| {
-            let Weights::Bf16(panels) = &term.matrix.weights else {
+        self.for_each_term(pool, vectors, out, &|term, matrix, tile| {
+            let Weights::Bf16(panels) = &matrix.weights else {
                 unreachable!("activations are rounded for bf16 only")
             };
-            let pairs_per_row = term.matrix.cols.div_ceil(2);
+            let pairs_per_row = matrix.cols.div_ceil(2);
             let operands = Rounded { pairs, pairs_per_row, panels };
             vectors.run_rounded(Task { operands, epilogue: term.epilogue, tile });
         });
@@ -208,7 +213,7 @@ impl Linear<'_> {
         panels: &Panels<E>,
         tile: Tile<'_>,
     ) {
-        let operands = Exact { x: self.x, cols: term.matrix.cols, panels };
+        let operands = Exact { x: self.x, cols: term.matrices[0].cols, panels };
         vectors.run(Task { operands, epilogue: term.epilogue, tile });
     }
 
@@ -218,35 +223,36 @@ impl Linear<'_> {
         pool: &mut Pool,
         vectors: Vectors,
         out: &mut [f32],
-        run: &(dyn Fn(&Term<'_>, Tile<'_>) + Sync),
+        run: &(dyn Fn(&Term<'_>, &CpuMatrix, Tile<'_>) + Sync),
     ) {
         self.grid(pool, vectors).for_each_tile(pool, out, &|mut tile| {
             for term in self.terms {
-                run(term, tile.reborrow());
+                run(term, self.rows.matrix(term, tile.row_index()), tile.reborrow());
                 term.activate(vectors, tile.reborrow());
             }
         });
     }
 
-    fn grid(&self, pool: &Pool, vectors: Vectors) -> Grid<'static> {
+    fn grid(&self, pool: &Pool, vectors: Vectors) -> Grid<'a> {
         Grid {
-            rows: RowTiles::Even { num_rows: self.num_rows, height: self.num_rows.max(1) },
-            width: self.terms[0].matrix.rows,
+            rows: self.rows.tiles(),
+            width: self.terms[0].matrices[0].rows,
             tile_width: self.features_per_task(pool.num_threads(), vectors.lanes()),
         }
     }
 
     fn features_per_task(&self, num_threads: usize, num_lanes: usize) -> usize {
-        let matrix = self.terms[0].matrix;
-        let by_threads = matrix.rows.div_ceil(num_threads * TASKS_PER_THREAD);
-        let features = if self.num_rows <= DECODE_ROWS {
+        let (matrix, num_rows) = (&self.terms[0].matrices[0], self.rows.longest());
+        let all_features = matrix.rows * self.rows.num_groups();
+        let by_threads = all_features.div_ceil(num_threads * TASKS_PER_THREAD);
+        let features = if num_rows <= DECODE_ROWS {
             // Each weight is used in one block only: nothing needs to stay.
             by_threads
         } else {
             by_threads.min(TASK_WEIGHT_BYTES / matrix.bytes_per_row().max(1))
         };
         // Panels that are left over, with too few sums at a time, cost as much as a whole tile.
-        let tile = PANEL * panels_per_tile(self.num_rows, num_lanes);
+        let tile = PANEL * panels_per_tile(num_rows, num_lanes);
         features.next_multiple_of(tile).max(tile)
     }
 }
@@ -275,11 +281,11 @@ impl<O: Operands> Kernel for Task<'_, O> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let num_rows = self.tile.rows().end;
-        let height = if num_rows <= DECODE_ROWS { DECODE_ROWS } else { BLOCK_ROWS };
+        let all_rows = self.tile.rows();
+        let height = if all_rows.len() <= DECODE_ROWS { DECODE_ROWS } else { BLOCK_ROWS };
         let mut sums = [[[0.0; PANEL]; NP_MAX]; MR_MAX];
-        for start in (0..num_rows).step_by(height) {
-            let rows = start..num_rows.min(start + height);
+        for start in all_rows.clone().step_by(height) {
+            let rows = start..all_rows.end.min(start + height);
             let mut panels =
                 self.tile.columns().start / PANEL..self.tile.columns().end.div_ceil(PANEL);
             let is_large = S::HAS_TALL_TILES && self.operands.fit_large_tiles();

@@ -13,23 +13,24 @@ use crate::cpu::simd::{Kernel, Simd, Vectors};
 pub(crate) struct Rounding {
     /// Words of 32 bits, in the type that a grid hands out.
     words: AlignedSlice<f32>,
-    pairs_per_row_max: usize,
+    pairs_per_token_max: usize,
 }
 
 impl Rounding {
     /// There is no room yet.
     pub(crate) fn none() -> Self {
-        Self { words: AlignedSlice::empty(), pairs_per_row_max: 0 }
+        Self { words: AlignedSlice::empty(), pairs_per_token_max: 0 }
     }
 
-    /// Learns of a matrix of so many columns.
-    pub(crate) fn expect(&mut self, cols: usize) {
-        self.pairs_per_row_max = self.pairs_per_row_max.max(cols.div_ceil(2));
+    /// Learns of a matrix of so many columns, which meets so many rows of each token.
+    pub(crate) fn expect(&mut self, cols: usize, rows_per_token: usize) {
+        let pairs_per_token = cols.div_ceil(2) * rows_per_token;
+        self.pairs_per_token_max = self.pairs_per_token_max.max(pairs_per_token);
     }
 
-    /// Makes room for steps of `max_num_rows` over all matrices that were expected.
-    pub(crate) fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
-        let len = max_num_rows.saturating_mul(self.pairs_per_row_max);
+    /// Makes room for steps of `max_num_tokens` over all matrices that were expected.
+    pub(crate) fn reserve(&mut self, max_num_tokens: usize) -> Result<(), BackendError> {
+        let len = max_num_tokens.saturating_mul(self.pairs_per_token_max);
         self.words = AlignedSlice::zeroed(len, DEVICE)?;
         Ok(())
     }

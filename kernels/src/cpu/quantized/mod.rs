@@ -30,9 +30,9 @@ mod tile;
 
 use crate::backend::BackendError;
 use crate::checks::Check;
-use crate::cpu::grid::{Grid, RowTiles, Tile};
-use crate::cpu::linear::{Linear, Term};
-use crate::cpu::matrix::Weights;
+use crate::cpu::grid::{Grid, Tile};
+use crate::cpu::linear::{Linear, Rows, Term};
+use crate::cpu::matrix::{CpuMatrix, Weights};
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::activations::{ActivationRows, Activations};
 use crate::cpu::quantized::dot::Dots;
@@ -54,14 +54,14 @@ const TASKS_PER_THREAD: usize = 8;
 pub(crate) struct QuantizedProducts {
     dots: Dots,
     activations: Activations,
-    /// Blocks of a row of the widest matrix.
+    /// Most blocks of a token's rows, over all matrices.
     num_blocks_max: usize,
 }
 
 /// Products whose activations were rounded.
 #[derive(Clone, Copy, Debug)]
 struct CodesLinear<'a> {
-    num_rows: usize,
+    rows: Rows<'a>,
     x: ActivationRows<'a>,
     terms: &'a [Term<'a>],
     vectors: Vectors,
@@ -74,14 +74,14 @@ impl QuantizedProducts {
         Self { dots, activations: Activations::none(), num_blocks_max: 0 }
     }
 
-    /// Learns of a matrix whose products will be asked for.
-    pub(crate) fn expect(&mut self, weights: &CodePanels) {
-        self.num_blocks_max = self.num_blocks_max.max(weights.num_blocks());
+    /// Learns of a matrix that meets so many rows of each token.
+    pub(crate) fn expect(&mut self, weights: &CodePanels, rows_per_token: usize) {
+        self.num_blocks_max = self.num_blocks_max.max(weights.num_blocks() * rows_per_token);
     }
 
-    /// Makes room for steps of `max_num_rows` over all matrices that were expected.
-    pub(crate) fn reserve(&mut self, max_num_rows: usize) -> Result<(), BackendError> {
-        self.activations = Activations::new(max_num_rows.saturating_mul(self.num_blocks_max))?;
+    /// Makes room for steps of `max_num_tokens` over all matrices that were expected.
+    pub(crate) fn reserve(&mut self, max_num_tokens: usize) -> Result<(), BackendError> {
+        self.activations = Activations::new(max_num_tokens.saturating_mul(self.num_blocks_max))?;
         Ok(())
     }
 
@@ -93,8 +93,8 @@ impl QuantizedProducts {
         (pool, vectors): (&mut Pool, Vectors),
         out: &mut [f32],
     ) -> Result<(), BackendError> {
-        let Linear { num_rows, terms, .. } = linear;
-        let weights = codes_of(&terms[0]);
+        let Linear { rows, terms, .. } = linear;
+        let (weights, num_rows) = (codes_of(&terms[0].matrices[0]), rows.len());
         let needed = num_rows.saturating_mul(weights.num_blocks());
         check.at_most(
             "blocks of `x` in the room of `reserve`",
@@ -103,16 +103,17 @@ impl QuantizedProducts {
         )?;
         let x = &linear.x[..num_rows * weights.cols];
         let x = self.activations.load(pool, vectors, num_rows, x);
-        let linear = CodesLinear { num_rows, x, terms, vectors };
+        let linear = CodesLinear { rows, x, terms, vectors };
         let grid = Grid {
-            rows: RowTiles::Even { num_rows, height: num_rows.max(1) },
+            rows: rows.tiles(),
             width: weights.rows,
             tile_width: linear.features_per_task(pool.num_threads()),
         };
         let dots = self.dots;
         grid.for_each_tile(pool, out, &|mut tile| {
             for term in terms {
-                linear.run_task(dots, term, tile.reborrow());
+                let weights = codes_of(rows.matrix(term, tile.row_index()));
+                linear.run_task(dots, (term, weights), tile.reborrow());
                 term.activate(vectors, tile.reborrow());
             }
         });
@@ -120,9 +121,9 @@ impl QuantizedProducts {
     }
 }
 
-/// Returns the codes of a term's matrix.
-fn codes_of<'a>(term: &Term<'a>) -> &'a CodePanels {
-    let Weights::Codes(panels) = &term.matrix.weights else {
+/// Returns the codes of a matrix.
+fn codes_of(matrix: &CpuMatrix) -> &CodePanels {
+    let Weights::Codes(panels) = &matrix.weights else {
         unreachable!("products of plain numbers are `linear`'s")
     };
     panels
@@ -130,18 +131,21 @@ fn codes_of<'a>(term: &Term<'a>) -> &'a CodePanels {
 
 impl CodesLinear<'_> {
     fn features_per_task(&self, num_threads: usize) -> usize {
-        let weights = codes_of(&self.terms[0]);
-        let num_panels = weights.rows.div_ceil(PANEL);
+        let weights = codes_of(&self.terms[0].matrices[0]);
+        let num_panels = weights.rows.div_ceil(PANEL) * self.rows.num_groups();
         let by_threads = num_panels.div_ceil(num_threads * TASKS_PER_THREAD);
         let by_cache = TASK_WEIGHT_BYTES / weights.bytes_per_panel().max(1);
         // Where all rows meet a panel in one go, nothing needs to stay.
-        let panels =
-            if self.num_rows <= tile::BLOCK_ROWS { by_threads } else { by_threads.min(by_cache) };
+        let panels = if self.rows.longest() <= tile::BLOCK_ROWS {
+            by_threads
+        } else {
+            by_threads.min(by_cache)
+        };
         panels.max(1) * PANEL
     }
 
-    fn run_task(&self, dots: Dots, term: &Term<'_>, tile: Tile<'_>) {
-        let CodeLayout { codes, num_groups, has_min } = codes_of(term).layout;
+    fn run_task(&self, dots: Dots, term: (&Term<'_>, &CodePanels), tile: Tile<'_>) {
+        let CodeLayout { codes, num_groups, has_min } = term.1.layout;
         match (codes, num_groups, has_min) {
             (CodeKind::Byte, 1, false) => dots.run(self.task::<false, 1, false>(term, tile)),
             (CodeKind::Byte, 1, true) => dots.run(self.task::<false, 1, true>(term, tile)),
@@ -156,10 +160,9 @@ impl CodesLinear<'_> {
 
     fn task<'t, const NIBBLES: bool, const GROUPS: usize, const MINS: bool>(
         &'t self,
-        term: &Term<'t>,
+        (term, weights): (&Term<'t>, &'t CodePanels),
         tile: Tile<'t>,
     ) -> Task<'t, NIBBLES, GROUPS, MINS> {
-        let (weights, epilogue) = (codes_of(term), term.epilogue);
-        Task { x: self.x, weights, epilogue, vectors: self.vectors, tile }
+        Task { x: self.x, weights, epilogue: term.epilogue, vectors: self.vectors, tile }
     }
 }

@@ -52,9 +52,9 @@ impl<const NIBBLES: bool, const GROUPS: usize, const MINS: bool> DotKernel
 {
     #[inline(always)]
     fn run<D: Dot>(mut self, dot: D) {
-        let (num_rows, columns) = (self.tile.rows().end, self.tile.columns());
-        for start in (0..num_rows).step_by(BLOCK_ROWS) {
-            let end = num_rows.min(start + BLOCK_ROWS);
+        let (rows, columns) = (self.tile.rows(), self.tile.columns());
+        for start in rows.clone().step_by(BLOCK_ROWS) {
+            let end = rows.end.min(start + BLOCK_ROWS);
             for index in columns.start / PANEL..columns.end.div_ceil(PANEL) {
                 let mut row = start;
                 while row < end {

@@ -3,6 +3,8 @@
 //! Matrices are widened to f32 when they are stored, buffers are plain vectors, and one thread does it all.
 //! Each backend is tested against this one.
 
+mod mixture;
+
 use half::f16;
 
 use crate::allocate;
@@ -15,6 +17,8 @@ use crate::narrow::narrow_to_f16;
 use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 use crate::widen::for_each_widened;
+
+pub use crate::reference::mixture::ReferenceMixture;
 
 const DEVICE: &str = "reference";
 
@@ -58,6 +62,7 @@ impl Backend for ReferenceBackend {
     type Vector = Vec<f32>;
     type LayerCache = ReferenceCache;
     type RopeTable = RopeTable;
+    type Mixture = ReferenceMixture;
     type Step = HostStep;
 
     fn name(&self) -> String {

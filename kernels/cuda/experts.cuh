@@ -1,0 +1,34 @@
+// What the experts' products share, for few tokens and for many: the pairs of a block, and where its rows come from and go.
+#pragma once
+#include "common.cuh"
+
+namespace {
+
+// Pairs [begin, end) of a list that is sorted by expert, all of one.
+struct Group {
+    int expert, begin, end;
+    METHOD bool is_empty() const { return begin >= end; }
+};
+
+// Who has which pairs, as route.cu leaves it.
+struct Pairs {
+    const uint32_t* pairs;   // [num_pairs]
+    const uint32_t* offsets; // [num_experts + 1]
+    int num_experts;
+
+    METHOD Group of(int expert) const { return Group{expert, int(offsets[expert]), int(offsets[expert + 1])}; }
+};
+
+// The products of one kind: gates and ups of all experts, gated with each other, or the way back.
+struct Products {
+    const bf16* x;     // [num_pairs / x_pairs, cols]: a row is shared by so many pairs
+    int x_pairs;
+    const bf16* first; // [num_experts, rows, cols]
+    const bf16* second; // the same, of ups; null for the way back
+    int rows, cols;
+
+    METHOD const bf16* row_of(uint32_t pair) const { return x + size_t(pair) / x_pairs * cols; }
+    METHOD const bf16* of(const bf16* matrices, int expert) const { return matrices + size_t(expert) * rows * cols; }
+};
+
+} // namespace

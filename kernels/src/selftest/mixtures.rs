@@ -1,0 +1,164 @@
+//! Cases of mixtures of experts: few and many tokens, ragged groups, ties, padding; and a token alone and in company.
+
+use crate::activation::Activation;
+use crate::backend::{Backend, BackendError, DType, WeightFormat};
+use crate::metadata::StepInput;
+use crate::mixture::{Experts, Mixture, MixtureShape};
+use crate::reference::ReferenceBackend;
+use crate::selftest::rig::{Random, Stored, Use, download, relative_error, rounded_values, upload};
+use crate::selftest::{Grid, OPERAND_LIMIT, Outcome};
+
+/// A layer and the tokens that come to it.
+struct Case {
+    shape: MixtureShape,
+    activation: Activation,
+    num_tokens: usize,
+    x: Vec<f32>,
+    logits: Vec<f32>,
+    residual: Vec<f32>,
+    /// Gates, ups and downs, expert by expert.
+    experts: [Vec<Stored>; 3],
+}
+
+impl Case {
+    /// Logits of a few steps only, so that many are equal.
+    fn new(shape: MixtureShape, num_tokens: usize) -> Self {
+        let MixtureShape { num_experts, hidden_size: hidden, expert_size: wide, .. } = shape;
+        let mut random = Random((num_tokens * 1_000_003 + num_experts * 1009 + hidden) as u64);
+        let mut stored = || {
+            let of_expert = |_| Stored::new(&random.values(hidden * wide), DType::Bf16);
+            (0..num_experts).map(of_expert).collect()
+        };
+        let experts = [stored(), stored(), stored()];
+        let logits = (0..num_tokens * num_experts).map(|_| random.below(9) as f32 / 2.0);
+        Self {
+            shape,
+            activation: if shape.has_normed_weights {
+                Activation::Silu
+            } else {
+                Activation::GeluTanh
+            },
+            num_tokens,
+            logits: logits.collect(),
+            x: rounded_values(&mut random, num_tokens * hidden),
+            residual: random.values(num_tokens * hidden),
+            experts,
+        }
+    }
+
+    fn outcome(&self, against: &'static str, error: f64, limit: f64) -> Outcome {
+        let case = format!("{} tokens, {:?}", self.num_tokens, self.shape);
+        Outcome { operator: "experts", case, against, error, limit }
+    }
+
+    /// Computes tokens `first..first + num_tokens`, each a sequence that decodes, and returns what became of the residual.
+    /// Rows that a device adds hold NaN, and must keep what they have.
+    fn run<B: Backend>(
+        &self,
+        backend: &mut B,
+        first: usize,
+        num_tokens: usize,
+    ) -> Result<Vec<f32>, BackendError> {
+        let MixtureShape { num_experts, hidden_size: hidden, expert_size: wide, .. } = self.shape;
+        let step = decodes(backend, num_tokens)?;
+        let num_rows = B::rows(&step).num_tokens;
+        let mut mixture = B::Mixture::new(backend, &self.shape, num_rows)?;
+        let mut stored = |experts: &[Stored], (rows, cols)| {
+            let data: Vec<_> = experts.iter().map(|expert| expert.data(rows, cols)).collect();
+            mixture.experts(backend, &data, WeightFormat::Stored)
+        };
+        let [gates, ups, downs] = &self.experts;
+        let gate = stored(gates, (wide, hidden))?;
+        let up = stored(ups, (wide, hidden))?;
+        let down = stored(downs, (hidden, wide))?;
+        backend.reserve(num_rows)?;
+        let mut rows = |values: &[f32], width: usize, padding: f32, usage| {
+            let mut rows = values[first * width..(first + num_tokens) * width].to_vec();
+            rows.resize(num_rows * width, padding);
+            upload(backend, &rows, usage)
+        };
+        let x = rows(&self.x, hidden, f32::NAN, Use::Operand)?;
+        let logits = rows(&self.logits, num_experts, f32::NAN, Use::Buffer)?;
+        let mut residual = rows(&self.residual, hidden, 7.0, Use::Buffer)?;
+        mixture.route(backend, &step, &logits)?;
+        let experts = Experts { activation: self.activation, gate: &gate, up: &up, down: &down };
+        mixture.add(backend, &x, &experts, &mut residual)?;
+        let mut out = download(backend, &residual, num_rows * hidden)?;
+        let padding = out.split_off(num_tokens * hidden);
+        // Whatever touched it shows as no number.
+        if padding.iter().any(|value| value.to_bits() != 7.0_f32.to_bits()) {
+            out.fill(f32::NAN);
+        }
+        Ok(out)
+    }
+}
+
+/// Returns a step of so many sequences with a token each, which a device may pad.
+fn decodes<B: Backend>(backend: &mut B, num_tokens: usize) -> Result<B::Step, BackendError> {
+    let counted: Vec<u32> = (0..=num_tokens as u32).collect();
+    let rows = &counted[..num_tokens];
+    let input = StepInput {
+        token_ids: &vec![0; num_tokens],
+        positions: &vec![0; num_tokens],
+        slot_mapping: rows,
+        cu_seqlens_q: &counted,
+        context_lens: &vec![1; num_tokens],
+        block_tables: rows,
+        max_blocks_per_seq: 1,
+        logit_rows: rows,
+    };
+    let room = num_tokens.next_power_of_two();
+    let mut step = backend.step(room, room, 1)?;
+    backend.load_step(&input, &mut step)?;
+    Ok(step)
+}
+
+const fn shape(sizes: [usize; 4], has_normed_weights: bool) -> MixtureShape {
+    let [num_experts, experts_per_token, hidden_size, expert_size] = sizes;
+    MixtureShape { num_experts, experts_per_token, hidden_size, expert_size, has_normed_weights }
+}
+
+/// Tries mixtures.
+pub(super) fn mixtures<B: Backend>(
+    backend: &mut B,
+    grid: Grid,
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), BackendError> {
+    let quick = [
+        (shape([4, 2, 24, 40], true), &[1, 5, 40, 70, 140][..]),
+        (shape([40, 3, 72, 16], false), &[1, 9, 30, 66][..]),
+    ];
+    let full = [
+        (shape([128, 8, 64, 96], true), &[1, 3, 16, 17, 64, 65, 200][..]),
+        (shape([1, 1, 16, 8], true), &[1, 64, 65, 130][..]),
+        (shape([4, 4, 8, 72], false), &[2, 8, 9, 33, 129][..]),
+        (shape([64, 6, 520, 136], true), &[1, 20, 90][..]),
+    ];
+    let rows = match grid {
+        Grid::Quick => quick.to_vec(),
+        Grid::Full => [&quick[..], &full[..]].concat(),
+    };
+    for (shape, token_counts) in rows {
+        for &num_tokens in token_counts {
+            let case = Case::new(shape, num_tokens);
+            let got = case.run(backend, 0, num_tokens)?;
+            let expected = case.run(&mut ReferenceBackend, 0, num_tokens)?;
+            let error = relative_error(&got, &expected);
+            sink(case.outcome("reference", error, OPERAND_LIMIT));
+        }
+    }
+    company(backend, sink)
+}
+
+/// A token in the company of others is the same, to the bit, as alone.
+fn company<B: Backend>(backend: &mut B, sink: &mut dyn FnMut(Outcome)) -> Result<(), BackendError> {
+    let case = Case::new(shape([8, 2, 40, 56], true), 33);
+    let together = case.run(backend, 0, case.num_tokens)?;
+    for first in [0, 5, 32] {
+        let alone = case.run(backend, first, 1)?;
+        let hidden = case.shape.hidden_size;
+        let together = &together[first * hidden..(first + 1) * hidden];
+        sink(case.outcome("the token alone", relative_error(&alone, together), 0.0));
+    }
+    Ok(())
+}
