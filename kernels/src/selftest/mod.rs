@@ -18,8 +18,9 @@ pub use crate::selftest::cases::{Grid, Group, run};
 /// 1e-6; tensor cores cut instead, which adds up to 7e-6 by an estimate, to be measured on a GPU.
 pub const SUM_LIMIT: f64 = 2e-5;
 
-/// Largest relative error of what was rounded to bf16 once: half a unit of 8 bits, spread evenly, and what went before.
-pub const OPERAND_LIMIT: f64 = 3e-3;
+/// Largest relative error of what was rounded to bf16 once: half a unit of 8 bits, where few elements are most of the norm, and
+/// what went before.
+pub const OPERAND_LIMIT: f64 = 4e-3;
 
 /// Largest relative error of products whose operands were rounded to eight bits.
 pub const INT8_LIMIT: f64 = 1e-2;
