@@ -61,7 +61,7 @@ impl Writer {
                 if self.is_sorted {
                     keys.sort();
                 }
-                self.list('{', '}', keys, depth, json, |key, json| {
+                self.list(['{', '}'], keys, depth, json, |key, json| {
                     self.text(&key.to_string(), json);
                     json.push_str(&self.colon);
                     self.value(&value.get_item(key)?, depth + 1, json)
@@ -69,7 +69,7 @@ impl Writer {
             }
             ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.collect();
-                self.list('[', ']', items, depth, json, |item, json| {
+                self.list(['[', ']'], items, depth, json, |item, json| {
                     self.value(item, depth + 1, json)
                 })?;
             }
@@ -80,8 +80,7 @@ impl Writer {
 
     fn list(
         &self,
-        open: char,
-        close: char,
+        [open, close]: [char; 2],
         items: Vec<Value>,
         depth: usize,
         json: &mut String,

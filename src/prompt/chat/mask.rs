@@ -80,6 +80,16 @@ impl Mask {
     }
 }
 
+/// Returns whether a character is no one's.
+pub(super) fn is_mark(c: char) -> bool {
+    c == MARK
+}
+
+/// Returns the characters of a text that may be hidden.
+pub(super) fn num_chars(text: &str) -> i64 {
+    text.chars().filter(|c| !is_mark(*c)).count() as i64
+}
+
 fn push_text(pieces: &mut Vec<ChatPiece>, text: &mut String) {
     if !text.is_empty() {
         pieces.push(ChatPiece::Text(std::mem::take(text)));

@@ -5,7 +5,7 @@ use minijinja::{
     value::{Value, ValueKind, from_args},
 };
 
-use crate::prompt::chat::mask::Mask;
+use crate::prompt::chat::mask::{self, Mask};
 
 /// Calls a method.
 ///
@@ -76,11 +76,11 @@ fn about_text(mask: &Mask, text: &str, method: &str, args: &[Value]) -> Result<V
         "count" => text.matches(part(mask, text, args)?.as_str()).count().into(),
         "find" => {
             let found = text.find(part(mask, text, args)?.as_str());
-            found.map_or(-1, |index| text[..index].chars().count() as i64).into()
+            found.map_or(-1, |index| mask::num_chars(&text[..index])).into()
         }
         "rfind" => {
             let found = text.rfind(part(mask, text, args)?.as_str());
-            found.map_or(-1, |index| text[..index].chars().count() as i64).into()
+            found.map_or(-1, |index| mask::num_chars(&text[..index])).into()
         }
         "isdigit" | "isnumeric" => is_all(char::is_numeric).into(),
         "isalpha" => is_all(char::is_alphabetic).into(),
@@ -155,7 +155,8 @@ fn any_part(
 }
 
 fn stripped<'a>(text: &'a str, method: &str, set: Option<&str>) -> &'a str {
-    let is_taken = |c: char| set.map_or_else(|| c.is_whitespace(), |set| set.contains(c));
+    let is_taken =
+        |c: char| set.map_or_else(|| c.is_whitespace(), |set| set.contains(c) || mask::is_mark(c));
     match method {
         "lstrip" => text.trim_start_matches(is_taken),
         "rstrip" => text.trim_end_matches(is_taken),
