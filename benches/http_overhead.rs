@@ -165,6 +165,7 @@ async fn start() -> SocketAddr {
         max_context_tokens: 2048,
         has_fim: true,
         has_repo_fim: false,
+        has_chat: false,
         vocab_size: 1000,
     };
     let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits, 128);

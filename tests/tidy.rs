@@ -30,6 +30,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("env::", &["src/config/", "src/bench/machine.rs", "kernels/build"]),
     ("hyper::", &["src/client/", "src/server"]),
     ("kernels::", &["kernels/", "models/"]),
+    ("minijinja::", &["src/prompt/chat/"]),
     (
         "models::",
         &[

@@ -30,9 +30,11 @@ pub mod shapes;
 pub mod source;
 pub mod weights;
 
+mod chat;
 mod shown;
 mod tokenizer;
 
+pub use chat::ChatDefinition;
 pub use config::DecoderSpec;
 pub use error::ModelError;
 pub use kernels::{
@@ -48,7 +50,7 @@ pub use load::{
 };
 pub use parallel::rank_spec;
 pub use shapes::{shape, shape_names};
-pub use source::{Source, open_weights, read_spec, tokenizer_json};
+pub use source::{Source, chat_definition, open_weights, read_spec, tokenizer_json};
 pub use weights::{Progress, random_weights};
 
 /// A loaded model: one step over a ragged batch in, rows of logits out.

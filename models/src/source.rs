@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    chat::{self, ChatDefinition},
     config::{self, CONFIG_FILE, DecoderSpec, GENERATION_FILE},
     demo,
     error::{ModelError, WeightsError},
@@ -146,6 +147,18 @@ pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelErr
     }
 }
 
+/// Reads the model's chat template; `None` where it has none.
+///
+/// # Errors
+/// [`ModelError::Read`]; [`ModelError::Config`] where a file that could hold one is broken.
+pub fn chat_definition(source: Source<'_>) -> Result<Option<ChatDefinition>, ModelError> {
+    match source.files()? {
+        Files::Demo => Ok(None),
+        Files::HuggingFace(directory) => chat::from_directory(directory),
+        Files::Gguf(path) => with_header(&path, |gguf| Ok(chat::from_gguf(gguf))),
+    }
+}
+
 /// Hands the header of a GGUF file to `read`.
 fn with_header<T>(
     path: &Path,
@@ -161,7 +174,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| read_error(path, source))
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ModelError> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ModelError> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => Ok(Some(read.map_err(|source| read_error(path, source))?)),

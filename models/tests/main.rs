@@ -4,6 +4,8 @@
 
 /// Each architecture against transformers.
 mod architectures;
+/// Chat templates, wherever a model has them.
+mod chat;
 /// `config.json` in all spellings, good and bad.
 mod config;
 /// `config.json` of each family.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use models::{
     DecoderSpec, Device, DeviceOptions, GraphMode, KvCacheSize, KvDType, LoadOptions, OwnMemory,
-    Progress, SimdTier, Source, WeightFormat, activation_bytes, gpu_room_bytes, load_weights,
-    open_weights, own_memory, rank_spec, read_spec, tokenizer_json, weight_footprint,
+    Progress, SimdTier, Source, WeightFormat, activation_bytes, chat_definition, gpu_room_bytes,
+    load_weights, open_weights, own_memory, rank_spec, read_spec, tokenizer_json, weight_footprint,
     weights::Weights,
 };
 use tracing::{info, warn};
@@ -21,7 +21,7 @@ use crate::{
         memory::{CacheDemand, HOST_SHARE, free_bytes, plan_num_blocks},
     },
     hub,
-    prompt::{FimTemplate, budget::Shares},
+    prompt::{ChatTemplate, FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
@@ -67,6 +67,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
     let template = fim::template(config, spec.architecture, &tokenizer)?;
     let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
     let tokenizer = tokenizer.or_bos(bos);
+    let chat = chat(source, &tokenizer)?;
     let eos_token_ids = spec.eos_token_ids.clone();
     check_completion(config, spec.max_position_embeddings)?;
     check_token_ids(&spec, &tokenizer)?;
@@ -77,6 +78,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
         engine: "lacuna".to_owned(),
         max_context_tokens: handle.limits().context_tokens_max as u32,
         has_fim: template.is_some(),
+        has_chat: chat.is_some(),
         has_repo_fim: template.as_ref().is_some_and(|template| template.files().is_some()),
         vocab_size: handle.limits().vocab_size,
     };
@@ -84,6 +86,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
         engine: handle.clone(),
         tokenizer,
         template,
+        chat,
         model,
         eos_token_ids,
         shares: Shares {
@@ -91,6 +94,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
             context: config.completion.context_share,
         },
         max_tokens_default: config.completion.max_tokens_default,
+        max_tokens_limit: config.completion.max_tokens_limit,
     });
     let service = CompletionService::new(
         std::sync::Arc::new(provider),
@@ -98,6 +102,20 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
         config.engine.num_queued_max,
     );
     Ok(Composed { engine, handle, service })
+}
+
+/// Returns how the model continues a conversation. A template that cannot be used takes nothing from filling gaps, so
+/// that it is told of and left out.
+fn chat(source: Source<'_>, tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
+    let definition = chat_definition(source).context("cannot read the chat template")?;
+    let Some(definition) = definition else { return Ok(None) };
+    match ChatTemplate::compile(&definition.template, definition.tokens, tokenizer) {
+        Ok(template) => Ok(Some(template)),
+        Err(error) => {
+            warn!(%error, "/v1/chat/completions will not answer");
+            Ok(None)
+        }
+    }
 }
 
 /// Refuses what no request could ever be served with.

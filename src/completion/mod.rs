@@ -5,5 +5,5 @@ pub mod request;
 pub mod response;
 
 pub use language::Language;
-pub use request::{CompletionRequest, ContextItem, Input, SamplingParams};
+pub use request::{ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, SamplingParams};
 pub use response::{Choice, Completion, CompletionChunk, FinishReason, TokenLogprob, Usage};

@@ -52,6 +52,39 @@ pub enum Input {
     Text(String),
     /// Plain continuation of token ids; the one place where a client may name control tokens.
     Tokens(Vec<u32>),
+    /// The next turn of a conversation, in the model's own form.
+    Chat(Vec<ChatMessage>),
+}
+
+/// A turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// Whose turn it was.
+    pub role: ChatRole,
+    /// What was said.
+    pub content: String,
+}
+
+/// Who speaks in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatRole {
+    /// Who says what the assistant is to be.
+    System,
+    /// Who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl ChatRole {
+    /// Returns the word for it, which templates know too.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
 }
 
 /// A piece of another file.

@@ -5,9 +5,11 @@
 
 pub mod budget;
 pub mod builder;
+pub mod chat;
 pub mod family;
 pub mod template;
 
 pub use builder::{Gap, Prompt, PromptBuilder, PromptError};
+pub use chat::{ChatError, ChatPiece, ChatTemplate};
 pub use family::{Family, Fim};
 pub use template::{FimTemplate, Origin, TemplateError};

@@ -38,6 +38,8 @@ pub struct ModelInfo {
     pub has_fim: bool,
     /// Whether it was trained on several files in one prompt.
     pub has_repo_fim: bool,
+    /// Whether it continues conversations.
+    pub has_chat: bool,
     /// Number of token ids that a client may name.
     pub vocab_size: u32,
 }

@@ -78,6 +78,9 @@ impl Account {
             Input::Fim { prefix, suffix } => (prefix.chars().count(), suffix.chars().count()),
             Input::Text(text) => (text.chars().count(), 0),
             Input::Tokens(_) => (0, 0),
+            Input::Chat(messages) => {
+                (messages.iter().map(|message| message.content.chars().count()).sum(), 0)
+            }
         };
         let mut entries = self.entries();
         entries.num_prompts += 1;

@@ -19,6 +19,7 @@ impl Provider for Stalling {
             max_context_tokens: 100,
             has_fim: true,
             has_repo_fim: false,
+            has_chat: false,
             vocab_size: 10,
         })
     }

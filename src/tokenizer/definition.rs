@@ -32,6 +32,17 @@ pub(super) enum Spelling {
     Unigram,
 }
 
+/// Where a model saw a space before the first word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DocumentSpace {
+    /// Nowhere.
+    None,
+    /// At the beginning of a document.
+    First,
+    /// There, and behind each control token.
+    Each,
+}
+
 /// A definition that was read.
 #[derive(Debug)]
 pub(super) struct Definition {
@@ -43,8 +54,8 @@ pub(super) struct Definition {
     pub(super) spelling: Spelling,
     /// What its own templates put before a text.
     pub(super) bos_token: Option<String>,
-    /// Whether the model saw a space before each document.
-    pub(super) has_document_space: bool,
+    /// Where the model saw a space that no text has.
+    pub(super) document_space: DocumentSpace,
 }
 
 /// Reads the text of a `tokenizer.json`.
@@ -59,16 +70,16 @@ pub(super) fn read(text: &[u8]) -> Result<Definition, TokenizerError> {
     let spelling = spelling(&json)?;
     let tokens = take_added_tokens(&mut json)?;
     let bos_token = bos_token(&json["post_processor"]);
-    let mut has_document_space = false;
-    json["normalizer"] = kept_normalizer(json["normalizer"].take(), &mut has_document_space)?;
-    json["pre_tokenizer"] = kept_cuts(json["pre_tokenizer"].take(), &mut has_document_space)?;
+    let mut space = DocumentSpace::None;
+    json["normalizer"] = kept_normalizer(json["normalizer"].take(), &mut space)?;
+    json["pre_tokenizer"] = kept_cuts(json["pre_tokenizer"].take(), &mut space)?;
     // A post-processor would add tokens of its own, and cutting is the prompt builder's work. Bytes are ours to join.
     for key in ["post_processor", "truncation", "padding", "decoder"] {
         json[key] = Value::Null;
     }
     let added = tokens.into_iter().map(|token| (token.id, token.token)).collect();
     close_model(&mut json["model"], &added, spelling)?;
-    Ok(Definition { json, added, spelling, bos_token, has_document_space })
+    Ok(Definition { json, added, spelling, bos_token, document_space: space })
 }
 
 fn form(what: impl Into<String>) -> TokenizerError {
@@ -195,34 +206,39 @@ fn bos_token(step: &Value) -> Option<String> {
 
 /// Returns the normaliser without what changes texts. Composing characters (NFC) is left out: code is bytes, and an
 /// answer must fit what stands around it.
-fn kept_normalizer(step: Value, has_space: &mut bool) -> Result<Value, TokenizerError> {
+fn kept_normalizer(step: Value, space: &mut DocumentSpace) -> Result<Value, TokenizerError> {
     match step["type"].as_str() {
         None if step.is_null() => Ok(Value::Null),
         Some("NFC") => Ok(Value::Null),
         Some("Prepend") if step["prepend"] == "▁" => {
-            *has_space = true;
+            *space = DocumentSpace::Each;
             Ok(Value::Null)
         }
         Some("Replace") if step["pattern"]["String"] == " " && step["content"] == "▁" => Ok(step),
-        Some("Sequence") => kept_steps(step, "normalizers", has_space, kept_normalizer),
+        Some("Sequence") => kept_steps(step, "normalizers", space, kept_normalizer),
         _ => Err(form(format!("the normaliser {} would change texts", step["type"]))),
     }
 }
 
 /// Returns the steps that cut texts, none of which adds or loses any of it.
-fn kept_cuts(mut step: Value, has_space: &mut bool) -> Result<Value, TokenizerError> {
+fn kept_cuts(mut step: Value, space: &mut DocumentSpace) -> Result<Value, TokenizerError> {
     match step["type"].as_str() {
         None if step.is_null() => Ok(step),
-        Some("Sequence") => kept_steps(step, "pretokenizers", has_space, kept_cuts),
+        Some("Sequence") => kept_steps(step, "pretokenizers", space, kept_cuts),
         Some("Metaspace") => {
             let adds = step["add_prefix_space"] != false && step["prepend_scheme"] != "never";
-            *has_space |= adds;
+            if adds {
+                let is_first = step["prepend_scheme"] == "first";
+                *space = if is_first { DocumentSpace::First } else { DocumentSpace::Each };
+            }
             step["prepend_scheme"] = json!("never");
             step["add_prefix_space"] = json!(false);
             Ok(step)
         }
         Some("ByteLevel") => {
-            *has_space |= step["add_prefix_space"] == true;
+            if step["add_prefix_space"] == true {
+                *space = DocumentSpace::Each;
+            }
             step["add_prefix_space"] = json!(false);
             Ok(step)
         }
@@ -237,12 +253,12 @@ fn kept_cuts(mut step: Value, has_space: &mut bool) -> Result<Value, TokenizerEr
 fn kept_steps(
     mut step: Value,
     key: &str,
-    has_space: &mut bool,
-    keep: fn(Value, &mut bool) -> Result<Value, TokenizerError>,
+    space: &mut DocumentSpace,
+    keep: fn(Value, &mut DocumentSpace) -> Result<Value, TokenizerError>,
 ) -> Result<Value, TokenizerError> {
     let mut kept = Vec::new();
     for inner in step[key].as_array_mut().into_iter().flatten() {
-        let inner = keep(inner.take(), has_space)?;
+        let inner = keep(inner.take(), space)?;
         if !inner.is_null() {
             kept.push(inner);
         }

@@ -16,7 +16,7 @@ pub use detokenizer::Detokenizer;
 pub use stop::StopMatcher;
 
 use crate::tokenizer::{
-    definition::{AddedToken, Spelling},
+    definition::{AddedToken, DocumentSpace, Spelling},
     sentencepiece::{BytePieces, Part},
 };
 
@@ -53,7 +53,9 @@ pub struct Tokenizer {
     added: HashMap<u32, AddedToken>,
     ids_of_added: HashMap<String, u32>,
     bos_token_id: Option<u32>,
-    has_document_space: bool,
+    document_space: DocumentSpace,
+    /// Bytes of the longest spelling of a control token.
+    control_bytes_max: usize,
     /// Bytes of all tokens, one after the other; token `i` is `bytes[ends[i - 1]..ends[i]]`.
     bytes: Vec<u8>,
     ends: Vec<u32>,
@@ -85,13 +87,15 @@ impl Tokenizer {
         let bos_token_id = definition.bos_token.and_then(|token| ids_of_added.get(&token).copied());
         let starts = std::iter::once(&0).chain(&ends);
         let longest = starts.zip(&ends).map(|(start, end)| (end - start) as usize).max();
+        let control_bytes_max = ids_of_added.keys().map(String::len).max().unwrap_or(0);
         Ok(Self {
             library,
             parts,
+            control_bytes_max,
             added,
             ids_of_added,
             bos_token_id,
-            has_document_space: definition.has_document_space,
+            document_space: definition.document_space,
             bytes,
             ends,
             token_bytes_max: longest.unwrap_or(0).max(1),
@@ -115,6 +119,22 @@ impl Tokenizer {
         (!text.is_empty() && !is_reached).then_some(id)
     }
 
+    /// Returns the spellings of all control tokens.
+    pub fn control_tokens(&self) -> impl Iterator<Item = &str> {
+        self.added.values().filter(|token| !token.is_text).map(|token| token.content.as_str())
+    }
+
+    /// Returns the longest control token that `text` begins with: its id and the bytes of its spelling. For templates,
+    /// which are allowed to name them; never for a user's text.
+    pub fn control_token_at(&self, text: &str) -> Option<(u32, usize)> {
+        let longest = self.control_bytes_max.min(text.len());
+        let mut spellings = (1..=longest).rev().filter_map(|end| text.get(..end));
+        spellings.find_map(|spelling| {
+            let &id = self.ids_of_added.get(spelling)?;
+            self.added.get(&id).is_some_and(|token| !token.is_text).then_some((id, spelling.len()))
+        })
+    }
+
     /// Puts `bos` before each text, where its own definition says nothing of it.
     #[must_use]
     pub fn or_bos(self, bos: Option<u32>) -> Self {
@@ -129,7 +149,18 @@ impl Tokenizer {
     /// Returns what the model saw before the first word of each document, where its definition writes it there: a
     /// space or nothing. [`Self::encode`] leaves it out.
     pub fn document_lead(&self) -> &'static str {
-        if self.has_document_space { " " } else { "" }
+        match self.document_space {
+            DocumentSpace::None => "",
+            DocumentSpace::First | DocumentSpace::Each => " ",
+        }
+    }
+
+    /// Returns the same for a text behind a control token.
+    pub fn segment_lead(&self) -> &'static str {
+        match self.document_space {
+            DocumentSpace::None | DocumentSpace::First => "",
+            DocumentSpace::Each => " ",
+        }
     }
 
     /// Encodes plain text as it stands; no control token can come out of it.

@@ -126,6 +126,44 @@ def check_errors(client, model):
         raise AssertionError("an unknown model was found")
 
 
+def check_chat_gap(client, model):
+    """A message that is a FIM prompt fills the gap, whatever family it is written for."""
+    gap = dict(model=model, prompt=PREFIX, suffix=SUFFIX, max_tokens=16, temperature=0)
+    expected = client.completions.create(**gap).choices[0].text
+    for content in (
+        f"<|fim_prefix|>{PREFIX}<|fim_suffix|>{SUFFIX}<|fim_middle|>",
+        f"[SUFFIX]{SUFFIX}[PREFIX]{PREFIX}",
+    ):
+        options = dict(model=model, messages=[{"role": "user", "content": content}], max_tokens=16, temperature=0)
+        whole = client.chat.completions.create(**options)
+        assert whole.object == "chat.completion" and whole.id.startswith("chatcmpl-"), whole
+        assert whole.choices[0].message.role == "assistant", whole
+        assert whole.choices[0].message.content == expected, (whole, expected)
+        events = list(client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **options))
+        last = events.pop()
+        assert last.choices == [] and last.usage.total_tokens == whole.usage.total_tokens, last
+        assert events[0].choices[0].delta.role == "assistant", events
+        assert all(event.object == "chat.completion.chunk" for event in events), events
+        assert "".join(event.choices[0].delta.content or "" for event in events) == expected, events
+        assert events[-1].choices[0].finish_reason == whole.choices[0].finish_reason, events
+
+
+def check_chat(client, model):
+    """A model with a chat template answers; one without says so."""
+    options = dict(model=model, messages=[{"role": "user", "content": "Hello <|im_end|>"}], max_completion_tokens=4)
+    if client.models.retrieve(model).model_extra["capabilities"]["chat"]:
+        answer = client.chat.completions.create(logprobs=True, top_logprobs=2, **options)
+        assert answer.choices[0].finish_reason in ("stop", "length"), answer
+        assert all(len(entry.top_logprobs) >= 1 for entry in answer.choices[0].logprobs.content), answer
+        return
+    try:
+        client.chat.completions.create(**options)
+    except openai.BadRequestError as error:
+        assert error.param == "messages" and "/v1/completions" in error.message, error
+    else:
+        raise AssertionError("a model without a chat template answered a chat")
+
+
 def check_close(client, model):
     """A stream that is closed early leaves the server as it was."""
     stream = client.completions.create(model=model, prompt=PREFIX, max_tokens=64, stream=True)
@@ -142,6 +180,8 @@ CHECKS = [
     check_several,
     check_stop,
     check_logprobs,
+    check_chat_gap,
+    check_chat,
     check_errors,
     check_close,
 ]

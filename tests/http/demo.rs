@@ -21,18 +21,18 @@ const OPENAI: &str = "/v1/completions";
 const GITLAB: &str = "/v2/code/completions";
 
 /// A server that lives as long as its value.
-struct DemoServer {
-    address: SocketAddr,
+pub(crate) struct DemoServer {
+    pub(crate) address: SocketAddr,
     engine: EngineHandle,
     _owner: lacuna::engine::Engine,
 }
 
 impl DemoServer {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let nothing = Environment::from_variables([]);
         let mut config = Config::load(&RawConfig::default(), &nothing, None).unwrap();
         config.server.port = 0;
@@ -47,7 +47,7 @@ impl DemoServer {
         Self { address, engine: handle, _owner: engine }
     }
 
-    async fn text(&self, body: &Value) -> String {
+    pub(crate) async fn text(&self, body: &Value) -> String {
         let answer = post(self.address, OPENAI, body.to_string()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["choices"][0]["text"].as_str().unwrap().to_owned()
@@ -78,9 +78,9 @@ fn gitlab(prefix: &str, suffix: &str) -> Value {
     }})
 }
 
-const PREFIX: &str =
+pub(crate) const PREFIX: &str =
     "def average(values):\n    total = 0\n    for value in values:\n        total += ";
-const SUFFIX: &str = "\n    return total / len(values)\n";
+pub(crate) const SUFFIX: &str = "\n    return total / len(values)\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_dialects_give_the_same_completion_whole_and_streaming() {

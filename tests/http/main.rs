@@ -9,8 +9,10 @@
 
 mod bad_input;
 mod bench;
+mod chat;
 mod common;
 mod demo;
+mod demo_chat;
 mod gitlab;
 mod lifecycle;
 mod openai;

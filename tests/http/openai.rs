@@ -194,7 +194,7 @@ async fn lists_models() {
     let model = format!(
         concat!(
             r#"{{"id":"org/scripted","object":"model","created":{},"owned_by":"lacuna","#,
-            r#""capabilities":{{"fim":true,"repo_fim":false,"max_context":2048}}}}"#,
+            r#""capabilities":{{"fim":true,"repo_fim":false,"chat":true,"max_context":2048}}}}"#,
         ),
         created
     );

@@ -1,4 +1,5 @@
-//! OpenAI's legacy completions, which most editors' plugins speak, and its list of models.
+//! OpenAI's completions: the legacy ones of texts, which most editors' plugins speak, those of conversations; its list
+//! of models.
 //!
 //! # Source
 //! The published API reference and vLLM's additions to it; `docs/api.md` says where we differ and why.
@@ -23,7 +24,8 @@ use crate::api::{
         stream::Answer,
         wire::{
             WireCapabilities, WireChoice, WireError, WireFailure, WireModel, WireModels,
-            WireRequest, WireResponse, WireUsage, WireUsageMember,
+            WireRequest, WireResponse, WireSaid, WireUsage, WireUsageMember,
+            chat::{WireDelta, WireTurn},
         },
     },
 };
@@ -39,6 +41,7 @@ mod wire;
 pub(super) fn routes() -> Router<ApiState> {
     Router::new()
         .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .method_not_allowed_fallback(wrong_method)
@@ -124,18 +127,83 @@ async fn wrong_method(method: Method) -> Response {
     OpenAiError(ApiError::new(ApiErrorKind::WrongMethod, message)).into_response()
 }
 
+/// What is completed, and with that the shape of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Texts and gaps.
+    Text,
+    /// Conversations.
+    Chat,
+}
+
+/// Who speaks in an answer.
+const ASSISTANT: &str = "assistant";
+
+impl Form {
+    fn endpoint(self) -> &'static str {
+        match self {
+            Self::Text => "openai.completions",
+            Self::Chat => "openai.chat_completions",
+        }
+    }
+
+    fn id(self, request_id: &str) -> String {
+        match self {
+            Self::Text => format!("cmpl-{request_id}"),
+            Self::Chat => format!("chatcmpl-{request_id}"),
+        }
+    }
+
+    fn whole_object(self) -> &'static str {
+        match self {
+            Self::Text => "text_completion",
+            Self::Chat => "chat.completion",
+        }
+    }
+
+    fn piece_object(self) -> &'static str {
+        match self {
+            Self::Text => "text_completion",
+            Self::Chat => "chat.completion.chunk",
+        }
+    }
+
+    fn whole(self, text: String) -> WireSaid {
+        match self {
+            Self::Text => WireSaid::Text(text),
+            Self::Chat => WireSaid::Message(WireTurn { role: ASSISTANT, content: text }),
+        }
+    }
+
+    fn piece(self, text: String, is_first: bool) -> WireSaid {
+        match self {
+            Self::Text => WireSaid::Text(text),
+            Self::Chat => WireSaid::Delta(WireDelta {
+                role: is_first.then_some(ASSISTANT),
+                content: (is_first || !text.is_empty()).then_some(text),
+            }),
+        }
+    }
+}
+
 /// What every answer and event of a completion begins with.
 struct Head {
+    form: Form,
     id: String,
     created: u64,
     model: String,
 }
 
 impl Head {
-    fn response(&self, choices: Vec<WireChoice>, usage: WireUsageMember) -> WireResponse<'_> {
+    fn response(
+        &self,
+        object: &'static str,
+        choices: Vec<WireChoice>,
+        usage: WireUsageMember,
+    ) -> WireResponse<'_> {
         WireResponse {
             id: &self.id,
-            object: "text_completion",
+            object,
             created: self.created,
             model: &self.model,
             choices,
@@ -149,12 +217,30 @@ async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, OpenAiError> {
-    let account = Account::open(&id.0, "openai.completions");
-    let answer = answer(&state, request, &id, &account).await;
+    complete(Form::Text, &state, request, &id).await
+}
+
+async fn chat_completions(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, OpenAiError> {
+    complete(Form::Chat, &state, request, &id).await
+}
+
+async fn complete(
+    form: Form,
+    state: &ApiState,
+    request: Request,
+    id: &RequestId,
+) -> Result<Response, OpenAiError> {
+    let account = Account::open(&id.0, form.endpoint());
+    let answer = answer(form, state, request, id, &account).await;
     answer.inspect_err(|OpenAiError(error)| account.fail(error.kind.as_label()))
 }
 
 async fn answer(
+    form: Form,
     state: &ApiState,
     request: Request,
     id: &RequestId,
@@ -163,11 +249,11 @@ async fn answer(
     let wire: WireRequest = body::read_json(state, request).await?;
     let service = state.service()?;
     let model = service.model();
-    let asked = convert::asked(wire, &model, service)?;
+    let asked = convert::asked(wire, form, &model, service)?;
     account.streaming(asked.is_streaming);
     let admission = state.admit()?;
-    let head =
-        Head { id: format!("cmpl-{}", id.0), created: unix_seconds(), model: model.name.clone() };
+    let (id, created) = (form.id(&id.0), unix_seconds());
+    let head = Head { form, id, created, model: model.name.clone() };
     if !asked.is_streaming {
         return whole(service, head, account, asked).await;
     }
@@ -200,17 +286,19 @@ async fn whole(
             let echoed = echo.as_ref().map_or("", |texts| texts[prompt_index].as_str());
             choices.push(WireChoice {
                 index: prompt_index as u32 * num_choices + choice.index,
-                text: if echoed.is_empty() {
+                said: head.form.whole(if echoed.is_empty() {
                     choice.text
                 } else {
                     format!("{echoed}{}", choice.text)
-                },
-                logprobs: has_logprobs.then(|| convert::logprobs(choice.logprobs, &mut 0)),
+                }),
+                logprobs: has_logprobs
+                    .then(|| convert::logprobs(head.form, choice.logprobs, &mut 0)),
                 finish_reason: Some(finish_reason_name(choice.finish_reason)),
             });
         }
     }
-    Ok(Json(head.response(choices, WireUsageMember::Counted(usage))).into_response())
+    let usage = WireUsageMember::Counted(usage);
+    Ok(Json(head.response(head.form.whole_object(), choices, usage)).into_response())
 }
 
 async fn start(
@@ -250,6 +338,7 @@ fn wire_model<'a>(model: &'a ModelInfo, state: &ApiState) -> WireModel<'a> {
         capabilities: WireCapabilities {
             fim: model.has_fim,
             repo_fim: model.has_repo_fim,
+            chat: model.has_chat,
             max_context: model.max_context_tokens,
         },
     }

@@ -153,6 +153,7 @@ impl Streaming {
     /// Returns the chunk as the wire has it; `None` where it says nothing, which some clients stumble over.
     fn choice(&mut self, prompt_index: usize, chunk: CompletionChunk) -> Option<WireChoice> {
         let index = prompt_index * self.answer.num_choices as usize + chunk.choice_index as usize;
+        let form = self.answer.head.form;
         let mut text = chunk.text;
         let state = self.choices.get_mut(index)?;
         if let Some(echo) = &self.answer.echo
@@ -160,16 +161,19 @@ impl Streaming {
         {
             text.insert_str(0, &echo[prompt_index]);
         }
-        state.has_begun = true;
-        if text.is_empty() && chunk.logprobs.is_empty() && chunk.finish_reason.is_none() {
+        let is_silent = text.is_empty() && chunk.logprobs.is_empty();
+        if is_silent && chunk.finish_reason.is_none() {
             return None;
         }
+        let is_first = !state.has_begun;
+        state.has_begun = true;
         let logprobs = self
             .answer
             .has_logprobs
-            .then(|| convert::logprobs(chunk.logprobs, &mut state.text_offset));
+            .then(|| convert::logprobs(form, chunk.logprobs, &mut state.text_offset));
         let finish_reason = chunk.finish_reason.map(finish_reason_name);
-        Some(WireChoice { index: index as u32, text, logprobs, finish_reason })
+        let said = self.answer.head.form.piece(text, is_first);
+        Some(WireChoice { index: index as u32, said, logprobs, finish_reason })
     }
 
     fn piece(&self, choice: WireChoice, is_counted: bool) -> Result<Event, axum::Error> {
@@ -195,7 +199,8 @@ impl Streaming {
         choices: Vec<WireChoice>,
         usage: WireUsageMember,
     ) -> Result<Event, axum::Error> {
-        Event::default().json_data(self.answer.head.response(choices, usage))
+        let head = &self.answer.head;
+        Event::default().json_data(head.response(head.form.piece_object(), choices, usage))
     }
 
     /// Says what went wrong and ends without the end mark; the other prompts' work is dropped.

@@ -6,6 +6,7 @@ use crate::{
     completion::ContextItem,
     prompt::{
         budget::{self, Demand, Shares},
+        chat::ChatPiece,
         family::Layout,
         template::{ContextFile, FilesIds, FilesTemplate, FimTemplate, GapIds, Origin, Segment},
     },
@@ -184,14 +185,46 @@ impl PromptBuilder<'_> {
     /// [`PromptError::NoRoom`], [`PromptError::TooLong`], [`PromptError::Tokenizer`].
     pub fn text(&self, text: &str, max_tokens: usize) -> Result<Prompt, PromptError> {
         let limit = self.room(max_tokens, 1)?;
-        // No token is longer than the longest, so that a text of megabytes need not be encoded to be refused.
-        let num_tokens_min = text.len() / self.tokenizer.token_bytes_max();
-        if num_tokens_min > limit {
-            return Err(PromptError::TooLong { num_tokens: num_tokens_min, limit });
-        }
+        self.check_length(text.len(), limit)?;
         let bos = self.tokenizer.bos_token_id();
         let ids = bos.into_iter().chain(self.encode_document(text)?).collect();
         self.tokens(ids, max_tokens)
+    }
+
+    /// Builds the prompt of a conversation; one that does not fit is refused, never cut.
+    ///
+    /// # Errors
+    /// [`PromptError::NoRoom`], [`PromptError::TooLong`], [`PromptError::Tokenizer`].
+    pub fn chat(&self, pieces: &[ChatPiece], max_tokens: usize) -> Result<Prompt, PromptError> {
+        let limit = self.room(max_tokens, 1)?;
+        let num_bytes: usize = pieces.iter().map(ChatPiece::num_bytes).sum();
+        self.check_length(num_bytes, limit)?;
+        let mut prompt = Prompt::default();
+        for (index, piece) in pieces.iter().enumerate() {
+            match piece {
+                ChatPiece::Special(id) => prompt.push(Origin::Template, &[*id]),
+                ChatPiece::Text(text) if index == 0 => {
+                    prompt.push(Origin::Prefix, &self.encode_document(text)?);
+                }
+                ChatPiece::Text(text) => {
+                    let lead = self.tokenizer.segment_lead();
+                    let text = format!("{lead}{text}");
+                    prompt.push(Origin::Prefix, &self.tokenizer.encode(&text)?);
+                }
+            }
+        }
+        let num_tokens = prompt.token_ids.len();
+        if num_tokens > limit {
+            Err(PromptError::TooLong { num_tokens, limit })
+        } else {
+            Ok(prompt)
+        }
+    }
+
+    /// No token is longer than the longest, so that a text of megabytes need not be encoded to be refused.
+    fn check_length(&self, num_bytes: usize, limit: usize) -> Result<(), PromptError> {
+        let num_tokens = num_bytes / self.tokenizer.token_bytes_max();
+        if num_tokens > limit { Err(PromptError::TooLong { num_tokens, limit }) } else { Ok(()) }
     }
 
     /// Builds the prompt of given ids.

@@ -4,10 +4,12 @@
 
 mod aliases;
 mod recognise;
+mod spelled;
 mod table;
 
 pub use aliases::by_alias;
 pub use recognise::{Evidence, Recognised, recognise};
+pub use spelled::{SpelledGap, spelled_gap};
 pub use table::FAMILIES;
 
 use serde::Serialize;

@@ -1,14 +1,17 @@
 //! The engine on this machine as a provider: request to prompt, tokens to text.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::Semaphore;
 
 use crate::{
-    completion::{CompletionRequest, Input, Usage},
+    completion::{ChatMessage, CompletionRequest, Input, Usage},
     engine::{EngineHandle, EngineState, SequenceRequest, SubmitError},
-    prompt::{FimTemplate, Gap, Prompt, PromptBuilder, PromptError, budget::Shares},
+    prompt::{
+        ChatPiece, ChatTemplate, FimTemplate, Gap, Prompt, PromptBuilder, PromptError,
+        budget::Shares,
+    },
     provider::{
         CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
         local::{choice::ChoiceText, running::Running},
@@ -31,6 +34,8 @@ pub struct LocalParts {
     pub tokenizer: Tokenizer,
     /// How it is asked to fill a gap; `None` where it was not trained to.
     pub template: Option<FimTemplate>,
+    /// How it is asked to continue a conversation; `None` where its files have no template.
+    pub chat: Option<ChatTemplate>,
     /// What clients see of it.
     pub model: ModelInfo,
     /// Tokens that end a text by the model's own configuration.
@@ -39,6 +44,8 @@ pub struct LocalParts {
     pub shares: Shares,
     /// Tokens of a choice where the request says nothing.
     pub max_tokens_default: u32,
+    /// Most tokens of a choice: what a conversation's next turn gets where the request says nothing.
+    pub max_tokens_limit: u32,
 }
 
 /// Completes with the engine on this machine.
@@ -56,10 +63,12 @@ pub struct LocalProvider {
 struct Asking {
     tokenizer: Arc<Tokenizer>,
     template: Option<FimTemplate>,
+    chat: Option<ChatTemplate>,
     stop_token_ids: Arc<[u32]>,
     shares: Shares,
     context_tokens_max: usize,
     max_tokens_default: u32,
+    max_tokens_limit: u32,
 }
 
 impl LocalProvider {
@@ -67,14 +76,18 @@ impl LocalProvider {
     pub fn new(parts: LocalParts) -> Self {
         let of_template =
             parts.template.iter().flat_map(|template| template.stop_token_ids().iter().copied());
-        let stop_token_ids = parts.eos_token_ids.iter().copied().chain(of_template).collect();
+        let of_chat = parts.chat.iter().filter_map(|chat| chat.eos_token_id(&parts.tokenizer));
+        let own = parts.eos_token_ids.iter().copied();
+        let stop_token_ids = own.chain(of_template).chain(of_chat).collect();
         let asking = Asking {
             tokenizer: Arc::new(parts.tokenizer),
             template: parts.template,
+            chat: parts.chat,
             stop_token_ids,
             shares: parts.shares,
             context_tokens_max: parts.model.max_context_tokens as usize,
             max_tokens_default: parts.max_tokens_default,
+            max_tokens_limit: parts.max_tokens_limit,
         };
         let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -94,11 +107,14 @@ impl LocalProvider {
             ..Usage::default()
         };
         let stops = self.asking.stops(&request);
+        let field = prompt_field(&request.input);
         let deadline = request.deadline;
         let num_choices = request.num_choices;
         let sequence = self.asking.sequence(request, prompt);
-        let sequences =
-            self.engine.submit_group(sequence, num_choices).map_err(|error| from_submit(&error))?;
+        let sequences = self
+            .engine
+            .submit_group(sequence, num_choices)
+            .map_err(|error| from_submit(&error, field))?;
         let text =
             |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, Arc::clone(&stops));
         let choices = (0..).map(text).zip(sequences).collect();
@@ -158,10 +174,15 @@ impl Asking {
             context_tokens_max: self.context_tokens_max,
             shares: self.shares,
         };
-        let max_tokens = *request.max_tokens.get_or_insert(self.max_tokens_default) as usize;
+        let field = prompt_field(&request.input);
+        let is_chat = matches!(request.input, Input::Chat(_));
+        // A turn may take what the conversation leaves of the context, a gap has the server's default.
+        let least = if is_chat { 1 } else { self.max_tokens_default };
+        let max_tokens = request.max_tokens.unwrap_or(least) as usize;
         let prompt = match &mut request.input {
             Input::Text(text) => builder.text(text, max_tokens),
             Input::Tokens(ids) => builder.tokens(std::mem::take(ids), max_tokens),
+            Input::Chat(messages) => builder.chat(&self.chat(messages)?, max_tokens),
             Input::Fim { prefix, suffix } => {
                 let template = self.template.as_ref().ok_or_else(|| {
                     ProviderError::invalid("suffix", "the model was not trained to fill gaps")
@@ -176,8 +197,22 @@ impl Asking {
                 builder.gap(template, gap, max_tokens)
             }
         };
-        let prompt = prompt.map_err(|error| from_prompt(&error))?;
+        let prompt = prompt.map_err(|error| from_prompt(&error, field))?;
+        let left = self.context_tokens_max.saturating_sub(prompt.token_ids.len()) as u32;
+        let free = if is_chat { self.max_tokens_limit.min(left) } else { least };
+        request.max_tokens.get_or_insert(free);
         Ok((request, prompt))
+    }
+
+    /// Returns a conversation in the model's own form.
+    fn chat(&self, messages: &[ChatMessage]) -> Result<Vec<ChatPiece>, ProviderError> {
+        let template = self
+            .chat
+            .as_ref()
+            .ok_or_else(|| ProviderError::invalid("messages", "the model has no chat template"))?;
+        template
+            .render(messages, &self.tokenizer, SystemTime::now())
+            .map_err(|error| ProviderError::invalid("messages", error.to_string()))
     }
 
     /// Returns the texts that end a choice: the request's, else the family's, which know gaps only.
@@ -217,15 +252,24 @@ fn num_bytes(request: &CompletionRequest) -> usize {
         Input::Fim { prefix, suffix } => prefix.len() + suffix.len(),
         Input::Text(text) => text.len(),
         Input::Tokens(_) => 0,
+        Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
     };
     input + request.context.iter().map(|item| item.content.len()).sum::<usize>()
 }
 
-fn from_prompt(error: &PromptError) -> ProviderError {
+/// Returns the field of the request that a prompt is made of.
+fn prompt_field(input: &Input) -> &'static str {
+    match input {
+        Input::Chat(_) => "messages",
+        Input::Fim { .. } | Input::Text(_) | Input::Tokens(_) => "prompt",
+    }
+}
+
+fn from_prompt(error: &PromptError, field: &'static str) -> ProviderError {
     match error {
         PromptError::NoRoom { .. } => ProviderError::invalid("max_tokens", error.to_string()),
         PromptError::TooLong { .. } => ProviderError {
-            field: Some("prompt"),
+            field: Some(field),
             ..ProviderError::new(ProviderErrorKind::PromptTooLong, error.to_string())
         },
         PromptError::Tokenizer(_) => {
@@ -234,7 +278,7 @@ fn from_prompt(error: &PromptError) -> ProviderError {
     }
 }
 
-fn from_submit(error: &SubmitError) -> ProviderError {
+fn from_submit(error: &SubmitError, field: &'static str) -> ProviderError {
     let message = error.to_string();
     match error {
         SubmitError::QueueFull { retry_after, .. } => ProviderError {
@@ -242,11 +286,11 @@ fn from_submit(error: &SubmitError) -> ProviderError {
             ..ProviderError::new(ProviderErrorKind::Overloaded, message)
         },
         SubmitError::PromptTooLong { .. } => ProviderError {
-            field: Some("prompt"),
+            field: Some(field),
             ..ProviderError::new(ProviderErrorKind::PromptTooLong, message)
         },
         SubmitError::EmptyPrompt | SubmitError::InvalidToken { .. } => {
-            ProviderError::invalid("prompt", message)
+            ProviderError::invalid(field, message)
         }
         SubmitError::Draining | SubmitError::Dead => {
             ProviderError::new(ProviderErrorKind::Unavailable, message)

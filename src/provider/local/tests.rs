@@ -64,16 +64,19 @@ fn provider(step_time: Duration) -> (Engine, LocalProvider) {
         max_context_tokens: 2048,
         has_fim: true,
         has_repo_fim: false,
+        has_chat: false,
         vocab_size: tokenizer.num_ids(),
     };
     let provider = LocalProvider::new(LocalParts {
         engine: handle,
         tokenizer,
         template: Some(template),
+        chat: None,
         model,
         eos_token_ids: Vec::new(),
         shares: Shares { suffix: 0.2, context: 0.3 },
         max_tokens_default: 1000,
+        max_tokens_limit: 1000,
     });
     (engine, provider)
 }

@@ -163,6 +163,7 @@ impl Provider for ScriptedProvider {
             max_context_tokens: 2048,
             has_fim: true,
             has_repo_fim: false,
+            has_chat: true,
             vocab_size: 1000,
         })
     }
@@ -198,6 +199,9 @@ fn echo(request: &CompletionRequest) -> Vec<Step> {
         Input::Fim { prefix, .. } => prefix.clone(),
         Input::Text(text) => text.clone(),
         Input::Tokens(ids) => format!("{ids:?}"),
+        Input::Chat(messages) => {
+            messages.last().map_or_else(String::new, |last| last.content.clone())
+        }
     };
     let mut steps = Vec::new();
     for choice_index in 0..request.num_choices {

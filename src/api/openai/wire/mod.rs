@@ -1,4 +1,4 @@
-//! The JSON of OpenAI's legacy completions and of its list of models.
+//! The JSON of OpenAI's completions, of texts and of conversations, and of its list of models.
 
 use std::fmt;
 
@@ -10,25 +10,33 @@ use serde::{
 
 use crate::api::{
     json::{Integer, Number, Object},
-    openai::wire::prompt::WirePrompt,
+    openai::wire::{
+        chat::{WireChatLogprobs, WireDelta, WireMessage, WireTurn},
+        prompt::WirePrompt,
+    },
 };
 
+pub(super) mod chat;
 pub(super) mod prompt;
 
-/// Body of a completion request. Every member may be null, which is as good as absent.
+/// Body of a completion request, of either form. Every member may be null, which is as good as absent.
 #[derive(Debug, Deserialize)]
 pub(super) struct WireRequest {
     pub(super) model: Option<String>,
     pub(super) prompt: Option<WirePrompt>,
     pub(super) suffix: Option<String>,
+    pub(super) messages: Option<Vec<Object<WireMessage>>>,
     pub(super) max_tokens: Option<Integer>,
+    /// The newer word for it.
+    pub(super) max_completion_tokens: Option<Integer>,
     pub(super) temperature: Option<Number>,
     pub(super) top_p: Option<Number>,
     pub(super) n: Option<Integer>,
     pub(super) best_of: Option<Integer>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<Object<WireStreamOptions>>,
-    pub(super) logprobs: Option<Integer>,
+    pub(super) logprobs: Option<WireLogprobsAsked>,
+    pub(super) top_logprobs: Option<Integer>,
     pub(super) echo: Option<bool>,
     pub(super) stop: Option<WireStop>,
     pub(super) presence_penalty: Option<Number>,
@@ -49,11 +57,67 @@ pub(super) struct WireRequest {
     pub(super) include_stop_str_in_output: Option<Unsupported>,
     pub(super) min_tokens: Option<Unsupported>,
     pub(super) prompt_logprobs: Option<Unsupported>,
-    pub(super) response_format: Option<Unsupported>,
+    pub(super) response_format: Option<Object<WireFormat>>,
     pub(super) return_token_ids: Option<Unsupported>,
     pub(super) structured_outputs: Option<Unsupported>,
     pub(super) truncate_prompt_tokens: Option<Unsupported>,
     pub(super) use_beam_search: Option<Unsupported>,
+    // The same of conversations.
+    pub(super) audio: Option<Unsupported>,
+    pub(super) chat_template: Option<Unsupported>,
+    pub(super) chat_template_kwargs: Option<Unsupported>,
+    pub(super) continue_final_message: Option<Unsupported>,
+    pub(super) functions: Option<Unsupported>,
+    pub(super) tools: Option<Unsupported>,
+    pub(super) web_search_options: Option<Unsupported>,
+}
+
+/// What an answer is to be; `text` is no wish.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct WireFormat {
+    pub(super) r#type: Option<String>,
+}
+
+/// Whether log-probabilities are wanted: a number of rivals, or for conversations a truth value.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WireLogprobsAsked {
+    Flag(bool),
+    Count(Integer),
+}
+
+impl<'de> Deserialize<'de> for WireLogprobsAsked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LogprobsVisitor)
+    }
+}
+
+struct LogprobsVisitor;
+
+impl Visitor<'_> for LogprobsVisitor {
+    type Value = WireLogprobsAsked;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number, or for conversations a truth value")
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<WireLogprobsAsked, E> {
+        Ok(WireLogprobsAsked::Flag(flag))
+    }
+
+    fn visit_i64<E: Error>(self, count: i64) -> Result<WireLogprobsAsked, E> {
+        Ok(WireLogprobsAsked::Count(Integer(count.into())))
+    }
+
+    fn visit_u64<E: Error>(self, count: u64) -> Result<WireLogprobsAsked, E> {
+        Ok(WireLogprobsAsked::Count(Integer(count.into())))
+    }
+
+    fn visit_f64<E: Error>(self, count: f64) -> Result<WireLogprobsAsked, E> {
+        if count.fract() == 0.0 && count.abs() <= f64::from(u32::MAX) {
+            return Ok(WireLogprobsAsked::Count(Integer(count as i128)));
+        }
+        Err(E::invalid_type(Unexpected::Float(count), &self))
+    }
 }
 
 /// Options of a stream; further ones are ignored.
@@ -187,7 +251,7 @@ impl<'de> Visitor<'de> for UnsupportedVisitor {
 #[derive(Debug, Serialize)]
 pub(super) struct WireResponse<'a> {
     pub(super) id: &'a str,
-    /// Always `text_completion`.
+    /// `text_completion`, `chat.completion` or `chat.completion.chunk`.
     pub(super) object: &'static str,
     /// Seconds since 1970.
     pub(super) created: u64,
@@ -216,14 +280,32 @@ impl WireUsageMember {
 #[derive(Debug, Serialize)]
 pub(super) struct WireChoice {
     pub(super) index: u32,
-    pub(super) text: String,
+    #[serde(flatten)]
+    pub(super) said: WireSaid,
     pub(super) logprobs: Option<WireLogprobs>,
     pub(super) finish_reason: Option<&'static str>,
 }
 
+/// What a choice says, in the form of the request; the variant is the member's name.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WireSaid {
+    Text(String),
+    Message(WireTurn),
+    Delta(WireDelta),
+}
+
+/// Log-probabilities, in the form of the request.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum WireLogprobs {
+    Text(WireTextLogprobs),
+    Chat(WireChatLogprobs),
+}
+
 /// One entry a token in each list.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct WireLogprobs {
+pub(super) struct WireTextLogprobs {
     pub(super) tokens: Vec<String>,
     pub(super) token_logprobs: Vec<f32>,
     pub(super) top_logprobs: Vec<WireTop>,
@@ -279,6 +361,8 @@ pub(super) struct WireCapabilities {
     pub(super) fim: bool,
     /// Reads several files.
     pub(super) repo_fim: bool,
+    /// Continues conversations.
+    pub(super) chat: bool,
     /// Most tokens of prompt and answer together.
     pub(super) max_context: u32,
 }

@@ -4,14 +4,21 @@ use crate::api::{
     check_items,
     error::{ApiError, ApiErrorKind},
     json::{Integer, Number, Object},
-    openai::wire::{
-        Unsupported, WireLogitBias, WireLogprobs, WireRequest, WireStop, WireStreamOptions,
-        WireTop, WireUsage, prompt::WirePrompt,
+    openai::{
+        Form,
+        wire::{
+            Unsupported, WireFormat, WireLogitBias, WireLogprobs, WireLogprobsAsked, WireRequest,
+            WireStop, WireStreamOptions, WireTextLogprobs, WireTop, WireUsage, prompt::WirePrompt,
+        },
     },
 };
-use crate::completion::{CompletionRequest, Input, SamplingParams, TokenLogprob, Usage};
+use crate::completion::{
+    CompletionRequest, ContextItem, Input, SamplingParams, TokenLogprob, Usage,
+};
 use crate::provider::ModelInfo;
 use crate::service::CompletionService;
+
+mod chat;
 
 /// Prompts of one request; each is a completion of its own, so a request may not fill the queue alone.
 const PROMPTS_MAX: usize = 32;
@@ -60,18 +67,36 @@ impl From<WireStreamOptions> for StreamUsage {
     }
 }
 
+/// What is to be completed, and what is known of the place.
+#[derive(Debug)]
+struct Subject {
+    input: Input,
+    repository: Option<String>,
+    file_name: Option<String>,
+    context: Vec<ContextItem>,
+}
+
+impl Subject {
+    fn new(input: Input) -> Self {
+        Self { input, repository: None, file_name: None, context: Vec::new() }
+    }
+}
+
 /// Checks a body and translates it.
 pub(super) fn asked(
     wire: WireRequest,
+    form: Form,
     model: &ModelInfo,
     service: &CompletionService,
 ) -> Result<Asked, ApiError> {
     let limits = service.limits();
     check_model(wire.model.as_deref(), model)?;
     check_unsupported(&wire)?;
+    if form == Form::Chat {
+        chat::check_unsupported(&wire)?;
+    }
     let num_choices = integer("n", wire.n, 1, limits.num_choices_limit.max(1))?.unwrap_or(1);
-    check_best_of(wire.best_of, num_choices)?;
-    let logprobs = integer("logprobs", wire.logprobs, 0, LOGPROBS_MAX)?;
+    let logprobs = logprobs_asked(&wire, form)?;
     let template = CompletionRequest {
         input: Input::Text(String::new()),
         file_name: None,
@@ -79,7 +104,7 @@ pub(super) fn asked(
         language: None,
         context: Vec::new(),
         sampling: sampling(&wire, model, num_choices)?,
-        max_tokens: integer("max_tokens", wire.max_tokens, 1, u32::MAX)?,
+        max_tokens: max_tokens(&wire, form)?,
         stop: stop(wire.stop, limits.num_stops_limit)?,
         stop_token_ids: stop_token_ids(wire.stop_token_ids, model)?,
         ignores_eos: wire.ignore_eos.unwrap_or(false),
@@ -88,19 +113,31 @@ pub(super) fn asked(
         deadline: None,
         model: Some(model.name.clone()),
     };
-    let prompt = wire.prompt.ok_or_else(|| ApiError::invalid("prompt", "is required"))?;
-    let echo = wire.echo.unwrap_or(false).then(|| echo(&prompt, logprobs)).transpose()?;
-    let inputs = inputs(prompt, wire.suffix, model)?;
-    check_sequences(inputs.len(), num_choices, service.num_sequences_max())?;
     let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
+    let is_streaming = wire.stream.unwrap_or(false);
+    let (subjects, echo) = match form {
+        Form::Text => {
+            check_best_of(wire.best_of, num_choices)?;
+            let prompt = wire.prompt.ok_or_else(|| ApiError::invalid("prompt", "is required"))?;
+            let echo = wire.echo.unwrap_or(false).then(|| echo(&prompt, logprobs)).transpose()?;
+            let inputs = inputs(prompt, wire.suffix, model)?;
+            (inputs.into_iter().map(Subject::new).collect(), echo)
+        }
+        Form::Chat => (vec![chat::subject(wire.messages, model)?], None),
+    };
+    check_sequences(subjects.len(), num_choices, service.num_sequences_max())?;
+    let request = |subject: Subject| CompletionRequest {
+        input: subject.input,
+        repository: subject.repository,
+        file_name: subject.file_name,
+        context: subject.context,
+        ..template.clone()
+    };
     Ok(Asked {
-        requests: inputs
-            .into_iter()
-            .map(|input| CompletionRequest { input, ..template.clone() })
-            .collect(),
+        requests: subjects.into_iter().map(request).collect(),
         echo,
         num_choices,
-        is_streaming: wire.stream.unwrap_or(false),
+        is_streaming,
         usage: options.into(),
     })
 }
@@ -129,18 +166,55 @@ fn check_unsupported(wire: &WireRequest) -> Result<(), ApiError> {
         ("include_stop_str_in_output", wire.include_stop_str_in_output),
         ("min_tokens", wire.min_tokens),
         ("prompt_logprobs", wire.prompt_logprobs),
-        ("response_format", wire.response_format),
         ("return_token_ids", wire.return_token_ids),
         ("structured_outputs", wire.structured_outputs),
         ("truncate_prompt_tokens", wire.truncate_prompt_tokens),
         ("use_beam_search", wire.use_beam_search),
     ];
+    if let Some(Object(WireFormat { r#type: Some(format) })) = &wire.response_format
+        && format != "text"
+    {
+        return Err(ApiError::invalid("response_format", "is not supported"));
+    }
+    refuse_set(&members)
+}
+
+fn refuse_set(members: &[(&str, Option<Unsupported>)]) -> Result<(), ApiError> {
     for (field, member) in members {
         if member.is_some_and(|Unsupported { is_set }| is_set) {
-            return Err(ApiError::invalid(field, "is not supported"));
+            return Err(ApiError::invalid(*field, "is not supported"));
         }
     }
     Ok(())
+}
+
+/// Returns the most tokens of a choice; conversations have a newer word for it, which comes first.
+fn max_tokens(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
+    let newer = wire.max_completion_tokens.filter(|_| form == Form::Chat);
+    match newer {
+        Some(_) => integer("max_completion_tokens", newer, 1, u32::MAX),
+        None => integer("max_tokens", wire.max_tokens, 1, u32::MAX),
+    }
+}
+
+/// Returns the number of rivals to tell at each token; `None` where nothing is to be told.
+fn logprobs_asked(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
+    match (form, wire.logprobs) {
+        (_, None) | (Form::Chat, Some(WireLogprobsAsked::Flag(false))) => Ok(None),
+        (Form::Text, Some(WireLogprobsAsked::Count(count))) => {
+            integer("logprobs", Some(count), 0, LOGPROBS_MAX)
+        }
+        (Form::Chat, Some(WireLogprobsAsked::Flag(true))) => {
+            let rivals = integer("top_logprobs", wire.top_logprobs, 0, LOGPROBS_MAX)?;
+            Ok(Some(rivals.unwrap_or(0)))
+        }
+        (Form::Text, Some(WireLogprobsAsked::Flag(_))) => {
+            Err(ApiError::invalid("logprobs", "must be a whole number"))
+        }
+        (Form::Chat, Some(WireLogprobsAsked::Count(_))) => {
+            Err(ApiError::invalid("logprobs", "must be a truth value; `top_logprobs` is a number"))
+        }
+    }
 }
 
 fn check_best_of(best_of: Option<Integer>, num_choices: u32) -> Result<(), ApiError> {
@@ -338,8 +412,19 @@ fn check_token_id(field: &str, id: u32, model: &ModelInfo) -> Result<(), ApiErro
 }
 
 /// Translates log-probabilities; `text_offset` is where the choice's text stands, and moves on.
-pub(super) fn logprobs(tokens: Vec<TokenLogprob>, text_offset: &mut usize) -> WireLogprobs {
-    let mut wire = WireLogprobs::default();
+pub(super) fn logprobs(
+    form: Form,
+    tokens: Vec<TokenLogprob>,
+    text_offset: &mut usize,
+) -> WireLogprobs {
+    match form {
+        Form::Text => WireLogprobs::Text(text_logprobs(tokens, text_offset)),
+        Form::Chat => WireLogprobs::Chat(chat::logprobs(tokens)),
+    }
+}
+
+fn text_logprobs(tokens: Vec<TokenLogprob>, text_offset: &mut usize) -> WireTextLogprobs {
+    let mut wire = WireTextLogprobs::default();
     for TokenLogprob { token, logprob, top } in tokens {
         let logprob = logprob.max(LOGPROB_MIN);
         let mut likeliest: Vec<(String, f32)> = Vec::with_capacity(top.len() + 1);
