@@ -2,7 +2,7 @@
 
 use crate::api::{
     check_items,
-    error::{ApiError, ApiErrorKind},
+    error::ApiError,
     json::{Integer, Number, Object},
     openai::wire::{
         Unsupported, WireLogitBias, WireLogprobs, WireRequest, WireStop, WireStreamOptions,
@@ -67,7 +67,6 @@ pub(super) fn asked(
     service: &CompletionService,
 ) -> Result<Asked, ApiError> {
     let limits = service.limits();
-    check_model(wire.model.as_deref(), model)?;
     check_unsupported(&wire)?;
     let num_choices = integer("n", wire.n, 1, limits.num_choices_limit.max(1))?.unwrap_or(1);
     check_best_of(wire.best_of, num_choices)?;
@@ -103,23 +102,6 @@ pub(super) fn asked(
         is_streaming: wire.stream.unwrap_or(false),
         usage: options.into(),
     })
-}
-
-/// An empty name is what a client sends that was never told one.
-fn check_model(name: Option<&str>, model: &ModelInfo) -> Result<(), ApiError> {
-    match name {
-        None | Some("") => Ok(()),
-        Some(name) if name == model.name => Ok(()),
-        Some(_) => Err(unknown_model(model)),
-    }
-}
-
-/// Says which model there is, and does not repeat what the client wrote.
-pub(super) fn unknown_model(model: &ModelInfo) -> ApiError {
-    ApiError {
-        kind: ApiErrorKind::UnknownModel,
-        ..ApiError::invalid("model", format!("is not served here; `{}` is", model.name))
-    }
 }
 
 fn check_unsupported(wire: &WireRequest) -> Result<(), ApiError> {
