@@ -45,6 +45,7 @@ const FENCED: &[(&str, &[&str])] = &[
             "src/server",
             "src/cli/compose.rs",
             "src/cli/models/",
+            "src/cli/placement.rs",
             "src/cli/selftest.rs",
         ],
     ),
