@@ -15,4 +15,5 @@ mod gitlab;
 mod lifecycle;
 mod openai;
 mod openai_stream;
+mod several;
 mod support;
