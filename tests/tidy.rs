@@ -72,6 +72,7 @@ const PURE: &[&str] = &[
     "src/engine/batch",
     "src/engine/block_",
     "src/engine/kv_cache_manager",
+    "src/engine/memory_plan.rs",
     "src/engine/prefix_cache",
     "src/engine/sampler",
     "src/engine/scheduler",

@@ -102,12 +102,16 @@ fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed
         of_model(config, is_alone, added)?;
         opened.push(model);
     }
-    let mut options = Vec::with_capacity(configs.len());
-    for (index, config) in configs.iter().enumerate() {
-        options.push(of_model(config, is_alone, placement.load_options(index))?);
+    let mut options = vec![None; configs.len()];
+    for index in placement.order() {
+        let placed = placement.load_options(index);
+        let placed =
+            if is_alone { placed } else { placed.context("no room beside the other models") };
+        options[index] = Some(of_model(&configs[index], is_alone, placed)?);
     }
     let mut composed = Vec::with_capacity(configs.len());
-    for ((config, model), options) in configs.iter().zip(opened).zip(options) {
+    for ((config, model), options) in configs.iter().zip(opened).zip(options.into_iter().flatten())
+    {
         composed.push(of_model(config, is_alone, model.start(config, &options))?);
     }
     Ok(composed)

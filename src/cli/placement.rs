@@ -30,6 +30,7 @@ pub(super) struct Placement {
 /// A model before its cache is sized.
 #[derive(Debug)]
 struct Placed {
+    name: String,
     /// What a rank computes.
     rank_spec: DecoderSpec,
     demand: CacheDemand,
@@ -75,6 +76,7 @@ impl Placement {
         let quantize = config.model.quantize;
         if quantize != QuantizeChoice::None && !footprint.types.contains(quantize.name()) {
             warn!(
+                model = config.model.served_name,
                 weights = footprint.type_names(),
                 "`model.quantize` changes nothing: the file's matrices are integers already"
             );
@@ -101,17 +103,24 @@ impl Placement {
             model_bytes: demand.model_bytes(),
             kv_cache_bytes: demand.kv_cache_bytes,
         });
-        self.models.push(Placed { rank_spec, demand, options });
+        let name = config.model.served_name.clone();
+        self.models.push(Placed { name, rank_spec, demand, options });
         Ok(())
     }
 
-    /// Returns how a model is loaded; to be asked for all of them in their order, once all are added.
+    /// Returns the order in which models are placed.
+    pub(super) fn order(&self) -> Vec<usize> {
+        self.plan.order()
+    }
+
+    /// Returns how a model is loaded; to be asked for each of them once, when all are added, in their [order](Self::order).
     pub(super) fn load_options(&mut self, index: usize) -> anyhow::Result<LoadOptions> {
-        let Placed { rank_spec, demand, options } = &self.models[index];
+        let Placed { name, rank_spec, demand, options } = &self.models[index];
         let room = self.plan.room(index);
         let num_blocks = plan_num_blocks(rank_spec, demand, room)?;
         let block_bytes = kv_bytes_per_block(rank_spec, demand.block_size, demand.kv_dtype);
         info!(
+            model = name,
             free_bytes = room.free_bytes,
             model_bytes = demand.model_bytes(),
             kv_cache_bytes = block_bytes * num_blocks as u64,

@@ -11,8 +11,8 @@ use toml::{
 use crate::config::{
     error::{ConfigError, nearest},
     layers::option_of,
-    models::MODELS,
     raw::{RawConfig, RawEngine, RawModel, RawServed},
+    served::MODELS,
 };
 
 /// What a file says and where.
@@ -50,6 +50,10 @@ pub(super) fn parse(text: &str, name: &str, known: Option<&[String]>) -> Result<
         let key = before.max_by_key(|(_, (_, start))| *start).map(|(key, _)| key.as_str());
         source.refuse(&error, key)
     };
+    if let Some(model) = document.get_ref().get("model").filter(|model| model.get_ref().is_array())
+    {
+        return Err(source.refuse_models("model", model));
+    }
     let models = document.get_mut().remove(MODELS);
     let mut raw = RawConfig::deserialize(toml::Deserializer::from(document)).map_err(refuse)?;
     if let Some(models) = models {
@@ -161,16 +165,20 @@ impl Source<'_> {
         &self,
         models: &Spanned<DeValue<'t>>,
     ) -> Result<Vec<Spanned<DeTable<'t>>>, ConfigError> {
-        let refuse = |at: &Spanned<DeValue<'t>>| ConfigError::Syntax {
-            place: self.place(at.span().start),
-            message: format!("`{MODELS}`: several models are tables, each under `[[{MODELS}]]`"),
-        };
+        let refuse = |at: &Spanned<DeValue<'t>>| self.refuse_models(MODELS, at);
         let items = models.get_ref().as_array().ok_or_else(|| refuse(models))?;
         let table = |item: &Spanned<DeValue<'t>>| {
             let table = item.get_ref().as_table().ok_or_else(|| refuse(item))?;
             Ok(Spanned::new(item.span(), table.clone()))
         };
         items.iter().map(table).collect()
+    }
+
+    fn refuse_models(&self, key: &str, at: &Spanned<DeValue<'_>>) -> ConfigError {
+        ConfigError::Syntax {
+            place: self.place(at.span().start),
+            message: format!("`{key}`: several models are tables, each under `[[{MODELS}]]`"),
+        }
     }
 
     fn refuse(&self, error: &toml::de::Error, key: Option<&str>) -> ConfigError {

@@ -8,9 +8,9 @@ use crate::config::{
     Config, ConfigError, Environment,
     environment::variable,
     file::{self, File},
-    models,
     raw::{RawConfig, RawModel},
     resolve::resolve,
+    served,
 };
 
 /// The defaults are the example that operators read, so neither can drift from the other.
@@ -34,7 +34,7 @@ impl Config {
             // Who names a model on the command line wants that one, whatever a file says that is always there.
             typed.models = None;
         }
-        let one_spelling = models::check_spelling(&typed);
+        let one_spelling = served::check_spelling(&typed);
         let resolved = one_spelling.and_then(|()| resolve(typed.or(defaults), environment));
         resolved.map_err(|violation| {
             let key = violation.key.as_str();

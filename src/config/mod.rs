@@ -1,7 +1,7 @@
 //! The settings in force: resolved, validated once, and never again downstream.
 //!
 //! [`raw`] is what was typed, [`layers`] puts the sources over one another, `resolve` checks each value, `print` goes
-//! back, `models` knows of several models. Only `environment` reads the environment.
+//! back, `served` knows of several models. Only `environment` reads the environment.
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -11,10 +11,10 @@ mod file;
 mod fim;
 mod hub;
 pub mod layers;
-mod models;
 mod print;
 pub mod raw;
 mod resolve;
+mod served;
 #[cfg(test)]
 mod tests;
 mod units;

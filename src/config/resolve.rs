@@ -11,8 +11,9 @@ use std::{
 use crate::config::{
     CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, HubModel,
     KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig,
-    SimdChoice, Violation, fim, hub, models,
+    SimdChoice, Violation, fim, hub,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
+    served,
     units::{format_size, format_time, parse_size, parse_time},
 };
 
@@ -33,7 +34,7 @@ const HOUR: Duration = Duration::from_hours(1);
 /// # Errors
 /// The first rule that is broken.
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
-    let (first, more_models) = models::resolve(raw.models, raw.model, raw.engine, environment)?;
+    let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
     Ok(Config {
         server: server(raw.server)?,
         model: first.model,

@@ -40,8 +40,8 @@ pub struct MemoryPlan {
 #[derive(Clone, Debug)]
 struct Entry {
     claim: Claim,
-    /// What a rank's cache takes of what is shared, once it is known.
-    sized_bytes: Option<u64>,
+    /// What a rank's cache takes, once it is settled.
+    cache_bytes: Option<u64>,
 }
 
 impl Entry {
@@ -49,19 +49,17 @@ impl Entry {
         self.claim.memories.iter().filter(|place| **place == memory).count() as u64
     }
 
-    /// Returns what all its ranks take for sure.
-    fn fixed_bytes_in(&self, memory: usize) -> u64 {
-        let of_rank = self.claim.model_bytes.saturating_add(self.claim.kv_cache_bytes.unwrap_or(0));
-        of_rank.saturating_mul(self.num_ranks_in(memory))
+    fn model_bytes_in(&self, memory: usize) -> u64 {
+        self.claim.model_bytes.saturating_mul(self.num_ranks_in(memory))
     }
 
-    fn sized_bytes_in(&self, memory: usize) -> u64 {
-        self.sized_bytes.unwrap_or(0).saturating_mul(self.num_ranks_in(memory))
+    fn cache_bytes_in(&self, memory: usize) -> u64 {
+        self.cache_bytes.unwrap_or(0).saturating_mul(self.num_ranks_in(memory))
     }
 
-    fn waits_in(&self, memory: usize) -> bool {
-        let is_open = self.claim.kv_cache_bytes.is_none() && self.sized_bytes.is_none();
-        is_open && self.num_ranks_in(memory) > 0
+    /// Returns whether its cache is sized by what there is.
+    fn is_sized(&self) -> bool {
+        self.claim.kv_cache_bytes.is_none()
     }
 }
 
@@ -74,11 +72,20 @@ impl MemoryPlan {
 
     /// Adds a model behind the others.
     pub fn add(&mut self, claim: Claim) {
-        self.entries.push(Entry { claim, sized_bytes: None });
+        self.entries.push(Entry { claim, cache_bytes: None });
     }
 
-    /// Returns what a rank of a model finds beside all others, in the tightest of its memories. To be asked when all
-    /// models were added, and in their order: what one leaves of its part, those after it may take.
+    /// Returns the models in the order in which they are to be placed: where a cache was asked for, it comes before those
+    /// that take what is left, so that too large a wish is refused where it was made.
+    pub fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        order.sort_by_key(|index| self.entries[*index].is_sized());
+        order
+    }
+
+    /// Returns what a rank of a model finds in the tightest of its memories, beside the weights and steps of all others and
+    /// the caches that are settled. To be asked when all models were added, in their [order](Self::order): what one leaves
+    /// of its part, those behind it may take.
     ///
     /// # Panics
     /// Where there is no such model.
@@ -92,15 +99,12 @@ impl MemoryPlan {
         rooms.reduce(least).unwrap_or(Room { free_bytes: 0, cache_bytes: 0 })
     }
 
-    /// Notes what a rank's cache takes, where it was sized by what there is.
+    /// Notes what a rank's cache takes.
     ///
     /// # Panics
     /// Where there is no such model.
-    pub fn settle(&mut self, index: usize, kv_cache_bytes: u64) {
-        let entry = &mut self.entries[index];
-        if entry.claim.kv_cache_bytes.is_none() {
-            entry.sized_bytes = Some(kv_cache_bytes);
-        }
+    pub fn settle(&mut self, index: usize, cache_bytes: u64) {
+        self.entries[index].cache_bytes = Some(cache_bytes);
     }
 
     fn room_in(&self, index: usize, place: usize) -> Room {
@@ -108,18 +112,25 @@ impl MemoryPlan {
         let total = |bytes: &dyn Fn(&Entry) -> u64| {
             self.entries.iter().map(bytes).fold(0_u64, u64::saturating_add)
         };
-        let fixed_bytes = total(&|entry| entry.fixed_bytes_in(place));
-        let sized_bytes = total(&|entry| entry.sized_bytes_in(place));
+        let of_models = total(&|entry| entry.model_bytes_in(place));
+        let of_caches = total(&|entry| entry.cache_bytes_in(place));
+        let of_sized =
+            total(&|entry| if entry.is_sized() { entry.cache_bytes_in(place) } else { 0 });
         let kept_bytes = memory.total_bytes as f64 * (1.0 - own.claim.used_share);
         let usable_bytes = memory.free_bytes.saturating_sub(kept_bytes as u64);
-        let of_others = fixed_bytes - own.fixed_bytes_in(place) + sized_bytes;
-        let for_caches = usable_bytes.saturating_sub(fixed_bytes) as f64 * memory.cache_share;
-        let num_waiting = self.entries.iter().filter(|entry| entry.waits_in(place)).count();
+        let taken_bytes = of_models.saturating_add(of_caches);
+        // Before the sized caches took theirs: the share is one of all that they divide.
+        let divided_bytes = usable_bytes.saturating_sub(taken_bytes - of_sized);
+        let for_caches = (divided_bytes as f64 * memory.cache_share) as u64;
+        let is_waiting = |entry: &&Entry| {
+            entry.is_sized() && entry.cache_bytes.is_none() && entry.num_ranks_in(place) > 0
+        };
+        let num_waiting = self.entries.iter().filter(is_waiting).count().max(1) as u64;
         let num_ranks = own.num_ranks_in(place).max(1);
-        let part = (for_caches as u64).saturating_sub(sized_bytes) / num_waiting.max(1) as u64;
+        let of_others = taken_bytes - own.model_bytes_in(place);
         Room {
             free_bytes: usable_bytes.saturating_sub(of_others) / num_ranks,
-            cache_bytes: part / num_ranks,
+            cache_bytes: for_caches.saturating_sub(of_sized) / num_waiting / num_ranks,
         }
     }
 }
@@ -153,9 +164,11 @@ mod tests {
     #[track_caller]
     fn check(claims: &[Claim], sized: &[u64], expected: &[(u64, u64)]) {
         let mut plan = plan(claims);
-        for (index, (free_bytes, cache_bytes)) in expected.iter().copied().enumerate() {
+        for index in plan.order() {
+            let (free_bytes, cache_bytes) = expected[index];
             assert_eq!(plan.room(index), Room { free_bytes, cache_bytes }, "model {index}");
-            plan.settle(index, sized.get(index).copied().unwrap_or(cache_bytes));
+            let settled = claims[index].kv_cache_bytes.or(sized.get(index).copied());
+            plan.settle(index, settled.unwrap_or(cache_bytes));
         }
     }
 
@@ -176,8 +189,9 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_is_nobody_elses() {
-        check(&[on(&[0]), asked(&[0], 300)], &[], &[(600, 250), (650, 0)]);
-        check(&[asked(&[0], 300), on(&[0])], &[], &[(900, 250), (600, 250)]);
+        check(&[on(&[0]), asked(&[0], 300)], &[], &[(600, 250), (900, 400)]);
+        check(&[asked(&[0], 300), on(&[0])], &[], &[(900, 400), (600, 250)]);
+        check(&[asked(&[0], 300), asked(&[0], 9000)], &[], &[(900, 400), (600, 250)]);
     }
 
     #[test]

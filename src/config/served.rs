@@ -124,6 +124,11 @@ mod tests {
         config.map_err(|error| error.to_string().replace(file.to_str().unwrap(), "FILE"))
     }
 
+    #[track_caller]
+    fn is_refused_with(text: &str, message: &str) {
+        assert_eq!(load_below(&RawConfig::default(), &[], text).unwrap_err(), message);
+    }
+
     #[test]
     fn a_table_goes_before_the_engine_and_the_defaults() {
         let [large, small]: [Config; 2] = load(TWO).unwrap().each_model().try_into().unwrap();
@@ -163,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_key_of_the_table_and_its_place() {
+    fn what_is_no_table_of_settings_is_refused_with_its_place() {
         let rows = [
             (
                 "[[models]]\ndtype = 4",
@@ -187,13 +192,26 @@ mod tests {
             ),
             (
                 "[models]\n",
-                "FILE:1:2: `models`: several models are tables, each under `[[models]]`",
+                "FILE:1:1: `models`: several models are tables, each under `[[models]]`",
+            ),
+            (
+                "[[model]]\nsource = \"demo\"\n",
+                "FILE:1:1: `model`: several models are tables, each under `[[models]]`",
             ),
             (
                 "models = [\"demo\"]\n",
                 "FILE:1:11: `models`: several models are tables, each under `[[models]]`",
             ),
             ("models = []\n", "`models` must be one table a model, got none (at FILE:1:1)"),
+        ];
+        for (text, message) in rows {
+            is_refused_with(text, message);
+        }
+    }
+
+    #[test]
+    fn refusals_of_values_name_the_tables_key() {
+        let rows = [
             (
                 "[[models]]\ndtype = \"int4\"",
                 "`models[0].dtype` must be one of bf16, f32, got int4 (at FILE:2:1)",
@@ -228,7 +246,7 @@ mod tests {
             ),
         ];
         for (text, message) in rows {
-            assert_eq!(load_below(&RawConfig::default(), &[], text).unwrap_err(), message);
+            is_refused_with(text, message);
         }
     }
 
