@@ -28,7 +28,7 @@ use crate::api::{
 };
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
-use crate::service::CompletionService;
+use crate::service::{CompletionService, NameKind, ServedModels};
 
 mod body;
 mod clock;
@@ -62,8 +62,8 @@ pub struct ApiState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Empty while the model loads.
-    service: OnceLock<CompletionService>,
+    /// Empty while the models load.
+    models: OnceLock<ServedModels>,
     drain: DrainFlag,
     admission: Arc<Semaphore>,
     body_bytes_max: usize,
@@ -86,10 +86,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
 
 impl ApiState {
-    /// Serves `service` within the limits of `config`.
-    pub fn new(service: CompletionService, config: &ServerConfig, drain: DrainFlag) -> Self {
+    /// Serves `models` within the limits of `config`.
+    pub fn new(models: impl Into<ServedModels>, config: &ServerConfig, drain: DrainFlag) -> Self {
         let state = Self::loading(config, drain);
-        state.serve(service);
+        state.serve(models);
         state
     }
 
@@ -98,7 +98,7 @@ impl ApiState {
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
-            service: OnceLock::new(),
+            models: OnceLock::new(),
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
             body_bytes_max: config.body_bytes_max,
@@ -109,20 +109,29 @@ impl ApiState {
         }))
     }
 
-    /// Serves `service` from now on. A second one is passed over: one server has one model.
-    pub fn serve(&self, service: CompletionService) {
-        let _ = self.0.service.set(service);
+    /// Serves `models` from now on. Once more is passed over: a server's models are those that it was started with.
+    pub fn serve(&self, models: impl Into<ServedModels>) {
+        let _ = self.0.models.set(models.into());
     }
 
-    fn service(&self) -> Result<&CompletionService, ApiError> {
-        self.0.service.get().ok_or_else(|| ApiError {
+    fn models(&self) -> Result<&ServedModels, ApiError> {
+        self.0.models.get().ok_or_else(|| ApiError {
             retry_after: Some(RETRY_AFTER_LOADING),
             ..ApiError::new(ApiErrorKind::Unavailable, "the model is loading")
         })
     }
 
+    /// Returns what answers for the model that a request names. An empty name is what a client sends that was never told
+    /// one.
+    fn service(&self, name: Option<&str>) -> Result<&CompletionService, ApiError> {
+        let models = self.models()?;
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(models.first()) };
+        let served = models.find(name).ok_or_else(|| unknown_model(models))?;
+        Ok(&served.service)
+    }
+
     fn is_ready(&self) -> bool {
-        !self.0.drain.is_raised() && self.0.service.get().is_some_and(CompletionService::is_ready)
+        !self.0.drain.is_raised() && self.0.models.get().is_some_and(ServedModels::is_ready)
     }
 
     fn allowed_origins(&self) -> &[String] {
@@ -158,6 +167,15 @@ fn overloaded() -> ApiError {
         retry_after: Some(RETRY_AFTER),
         ..ApiError::new(ApiErrorKind::Overloaded, "too many requests are in work")
     }
+}
+
+/// Says which models there are, and does not repeat what the client wrote.
+fn unknown_model(models: &ServedModels) -> ApiError {
+    let own = models.names().iter().filter(|served| served.kind == NameKind::Model);
+    let names: Vec<String> = own.map(|served| format!("`{}`", served.name)).collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    let rule = format!("is not served here; {} {verb}", names.join(", "));
+    ApiError { kind: ApiErrorKind::UnknownModel, ..ApiError::invalid("model", rule) }
 }
 
 /// Returns the word for an end that the dialects share; the client of an aborted choice sees a text that was cut.

@@ -1,39 +1,38 @@
 //! The composition root: weights, tokenizer, engine, provider and service become one. Nothing else names them all.
+//!
+//! Of several models all headers are read and all memory is planned before the first weight is loaded: what cannot be is
+//! refused in seconds.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, DeviceOptions, GraphMode, KvCacheSize, KvDType, LoadOptions, OwnMemory,
-    Progress, SimdTier, Source, WeightFormat, activation_bytes, chat_definition, gpu_room_bytes,
-    load_weights, open_weights, own_memory, rank_spec, read_spec, tokenizer_json, weight_footprint,
+    DecoderSpec, Device, DeviceOptions, GraphMode, KvDType, LoadOptions, Progress, SimdTier,
+    Source, WeightFormat, chat_definition, load_weights, open_weights, read_spec, tokenizer_json,
     weights::Weights,
 };
 use tracing::{info, warn};
 
 use crate::{
-    cli::{fim, progress::LoadProgress},
+    cli::{fim, placement::Placement, progress::LoadProgress},
     config::{
         Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource, QuantizeChoice, SimdChoice,
     },
-    engine::{
-        self, Engine, EngineHandle, EngineLimits, ModelRunner,
-        memory::{CacheDemand, HOST_SHARE, free_bytes, plan_num_blocks},
-    },
+    engine::{self, Engine, EngineHandle, EngineLimits, ModelRunner, memory::free_bytes},
     hub,
     prompt::{ChatTemplate, FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
     },
-    service::CompletionService,
+    service::{CompletionService, ServedModels},
     tokenizer::Tokenizer,
 };
 
 /// Below this many tokens a prompt holds little but the sentinels.
 const PROMPT_TOKENS_MIN: usize = 16;
 
-/// A server's parts. The engine is drained after the listener, so that running requests can end.
+/// A model's parts. The engine is drained after the listener, so that running requests can end.
 #[derive(Debug)]
 pub struct Composed {
     /// Owns the thread that computes.
@@ -44,7 +43,18 @@ pub struct Composed {
     pub service: CompletionService,
 }
 
-/// Loads the model and puts the parts together. Takes as long as reading the weights does.
+/// The parts of all models.
+#[derive(Debug)]
+pub struct ComposedModels {
+    /// Own the threads that compute.
+    pub engines: Vec<Engine>,
+    /// The ways to them, each with the name of its model.
+    pub handles: Vec<(String, EngineHandle)>,
+    /// What answers to which name.
+    pub models: ServedModels,
+}
+
+/// Loads the first model and puts its parts together. Takes as long as reading the weights does.
 ///
 /// # Errors
 /// The first part that cannot be made, with what would mend it.
@@ -57,6 +67,77 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
 /// # Errors
 /// As [`compose`].
 pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
+    let first = Config { more_models: Vec::new(), ..config.clone() };
+    compose_each(&first, free_bytes)?.pop().context("there is no model")
+}
+
+/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads.
+///
+/// # Errors
+/// As [`compose`], with the model's name.
+pub fn compose_all(config: &Config) -> anyhow::Result<ComposedModels> {
+    let composed = compose_each(config, free_bytes())?;
+    let (mut engines, mut handles) = (Vec::new(), Vec::new());
+    let mut models: Option<ServedModels> = None;
+    for (Composed { engine, handle, service }, alone) in
+        composed.into_iter().zip(config.each_model())
+    {
+        engines.push(engine);
+        handles.push((alone.model.served_name, handle));
+        match &mut models {
+            Some(models) => models.push(service, &alone.model.aliases),
+            None => models = Some(ServedModels::new(service, &alone.model.aliases)),
+        }
+    }
+    Ok(ComposedModels { engines, handles, models: models.context("there is no model")? })
+}
+
+fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed>> {
+    let configs = config.each_model();
+    let is_alone = configs.len() == 1;
+    let mut placement = Placement::new(free_bytes);
+    let mut opened = Vec::with_capacity(configs.len());
+    for config in &configs {
+        let model = of_model(config, is_alone, open(config))?;
+        let added = placement.add(config, &model.spec, &model.weights);
+        of_model(config, is_alone, added)?;
+        opened.push(model);
+    }
+    let mut options = vec![None; configs.len()];
+    for index in placement.order() {
+        let placed = placement.load_options(index);
+        let placed =
+            if is_alone { placed } else { placed.context("no room beside the other models") };
+        options[index] = Some(of_model(&configs[index], is_alone, placed)?);
+    }
+    let mut composed = Vec::with_capacity(configs.len());
+    for ((config, model), options) in configs.iter().zip(opened).zip(options.into_iter().flatten())
+    {
+        composed.push(of_model(config, is_alone, model.start(config, &options))?);
+    }
+    Ok(composed)
+}
+
+/// Says of which of several models an error is.
+fn of_model<T>(config: &Config, is_alone: bool, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    let name = &config.model.served_name;
+    result.map_err(
+        |error| {
+            if is_alone { error } else { error.context(format!("the model `{name}`")) }
+        },
+    )
+}
+
+/// A model whose headers were read, and no weights.
+struct Opened {
+    spec: DecoderSpec,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    template: Option<FimTemplate>,
+    chat: Option<ChatTemplate>,
+}
+
+fn open(config: &Config) -> anyhow::Result<Opened> {
     let path = path(config)?;
     let source = path.as_deref().map_or(Source::Demo, Source::at);
     // Headers first: what is broken in a file that holds everything is said of the part that is broken.
@@ -68,40 +149,46 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
     let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
     let tokenizer = tokenizer.or_bos(bos);
     let chat = chat(source, &tokenizer)?;
-    let eos_token_ids = spec.eos_token_ids.clone();
     check_completion(config, spec.max_position_embeddings)?;
     check_token_ids(&spec, &tokenizer)?;
-    let options = load_options(config, &spec, &weights, free_bytes)?;
-    let (engine, handle) = start_engine(config, spec, &weights, &options, &tokenizer)?;
-    let model = ModelInfo {
-        name: config.model.served_name.clone(),
-        engine: "lacuna".to_owned(),
-        max_context_tokens: handle.limits().context_tokens_max as u32,
-        has_fim: template.is_some(),
-        has_chat: chat.is_some(),
-        has_repo_fim: template.as_ref().is_some_and(|template| template.files().is_some()),
-        vocab_size: handle.limits().vocab_size,
-    };
-    let provider = LocalProvider::new(LocalParts {
-        engine: handle.clone(),
-        tokenizer,
-        template,
-        chat,
-        model,
-        eos_token_ids,
-        shares: Shares {
-            suffix: config.completion.suffix_share,
-            context: config.completion.context_share,
-        },
-        max_tokens_default: config.completion.max_tokens_default,
-        max_tokens_limit: config.completion.max_tokens_limit,
-    });
-    let service = CompletionService::new(
-        std::sync::Arc::new(provider),
-        config.completion.clone(),
-        config.engine.num_queued_max,
-    );
-    Ok(Composed { engine, handle, service })
+    Ok(Opened { spec, weights, tokenizer, template, chat })
+}
+
+impl Opened {
+    fn start(self, config: &Config, options: &LoadOptions) -> anyhow::Result<Composed> {
+        let Self { spec, weights, tokenizer, template, chat } = self;
+        let eos_token_ids = spec.eos_token_ids.clone();
+        let (engine, handle) = start_engine(config, spec, &weights, options, &tokenizer)?;
+        let model = ModelInfo {
+            name: config.model.served_name.clone(),
+            engine: "lacuna".to_owned(),
+            max_context_tokens: handle.limits().context_tokens_max as u32,
+            has_fim: template.is_some(),
+            has_chat: chat.is_some(),
+            has_repo_fim: template.as_ref().is_some_and(|template| template.files().is_some()),
+            vocab_size: handle.limits().vocab_size,
+        };
+        let provider = LocalProvider::new(LocalParts {
+            engine: handle.clone(),
+            tokenizer,
+            template,
+            chat,
+            model,
+            eos_token_ids,
+            shares: Shares {
+                suffix: config.completion.suffix_share,
+                context: config.completion.context_share,
+            },
+            max_tokens_default: config.completion.max_tokens_default,
+            max_tokens_limit: config.completion.max_tokens_limit,
+        });
+        let service = CompletionService::new(
+            std::sync::Arc::new(provider),
+            config.completion.clone(),
+            config.engine.num_queued_max,
+        );
+        Ok(Composed { engine, handle, service })
+    }
 }
 
 /// Returns how the model continues a conversation. A template that cannot be used takes nothing from filling gaps, so
@@ -181,6 +268,7 @@ fn start_engine(
         vocab_size: tokenizer.num_ids(),
     };
     info!(
+        model = config.model.served_name,
         backend = model.backend_name(),
         architecture,
         context_tokens = limits.context_tokens_max,
@@ -197,60 +285,6 @@ fn start_engine(
     engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
 }
 
-/// Returns how a model is loaded by the settings in force.
-pub(super) fn load_options(
-    config: &Config,
-    spec: &DecoderSpec,
-    weights: &Weights,
-    free_bytes: u64,
-) -> anyhow::Result<LoadOptions> {
-    let weight_format = weight_format(config)?;
-    let kv_dtype = kv_dtype(config);
-    let own = spec.max_position_embeddings;
-    let context_tokens_max = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
-    let num_ranks = config.engine.tensor_parallel_size;
-    let footprint = weight_footprint(spec, weights, weight_format, device(config), num_ranks)
-        .context("cannot load the model")?;
-    // From here on a rank's: each has memory of its own, and a cache of its heads.
-    let spec = &rank_spec(spec, num_ranks)?;
-    let quantize = config.model.quantize;
-    if quantize != QuantizeChoice::None && !footprint.types.contains(quantize.name()) {
-        warn!(
-            weights = footprint.type_names(),
-            "`model.quantize` changes nothing: the file's matrices are integers already"
-        );
-    }
-    let max_num_tokens = config.engine.num_batched_tokens_max;
-    let max_num_seqs = config.engine.num_seqs_max;
-    let context_tokens = context_tokens_max.unwrap_or(own).min(own);
-    let room = room(config, spec, context_tokens, free_bytes)?;
-    let demand = CacheDemand {
-        kv_cache_bytes: config.engine.kv_cache_bytes,
-        block_size: config.engine.block_size,
-        kv_dtype,
-        context_tokens,
-        num_seqs_max: max_num_seqs,
-        weight_bytes: footprint.num_bytes,
-        activation_bytes: room.step_bytes + footprint.widened_bytes,
-        share: room.share,
-    };
-    Ok(LoadOptions {
-        device: device(config),
-        weight_format,
-        block_size: config.engine.block_size,
-        kv_dtype,
-        kv_cache: KvCacheSize::Blocks(plan_num_blocks(spec, &demand, room.free_bytes)?),
-        max_num_tokens,
-        max_num_seqs,
-        max_num_logit_rows: max_num_seqs,
-        context_tokens_max,
-        num_threads: config.engine.num_threads,
-        simd: Some(simd_tier(config)?),
-        graphs: graphs(config),
-        tensor_parallel_size: num_ranks,
-    })
-}
-
 /// Returns what the weights become by the settings in force.
 pub(super) fn weight_format(config: &Config) -> anyhow::Result<WeightFormat> {
     match (config.model.quantize, config.model.dtype) {
@@ -262,56 +296,6 @@ pub(super) fn weight_format(config: &Config) -> anyhow::Result<WeightFormat> {
         (QuantizeChoice::None, DtypeChoice::Bf16) => Ok(WeightFormat::Stored),
         (QuantizeChoice::None, DtypeChoice::F32) => Ok(WeightFormat::F32),
     }
-}
-
-/// What the cache is cut from.
-struct Room {
-    free_bytes: u64,
-    /// What a step takes of it.
-    step_bytes: u64,
-    /// Of what is left, the cache's.
-    share: f64,
-}
-
-/// Returns the memory of a rank's device, or its share of the host's where it computes there.
-fn room(
-    config: &Config,
-    spec: &DecoderSpec,
-    context_tokens: usize,
-    host_free_bytes: u64,
-) -> anyhow::Result<Room> {
-    let (num_tokens, num_seqs) = (config.engine.num_batched_tokens_max, config.engine.num_seqs_max);
-    let step_bytes = activation_bytes(spec, num_tokens, num_seqs);
-    let Some(memory) = rank_memory(config)? else {
-        let free_bytes = host_free_bytes / config.engine.tensor_parallel_size as u64;
-        return Ok(Room { free_bytes, step_bytes, share: HOST_SHARE });
-    };
-    // What NCCL takes for itself, which it does not say before; a guess that never met it.
-    let ranks = if config.engine.tensor_parallel_size > 1 { 512 << 20 } else { 0 };
-    let kept = memory.total_bytes as f64 * (1.0 - config.engine.gpu_memory_share);
-    let room = Room {
-        free_bytes: memory.free_bytes.saturating_sub(kept as u64),
-        step_bytes: step_bytes + gpu_room_bytes(spec, num_tokens, num_seqs, context_tokens) + ranks,
-        share: 1.0,
-    };
-    let (total_bytes, usable_bytes) = (memory.total_bytes, room.free_bytes);
-    info!(total_bytes, usable_bytes, step_bytes = room.step_bytes, "device memory");
-    Ok(room)
-}
-
-/// Returns the memory of the device with the least that is free; `None` where they compute in the host's.
-fn rank_memory(config: &Config) -> anyhow::Result<Option<OwnMemory>> {
-    let options = device_options(config)?;
-    let num_ranks = config.engine.tensor_parallel_size;
-    let mut least: Option<OwnMemory> = None;
-    for rank in 0..num_ranks {
-        let memory = own_memory(device(config).of_rank(rank), &options).with_context(|| {
-            let ranks = format!("`engine.tensor_parallel_size` asks for {num_ranks} devices");
-            if num_ranks > 1 { ranks } else { "cannot use the device".to_owned() }
-        })?;
-        least = least.into_iter().chain(memory).min_by_key(|memory| memory.free_bytes);
-    }
-    Ok(least)
 }
 
 /// Returns the device that was asked for.

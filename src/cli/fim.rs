@@ -36,7 +36,12 @@ pub(super) fn template(
         return resolve(config, CUSTOM, &fim, tokenizer).map(Some);
     }
     if let Some(Family { name, training: Training::Without(reason), .. }) = family {
-        warn!(family = name, reason, "not trained to fill gaps: only plain continuation will work");
+        warn!(
+            model = config.model.served_name,
+            family = name,
+            reason,
+            "not trained to fill gaps: only plain continuation will work"
+        );
     }
     Ok(None)
 }
@@ -65,11 +70,12 @@ pub(super) fn choose(
     let reason = recognised.reason();
     match recognised {
         Recognised::BySigns(family) | Recognised::ByName(family) | Recognised::First(family) => {
-            info!(family = family.name, reason, "recognised");
+            info!(model = model.served_name, family = family.name, reason, "recognised");
         }
         Recognised::Unknown(suggested) if model.fim.prefix.is_none() => {
             let suggested = suggested.map_or("none", |family| family.name);
             warn!(
+                model = model.served_name,
                 suggested_by_name = suggested,
                 reason,
                 "no known family: only plain continuation will work, see model.family and model.fim_prefix"
@@ -156,7 +162,8 @@ fn resolve(
         ..*fim
     };
     let template = FimTemplate::resolve(name, &fim, token_id)?;
-    info!(form = name, order = order.as_label(), "fill-in-the-middle");
+    let model = &config.model.served_name;
+    info!(model, form = name, order = order.as_label(), "fill-in-the-middle");
     Ok(match config.completion.line_start_layout {
         None => template,
         Some(true) => template.with_layout(Layout::LineStart),

@@ -9,13 +9,14 @@ use std::{
 const PREFIX: &str = "impl fmt::Display for Point {\n    fn fmt";
 const SUFFIX: &str = "\n        write!(f, \"{} {}\", self.x, self.y)\n    }\n}\n";
 
-/// Returns the greeting of a server that listens on `address` and serves `model`.
-pub fn greeting(address: SocketAddr, model: &str) -> String {
+/// Returns the greeting of a server that listens on `address` and serves `models`.
+pub fn greeting(address: SocketAddr, models: &[&str]) -> String {
+    let (version, names, url) = (env!("CARGO_PKG_VERSION"), models.join(", "), url(address));
+    let first = models.first().copied().unwrap_or_default();
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ =
-        writeln!(text, "Lacuna {} serves {model} on {}", env!("CARGO_PKG_VERSION"), url(address));
-    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, model));
+    let _ = writeln!(text, "Lacuna {version} serves {names} on {url}");
+    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, first));
     text
 }
 

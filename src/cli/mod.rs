@@ -23,6 +23,7 @@ mod fim;
 pub mod greeting;
 mod models;
 pub mod place;
+mod placement;
 pub mod progress;
 mod selftest;
 pub mod serve;

@@ -9,8 +9,8 @@ use crate::{
     api::{ApiState, DrainFlag, router},
     cli::{
         CliError,
-        compose::{Composed, compose},
-        fetch::fetch,
+        compose::{ComposedModels, compose_all},
+        fetch::fetch_all,
         greeting::greeting,
         print, runtime, start_logs,
     },
@@ -55,11 +55,11 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
         drain_timeout: config.server.drain_timeout,
         drain,
     };
-    let (mut engine, mut failure) = (None, None);
+    let (mut engines, mut failure) = (Vec::new(), None);
     let shutdown = async {
         tokio::select! {
             () = signals.next() => {}
-            error = keep_model(config, address, &state, &mut engine) => failure = Some(error),
+            error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
         }
     };
     let num_cut = tokio::select! {
@@ -68,14 +68,14 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
     };
     if let Some(num_cut) = num_cut {
         // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
-        if let Some(engine) = engine {
+        for engine in engines {
             engine.drain(Duration::ZERO).await;
         }
         info!(num_cut, "stopped");
     } else {
         warn!("a second signal: running requests are cut");
-        // Dropping it would wait for the step in work; its thread ends with the process.
-        let _undropped = ManuallyDrop::new(engine);
+        // Dropping one would wait for the step in work; their threads end with the process.
+        let _undropped = ManuallyDrop::new(engines);
     }
     failure.map_or(Ok(()), Err)
 }
@@ -85,47 +85,56 @@ async fn second(signals: &mut Signals) {
     signals.next().await;
 }
 
-/// Loads the model, serves it and looks after its engine; ends with what went wrong.
-async fn keep_model(
+/// Loads the models, serves them and looks after their engines; ends with what went wrong.
+async fn keep_models(
     config: &Config,
     address: SocketAddr,
     state: &ApiState,
-    engine: &mut Option<Engine>,
+    engines: &mut Vec<Engine>,
 ) -> CliError {
-    match start_model(config, address, state, engine).await {
-        Ok(handle) => {
-            death_of(&handle).await;
-            // A device that failed once does not recover within its process: a supervisor is to start another.
-            error!("the engine is dead, so this process ends");
-            CliError::Failed(anyhow!("the engine failed; its reason is in the log"))
+    match start_models(config, address, state, engines).await {
+        Ok(running) => {
+            let model = death_of_one(&running).await;
+            // A device that failed once does not recover within its process: a supervisor is to start another. The others
+            // answer what they have begun.
+            error!(model, "the engine is dead, so this process ends");
+            CliError::Failed(anyhow!("the engine of `{model}` failed; its reason is in the log"))
         }
         Err(error) => error,
     }
 }
 
-async fn start_model(
+/// An engine that is looked after, with the name of its model.
+type Running = (String, EngineHandle);
+
+async fn start_models(
     config: &Config,
     address: SocketAddr,
     state: &ApiState,
-    owner: &mut Option<Engine>,
-) -> Result<EngineHandle, CliError> {
-    fetch(config).await?;
+    engines: &mut Vec<Engine>,
+) -> Result<Vec<Running>, CliError> {
+    fetch_all(config).await?;
     let own_config = config.clone();
-    let composing = tokio::task::spawn_blocking(move || compose(&own_config));
+    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config));
     let composed = composing.await.context("loading the model panicked")?;
-    let Composed { engine, handle, service } = composed?;
-    *owner = Some(engine);
-    let model = service.model();
-    state.serve(service);
-    info!(%address, model = model.name, "serving");
-    print(&greeting(address, &model.name))?;
-    Ok(handle)
+    let ComposedModels { engines: owned, handles: running, models } = composed?;
+    engines.extend(owned);
+    // All at once: who asks for the second model while it loads is told to come back, not that there is none.
+    state.serve(models);
+    let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+    info!(%address, model = names.join(", "), "serving");
+    print(&greeting(address, &names))?;
+    Ok(running)
 }
 
-/// Waits for the engine's death, which nobody else would notice.
-async fn death_of(engine: &EngineHandle) {
+/// Waits for the death of an engine, which nobody else would notice, and returns its model's name.
+async fn death_of_one(running: &[Running]) -> &str {
     let mut checks = tokio::time::interval(ENGINE_CHECK_INTERVAL);
-    while engine.stats().state != EngineState::Dead {
+    loop {
+        let dead = running.iter().find(|(_, engine)| engine.stats().state == EngineState::Dead);
+        if let Some((name, _)) = dead {
+            return name;
+        }
         checks.tick().await;
     }
 }
@@ -153,9 +162,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_dead_engine_is_noticed_and_a_living_one_left_alone() {
-        let limits = EngineLimits {
+    fn limits() -> EngineLimits {
+        EngineLimits {
             num_seqs_max: 1,
             num_batched_tokens_max: 16,
             block_size: 16,
@@ -164,10 +172,19 @@ mod tests {
             num_queued_max: 1,
             has_prefix_cache: false,
             vocab_size: 10,
-        };
-        let (_engine, handle) = engine::start(Box::new(Broken), limits).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_death_of_any_engine_is_noticed_and_living_ones_are_left_alone() {
+        let engines = [(), ()].map(|()| engine::start(Box::new(Broken), limits()).unwrap());
+        let running: Vec<Running> = ["first", "second"]
+            .into_iter()
+            .zip(&engines)
+            .map(|(name, (_, handle))| (name.to_owned(), handle.clone()))
+            .collect();
         let moment = Duration::from_millis(20);
-        assert!(tokio::time::timeout(moment, death_of(&handle)).await.is_err());
+        assert!(tokio::time::timeout(moment, death_of_one(&running)).await.is_err());
         let request = SequenceRequest {
             prompt_token_ids: vec![1],
             max_tokens: 1,
@@ -176,8 +193,9 @@ mod tests {
             logprobs: None,
             priority: 0,
         };
-        let mut stream = handle.submit(request).unwrap();
+        let mut stream = running[1].1.submit(request).unwrap();
         assert!(stream.next().await.unwrap().is_err());
-        tokio::time::timeout(Duration::from_mins(1), death_of(&handle)).await.unwrap();
+        let death = tokio::time::timeout(Duration::from_mins(1), death_of_one(&running));
+        assert_eq!(death.await.unwrap(), "second");
     }
 }

@@ -65,7 +65,7 @@ pub enum ConfigError {
 #[error("`{key}` must be {rule}, got {got}")]
 pub struct Violation {
     /// The setting, with its section.
-    pub key: &'static str,
+    pub key: String,
     /// What holds for it.
     pub rule: String,
     /// What was typed.

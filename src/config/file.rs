@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize as _;
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use crate::config::{
     error::{ConfigError, nearest},
     layers::option_of,
-    raw::RawConfig,
+    raw::{RawConfig, RawEngine, RawModel, RawServed},
+    served::MODELS,
 };
 
 /// What a file says and where.
@@ -20,25 +24,65 @@ pub(super) struct File {
     pub(super) places: BTreeMap<String, String>,
 }
 
+impl File {
+    /// Returns the place of a key, or of the table of `[[models]]` that leaves it out.
+    pub(super) fn place(&self, key: &str) -> Option<&str> {
+        let place = self.places.get(key).or_else(|| self.places.get(table_of(key)?));
+        place.map(String::as_str)
+    }
+}
+
 /// Reads the text of the file called `name`; with `known`, an unknown key is refused with the nearest of them.
 ///
 /// # Errors
 /// [`ConfigError::Syntax`] and [`ConfigError::UnknownKey`], with the place.
 pub(super) fn parse(text: &str, name: &str, known: Option<&[String]>) -> Result<File, ConfigError> {
     let source = Source { text, name };
-    let document = DeTable::parse(text).map_err(|error| source.refuse(&error, None))?;
+    let mut document = DeTable::parse(text).map_err(|error| source.refuse(&error, None))?;
     let places = source.places(document.get_ref());
     if let Some(known) = known {
         check_keys(&places, known)?;
     }
-    let raw = RawConfig::deserialize(toml::Deserializer::from(document)).map_err(|error| {
+    let refuse = |error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start);
         // The key at fault is the last one that opens before the fault; keys are in no section's midst.
         let before = places.iter().filter(|(_, (_, start))| *start <= at);
         let key = before.max_by_key(|(_, (_, start))| *start).map(|(key, _)| key.as_str());
         source.refuse(&error, key)
-    })?;
+    };
+    if let Some(model) = document.get_ref().get("model").filter(|model| model.get_ref().is_array())
+    {
+        return Err(source.refuse_models("model", model));
+    }
+    let models = document.get_mut().remove(MODELS);
+    let mut raw = RawConfig::deserialize(toml::Deserializer::from(document)).map_err(refuse)?;
+    if let Some(models) = models {
+        let is_engine = |key: &str| {
+            known.unwrap_or_default().iter().any(|known| *known == format!("engine.{key}"))
+        };
+        let tables = source.tables(&models)?;
+        let served = tables.into_iter().map(|table| served(table, &is_engine).map_err(refuse));
+        raw.models = Some(served.collect::<Result<_, _>>()?);
+    }
     Ok(File { raw, places: places.into_iter().map(|(key, (place, _))| (key, place)).collect() })
+}
+
+/// Reads a table of `[[models]]`, whose keys are those of two sections. Derived code would read them too, and forget where
+/// in the file they stand.
+fn served<'t>(
+    table: Spanned<DeTable<'t>>,
+    is_engine: &dyn Fn(&str) -> bool,
+) -> Result<RawServed, toml::de::Error> {
+    let span = table.span();
+    let (engine, model): (Vec<_>, Vec<_>) =
+        table.into_inner().into_iter().partition(|(key, _)| is_engine(key.get_ref()));
+    let section = |entries: Vec<(Spanned<_>, Spanned<DeValue<'t>>)>| {
+        toml::Deserializer::from(Spanned::new(span.clone(), entries.into_iter().collect()))
+    };
+    Ok(RawServed {
+        model: RawModel::deserialize(section(model))?,
+        engine: RawEngine::deserialize(section(engine))?,
+    })
 }
 
 /// Where a key begins: for people, and as an offset.
@@ -46,13 +90,22 @@ type Place = (String, usize);
 
 /// Refuses the first key, in the order of the file, that is no section and no setting.
 fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), ConfigError> {
-    let sections: Vec<&str> = known.iter().filter_map(|key| key.split('.').next()).collect();
-    let keys = || known.iter().map(String::as_str);
-    let is_known = |key: &str| keys().chain(sections.iter().copied()).any(|known| known == key);
+    let sections: Vec<&str> =
+        known.iter().filter_map(|key| key.split('.').next()).chain([MODELS]).collect();
+    let is_known = |key: &str| match table_of(key) {
+        Some(table) => key == table || keys_of_table(table, known).iter().any(|known| known == key),
+        None => known
+            .iter()
+            .map(String::as_str)
+            .chain(sections.iter().copied())
+            .any(|known| known == key),
+    };
     let unknown = places.iter().filter(|(key, _)| !is_known(key));
     let Some((key, (place, _))) = unknown.min_by_key(|(_, (_, start))| *start) else {
         return Ok(());
     };
+    let known = table_of(key).map_or_else(|| known.to_vec(), |table| keys_of_table(table, known));
+    let keys = || known.iter().map(String::as_str);
     let leaf = key.rsplit('.').next().unwrap_or(key).replace('_', "-");
     // Who writes the option's name, as in `[model] model`, means the option's key.
     let by_option = keys().find(|known| option_of(known).is_some_and(|option| option == leaf));
@@ -62,26 +115,70 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     Err(ConfigError::UnknownKey { place: place.clone(), key: key.clone(), nearest })
 }
 
+/// Returns the table of `[[models]]` that a key is or lies in, such as `models[1]`.
+fn table_of(key: &str) -> Option<&str> {
+    let table = key.split('.').next()?;
+    table.ends_with(']').then_some(table)
+}
+
+/// Returns the keys that a table of `[[models]]` may have: those of a model and of its engine.
+fn keys_of_table(table: &str, known: &[String]) -> Vec<String> {
+    let leaves = known.iter().filter_map(|key| match key.split_once('.') {
+        Some(("model" | "engine", leaf)) => Some(leaf),
+        _ => None,
+    });
+    leaves.map(|leaf| format!("{table}.{leaf}")).collect()
+}
+
 struct Source<'a> {
     text: &'a str,
     name: &'a str,
 }
 
 impl Source<'_> {
-    /// Returns each key with its place and offset: sections, and the keys in them.
+    /// Returns each key with its place and offset: sections, tables of `[[models]]`, and the keys in them.
     fn places(&self, document: &DeTable<'_>) -> BTreeMap<String, Place> {
-        let mut places = BTreeMap::new();
-        let mut insert = |key: String, at: usize| {
-            places.insert(key, (self.place(at), at));
-        };
+        let mut sections = Vec::new();
         for (section, value) in document {
-            insert(section.get_ref().to_string(), section.span().start);
-            let DeValue::Table(table) = value.get_ref() else { continue };
-            for key in table.keys() {
-                insert(format!("{}.{}", section.get_ref(), key.get_ref()), key.span().start);
+            let name = section.get_ref().to_string();
+            if let (MODELS, DeValue::Array(tables)) = (name.as_str(), value.get_ref()) {
+                let tables = tables.iter().enumerate();
+                sections.extend(tables.map(|(index, table)| {
+                    (format!("{MODELS}[{index}]"), table.span().start, table)
+                }));
             }
+            sections.push((name, section.span().start, value));
+        }
+        let mut places = BTreeMap::new();
+        for (name, at, value) in sections {
+            for key in value.get_ref().as_table().into_iter().flat_map(DeTable::keys) {
+                let at = key.span().start;
+                places.insert(format!("{name}.{}", key.get_ref()), (self.place(at), at));
+            }
+            places.insert(name, (self.place(at), at));
         }
         places
+    }
+
+    /// Returns the tables of `[[models]]`.
+    fn tables<'t>(
+        &self,
+        models: &Spanned<DeValue<'t>>,
+    ) -> Result<Vec<Spanned<DeTable<'t>>>, ConfigError> {
+        let refuse = |at: &Spanned<DeValue<'t>>| self.refuse_models(MODELS, at);
+        let items = models.get_ref().as_array().ok_or_else(|| refuse(models))?;
+        let table = |item: &Spanned<DeValue<'t>>| {
+            let table = item.get_ref().as_table().ok_or_else(|| refuse(item))?;
+            Ok(Spanned::new(item.span(), table.clone()))
+        };
+        items.iter().map(table).collect()
+    }
+
+    fn refuse_models(&self, key: &str, at: &Spanned<DeValue<'_>>) -> ConfigError {
+        ConfigError::Syntax {
+            place: self.place(at.span().start),
+            message: format!("`{key}`: several models are tables, each under `[[{MODELS}]]`"),
+        }
     }
 
     fn refuse(&self, error: &toml::de::Error, key: Option<&str>) -> ConfigError {

@@ -8,8 +8,9 @@ use crate::config::{
     Config, ConfigError, Environment,
     environment::variable,
     file::{self, File},
-    raw::RawConfig,
+    raw::{RawConfig, RawModel},
     resolve::resolve,
+    served,
 };
 
 /// The defaults are the example that operators read, so neither can drift from the other.
@@ -28,15 +29,22 @@ impl Config {
         let defaults = defaults()?;
         let variables = environment.settings()?;
         let file = file.map(|path| read(path, &keys(&defaults))).transpose()?.unwrap_or_default();
-        let typed = options.clone().or(variables.clone()).or(file.raw.clone());
-        resolve(typed.or(defaults), environment).map_err(|violation| {
-            let option = option_of(violation.key).unwrap_or_default();
-            let origin = if says(options, violation.key) {
+        let mut typed = options.clone().or(variables.clone()).or(file.raw.clone());
+        if options.model.source.is_some() && file.raw.model == RawModel::default() {
+            // Who names a model on the command line wants that one, whatever a file says that is always there.
+            typed.models = None;
+        }
+        let one_spelling = served::check_spelling(&typed);
+        let resolved = one_spelling.and_then(|()| resolve(typed.or(defaults), environment));
+        resolved.map_err(|violation| {
+            let key = violation.key.as_str();
+            let option = option_of(key).unwrap_or_default();
+            let origin = if says(options, key) {
                 Some(format!("from --{option}"))
-            } else if says(&variables, violation.key) {
+            } else if says(&variables, key) {
                 Some(format!("from {}", variable(&option)))
             } else {
-                file.places.get(violation.key).map(|place| format!("at {place}"))
+                file.place(key).map(|place| format!("at {place}"))
             };
             ConfigError::Value { violation, origin }
         })

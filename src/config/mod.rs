@@ -1,7 +1,7 @@
 //! The settings in force: resolved, validated once, and never again downstream.
 //!
 //! [`raw`] is what was typed, [`layers`] puts the sources over one another, `resolve` checks each value, `print` goes
-//! back. Only `environment` reads the environment.
+//! back, `served` knows of several models. Only `environment` reads the environment.
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -14,6 +14,7 @@ pub mod layers;
 mod print;
 pub mod raw;
 mod resolve;
+mod served;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -28,16 +29,40 @@ pub use raw::RawConfig;
 pub struct Config {
     /// Listening and HTTP.
     pub server: ServerConfig,
-    /// What is loaded.
+    /// What is loaded; of several models the first, which answers where a request names none.
     pub model: ModelConfig,
     /// Where models are downloaded from and kept.
     pub hub: HubConfig,
-    /// The continuous batch.
+    /// The continuous batch of that model.
     pub engine: EngineConfig,
+    /// The models behind the first, each with its engine.
+    pub more_models: Vec<ServedConfig>,
     /// Rules of a completion.
     pub completion: CompletionConfig,
     /// Logging.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// Returns the settings of each model as if it were served alone, in their order.
+    pub fn each_model(&self) -> Vec<Self> {
+        let first = Self { more_models: Vec::new(), ..self.clone() };
+        let more = self.more_models.iter().map(|served| Self {
+            model: served.model.clone(),
+            engine: served.engine.clone(),
+            ..first.clone()
+        });
+        std::iter::once(first.clone()).chain(more).collect()
+    }
+}
+
+/// One of several models.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedConfig {
+    /// What is loaded.
+    pub model: ModelConfig,
+    /// Its continuous batch.
+    pub engine: EngineConfig,
 }
 
 /// Listening and HTTP.
@@ -195,6 +220,8 @@ pub struct ModelConfig {
     pub source: ModelSource,
     /// Name that clients see; by default `demo`, the folder's, the file's or the repository's name.
     pub served_name: String,
+    /// Further names that clients may use for it.
+    pub aliases: Vec<String>,
     /// Where it runs.
     pub device: DeviceChoice,
     /// Element type of the weights in memory.

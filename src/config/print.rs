@@ -4,8 +4,10 @@ use std::path::Path;
 
 use crate::config::{
     Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice, LogFormat,
-    ModelSource, SimdChoice, fim,
-    raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServer, Scalar},
+    ModelConfig, ModelSource, SimdChoice, fim,
+    raw::{
+        RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
+    },
     resolve::AUTO,
     units::{format_size, format_time},
 };
@@ -22,7 +24,8 @@ impl Config {
 
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
-        let Config { server, completion, log, .. } = config;
+        let Config { server, completion, log, more_models, .. } = config;
+        let is_one = more_models.is_empty();
         Self {
             server: RawServer {
                 host: Some(server.host.to_string()),
@@ -34,7 +37,8 @@ impl From<&Config> for RawConfig {
                 read_timeout: Some(format_time(server.read_timeout)),
                 worker_threads: integer(server.num_worker_threads),
             },
-            model: raw_model(config),
+            model: if is_one { raw_model(&config.model) } else { RawModel::default() },
+            models: (!is_one).then(|| config.each_model().iter().map(raw_served).collect()),
             hub: raw_hub(&config.hub),
             engine: raw_engine(&config.engine),
             completion: RawCompletion {
@@ -66,8 +70,12 @@ impl From<&Config> for RawConfig {
     }
 }
 
-fn raw_model(config: &Config) -> RawModel {
-    let model = &config.model;
+/// A table says all that is in force for its model: nobody need look up what `[engine]` says.
+fn raw_served(alone: &Config) -> RawServed {
+    RawServed { model: raw_model(&alone.model), engine: raw_engine(&alone.engine) }
+}
+
+fn raw_model(model: &ModelConfig) -> RawModel {
     let mut raw = RawModel {
         source: Some(match &model.source {
             ModelSource::Demo => "demo".to_owned(),
@@ -75,6 +83,7 @@ fn raw_model(config: &Config) -> RawModel {
             ModelSource::Hub(model) => model.to_string(),
         }),
         served_name: Some(model.served_name.clone()),
+        aliases: Some(model.aliases.clone()),
         device: Some(match model.device {
             DeviceChoice::Auto => AUTO.to_owned(),
             DeviceChoice::Cpu => "cpu".to_owned(),

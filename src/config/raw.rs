@@ -18,7 +18,12 @@ pub struct RawConfig {
     pub server: RawServer,
     /// `[model]`
     #[command(flatten)]
+    #[serde(skip_serializing_if = "RawModel::is_empty")]
     pub model: RawModel,
+    /// `[[models]]`, in place of `[model]`: only a file has room for several. Its reader takes it apart by itself.
+    #[arg(skip)]
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<RawServed>>,
     /// `[hub]`
     #[command(flatten)]
     pub hub: RawHub,
@@ -76,6 +81,14 @@ pub struct RawModel {
     /// Name that clients see; auto takes the folder's, the file's or the repository's.
     #[arg(long = "served-model-name", value_name = "NAME")]
     pub served_name: Option<String>,
+    /// Further names that clients may use for it, separated by commas.
+    #[arg(
+        long = "served-model-aliases",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub aliases: Option<Vec<String>>,
     /// Device to compute on.
     #[arg(long, value_name = "auto|cpu|cuda:N")]
     pub device: Option<String>,
@@ -109,6 +122,17 @@ pub struct RawModel {
     /// Cuts the model's context; auto keeps the model's own.
     #[arg(long, value_name = "N", value_parser = scalar(), allow_negative_numbers = true, hide_short_help = true)]
     pub max_context_tokens: Option<Scalar>,
+}
+
+/// A table of `[[models]]`: the keys of `[model]`, and those of `[engine]` that are otherwise for this one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RawServed {
+    /// What is loaded.
+    #[serde(flatten)]
+    pub model: RawModel,
+    /// What goes before `[engine]`.
+    #[serde(flatten)]
+    pub engine: RawEngine,
 }
 
 /// `[hub]`: where models are downloaded from and kept.
@@ -271,6 +295,7 @@ impl RawConfig {
         Self {
             server: self.server.or(lower.server),
             model: self.model.or(lower.model),
+            models: self.models.or(lower.models),
             hub: self.hub.or(lower.hub),
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),
@@ -298,10 +323,15 @@ impl RawServer {
 }
 
 impl RawModel {
-    fn or(self, lower: Self) -> Self {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn or(self, lower: Self) -> Self {
         Self {
             source: self.source.or(lower.source),
             served_name: self.served_name.or(lower.served_name),
+            aliases: self.aliases.or(lower.aliases),
             device: self.device.or(lower.device),
             dtype: self.dtype.or(lower.dtype),
             quantize: self.quantize.or(lower.quantize),
@@ -332,7 +362,7 @@ impl RawHub {
 }
 
 impl RawEngine {
-    fn or(self, lower: Self) -> Self {
+    pub(super) fn or(self, lower: Self) -> Self {
         Self {
             max_num_seqs: self.max_num_seqs.or(lower.max_num_seqs),
             max_num_batched_tokens: self.max_num_batched_tokens.or(lower.max_num_batched_tokens),

@@ -13,6 +13,7 @@ use crate::config::{
     KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig,
     SimdChoice, Violation, fim, hub,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
+    served,
     units::{format_size, format_time, parse_size, parse_time},
 };
 
@@ -22,6 +23,9 @@ pub(super) const AUTO: &str = "auto";
 /// How the name of a GGUF file ends.
 const GGUF: &str = "gguf";
 
+/// Longest name of a model.
+const NAME_BYTES_MAX: usize = 256;
+
 const TENTH: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -30,11 +34,13 @@ const HOUR: Duration = Duration::from_hours(1);
 /// # Errors
 /// The first rule that is broken.
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
+    let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
     Ok(Config {
         server: server(raw.server)?,
-        model: model(raw.model, environment)?,
+        model: first.model,
         hub: hub::resolve(raw.hub, environment)?,
-        engine: engine(raw.engine)?,
+        engine: first.engine,
+        more_models,
         completion: completion(raw.completion)?,
         log: log(raw.log)?,
     })
@@ -70,18 +76,16 @@ fn server(raw: RawServer) -> Result<ServerConfig, Violation> {
     })
 }
 
-fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violation> {
+pub(super) fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violation> {
     let fim = fim::resolve(&raw)?;
     let source = said("model.source", raw.source)?;
     let source = model_source(&source, environment)?;
     let served_name = said("model.served_name", raw.served_name)?;
     let served_name = if served_name == AUTO { name_of(&source) } else { served_name };
-    if served_name.is_empty() || served_name.len() > 256 || served_name.contains(char::is_control) {
-        return Err(broken(
-            "model.served_name",
-            "1 to 256 printable bytes",
-            format!("{served_name:?}"),
-        ));
+    let aliases = said("model.aliases", raw.aliases)?;
+    check_name("model.served_name", &served_name)?;
+    for alias in &aliases {
+        check_name("model.aliases", alias)?;
     }
     let family = fim::family(said("model.family", raw.family)?);
     let context =
@@ -96,6 +100,7 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
     }
     Ok(ModelConfig {
         served_name,
+        aliases,
         device: device(&said("model.device", raw.device)?)?,
         dtype,
         quantize,
@@ -106,7 +111,7 @@ fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violat
     })
 }
 
-fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
+pub(super) fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {
     let num_seqs_max: usize = integer("engine.max_num_seqs", raw.max_num_seqs, 1..=1024)?;
     let num_batched_tokens_max: usize =
         integer("engine.max_num_batched_tokens", raw.max_num_batched_tokens, 16..=131_072)?;
@@ -192,6 +197,13 @@ fn log(raw: RawLog) -> Result<LogConfig, Violation> {
         return Err(broken("log.filter", rule, &filter));
     }
     Ok(LogConfig { format: word("log.format", raw.format, &formats)?, filter })
+}
+
+fn check_name(key: &'static str, name: &str) -> Result<(), Violation> {
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    Err(broken(key, &format!("1 to {NAME_BYTES_MAX} printable bytes"), format!("{name:?}")))
 }
 
 /// Tells the embedded model, a folder or file, and a name on the hub apart.
@@ -306,7 +318,7 @@ fn is_log_filter(filter: &str) -> bool {
 }
 
 pub(super) fn broken(key: &'static str, rule: &str, got: impl Display) -> Violation {
-    Violation { key, rule: rule.to_owned(), got: got.to_string() }
+    Violation { key: key.to_owned(), rule: rule.to_owned(), got: got.to_string() }
 }
 
 pub(super) fn said<T>(key: &'static str, value: Option<T>) -> Result<T, Violation> {

@@ -15,7 +15,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 /// Resolves the text of a file over the defaults.
-fn load(text: &str) -> Result<Config, ConfigError> {
+pub(super) fn load(text: &str) -> Result<Config, ConfigError> {
     let known: Vec<String> = entries(&defaults()?).into_iter().map(|(key, _)| key).collect();
     let raw = file::parse(text, "lacuna.toml", Some(&known))?.raw;
     Config::load(&raw, &environment(&[("HOME", "/home/ada")]), None)
@@ -134,7 +134,10 @@ fn is_refused_with(text: &str, message: &str) {
 #[test]
 fn refusals_of_what_weights_become_name_the_choices() {
     let rows = [
-        ("[model]\nquantize = \"int4\"", "`model.quantize` must be one of none, int8, got int4"),
+        (
+            "[model]\nquantize = \"int4\"",
+            "`model.quantize` must be one of none, int8, fp8, got int4",
+        ),
         (
             "[model]\nquantize = \"int8\"\ndtype = \"f32\"",
             "`model.quantize` must be none where `model.dtype` is f32, got int8",

@@ -71,8 +71,22 @@ pub struct CacheDemand {
     pub weight_bytes: u64,
     /// Memory of a step between the layers.
     pub activation_bytes: u64,
-    /// Share of what weights and steps leave that the cache may take: [`HOST_SHARE`], or all of a GPU's.
-    pub share: f64,
+}
+
+impl CacheDemand {
+    /// Returns what the model takes without its cache.
+    pub fn model_bytes(&self) -> u64 {
+        self.weight_bytes.saturating_add(self.activation_bytes)
+    }
+}
+
+/// What a model finds in the memory that it is to be placed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What it may take in all.
+    pub free_bytes: u64,
+    /// Most for a cache that nobody sized.
+    pub cache_bytes: u64,
 }
 
 /// Returns the number of cache blocks. To be asked before anything is loaded: a process that takes more than there is
@@ -83,9 +97,9 @@ pub struct CacheDemand {
 pub fn plan_num_blocks(
     spec: &DecoderSpec,
     demand: &CacheDemand,
-    free_bytes: u64,
+    room: Room,
 ) -> Result<usize, MemoryError> {
-    let model_bytes = demand.weight_bytes.saturating_add(demand.activation_bytes);
+    let (model_bytes, free_bytes) = (demand.model_bytes(), room.free_bytes);
     if model_bytes > free_bytes {
         return Err(MemoryError::ModelDoesNotFit { model_bytes, free_bytes });
     }
@@ -97,8 +111,7 @@ pub fn plan_num_blocks(
     let block_bytes = kv_bytes_per_block(spec, demand.block_size, demand.kv_dtype);
     let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
     let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
-    let share = ((free_bytes - model_bytes) as f64 * demand.share) as u64;
-    let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(share));
+    let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(room.cache_bytes));
     let num_blocks = kv_cache_bytes / block_bytes;
     if num_blocks < blocks_per_seq {
         return Err(MemoryError::ContextDoesNotFit {
@@ -129,24 +142,26 @@ mod tests {
             num_seqs_max: 4,
             weight_bytes: 900,
             activation_bytes: 100,
-            share: HOST_SHARE,
         };
+        let room =
+            |free_bytes: u64| Room { free_bytes, cache_bytes: free_bytes.saturating_sub(1000) / 2 };
         let asked = |kv_cache_bytes| CacheDemand { kv_cache_bytes, ..demand };
-        assert_eq!(plan_num_blocks(&spec, &demand, 1 << 40), Ok(40));
-        assert_eq!(plan_num_blocks(&spec, &demand, 1000 + 40 * block_bytes), Ok(20));
+        assert_eq!(plan_num_blocks(&spec, &demand, room(1 << 40)), Ok(40));
+        assert_eq!(plan_num_blocks(&spec, &demand, room(1000 + 40 * block_bytes)), Ok(20));
         let some = 99 * block_bytes + 1;
-        assert_eq!(plan_num_blocks(&spec, &asked(Some(some)), 1000 + some), Ok(99));
-        let error = plan_num_blocks(&spec, &asked(Some(some)), 999 + some).unwrap_err();
+        assert_eq!(plan_num_blocks(&spec, &asked(Some(some)), room(1000 + some)), Ok(99));
+        let error = plan_num_blocks(&spec, &asked(Some(some)), room(999 + some)).unwrap_err();
         assert!(
             matches!(error, MemoryError::CacheDoesNotFit { kv_cache_bytes, .. } if kv_cache_bytes == some)
         );
-        let error = plan_num_blocks(&spec, &asked(Some(9 * block_bytes)), 1 << 40).unwrap_err();
+        let error =
+            plan_num_blocks(&spec, &asked(Some(9 * block_bytes)), room(1 << 40)).unwrap_err();
         let MemoryError::ContextDoesNotFit { num_tokens, needed_bytes, .. } = error else {
             panic!("{error}")
         };
         assert_eq!((num_tokens, needed_bytes), (144, 10 * block_bytes));
         for asked_bytes in [None, Some(99 * block_bytes)] {
-            let error = plan_num_blocks(&spec, &asked(asked_bytes), 999).unwrap_err();
+            let error = plan_num_blocks(&spec, &asked(asked_bytes), room(999)).unwrap_err();
             let expected = MemoryError::ModelDoesNotFit { model_bytes: 1000, free_bytes: 999 };
             assert_eq!(error, expected);
         }

@@ -4,7 +4,7 @@
 //! [`block_pool`], [`block_table`] and [`prefix_cache`] (where keys and values lie), [`batch`] (a step as flat arrays),
 //! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token; `sample_rows` where the
 //! device does it), [`pipeline`] (one step while the one before is computed), [`engine_loop`] (the thread), [`handle`] (what the rest of the server sees), [`stats`]; and, before the start, [`memory`] (how large the
-//! cache is) over `free_memory`.
+//! cache is) over `free_memory`, and [`memory_plan`] (what several models find of it).
 //!
 //! From [`sequence`] to [`batch`], and [`sampler`], all is pure: values in, values out, but for the secret that a
 //! [`prefix_cache`] draws when it is made. What a sequence gets depends on its own request only, never on who shares
@@ -20,6 +20,7 @@ mod free_memory;
 pub mod handle;
 pub mod kv_cache_manager;
 pub mod memory;
+pub mod memory_plan;
 pub mod model_runner;
 pub mod pipeline;
 pub mod prefix_cache;

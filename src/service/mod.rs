@@ -15,11 +15,13 @@ use crate::{
 };
 
 mod account;
+mod models;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use account::Account;
+pub use models::{NameKind, ServedModels, ServedName};
 
 /// What a provider may take beyond the request's time to hand on what it has, before the service gives up on it.
 const GRACE: Duration = Duration::from_secs(1);

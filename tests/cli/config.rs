@@ -91,6 +91,32 @@ fn bad_files_are_refused_with_the_place() {
 }
 
 #[test]
+fn several_models_are_checked_and_printed_and_taken_back() {
+    let text = b"[[models]]\naliases = [\"codestral-latest\"]\n[[models]]\nserved_name = \"small\"\nmax_num_seqs = 2\n";
+    let file = TempFile::new("several.toml", text);
+    assert_eq!(lacuna(&["check-config", file.path()], &[]).code, Some(0));
+    let printed = lacuna(&["print-config", "--config", file.path()], &[]).stdout;
+    let lines = |line: &str| printed.lines().filter(|printed| *printed == line).count();
+    let rows = [
+        ("[[models]]", 2),
+        ("[model]", 0),
+        ("served_name = \"small\"", 1),
+        ("max_num_seqs = 32", 2),
+    ];
+    for (line, num) in rows {
+        assert_eq!(lines(line), num, "{line} in\n{printed}");
+    }
+    let again = TempFile::new("several-printed.toml", printed.as_bytes());
+    assert_eq!(lacuna(&["print-config", "--config", again.path()], &[]).stdout, printed);
+    let one = lacuna(&["print-config", "--config", file.path(), "--model", "demo"], &[]).stdout;
+    assert_eq!(one, lacuna(&["print-config"], &[]).stdout);
+    let beside = [("LACUNA_DEVICE", "cpu")];
+    lacuna(&["check-config", file.path()], &beside).is_refused_with(
+        "`model.device` must be left out where `[[models]]` says what is loaded, or be a key of its tables, got \"cpu\" (from LACUNA_DEVICE)",
+    );
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let run = lacuna(&["check-config", "/nowhere/lacuna.toml"], &[]);
     run.is_refused_with("cannot read the configuration /nowhere/lacuna.toml: No such file or directory (os error 2)");

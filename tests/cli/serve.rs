@@ -7,6 +7,8 @@ use std::{
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
 
+use crate::TempFile;
+
 /// Stands for a user's source text; no log line may hold it.
 const MARKER: &str = "m4rk3r";
 
@@ -150,6 +152,46 @@ fn a_model_that_does_not_load_ends_the_process() {
     std::fs::remove_file(folder.0.join("tokenizer.json")).unwrap();
     let mut server = Server::start(&["--model", folder.0.to_str().unwrap()]);
     assert_eq!(server.ended().code(), Some(1));
+}
+
+#[test]
+fn several_models_are_served_together_or_not_at_all() {
+    let file = |second: &str| {
+        let text = format!(
+            "[[models]]\nkv_cache_memory = \"64MiB\"\n[[models]]\nserved_name = \"b\"\n{second}"
+        );
+        TempFile::new(&format!("served-{}.toml", second.len()), text.as_bytes())
+    };
+    let two = file("aliases = [\"tab\"]\n");
+    let mut server = Server::start(&["--config", two.path()]);
+    for name in ["demo", "b"] {
+        assert_eq!(server.line("loaded")["model"], name);
+    }
+    assert_eq!(server.line("serving")["model"], "demo, b");
+    assert!(server.get("/monitoring/ready").starts_with("HTTP/1.1 200 "));
+    for (model, status) in [("demo", 200), ("b", 200), ("tab", 200), ("c", 404)] {
+        let body = format!(r#"{{"model":"{model}","prompt":"a","max_tokens":1}}"#);
+        assert_eq!(server.post("/v1/completions", &body), status, "{model}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0));
+
+    let rows = [
+        ("source = \"/no/such/model\"\n", "the model `b`: there is no folder or regular file"),
+        (
+            "kv_cache_memory = \"16TiB\"\n",
+            "the model `b`: no room beside the other models: the weights and a step take",
+        ),
+    ];
+    for (second, message) in rows {
+        let file = file(second);
+        let mut server = Server::start(&["--config", file.path()]);
+        let mut rest = String::new();
+        server.log.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains(message), "{rest}");
+        assert!(!rest.contains("\"loaded\""), "nothing is loaded before all is planned: {rest}");
+        assert_eq!(server.ended().code(), Some(1));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lacuna::{
     api::{ApiState, DrainFlag, router},
-    cli::compose::{Composed, compose},
+    cli::compose::{ComposedModels, compose_all},
     config::{Config, Environment, RawConfig},
     engine::EngineHandle,
     server::{ServeOptions, bind, serve},
@@ -23,8 +23,9 @@ const GITLAB: &str = "/v2/code/completions";
 /// A server that lives as long as its value.
 pub(crate) struct DemoServer {
     pub(crate) address: SocketAddr,
-    engine: EngineHandle,
-    _owner: lacuna::engine::Engine,
+    /// One a model.
+    pub(crate) engines: Vec<EngineHandle>,
+    _owners: Vec<lacuna::engine::Engine>,
 }
 
 impl DemoServer {
@@ -35,16 +36,30 @@ impl DemoServer {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let nothing = Environment::from_variables([]);
         let mut config = Config::load(&RawConfig::default(), &nothing, None).unwrap();
-        config.server.port = 0;
         change(&mut config);
-        let Composed { engine, handle, service } = compose(&config).unwrap();
+        Self::start_config(&config).await
+    }
+
+    /// Starts with the settings of a file that says this.
+    pub(crate) async fn start_file(text: &str) -> Self {
+        let file = std::env::temp_dir().join(format!("lacuna-http-{}.toml", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        let nothing = Environment::from_variables([]);
+        let config = Config::load(&RawConfig::default(), &nothing, Some(&file));
+        std::fs::remove_file(&file).unwrap();
+        Self::start_config(&config.unwrap()).await
+    }
+
+    async fn start_config(config: &Config) -> Self {
+        let ComposedModels { engines, handles, models } = compose_all(config).unwrap();
         let drain = DrainFlag::default();
-        let app = router(ApiState::new(service, &config.server, drain.clone()), &config.server);
+        let app = router(ApiState::new(models, &config.server, drain.clone()), &config.server);
         let listener = bind((config.server.host, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions { read_timeout: PATIENCE, drain_timeout: PATIENCE, drain };
         tokio::spawn(serve(listener, app, options, std::future::pending()));
-        Self { address, engine: handle, _owner: engine }
+        let handles = handles.into_iter().map(|(_, handle)| handle).collect();
+        Self { address, engines: handles, _owners: engines }
     }
 
     pub(crate) async fn text(&self, body: &Value) -> String {
@@ -54,11 +69,14 @@ impl DemoServer {
     }
 
     /// Waits until no sequence runs or waits and no block is referenced.
-    async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         within("the engine's rest", async {
             loop {
-                let stats = self.engine.stats();
-                if (stats.num_running, stats.num_waiting, stats.num_blocks_used) == (0, 0, 0) {
+                let is_idle = |engine: &EngineHandle| {
+                    let stats = engine.stats();
+                    (stats.num_running, stats.num_waiting, stats.num_blocks_used) == (0, 0, 0)
+                };
+                if self.engines.iter().all(is_idle) {
                     return;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -194,7 +212,7 @@ async fn a_client_that_vanishes_frees_its_blocks() {
             clients.push(client);
         }
         within("the start", async {
-            while server.engine.stats().num_running + server.engine.stats().num_waiting
+            while server.engines[0].stats().num_running + server.engines[0].stats().num_waiting
                 < num_clients
             {
                 tokio::task::yield_now().await;

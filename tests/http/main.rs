@@ -17,4 +17,5 @@ mod gitlab;
 mod lifecycle;
 mod openai;
 mod openai_stream;
+mod several;
 mod support;

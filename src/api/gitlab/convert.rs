@@ -67,10 +67,19 @@ pub(super) fn asked(wire: WireRequest, num_choices_limit: u32) -> Result<Asked, 
         num_choices,
         logprobs: None,
         deadline: None,
-        // Clients name the model that their GitLab was told of; here one model is served.
+        // It was chosen by its names already, see `model_names`.
         model: None,
     };
     Ok(Asked { request, is_streaming })
+}
+
+/// Returns what a body calls its model, the most exact first: a self-hosted model's identifier, which may have its provider
+/// before it (`custom_openai/NAME`), then the kind of model that GitLab knows it as.
+pub(super) fn model_names(wire: &WireRequest) -> impl Iterator<Item = &str> {
+    let identifier = wire.model_identifier.as_deref().map(str::trim);
+    let behind_provider = identifier.and_then(|name| Some(name.split_once('/')?.1));
+    let name = wire.model_name.as_deref().map(str::trim);
+    [identifier, behind_provider, name].into_iter().flatten()
 }
 
 /// Versions 1 and 2 carry a file; 3 carries chat messages made for another model.

@@ -114,7 +114,10 @@ async fn answer(
     account: &Account,
 ) -> Result<Response, GitlabError> {
     let wire: WireRequest = body::read_json(state, request).await?;
-    let service = state.service()?;
+    let models = state.models()?;
+    // Clients name what their GitLab was told of, which need not be anything that is served here.
+    let served = convert::model_names(&wire).find_map(|name| models.find(name));
+    let service = served.map_or(models.first(), |served| &served.service);
     let Asked { request, is_streaming } = convert::asked(wire, service.limits().num_choices_limit)?;
     account.streaming(is_streaming);
     let admission = state.admit()?;

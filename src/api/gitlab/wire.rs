@@ -18,8 +18,7 @@ pub(super) struct WireRequest {
     pub(super) _model_endpoint: Option<String>,
     #[serde(rename = "model_api_key")]
     pub(super) _model_api_key: Option<String>,
-    #[serde(rename = "model_identifier")]
-    pub(super) _model_identifier: Option<String>,
+    pub(super) model_identifier: Option<String>,
     pub(super) telemetry: Option<Vec<Object<IgnoredAny>>>,
     pub(super) stream: Option<bool>,
     pub(super) choices_count: Option<Integer>,

@@ -28,10 +28,11 @@ use crate::api::{
             chat::{WireDelta, WireTurn},
         },
     },
+    unknown_model,
 };
 use crate::completion::CompletionRequest;
-use crate::provider::{CompletionStream, ModelInfo, ProviderError};
-use crate::service::{Account, CompletionService};
+use crate::provider::{CompletionStream, ProviderError};
+use crate::service::{Account, CompletionService, NameKind, ServedName};
 
 mod convert;
 mod stream;
@@ -247,7 +248,7 @@ async fn answer(
     account: &Account,
 ) -> Result<Response, OpenAiError> {
     let wire: WireRequest = body::read_json(state, request).await?;
-    let service = state.service()?;
+    let service = state.service(wire.model.as_deref())?;
     let model = service.model();
     let asked = convert::asked(wire, form, &model, service)?;
     account.streaming(asked.is_streaming);
@@ -311,9 +312,8 @@ async fn start(
 }
 
 async fn models(State(state): State<ApiState>) -> Result<Response, OpenAiError> {
-    let model = state.service()?.model();
-    let data = [wire_model(&model, &state)];
-    Ok(Json(WireModels { object: "list", data }).into_response())
+    let models = state.models()?.names().iter().map(|served| wire_model(served, &state));
+    Ok(Json(WireModels { object: "list", data: models.collect() }).into_response())
 }
 
 /// The wildcard: a model's name may hold slashes.
@@ -321,20 +321,21 @@ async fn model(
     State(state): State<ApiState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, OpenAiError> {
-    let model = state.service()?.model();
+    let models = state.models()?;
     // A name that is no UTF-8 is no model's either.
-    if !id.is_ok_and(|Path(id)| id == model.name) {
-        return Err(convert::unknown_model(&model).into());
-    }
-    Ok(Json(wire_model(&model, &state)).into_response())
+    let served = id.ok().and_then(|Path(id)| models.find(&id));
+    let served = served.ok_or_else(|| unknown_model(models))?;
+    Ok(Json(wire_model(served, &state)).into_response())
 }
 
-fn wire_model<'a>(model: &'a ModelInfo, state: &ApiState) -> WireModel<'a> {
+fn wire_model<'a>(served: &'a ServedName, state: &ApiState) -> WireModel<'a> {
+    let model = served.service.model();
     WireModel {
-        id: &model.name,
+        id: &served.name,
         object: "model",
         created: state.started_unix_seconds(),
-        owned_by: &model.engine,
+        owned_by: model.engine.clone(),
+        root: (served.kind != NameKind::Model).then(|| model.name.clone()),
         capabilities: WireCapabilities {
             fim: model.has_fim,
             repo_fim: model.has_repo_fim,

@@ -21,7 +21,7 @@ use crate::{
         bench::{Output, Sink, watch},
         compose,
         fetch::fetch,
-        runtime, start_logs,
+        placement, runtime, start_logs,
     },
     config::{
         Config, DtypeChoice, Environment, KvDtypeChoice, QuantizeChoice, RawConfig,
@@ -190,7 +190,7 @@ fn load_options(
     let block_bytes = kv_bytes_per_block(&rank_spec, plan.block_size, compose::kv_dtype(config));
     let mut config = config.clone();
     config.engine.kv_cache_bytes = Some(block_bytes.saturating_mul(plan.num_blocks() as u64));
-    let options = compose::load_options(&config, spec, weights, free_bytes())
+    let options = placement::load_options(&config, spec, weights, free_bytes())
         .context("this needs smaller --batch, --prompt-tokens or --gen-tokens, or another model")?;
     Ok(LoadOptions {
         kv_cache: KvCacheSize::Blocks(plan.num_blocks()),

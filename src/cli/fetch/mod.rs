@@ -1,4 +1,4 @@
-//! A model that is to be loaded and is not in the cache: it is pulled first.
+//! Models that are to be loaded and are not in the cache: they are pulled first.
 
 pub(super) mod progress;
 
@@ -8,11 +8,22 @@ use crate::{
     hub::{self, HubError, Pulled},
 };
 
-/// Pulls the model of the settings where the cache lacks it; does nothing for others, and asks nobody about a model that is
+/// Pulls each model of the settings that the cache lacks; does nothing for others, and asks nobody about a model that is
 /// there.
 ///
 /// # Errors
 /// [`CliError::Failed`] with what to do about it.
+pub(super) async fn fetch_all(config: &Config) -> Result<(), CliError> {
+    for config in config.each_model() {
+        fetch(&config).await?;
+    }
+    Ok(())
+}
+
+/// As [`fetch_all`], for the first model alone.
+///
+/// # Errors
+/// As [`fetch_all`].
 pub(super) async fn fetch(config: &Config) -> Result<(), CliError> {
     let ModelSource::Hub(model) = &config.model.source else { return Ok(()) };
     match hub::find(&config.hub, model) {

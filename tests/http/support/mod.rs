@@ -6,7 +6,7 @@ use lacuna::{
     api::{ApiState, DrainFlag, router},
     config::{CompletionConfig, ServerConfig},
     server::{Drained, ServeOptions, bind, serve},
-    service::CompletionService,
+    service::{CompletionService, ServedModels},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -88,11 +88,13 @@ impl TestServer {
 
     /// Serves the provider from now on.
     pub(crate) fn finish_loading(&self) {
-        self.state.serve(CompletionService::new(
-            self.provider.clone(),
-            limits(),
-            NUM_SEQUENCES_MAX,
-        ));
+        let service = CompletionService::new(self.provider.clone(), limits(), NUM_SEQUENCES_MAX);
+        self.serve(service.into());
+    }
+
+    /// Serves these models from now on.
+    pub(crate) fn serve(&self, models: ServedModels) {
+        self.state.serve(models);
     }
 
     /// Begins to drain, as SIGTERM does.
@@ -106,7 +108,7 @@ impl TestServer {
     }
 }
 
-fn limits() -> CompletionConfig {
+pub(crate) fn limits() -> CompletionConfig {
     CompletionConfig {
         max_tokens_default: 64,
         max_tokens_limit: u32::MAX,

@@ -105,6 +105,7 @@ pub(crate) fn sum() -> Script {
 
 /// See the module.
 pub(crate) struct ScriptedProvider {
+    name: &'static str,
     script: Script,
     requests: Mutex<Vec<CompletionRequest>>,
     num_open: Arc<watch::Sender<usize>>,
@@ -113,7 +114,13 @@ pub(crate) struct ScriptedProvider {
 
 impl ScriptedProvider {
     pub(crate) fn new(script: Script) -> Self {
+        Self::named("org/scripted", script)
+    }
+
+    /// Makes one whose model has another name.
+    pub(crate) fn named(name: &'static str, script: Script) -> Self {
         Self {
+            name,
             script,
             requests: Mutex::default(),
             num_open: Arc::new(watch::Sender::new(0)),
@@ -158,7 +165,7 @@ impl Drop for OpenCount {
 impl Provider for ScriptedProvider {
     fn model(&self) -> Arc<ModelInfo> {
         Arc::new(ModelInfo {
-            name: "org/scripted".to_owned(),
+            name: self.name.to_owned(),
             engine: "lacuna".to_owned(),
             max_context_tokens: 2048,
             has_fim: true,

@@ -2,7 +2,7 @@
 
 use crate::api::{
     check_items,
-    error::{ApiError, ApiErrorKind},
+    error::ApiError,
     json::{Integer, Number, Object},
     openai::{
         Form,
@@ -90,7 +90,6 @@ pub(super) fn asked(
     service: &CompletionService,
 ) -> Result<Asked, ApiError> {
     let limits = service.limits();
-    check_model(wire.model.as_deref(), model)?;
     check_unsupported(&wire)?;
     if form == Form::Chat {
         chat::check_unsupported(&wire)?;
@@ -140,23 +139,6 @@ pub(super) fn asked(
         is_streaming,
         usage: options.into(),
     })
-}
-
-/// An empty name is what a client sends that was never told one.
-fn check_model(name: Option<&str>, model: &ModelInfo) -> Result<(), ApiError> {
-    match name {
-        None | Some("") => Ok(()),
-        Some(name) if name == model.name => Ok(()),
-        Some(_) => Err(unknown_model(model)),
-    }
-}
-
-/// Says which model there is, and does not repeat what the client wrote.
-pub(super) fn unknown_model(model: &ModelInfo) -> ApiError {
-    ApiError {
-        kind: ApiErrorKind::UnknownModel,
-        ..ApiError::invalid("model", format!("is not served here; `{}` is", model.name))
-    }
 }
 
 fn check_unsupported(wire: &WireRequest) -> Result<(), ApiError> {

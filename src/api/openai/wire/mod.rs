@@ -350,7 +350,10 @@ pub(super) struct WireModel<'a> {
     pub(super) object: &'static str,
     /// Seconds since 1970.
     pub(super) created: u64,
-    pub(super) owned_by: &'a str,
+    pub(super) owned_by: String,
+    /// The model's own name, where `id` is another one for it: as vLLM has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) root: Option<String>,
     pub(super) capabilities: WireCapabilities,
 }
 
@@ -388,5 +391,5 @@ pub(super) struct WireError<'a> {
 pub(super) struct WireModels<'a> {
     /// Always `list`.
     pub(super) object: &'static str,
-    pub(super) data: [WireModel<'a>; 1],
+    pub(super) data: Vec<WireModel<'a>>,
 }
