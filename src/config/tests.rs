@@ -134,7 +134,10 @@ fn is_refused_with(text: &str, message: &str) {
 #[test]
 fn refusals_of_what_weights_become_name_the_choices() {
     let rows = [
-        ("[model]\nquantize = \"int4\"", "`model.quantize` must be one of none, int8, fp8, got int4"),
+        (
+            "[model]\nquantize = \"int4\"",
+            "`model.quantize` must be one of none, int8, fp8, got int4",
+        ),
         (
             "[model]\nquantize = \"int8\"\ndtype = \"f32\"",
             "`model.quantize` must be none where `model.dtype` is f32, got int8",
