@@ -340,6 +340,7 @@ mod tests {
                 "src/engine/model_runner.rs",
                 "use kernels::backend::Backend;",
             ),
+            ("src/prompt/chat/mod.rs", "src/prompt/mod.rs", "use minijinja::Environment;"),
             ("src/engine/memory.rs", "src/provider/local.rs", "use models::DecoderSpec;"),
             ("src/provider/http.rs", "src/service.rs", "let a = reqwest::Client::new();"),
             ("src/tokenizer/mod.rs", "src/prompt/mod.rs", "use tokenizers::Tokenizer;"),

@@ -10,8 +10,11 @@ use crate::{
     support::Folder,
 };
 
+/// Names of files and their texts.
+type Files<'a> = &'a [(&'a str, &'a str)];
+
 /// Returns what a folder with these files says.
-fn read(name: &str, files: &[(&str, &str)]) -> Result<Option<ChatDefinition>, String> {
+fn read(name: &str, files: Files<'_>) -> Result<Option<ChatDefinition>, String> {
     let folder = Folder::new(name);
     for (file, text) in [&[("config.json", "{}")], files].concat() {
         fs::write(folder.join(file), text).unwrap();
@@ -32,7 +35,7 @@ fn the_newest_place_counts_and_of_several_the_default() {
         "tokenizer_config.json",
         r#"{"chat_template": [{"name": "tool_use", "template": "tools"}]}"#,
     );
-    let rows: [(&[(&str, &str)], Option<&str>); 6] = [
+    let rows: [(Files<'_>, Option<&str>); 6] = [
         (&[jinja, json, config], Some("jinja")),
         (&[json, config], Some("json")),
         (&[config], Some("config")),

@@ -77,8 +77,8 @@ def main():
                 case["ids"] = library.encode(case["rendered"], add_special_tokens=False).ids
             cases.append(case)
     with open(os.path.join(out, "cases.json"), "w", encoding="utf-8") as file:
-        json.dump(cases, file, ensure_ascii=False, indent=1)
-        file.write("\n")
+        lines = [json.dumps(case, ensure_ascii=False) for case in cases]
+        file.write("[\n" + ",\n".join(lines) + "\n]\n")
     print(len(cases), "cases,", sum("refusal" in case for case in cases), "refused,", sum("ids" in case for case in cases), "with ids")
 
 

@@ -21,10 +21,8 @@ fn hello() -> Value {
     json!({"messages": [{"role": "user", "content": "Hello"}]})
 }
 
-fn with(mut body: Value, more: Value) -> Value {
-    for (key, value) in more.as_object().unwrap() {
-        body[key] = value.clone();
-    }
+fn with(mut body: Value, mut more: Value) -> Value {
+    body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
     body
 }
 

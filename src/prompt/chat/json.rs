@@ -14,6 +14,7 @@ const DEPTH_MAX: usize = 32;
 ///
 /// # Errors
 /// Options of another kind.
+#[expect(clippy::needless_pass_by_value, reason = "the engine hands named arguments over so")]
 pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let is_ascii: Option<bool> = options.get("ensure_ascii")?;

@@ -86,8 +86,8 @@ pub(super) fn is_mark(c: char) -> bool {
 }
 
 /// Returns the characters of a text that may be hidden.
-pub(super) fn num_chars(text: &str) -> i64 {
-    text.chars().filter(|c| !is_mark(*c)).count() as i64
+pub(super) fn num_chars(text: &str) -> usize {
+    text.chars().filter(|c| !is_mark(*c)).count()
 }
 
 fn push_text(pieces: &mut Vec<ChatPiece>, text: &mut String) {

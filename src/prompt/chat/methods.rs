@@ -74,14 +74,8 @@ fn about_text(mask: &Mask, text: &str, method: &str, args: &[Value]) -> Result<V
         }
         "splitlines" => text.lines().map(Value::from).collect(),
         "count" => text.matches(part(mask, text, args)?.as_str()).count().into(),
-        "find" => {
-            let found = text.find(part(mask, text, args)?.as_str());
-            found.map_or(-1, |index| mask::num_chars(&text[..index])).into()
-        }
-        "rfind" => {
-            let found = text.rfind(part(mask, text, args)?.as_str());
-            found.map_or(-1, |index| mask::num_chars(&text[..index])).into()
-        }
+        "find" => place(text, text.find(part(mask, text, args)?.as_str())),
+        "rfind" => place(text, text.rfind(part(mask, text, args)?.as_str())),
         "isdigit" | "isnumeric" => is_all(char::is_numeric).into(),
         "isalpha" => is_all(char::is_alphabetic).into(),
         "isalnum" => is_all(char::is_alphanumeric).into(),
@@ -128,6 +122,11 @@ fn of_list(list: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
         }
         _ => return Err(ErrorKind::UnknownMethod.into()),
     })
+}
+
+/// Returns a place in characters; -1 is none.
+fn place(text: &str, found: Option<usize>) -> Value {
+    found.map_or(Value::from(-1), |index| mask::num_chars(&text[..index]).into())
 }
 
 /// Returns the only argument as it stands in `text`.

@@ -25,6 +25,9 @@ mod running;
 /// Texts shorter than this are encoded where they are: handing them to another thread would take longer.
 const INLINE_BYTES_MAX: usize = 4096;
 
+/// Rendering a message takes about as long as encoding so many bytes.
+const MESSAGE_BYTES: usize = 128;
+
 /// What a [`LocalProvider`] is made of.
 #[derive(Debug)]
 pub struct LocalParts {
@@ -252,7 +255,9 @@ fn num_bytes(request: &CompletionRequest) -> usize {
         Input::Fim { prefix, suffix } => prefix.len() + suffix.len(),
         Input::Text(text) => text.len(),
         Input::Tokens(_) => 0,
-        Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        Input::Chat(messages) => {
+            messages.iter().map(|message| message.content.len() + MESSAGE_BYTES).sum()
+        }
     };
     input + request.context.iter().map(|item| item.content.len()).sum::<usize>()
 }
