@@ -196,3 +196,49 @@ fn step_bytes(
     let ranks = if options.tensor_parallel_size > 1 { 512 << 20 } else { 0 };
     rows + gpu_room_bytes(rank_spec, num_tokens, num_seqs, context_tokens) + ranks
 }
+
+#[cfg(test)]
+mod tests {
+    use models::{Source, open_weights, read_spec};
+
+    use super::*;
+    use crate::config::{Environment, RawConfig};
+
+    /// Returns the bytes of the caches of so many demo models on a host that has ten times what one of them takes.
+    fn cache_bytes(num_models: usize) -> (u64, Vec<u64>) {
+        let config = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+        let spec = read_spec(Source::Demo).unwrap();
+        let weights = open_weights(Source::Demo).unwrap();
+        let place = |free_bytes| {
+            let mut placement = Placement::new(free_bytes);
+            for _ in 0..num_models {
+                placement.add(&config, &spec, &weights).unwrap();
+            }
+            placement
+        };
+        let model_bytes = place(0).models[0].demand.model_bytes();
+        let mut placement = place(10 * model_bytes);
+        let block_bytes = kv_bytes_per_block(&spec, 16, kv_dtype(&config));
+        let mut caches = Vec::new();
+        for index in placement.order() {
+            let KvCacheSize::Blocks(num) = placement.load_options(index).unwrap().kv_cache else {
+                panic!("the cache is counted in blocks");
+            };
+            caches.push(num as u64 * block_bytes);
+        }
+        (model_bytes, caches)
+    }
+
+    #[test]
+    fn a_second_model_takes_its_weights_and_half_of_the_caches() {
+        // To a block.
+        let is_about = |bytes: u64, expected: u64| {
+            assert!(bytes <= expected && expected - bytes < 1 << 20, "{bytes} for {expected}");
+        };
+        let (model_bytes, alone) = cache_bytes(1);
+        is_about(alone[0], 9 * model_bytes / 2);
+        let (_, two) = cache_bytes(2);
+        is_about(two[0], 8 * model_bytes / 4);
+        is_about(two[1], 8 * model_bytes / 4);
+    }
+}

@@ -149,7 +149,9 @@ mod tests {
         for _ in 0..2 {
             plan.add_memory(Memory { total_bytes: 2000, free_bytes: 1800, cache_share: 1.0 });
         }
-        claims.iter().for_each(|claim| plan.add(claim.clone()));
+        for claim in claims {
+            plan.add(claim.clone());
+        }
         plan
     }
 

@@ -42,11 +42,15 @@ impl ServedModels {
 
     /// Adds a model behind the others.
     pub fn push(&mut self, service: CompletionService, aliases: &[String]) {
-        let own = (service.model().name.clone(), NameKind::Model);
-        let aliases = aliases.iter().map(|alias| (alias.clone(), NameKind::Alias));
-        let all = std::iter::once(own).chain(aliases);
-        let named = |(name, kind)| ServedName { name, kind, service: service.clone() };
-        self.names.extend(all.map(named));
+        let alias = |name: &String| ServedName {
+            name: name.clone(),
+            kind: NameKind::Alias,
+            service: service.clone(),
+        };
+        let aliases: Vec<ServedName> = aliases.iter().map(alias).collect();
+        let name = service.model().name.clone();
+        self.names.push(ServedName { name, kind: NameKind::Model, service });
+        self.names.extend(aliases);
     }
 
     /// Returns the model that answers where a request names none.

@@ -174,7 +174,9 @@ async fn a_drain_waits_for_the_answers_of_all_models() {
         running.push(connection);
     }
     server.begin_drain();
-    providers.iter().for_each(|provider| provider.open_gate());
+    for provider in &providers {
+        provider.open_gate();
+    }
     for (mut connection, text) in running.into_iter().zip(["L!", "S!"]) {
         assert_eq!(connection.answer().await.json()["choices"][0]["text"], text);
     }
