@@ -105,19 +105,16 @@ impl Downloader<'_> {
             Ok(response) => response,
             Err(error) => return Ok((part, Err(error))),
         };
-        let total = match total_bytes(&response, start) {
-            Placed::Rest(total) => total,
-            Placed::Whole(total) => {
+        match place(&response, start) {
+            Placed::Rest(total) if total.is_none_or(|total| total == file.num_bytes) => {}
+            // All that is kept goes for this answer, so it must at least have the file's size.
+            Placed::Whole(total) if total.map_or(start == 0, |total| total == file.num_bytes) => {
                 part = blocking(move || part.restart().map(|()| part)).await?;
-                total
             }
-            Placed::Elsewhere => {
-                let what = format!("it sends another range of {} than was asked for", file.path);
-                return Err(HubError::Answer { host: self.client.host(), what });
+            Placed::Rest(Some(got)) | Placed::Whole(Some(got)) if start == 0 => {
+                return Err(wrong_size(file, got, part).await);
             }
-        };
-        if let Some(got) = total.filter(|total| *total != file.num_bytes) {
-            return Err(wrong_size(file, got, part).await);
+            placed => return Err(self.not_continued(file, start, &placed)),
         }
         let (mut buffer, mut write_at) = (Vec::with_capacity(WRITE_BYTES), Instant::now());
         loop {
@@ -157,6 +154,25 @@ impl Downloader<'_> {
         }
     }
 
+    /// Says that an answer is of no use, and that what is kept still is.
+    fn not_continued(&self, file: &KnownFile, kept_bytes: u64, placed: &Placed) -> HubError {
+        let (host, name) = (self.client.host(), file.path.clone());
+        if kept_bytes == 0 {
+            let what = format!("it sends a part of {name}, of which all was asked for");
+            return HubError::Answer { host, what };
+        }
+        let what = match placed {
+            Placed::Elsewhere => "another range came than was asked for".to_owned(),
+            Placed::Whole(None) => "an answer of no known length came".to_owned(),
+            Placed::Rest(got) | Placed::Whole(got) => {
+                let (got, expected) = (got.unwrap_or_default(), file.num_bytes);
+                format!("the answer is of a file of {got} bytes, and this one has {expected}")
+            }
+        };
+        let part = self.folder.part(&file.digest);
+        HubError::NotContinued { file: name, part, kept_bytes, what }
+    }
+
     /// Waits until no other process, Python's among them, downloads the blob. The lock ends with the returned file.
     async fn lock(&self, file: &KnownFile) -> Result<File, HubError> {
         let path = self.folder.lock(&file.digest);
@@ -188,11 +204,11 @@ enum Placed {
     Rest(Option<u64>),
     /// The file's first byte.
     Whole(Option<u64>),
-    /// Another place, of no use.
+    /// Another place, or none that is said.
     Elsewhere,
 }
 
-fn total_bytes(response: &Response, start: u64) -> Placed {
+fn place(response: &Response, start: u64) -> Placed {
     let headers = response.headers();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if response.status() != StatusCode::PARTIAL_CONTENT {

@@ -7,6 +7,7 @@ use std::{error::Error as _, time::Duration};
 
 use reqwest::{
     Client, Method, NoProxy, Proxy, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
     header::{self, HeaderMap},
 };
 
@@ -231,10 +232,7 @@ impl<'a> HubClient<'a> {
             (401, _) if message.contains("invalid credentials") => {
                 HubError::TokenRefused { host: self.host() }
             }
-            (403, _) => {
-                let page = page(&[]);
-                HubError::Gated { repository, page, has_token }
-            }
+            (403, _) => HubError::Forbidden { host: self.host(), repository, has_token },
             (404, "RevisionNotFound") => {
                 let (revision, page) = (revision.clone(), page(&["tree", "main"]));
                 HubError::NoRevision { repository, revision, page }
@@ -249,6 +247,25 @@ impl<'a> HubClient<'a> {
     }
 }
 
+/// Looks up addresses as the system does, and marks its failures: the libraries between give theirs no type.
+struct Resolver;
+
+/// A name that has no address, or that nobody could be asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no address that could be found")]
+struct NoAddress(#[source] std::io::Error);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The library sets the port of the address that is asked.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NoAddress)?;
+            let addresses: Addrs = Box::new(found.collect::<Vec<_>>().into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
 /// What the endpoint says of a large file's content, wherever that is.
 pub(super) const LINKED_ETAG_HEADER: &str = "x-linked-etag";
 
@@ -258,6 +275,7 @@ fn builder(config: &HubConfig) -> Result<reqwest::ClientBuilder, HubError> {
     let mut builder = Client::builder()
         .user_agent(concat!("lacuna/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(Resolver)
         .connect_timeout(config.idle_timeout)
         .read_timeout(config.idle_timeout)
         // The library would read the environment itself, which is done once and elsewhere.
@@ -328,7 +346,7 @@ pub(super) fn network(url: &Url, error: reqwest::Error) -> HubError {
     while let Some(error) = cause {
         if is_certificate(error) {
             fault = Fault::Certificate;
-        } else if error.to_string() == "dns error" {
+        } else if error.is::<NoAddress>() {
             fault = Fault::UnknownHost;
         }
         cause = error.source();
@@ -377,6 +395,19 @@ mod tests {
         assert!(is_certificate(&std::io::Error::other(error)));
         assert!(!is_certificate(&std::io::Error::other(rustls::Error::DecryptError)));
         assert!(!is_certificate(&std::io::Error::other("certificate")));
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_told_from_other_troubles() {
+        // A label has at most 63 characters, so that the system asks nobody.
+        let address = format!("http://{}.example", "a".repeat(64));
+        let environment = crate::config::Environment::from_variables([]);
+        let raw = crate::config::RawConfig::default();
+        let config = crate::config::Config::load(&raw, &environment, None).unwrap().hub;
+        let http = builder(&config).unwrap().build().unwrap();
+        let error = http.get(&address).send().await.unwrap_err();
+        let error = network(&Url::parse(&address).unwrap(), error);
+        assert!(matches!(error, HubError::Network { fault: Fault::UnknownHost, .. }), "{error:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Adapters have other names than models.
-const ADAPTER: &str = "adapter_model.safetensors";
+pub(crate) const ADAPTER: &str = "adapter_model.safetensors";
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 const GGUF: &str = ".gguf";
 
@@ -49,10 +49,12 @@ pub(crate) struct RemoteFile {
     pub(crate) digest: Option<Digest>,
 }
 
-/// Returns the wanted files among those of `repository`; of GGUF files those of the model that `asked` names.
+/// Returns the wanted files among those of `repository`, small ones first; of GGUF files those of the model that `asked`
+/// names, first to last.
 ///
 /// # Errors
-/// [`HubError::UnsafeName`], [`HubError::PicklesOnly`], [`HubError::NoWeights`] or [`HubError::Choice`].
+/// [`HubError::UnsafeName`], [`HubError::NoIndex`], [`HubError::PicklesOnly`], [`HubError::NoWeights`] or
+/// [`HubError::Choice`].
 pub(crate) fn select(
     repository: &str,
     files: Vec<RemoteFile>,
@@ -65,9 +67,10 @@ pub(crate) fn select(
         });
     }
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    let wanted: Vec<String> =
-        wanted(repository, &names, asked)?.into_iter().map(ToOwned::to_owned).collect();
-    Ok(files.into_iter().filter(|file| wanted.contains(&file.path)).collect())
+    // In the order of what was chosen: a listing has its own, and the first part of a model names it.
+    let wanted = wanted(repository, &names, asked)?.into_iter();
+    let found = wanted.filter_map(|name| files.iter().find(|file| file.path == name));
+    Ok(found.cloned().collect())
 }
 
 fn wanted<'a>(
@@ -89,6 +92,9 @@ fn wanted<'a>(
         return Ok([pick(BESIDE_GGUF), chosen].concat());
     }
     let repository = repository.to_owned();
+    if let Some(shard) = names.iter().find(|name| is_shard(name)) {
+        return Err(HubError::NoIndex { repository, shard: (*shard).to_owned() });
+    }
     let pickle = names.iter().find(|name| PICKLES.iter().any(|ending| name.ends_with(ending)));
     Err(match pickle {
         Some(file) => HubError::PicklesOnly { repository, file: (*file).to_owned() },
@@ -96,21 +102,24 @@ fn wanted<'a>(
     })
 }
 
-/// Returns the safetensors of transformers' layout. Mistral's own `consolidated.safetensors` beside them is the same
-/// weights once more, and variants such as `model.fp16.safetensors` are too.
-fn safetensors<'a>(names: &[&'a str]) -> Vec<&'a str> {
+/// Returns the safetensors of transformers' layout, as they are loaded: one file, or shards with their index. Mistral's own `consolidated.safetensors`
+/// beside them is the same weights once more, and variants such as `model.fp16.safetensors` are too.
+pub(crate) fn safetensors<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let named = |wanted: &str| names.iter().copied().find(|name| *name == wanted);
     if let Some(single) = named(SINGLE).or_else(|| named(ADAPTER)) {
         return vec![single];
     }
-    let is_shard = |name: &&str| {
-        name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors")
-    };
-    let mut shards: Vec<&str> = names.iter().copied().filter(is_shard).collect();
+    let Some(index) = named(INDEX) else { return Vec::new() };
+    let mut shards: Vec<&str> = names.iter().copied().filter(|name| is_shard(name)).collect();
     if !shards.is_empty() {
-        shards.extend(named(INDEX));
+        shards.push(index);
     }
     shards
+}
+
+/// Returns whether a file's name is that of one of several with a model's weights.
+pub(crate) fn is_shard(name: &str) -> bool {
+    name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors")
 }
 
 /// Returns the files of the GGUF model that is meant, first to last.
@@ -238,7 +247,7 @@ mod tests {
                 "original/model.safetensors",
             ],
             None,
-            &["README.md", "config.json", "model.safetensors", "tokenizer.json"],
+            &["README.md", "config.json", "tokenizer.json", "model.safetensors"],
         );
         let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         let index = "model.safetensors.index.json";
@@ -247,7 +256,7 @@ mod tests {
         check(
             &["config.json", "model.safetensors", "tekken.json", "model.Q8_0.gguf"],
             None,
-            &["config.json", "model.safetensors", "tekken.json"],
+            &["config.json", "tekken.json", "model.safetensors"],
         );
         let adapter = ["adapter_config.json", "adapter_model.safetensors"];
         check(&[adapter[0], adapter[1], "optimizer.pt"], None, &adapter);
@@ -273,9 +282,11 @@ mod tests {
             ("F16", vec!["UD/coder-f16.gguf"]),
         ];
         for (asked, expected) in rows {
-            check(&names, Some(asked), &[&expected[..], &["README.md"]].concat());
+            check(&names, Some(asked), &[&["README.md"], &expected[..]].concat());
         }
         check(&["only.Q4_0.gguf"], None, &["only.Q4_0.gguf"]);
+        let [first, second] = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"];
+        check(&[second, "README.md", first], None, &["README.md", first, second]);
         for asked in [None, Some("q4"), Some("coder"), Some("mmproj-f16.gguf")] {
             let error = selected(&names, asked).unwrap_err();
             assert!(matches!(&error, HubError::Choice { choices, .. } if choices.len() == 5));
@@ -293,6 +304,15 @@ mod tests {
             let error = selected(names, None).unwrap_err();
             assert!(matches!(error, HubError::NoWeights { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn shards_need_their_index() {
+        let shard = "model-00001-of-00002.safetensors";
+        let error = selected(&["config.json", shard], None).unwrap_err();
+        assert!(matches!(error, HubError::NoIndex { .. }), "{error}");
+        assert!(error.to_string().contains(shard), "{error}");
+        check(&["config.json", shard, "a.gguf"], None, &["a.gguf"]);
     }
 
     #[test]

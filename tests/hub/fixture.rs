@@ -41,6 +41,10 @@ pub(crate) enum Trouble {
     Whole,
     /// A byte later than was asked for.
     OtherRange,
+    /// The rest that was asked for, and these words of where it belongs; none where there are none.
+    Place(Option<&'static str>),
+    /// A page of a proxy, with or without its length.
+    Page { has_length: bool },
     /// Other bytes, as many.
     OtherBytes,
     /// One byte less than the listing says, in a whole answer.
@@ -144,7 +148,7 @@ impl Hub {
     /// Returns settings that ask this hub, and lose no time.
     pub(crate) fn config(&self) -> HubConfig {
         HubConfig {
-            cache: self.home.path().join("hub"),
+            cache: Some(self.home.path().join("hub")),
             endpoint: self.endpoint.clone(),
             is_offline: false,
             ..offline_config()
@@ -166,7 +170,7 @@ impl Drop for Hub {
 /// Returns settings that ask nobody.
 pub(crate) fn offline_config() -> HubConfig {
     HubConfig {
-        cache: PathBuf::new(),
+        cache: None,
         endpoint: "http://127.0.0.1:1".to_owned(),
         is_offline: true,
         num_parallel_files: 4,
@@ -315,6 +319,12 @@ async fn answer_network(State(shared): State<Arc<Shared>>, request: Request) -> 
         }
         return (StatusCode::from_u16(status).unwrap(), headers).into_response();
     }
+    if let Some(Trouble::Page { has_length }) = trouble {
+        let page = Bytes::from_static(b"<html>Who are you?</html>");
+        let pieces = stream::iter([Ok::<_, std::io::Error>(page.clone())]);
+        let body = if has_length { Body::from(page) } else { Body::from_stream(pieces) };
+        return body.into_response();
+    }
     let mut range = range_of(request.headers(), bytes.len());
     if matches!(trouble, Some(Trouble::Whole)) {
         range = None;
@@ -333,7 +343,14 @@ async fn answer_network(State(shared): State<Arc<Shared>>, request: Request) -> 
     response = response.header(header::CONTENT_LENGTH, sent.len());
     if range.is_some() {
         let place = format!("bytes {start}-{}/{}", end - 1, bytes.len());
-        response = response.status(206).header(header::CONTENT_RANGE, place);
+        let place = match trouble {
+            Some(Trouble::Place(said)) => said.map(ToOwned::to_owned),
+            _ => Some(place),
+        };
+        response = response.status(206);
+        if let Some(place) = place {
+            response = response.header(header::CONTENT_RANGE, place);
+        }
     }
     response.body(body(sent, trouble.as_ref())).unwrap()
 }
