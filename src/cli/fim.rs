@@ -27,6 +27,15 @@ pub(super) fn template(
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Option<FimTemplate>> {
     let family = choose(&config.model, architecture, tokenizer)?;
+    template_of(config, family, tokenizer)
+}
+
+/// Returns how a model of this family is asked to fill a gap; as [`template`].
+pub(super) fn template_of(
+    config: &Config,
+    family: Option<&'static Family>,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Option<FimTemplate>> {
     if let Some(family) = family
         && let Some(fim) = family.fim()
     {
