@@ -204,7 +204,7 @@ fn chosen<'a>(choice: &'a TokenChoice, of_family: Option<&'a str>) -> Option<&'a
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{fs, sync::Arc};
 
     use super::*;
     use crate::config::{Environment, RawConfig};
@@ -257,16 +257,16 @@ mod tests {
 
     /// Returns what is logged at level warn, and whether gaps are filled.
     fn warnings_of(source: &str, family: &str) -> (String, bool) {
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = tempfile::NamedTempFile::new().unwrap();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::WARN)
             .with_ansi(false)
-            .with_writer(Arc::clone(&log))
+            .with_writer(Arc::new(log.reopen().unwrap()))
             .finish();
         let settings = [("source", source), ("family", family)];
         let of_demo = || of(models::demo::TOKENIZER_JSON, "Qwen2ForCausalLM", &settings);
         let template = tracing::subscriber::with_default(subscriber, of_demo).unwrap();
-        let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+        let text = fs::read_to_string(log.path()).unwrap();
         (text, template.is_some())
     }
 
