@@ -59,29 +59,35 @@ impl Downloader<'_> {
     pub(super) async fn download(&self, file: &KnownFile) -> Result<(), HubError> {
         let blob = self.folder.blob(&file.digest);
         if !is_whole(&blob, file.num_bytes) {
-            let _lock = self.lock(file).await?;
+            let lock = self.lock(file).await?;
             // Whoever held the lock may have brought it.
             if !is_whole(&blob, file.num_bytes) {
-                self.download_locked(file, &blob).await?;
+                self.download_locked(file, &blob, lock).await?;
             }
         }
         self.client.tell(PullEvent::Finished { file: &file.path, num_bytes: file.num_bytes });
         Ok(())
     }
 
-    async fn download_locked(&self, file: &KnownFile, blob: &Path) -> Result<(), HubError> {
+    async fn download_locked(
+        &self,
+        file: &KnownFile,
+        blob: &Path,
+        lock: File,
+    ) -> Result<(), HubError> {
         let (path, digest) = (self.folder.part(&file.digest), file.digest.clone());
         let num_bytes = file.num_bytes;
-        let mut part = blocking(move || Part::open(&path, &digest, num_bytes)).await?;
-        let mut num_failed = 0;
+        let mut part = blocking(move || Part::open(&path, &digest, num_bytes, lock)).await?;
+        let (mut num_failed, mut len_max) = (0, part.len());
         loop {
-            let len_before = part.len();
-            self.client.tell(PullEvent::Advanced { file: &file.path, num_bytes: len_before });
+            self.client.tell(PullEvent::Advanced { file: &file.path, num_bytes: part.len() });
             let (received, outcome) = self.receive(file, part).await?;
             part = received;
             let Err(error) = outcome else { break };
-            // What matters is a row of tries without a byte: a long download may break many times.
-            num_failed = if part.len() > len_before { 1 } else { num_failed + 1 };
+            // What matters is a row of tries without a new byte: a long download may break many times, and one that begins
+            // anew each time is none the further for it.
+            num_failed = if part.len() > len_max { 1 } else { num_failed + 1 };
+            len_max = len_max.max(part.len());
             let Some(delay) = self.client.delay(&error, num_failed) else {
                 return Err(stopped(file, part.len(), error));
             };

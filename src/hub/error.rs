@@ -210,16 +210,16 @@ pub enum HubError {
         /// `org/name`.
         repository: String,
     },
-    /// The repository has shards, and not the list that says what is in which.
+    /// The repository has weights, and not all that goes with them.
     #[error(
-        "`{repository}` has shards of weights such as {shard} and no model.safetensors.index.json, without which they are not \
-         read: nothing was downloaded; take another revision or repository"
+        "`{repository}` lacks {lacking}, without which its weights are not read: nothing was downloaded; take another revision \
+         or repository"
     )]
-    NoIndex {
+    Lacks {
         /// `org/name`.
         repository: String,
-        /// One of them.
-        shard: String,
+        /// What it lacks.
+        lacking: String,
     },
     /// Which GGUF file is meant is not said, or no one file.
     #[error("{}", choose(repository, asked.as_deref(), choices))]

@@ -109,19 +109,31 @@ impl<'a> HubClient<'a> {
         answer.await
     }
 
-    /// Returns the bytes of `range` of what is at `url`, or all of them, with retries.
+    /// Returns the first bytes of what is at `url`, of which no more is read than those, or all of them; with retries.
     pub(super) async fn bytes(
         &self,
         asked: Asked<'_>,
         url: Url,
-        range: Option<&str>,
+        first: Option<u64>,
     ) -> Result<Vec<u8>, HubError> {
+        let range = first.map(|num_bytes| format!("bytes=0-{}", num_bytes.saturating_sub(1)));
         let answer = self.retried(asked, async || {
-            let mut response = self.get(asked, url.clone(), range).await?;
+            let mut response = self.get(asked, url.clone(), range.as_deref()).await?;
             let at = response.url().clone();
+            let place = response.headers().get(header::CONTENT_RANGE);
+            let is_start = place.is_some_and(|place| place.as_bytes().starts_with(b"bytes 0-"));
+            if response.status() == StatusCode::PARTIAL_CONTENT && !is_start {
+                let what = "it sends another range than was asked for".to_owned();
+                return Err(HubError::Answer { host: host(&at), what });
+            }
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| network(&at, error))? {
                 bytes.extend_from_slice(&chunk);
+                // Some servers know no ranges and send all of a file.
+                if let Some(wanted) = first.filter(|wanted| bytes.len() as u64 >= *wanted) {
+                    bytes.truncate(wanted as usize);
+                    break;
+                }
                 if bytes.len() > TEXT_BYTES_MAX {
                     let what = format!("an answer of more than {TEXT_BYTES_MAX} bytes");
                     return Err(HubError::Answer { host: host(&at), what });

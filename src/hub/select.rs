@@ -2,7 +2,7 @@
 //!
 //! Names come from a server, so that each is looked at before any becomes a path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::hub::{HubError, digest::Digest};
 
@@ -20,7 +20,6 @@ const ALWAYS: &[&str] = &[
     CONFIG,
     ADAPTER_CONFIG,
     "generation_config.json",
-    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -53,7 +52,7 @@ pub(crate) struct RemoteFile {
 /// names, first to last.
 ///
 /// # Errors
-/// [`HubError::UnsafeName`], [`HubError::NoIndex`], [`HubError::PicklesOnly`], [`HubError::NoWeights`] or
+/// [`HubError::UnsafeName`], [`HubError::Lacks`], [`HubError::PicklesOnly`], [`HubError::NoWeights`] or
 /// [`HubError::Choice`].
 pub(crate) fn select(
     repository: &str,
@@ -69,8 +68,9 @@ pub(crate) fn select(
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     // In the order of what was chosen: a listing has its own, and the first part of a model names it.
     let wanted = wanted(repository, &names, asked)?.into_iter();
-    let found = wanted.filter_map(|name| files.iter().find(|file| file.path == name));
-    Ok(found.cloned().collect())
+    let by_path: HashMap<&str, &RemoteFile> =
+        files.iter().map(|file| (file.path.as_str(), file)).collect();
+    Ok(wanted.filter_map(|name| by_path.get(name).copied().cloned()).collect())
 }
 
 fn wanted<'a>(
@@ -84,16 +84,20 @@ fn wanted<'a>(
     };
     let weights = if has(CONFIG) || has(ADAPTER_CONFIG) { safetensors(names) } else { Vec::new() };
     if asked.is_none() && !weights.is_empty() {
-        let tokenizers = if has(TOKENIZER) { &[] } else { OTHER_TOKENIZERS };
-        return Ok([pick(ALWAYS), pick(tokenizers), weights].concat());
+        let tokenizers = pick(if has(TOKENIZER) { &[TOKENIZER] } else { OTHER_TOKENIZERS });
+        if tokenizers.is_empty() && !has(ADAPTER_CONFIG) {
+            let (repository, lacking) = (repository.to_owned(), TOKENIZER.to_owned());
+            return Err(HubError::Lacks { repository, lacking });
+        }
+        return Ok([pick(ALWAYS), tokenizers, weights].concat());
     }
     if asked.is_some() || !gguf_models(names).is_empty() {
         let chosen = choose(repository, names, asked)?;
         return Ok([pick(BESIDE_GGUF), chosen].concat());
     }
     let repository = repository.to_owned();
-    if let Some(shard) = names.iter().find(|name| is_shard(name)) {
-        return Err(HubError::NoIndex { repository, shard: (*shard).to_owned() });
+    if names.iter().any(|name| is_shard(name)) {
+        return Err(HubError::Lacks { repository, lacking: INDEX.to_owned() });
     }
     let pickle = names.iter().find(|name| PICKLES.iter().any(|ending| name.ends_with(ending)));
     Err(match pickle {
@@ -125,7 +129,7 @@ pub(crate) fn is_shard(name: &str) -> bool {
 /// Returns the files of the GGUF model that is meant, first to last.
 ///
 /// # Errors
-/// [`HubError::Choice`] with what there is.
+/// [`HubError::Choice`] with what there is; [`HubError::Lacks`] where parts of it are not there.
 fn choose<'a>(
     repository: &str,
     names: &[&'a str],
@@ -133,7 +137,14 @@ fn choose<'a>(
 ) -> Result<Vec<&'a str>, HubError> {
     let mut found = gguf_matches(names, asked);
     if found.len() == 1 {
-        return Ok(found.remove(0));
+        let parts = found.remove(0);
+        let (num_found, num_parts) = (parts.len(), num_parts(parts[0]));
+        if num_found < num_parts {
+            let num_missing = num_parts - num_found;
+            let lacking = format!("{num_missing} of the files that belong to {}", parts[0]);
+            return Err(HubError::Lacks { repository: repository.to_owned(), lacking });
+        }
+        return Ok(parts);
     }
     // Among several that were meant the choice is between these, else between all.
     let offered = if found.is_empty() { gguf_matches(names, None) } else { found };
@@ -252,7 +263,8 @@ mod tests {
         let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         let index = "model.safetensors.index.json";
         let mistral = ["config.json", "consolidated.safetensors", shards[0], shards[1], index];
-        check(&mistral, None, &["config.json", shards[0], shards[1], index]);
+        let with_tekken = [&mistral[..], &["tekken.json"]].concat();
+        check(&with_tekken, None, &["config.json", "tekken.json", shards[0], shards[1], index]);
         check(
             &["config.json", "model.safetensors", "tekken.json", "model.Q8_0.gguf"],
             None,
@@ -307,11 +319,18 @@ mod tests {
     }
 
     #[test]
-    fn shards_need_their_index() {
+    fn what_could_not_be_loaded_is_refused() {
         let shard = "model-00001-of-00002.safetensors";
-        let error = selected(&["config.json", shard], None).unwrap_err();
-        assert!(matches!(error, HubError::NoIndex { .. }), "{error}");
-        assert!(error.to_string().contains(shard), "{error}");
+        let rows: [(&[&str], &str); 3] = [
+            (&["config.json", "tokenizer.json", shard], "lacks model.safetensors.index.json"),
+            (&["config.json", "vocab.json", "model.safetensors"], "lacks tokenizer.json"),
+            (&["a-00001-of-00003.gguf", "a-00003-of-00003.gguf"], "lacks 1 of the files that"),
+        ];
+        for (names, says) in rows {
+            let error = selected(names, None).unwrap_err();
+            assert!(matches!(error, HubError::Lacks { .. }), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
         check(&["config.json", shard, "a.gguf"], None, &["a.gguf"]);
     }
 

@@ -110,6 +110,15 @@ async fn a_disk_that_is_too_small_is_found_before_anything_comes() {
 }
 
 #[tokio::test]
+async fn a_listing_without_end_is_no_models() {
+    let hub = Hub::with_model().await;
+    hub.behaviour().num_further = 100_000;
+    let (error, message) = refused(&hub.config(), "org/name").await;
+    assert!(matches!(error, HubError::Answer { .. }), "{error}");
+    assert!(message.contains("has 100005 files, more than 100000"), "{message}");
+}
+
+#[tokio::test]
 async fn pickles_alone_are_refused() {
     let hub = Hub::start(&[("config.json", b"{}"), ("pytorch_model.bin", b"pickle")]).await;
     let (_, message) = refused(&hub.config(), "org/name").await;

@@ -117,6 +117,16 @@ async fn what_does_not_go_with_what_is_kept_leaves_it_as_it_is() {
 }
 
 #[tokio::test]
+async fn tries_that_begin_anew_each_time_come_to_an_end() {
+    let hub = Hub::with_model().await;
+    let cuts = [100_000, 200_000].map(Trouble::WholeCut);
+    hub.trouble([Trouble::Cut(500_000)]);
+    hub.trouble([&cuts[..], &cuts, &cuts, &cuts].concat());
+    let error = hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap_err();
+    assert!(matches!(error, HubError::Stopped { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_range_of_an_unknown_whole_is_appended() {
     let hub = Hub::with_model().await;
     let place = Trouble::Place(Some("bytes 300000-999999/*"));
@@ -175,6 +185,7 @@ async fn what_is_not_what_was_listed_is_deleted() {
     let rows = [
         (vec![Trouble::OtherBytes], "with another hash"),
         (vec![Trouble::Cut(1000), Trouble::OtherBytes], "with another hash"),
+        (vec![Trouble::Endless], "should have 1000000 bytes and the server has"),
         (vec![Trouble::Shorter], "should have 1000000 bytes and the server has 999999"),
     ];
     for (troubles, says) in rows {

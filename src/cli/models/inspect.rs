@@ -152,7 +152,8 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         fim: Filling::of(config, spec.architecture, &tokenizer),
         licence: path.and_then(licence_beside),
         cards: cards(&spec, &config.engine, |format| {
-            Ok(footprint(format, Device::Cuda(0))?.num_bytes)
+            let footprint = footprint(format, Device::Cuda(0))?;
+            Ok(footprint.num_bytes + footprint.widened_bytes)
         })?,
     })
 }
@@ -213,6 +214,8 @@ fn licence(card: &str) -> Option<String> {
     let field = |name: &str| {
         let mut lines = head.lines();
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        // It goes to a terminal, which would obey control characters.
+        let value: String = value.chars().filter(|c| !c.is_control()).collect();
         let value = value.trim().trim_matches(['"', '\'']);
         (!value.is_empty()).then(|| value.to_owned())
     };
@@ -233,6 +236,7 @@ mod tests {
             ("---\nlicense: apache-2.0\n---\n# A model", Some("apache-2.0")),
             ("---\nlicense: other\nlicense_name: mnpl\n---\n", Some("mnpl")),
             ("---\nlicense: \"mit\"\n---\n", Some("mit")),
+            ("---\nlicense: \u{1b}[31mmit\u{7}\n---\n", Some("[31mmit")),
             ("---\ntags: [a]\n---\nlicense: mit\n", None),
             ("# A model\nlicense: mit\n", None),
         ];
