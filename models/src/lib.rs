@@ -8,6 +8,7 @@
 //! - [`kv_cache`]: what the paged cache costs;
 //! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
 //! - [`parallel`]: the same on several devices, a shard each;
+//! - [`tokenizer`]: other vocabularies as the text of a `tokenizer.json`;
 //! - [`source`]: which file says what;
 //! - [`mod@load`]: all of it together, behind [`LanguageModel`];
 //! - [`selftest`]: every operator of a device against the reference;
@@ -28,11 +29,11 @@ pub mod parallel;
 pub mod selftest;
 pub mod shapes;
 pub mod source;
+pub mod tokenizer;
 pub mod weights;
 
 mod chat;
 mod shown;
-mod tokenizer;
 
 pub use chat::ChatDefinition;
 pub use config::DecoderSpec;

@@ -131,8 +131,8 @@ pub fn tokenizer_json(source: Source<'_>) -> Result<Cow<'static, [u8]>, ModelErr
                 Form::Json(path) => read(&path)?,
                 Form::Tekken(path) => tokenizer::from_tekken(&read(&path)?)?,
                 Form::SentencePiece(path, added) => {
-                    let added = read_if_there(&added)?;
-                    tokenizer::from_sentencepiece(&read(&path)?, added.as_deref())?
+                    let (name, model) = (file_name(&path), read(&path)?);
+                    tokenizer::from_sentencepiece(&name, &model, read_if_there(&added)?.as_deref())?
                 }
             };
             Ok(Cow::Owned(json))

@@ -244,6 +244,19 @@ fn every_cut_is_refused() {
 }
 
 #[test]
+fn a_start_is_cut_until_the_header_is_in_it() {
+    let bytes = sample().finish();
+    let tensors = Gguf::parse("m.gguf", &bytes).unwrap();
+    let data = tensors.tensors()[0].range.start;
+    assert!((0..24).all(|len| Gguf::is_cut(&bytes[..len])));
+    let is_cut: Vec<bool> = (0..=data).map(|len| Gguf::is_cut(&bytes[..len])).collect();
+    let header_bytes = is_cut.iter().position(|is_cut| !is_cut).unwrap();
+    assert!(is_cut[header_bytes..].iter().all(|is_cut| !is_cut), "no tensor is needed");
+    assert!(data - header_bytes < 32, "all but the room for the alignment is");
+    assert!(!Gguf::is_cut(b"PK\x03\x04"), "more of what is no header is none");
+}
+
+#[test]
 fn damage_is_an_error_or_another_header_but_never_a_panic() {
     let whole = sample().finish();
     let header_len = whole.len() - 300;

@@ -1,8 +1,8 @@
 //! How the model is asked to fill a gap: what the settings say, over what its family has.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use tracing::{info, warn};
 
 use crate::{
@@ -27,6 +27,15 @@ pub(super) fn template(
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Option<FimTemplate>> {
     let family = choose(&config.model, architecture, tokenizer)?;
+    template_of(config, family, tokenizer)
+}
+
+/// Returns how a model of this family is asked to fill a gap; as [`template`].
+pub(super) fn template_of(
+    config: &Config,
+    family: Option<&'static Family>,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Option<FimTemplate>> {
     if let Some(family) = family
         && let Some(fim) = family.fim()
     {
@@ -69,9 +78,15 @@ pub(super) fn choose(
     });
     let reason = recognised.reason();
     match recognised {
-        Recognised::BySigns(family) | Recognised::ByName(family) | Recognised::First(family) => {
+        Recognised::BySigns(family) | Recognised::ByName(family) => {
             info!(model = model.served_name, family = family.name, reason, "recognised");
         }
+        Recognised::Assumed(family) => warn!(
+            model = model.served_name,
+            family = family.name,
+            reason,
+            "assumed, the model may be of another: name it with model.family, or none to fill no gaps"
+        ),
         Recognised::Unknown(suggested) if model.fim.prefix.is_none() => {
             let suggested = suggested.map_or("none", |family| family.name);
             warn!(
@@ -88,19 +103,35 @@ pub(super) fn choose(
 
 /// Returns the family of a setting: by its name, or by one that editors use.
 fn by_setting(name: &str) -> anyhow::Result<&'static Family> {
-    family::by_name(name).or_else(|| family::by_alias(name)).ok_or_else(|| {
+    if let Some(family) = family::by_name(name) {
+        return Ok(family);
+    }
+    let Some(family) = family::by_alias(name) else {
         let names: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
-        anyhow!("`model.family` must be auto, none or one of {}, got {name:?}", names.join(", "))
-    })
+        bail!("`model.family` must be auto, none or one of {}, got {name:?}", names.join(", "));
+    };
+    info!(named = name, family = family.name, "the family of that name");
+    Ok(family)
 }
 
 /// Returns the name that a model goes by where it comes from.
 fn name(source: &ModelSource) -> String {
-    let file_name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     match source {
         ModelSource::Demo => "demo".to_owned(),
-        ModelSource::Path(path) => file_name(path).unwrap_or_default(),
+        ModelSource::Path(path) => name_of_path(path),
         ModelSource::Hub(model) => model.repository.clone(),
+    }
+}
+
+/// Returns the name of a folder or file; in the hub's cache (`models--org--name/snapshots/COMMIT`), where the folder's
+/// own is a hash, with the repository's before it.
+fn name_of_path(path: &Path) -> String {
+    let parts: Vec<Cow<'_, str>> = path.iter().map(|part| part.to_string_lossy()).collect();
+    let last = parts.last().map(ToString::to_string).unwrap_or_default();
+    let mut pairs = parts.windows(2).filter(|pair| pair[1] == "snapshots");
+    match pairs.find_map(|pair| pair[0].strip_prefix("models--")) {
+        Some(repository) => format!("{}/{last}", repository.replace("--", "/")),
+        None => last,
     }
 }
 
@@ -181,6 +212,8 @@ fn chosen<'a>(choice: &'a TokenChoice, of_family: Option<&'a str>) -> Option<&'a
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, sync::Arc};
+
     use super::*;
     use crate::config::{Environment, RawConfig};
 
@@ -198,6 +231,7 @@ mod tests {
         for (key, value) in settings {
             let value = Some((*value).to_owned());
             match *key {
+                "source" => raw.model.source = value,
                 "family" => raw.model.family = value,
                 "prefix" => raw.model.fim_prefix = value,
                 "suffix" => raw.model.fim_suffix = value,
@@ -227,6 +261,60 @@ mod tests {
         assert_eq!(of(MELLUM, LLAMA, &[("family", "JetBrains/Mellum-4b-base")]).unwrap(), mellum);
         assert_eq!(of(SEED, LLAMA, &[("family", "none")]).unwrap(), None);
         assert_eq!(of(SEED, LLAMA, &[("family", "opencoder")]).unwrap(), None);
+    }
+
+    /// Returns what is logged at level warn, and whether gaps are filled.
+    fn warnings_of(source: &str, family: &str) -> (String, bool) {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(Arc::new(log.reopen().unwrap()))
+            .finish();
+        let settings = [("source", source), ("family", family)];
+        let of_demo = || of(models::demo::TOKENIZER_JSON, "Qwen2ForCausalLM", &settings);
+        let template = tracing::subscriber::with_default(subscriber, of_demo).unwrap();
+        let text = fs::read_to_string(log.path()).unwrap();
+        (text, template.is_some())
+    }
+
+    /// Qwen2.5's general models prove what Qwen2.5-Coder proves.
+    #[test]
+    fn a_family_that_was_assumed_is_a_warning_with_the_setting_that_settles_it() {
+        let snapshot = |name: &str| format!("/cache/models--Qwen--{name}/snapshots/0123abcd");
+        let rows = [
+            ("/models/own".to_owned(), "auto", Some("model.family"), true),
+            ("/models/own".to_owned(), "qwen2.5-coder", None, true),
+            ("/models/own".to_owned(), "Qwen/Qwen2.5-Coder-7B", None, true),
+            ("/models/own".to_owned(), "qwen2.5", Some("not trained to fill gaps"), false),
+            ("Qwen/Qwen2.5-Coder-7B".to_owned(), "auto", None, true),
+            ("Qwen/Qwen2.5-7B".to_owned(), "auto", Some("not trained to fill gaps"), false),
+            (snapshot("Qwen2.5-Coder-7B"), "auto", None, true),
+            (snapshot("Qwen2.5-7B"), "auto", Some("not trained to fill gaps"), false),
+        ];
+        for (source, family, expected, fills_gaps) in rows {
+            let (log, is_template) = warnings_of(&source, family);
+            assert_eq!(is_template, fills_gaps, "{source}");
+            match expected {
+                Some(words) => assert!(log.contains(words), "{source}: {log}"),
+                None => assert_eq!(log, "", "{source}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_in_the_hubs_cache_has_the_name_of_its_repository() {
+        let rows = [
+            ("/models/coder", "coder"),
+            ("/models/coder.gguf", "coder.gguf"),
+            ("/hub/models--org--name/snapshots/0123", "org/name/0123"),
+            ("/hub/models--org--name/snapshots/0123/a-q8_0.gguf", "org/name/a-q8_0.gguf"),
+            ("/hub/models--org--name/blobs/0123", "0123"),
+            ("/", "/"),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(name_of_path(Path::new(path)), expected);
+        }
     }
 
     #[test]

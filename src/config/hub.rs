@@ -66,8 +66,8 @@ pub struct Proxies {
 /// Where models are downloaded from and kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubConfig {
-    /// Folder that is shared with Hugging Face's own tools.
-    pub cache: PathBuf,
+    /// Folder that is shared with Hugging Face's own tools; `None` where nothing says where it is.
+    pub cache: Option<PathBuf>,
     /// Address of the hub or of a mirror, without a slash at its end.
     pub endpoint: String,
     /// Whether the network must not be asked.
@@ -97,11 +97,11 @@ pub(super) fn resolve(raw: RawHub, environment: &Environment) -> Result<HubConfi
     let second = Duration::from_secs(1);
     let hour = Duration::from_hours(1);
     Ok(HubConfig {
-        cache: if cache == AUTO {
-            // Without a home there is no cache to find; an empty path says so when a model is looked up.
-            environment.hub_cache().unwrap_or_default()
-        } else {
-            expand_home(&cache, environment)
+        cache: match cache.as_str() {
+            AUTO => environment.hub_cache(),
+            // It would be the current folder, whatever that is.
+            "" => return Err(broken("hub.cache", "auto or a folder", "nothing")),
+            cache => Some(expand_home(cache, environment)),
         },
         endpoint: endpoint(&said("hub.endpoint", raw.endpoint)?, environment)?,
         is_offline: is_offline.unwrap_or_else(|| environment.is_set("HF_HUB_OFFLINE")),
@@ -165,6 +165,7 @@ mod tests {
         let config = hub(&[]);
         assert_eq!(config.endpoint, "https://huggingface.co");
         assert_eq!((config.is_offline, config.token), (false, None));
+        assert_eq!(config.cache, None, "not the current folder");
         let config = hub(&[
             ("HF_ENDPOINT", "http://mirror.example:8080/hf/"),
             ("HF_HUB_OFFLINE", "1"),

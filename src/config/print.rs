@@ -110,7 +110,11 @@ fn raw_model(model: &ModelConfig) -> RawModel {
 
 fn raw_hub(hub: &HubConfig) -> RawHub {
     RawHub {
-        cache: Some(hub.cache.to_string_lossy().into_owned()),
+        cache: Some(
+            hub.cache
+                .as_ref()
+                .map_or_else(|| AUTO.to_owned(), |cache| cache.to_string_lossy().into_owned()),
+        ),
         endpoint: Some(hub.endpoint.clone()),
         offline: Some(if hub.is_offline { "on" } else { "off" }.to_owned()),
         parallel_files: integer(hub.num_parallel_files),

@@ -1,6 +1,6 @@
 //! Tests of the layers together: defaults, precedence, refusals and the way back.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::collections::BTreeSet;
 
 use super::{
     layers::{defaults, entries, option_of},
@@ -59,7 +59,7 @@ fn the_defaults_are_these() {
     assert_eq!(config.server.cors_allowed_origins, Vec::<String>::new());
     assert_eq!(config.model.source, ModelSource::Demo);
     assert_eq!(config.model.served_name, "demo");
-    assert_eq!(config.hub.cache, PathBuf::from("/home/ada/.cache/huggingface/hub"));
+    assert_eq!(config.hub.cache, Some("/home/ada/.cache/huggingface/hub".into()));
     assert_eq!(config.engine.kv_cache_bytes, None);
     assert_eq!(config.log.filter, "info");
 }

@@ -9,7 +9,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +26,16 @@ use crate::{
 pub(super) const PREFIX: &str = "models--";
 /// How the name of a blob ends while it comes.
 pub(super) const PART_ENDING: &str = ".incomplete";
+/// What a copy without any weights lacks, for messages.
+const NO_WEIGHTS: &str = "model.safetensors and no *.gguf";
+
+/// Returns the folder of all repositories.
+///
+/// # Errors
+/// [`HubError::NoCache`].
+pub fn cache_folder(config: &HubConfig) -> Result<&Path, HubError> {
+    config.cache.as_deref().ok_or(HubError::NoCache)
+}
 
 /// The folder of one repository.
 #[derive(Clone, Debug)]
@@ -81,14 +93,7 @@ impl RepositoryFolder {
         if fs::read_link(&path).is_ok_and(|found| found == Path::new(&target)) {
             return Ok(());
         }
-        let place = |target: &str| {
-            fs::create_dir_all(path.parent().unwrap_or(&path))?;
-            // Beside and renamed, so that nobody ever sees the file missing.
-            let beside = with_ending(&path, &format!(".{}.new", std::process::id()));
-            std::os::unix::fs::symlink(target, &beside)?;
-            fs::rename(&beside, &path)
-        };
-        place(&target).map_err(|error| HubError::cache(&path, error))
+        self.place(&path, |new| symlink(&target, new))
     }
 
     /// Notes the commit that a branch or tag is now. A commit needs no note.
@@ -97,13 +102,19 @@ impl RepositoryFolder {
             return Ok(());
         }
         let path = self.root().join("refs").join(revision);
-        let write = || {
-            fs::create_dir_all(path.parent().unwrap_or(&path))?;
-            let beside = with_ending(&path, &format!(".{}.new", std::process::id()));
-            fs::write(&beside, commit)?;
-            fs::rename(&beside, &path)
+        self.place(&path, |new| File::create_new(new)?.write_all(commit.as_bytes()))
+    }
+
+    /// Makes something elsewhere and renames it to `path`, so that nobody ever sees that missing, or half of it.
+    fn place(&self, path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> Result<(), HubError> {
+        let place = || {
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
+            // Not where files and revisions are listed, for what a crash leaves must be taken for neither. The name is
+            // new by trying: a process is no number of its own in a container.
+            let new = tempfile::Builder::new().prefix(".new-").make_in(self.root(), make)?;
+            new.persist(path).map(|()| ()).map_err(io::Error::from)
         };
-        write().map_err(|error| HubError::cache(&path, error))
+        place().map_err(|error| HubError::cache(path, error))
     }
 
     /// Returns the commit of a branch, tag or commit; `None` where none is noted.
@@ -121,13 +132,14 @@ impl RepositoryFolder {
 /// Returns where the model lies in the cache: its folder, or its GGUF file.
 ///
 /// # Errors
-/// [`HubError::NotCached`], [`HubError::Incomplete`], [`HubError::Choice`] or [`HubError::Cache`].
+/// [`HubError::NoCache`], [`HubError::NotCached`], [`HubError::Incomplete`], [`HubError::Choice`] or [`HubError::Cache`].
 pub fn find(config: &HubConfig, model: &HubModel) -> Result<PathBuf, HubError> {
-    let folder = RepositoryFolder::new(&config.cache, &model.repository);
+    let cache = cache_folder(config)?;
+    let folder = RepositoryFolder::new(cache, &model.repository);
     let snapshot = folder.snapshot(&folder.commit(&model.revision)?);
     let not_cached = HubError::NotCached {
         model: model.clone(),
-        cache: config.cache.clone(),
+        cache: cache.to_owned(),
         is_offline: config.is_offline,
     };
     if !snapshot.is_dir() {
@@ -142,9 +154,8 @@ pub fn find(config: &HubConfig, model: &HubModel) -> Result<PathBuf, HubError> {
         file,
         is_offline: config.is_offline,
     };
-    let has_safetensors = names.iter().any(|name| name.ends_with(".safetensors"));
     let gguf = select::gguf_matches(&names, model.file.as_deref());
-    if model.file.is_none() && (has_safetensors || gguf.is_empty()) {
+    if model.file.is_none() && (gguf.is_empty() || !select::safetensors(&names).is_empty()) {
         let missing = missing_file(&snapshot, &names)?;
         return missing.map_or(Ok(snapshot.clone()), |file| Err(incomplete(file)));
     }
@@ -169,7 +180,7 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Returns the first file that safetensors in transformers' layout lack.
+/// Returns the first file that a model in transformers' layout lacks: what is whole here is what can be loaded.
 fn missing_file(snapshot: &Path, names: &[&str]) -> Result<Option<String>, HubError> {
     let has = |name: &str| names.contains(&name);
     let is_adapter = has(select::ADAPTER_CONFIG);
@@ -180,15 +191,18 @@ fn missing_file(snapshot: &Path, names: &[&str]) -> Result<Option<String>, HubEr
     if !is_adapter && !tokenizers.any(|name| has(name)) {
         return Ok(Some(select::TOKENIZER.to_owned()));
     }
-    if has(select::INDEX) && !has(select::SINGLE) {
+    if has(select::SINGLE) || is_adapter && has(select::ADAPTER) {
+        return Ok(None);
+    }
+    if has(select::INDEX) {
         let path = snapshot.join(select::INDEX);
         let text = fs::read(&path).map_err(|error| HubError::cache(&path, error))?;
         let index: ShardIndex =
             serde_json::from_slice(&text).map_err(|error| HubError::cache(&path, error.into()))?;
         return Ok(index.weight_map.into_values().find(|shard| !has(shard)));
     }
-    let has_weights = names.iter().any(|name| name.ends_with(".safetensors"));
-    Ok((!has_weights).then(|| "*.safetensors and no *.gguf".to_owned()))
+    let has_shard = names.iter().any(|name| select::is_shard(name));
+    Ok(Some(if has_shard { select::INDEX } else { NO_WEIGHTS }.to_owned()))
 }
 
 /// Collects the paths of files below `folder`. Links to absent blobs, as an interrupted download may leave them, count
@@ -217,10 +231,4 @@ fn is_absent(error: &io::Error) -> bool {
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::InvalidFilename
     )
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }

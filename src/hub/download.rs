@@ -59,29 +59,35 @@ impl Downloader<'_> {
     pub(super) async fn download(&self, file: &KnownFile) -> Result<(), HubError> {
         let blob = self.folder.blob(&file.digest);
         if !is_whole(&blob, file.num_bytes) {
-            let _lock = self.lock(file).await?;
+            let lock = self.lock(file).await?;
             // Whoever held the lock may have brought it.
             if !is_whole(&blob, file.num_bytes) {
-                self.download_locked(file, &blob).await?;
+                self.download_locked(file, &blob, lock).await?;
             }
         }
         self.client.tell(PullEvent::Finished { file: &file.path, num_bytes: file.num_bytes });
         Ok(())
     }
 
-    async fn download_locked(&self, file: &KnownFile, blob: &Path) -> Result<(), HubError> {
+    async fn download_locked(
+        &self,
+        file: &KnownFile,
+        blob: &Path,
+        lock: File,
+    ) -> Result<(), HubError> {
         let (path, digest) = (self.folder.part(&file.digest), file.digest.clone());
         let num_bytes = file.num_bytes;
-        let mut part = blocking(move || Part::open(&path, &digest, num_bytes)).await?;
-        let mut num_failed = 0;
+        let mut part = blocking(move || Part::open(&path, &digest, num_bytes, lock)).await?;
+        let (mut num_failed, mut len_max) = (0, part.len());
         loop {
-            let len_before = part.len();
-            self.client.tell(PullEvent::Advanced { file: &file.path, num_bytes: len_before });
+            self.client.tell(PullEvent::Advanced { file: &file.path, num_bytes: part.len() });
             let (received, outcome) = self.receive(file, part).await?;
             part = received;
             let Err(error) = outcome else { break };
-            // What matters is a row of tries without a byte: a long download may break many times.
-            num_failed = if part.len() > len_before { 1 } else { num_failed + 1 };
+            // What matters is a row of tries without a new byte: a long download may break many times, and one that begins
+            // anew each time is none the further for it.
+            num_failed = if part.len() > len_max { 1 } else { num_failed + 1 };
+            len_max = len_max.max(part.len());
             let Some(delay) = self.client.delay(&error, num_failed) else {
                 return Err(stopped(file, part.len(), error));
             };
@@ -105,19 +111,16 @@ impl Downloader<'_> {
             Ok(response) => response,
             Err(error) => return Ok((part, Err(error))),
         };
-        let total = match total_bytes(&response, start) {
-            Placed::Rest(total) => total,
-            Placed::Whole(total) => {
+        match place(&response, start) {
+            Placed::Rest(total) if total.is_none_or(|total| total == file.num_bytes) => {}
+            // All that is kept goes for this answer, so it must at least have the file's size.
+            Placed::Whole(total) if total.map_or(start == 0, |total| total == file.num_bytes) => {
                 part = blocking(move || part.restart().map(|()| part)).await?;
-                total
             }
-            Placed::Elsewhere => {
-                let what = format!("it sends another range of {} than was asked for", file.path);
-                return Err(HubError::Answer { host: self.client.host(), what });
+            Placed::Rest(Some(got)) | Placed::Whole(Some(got)) if start == 0 => {
+                return Err(wrong_size(file, got, part).await);
             }
-        };
-        if let Some(got) = total.filter(|total| *total != file.num_bytes) {
-            return Err(wrong_size(file, got, part).await);
+            placed => return Err(self.not_continued(file, start, &placed)),
         }
         let (mut buffer, mut write_at) = (Vec::with_capacity(WRITE_BYTES), Instant::now());
         loop {
@@ -157,6 +160,25 @@ impl Downloader<'_> {
         }
     }
 
+    /// Says that an answer is of no use, and that what is kept still is.
+    fn not_continued(&self, file: &KnownFile, kept_bytes: u64, placed: &Placed) -> HubError {
+        let (host, name) = (self.client.host(), file.path.clone());
+        if kept_bytes == 0 {
+            let what = format!("it sends a part of {name}, of which all was asked for");
+            return HubError::Answer { host, what };
+        }
+        let what = match placed {
+            Placed::Elsewhere => "another range came than was asked for".to_owned(),
+            Placed::Whole(None) => "an answer of no known length came".to_owned(),
+            Placed::Rest(got) | Placed::Whole(got) => {
+                let (got, expected) = (got.unwrap_or_default(), file.num_bytes);
+                format!("the answer is of a file of {got} bytes, and this one has {expected}")
+            }
+        };
+        let part = self.folder.part(&file.digest);
+        HubError::NotContinued { file: name, part, kept_bytes, what }
+    }
+
     /// Waits until no other process, Python's among them, downloads the blob. The lock ends with the returned file.
     async fn lock(&self, file: &KnownFile) -> Result<File, HubError> {
         let path = self.folder.lock(&file.digest);
@@ -188,11 +210,11 @@ enum Placed {
     Rest(Option<u64>),
     /// The file's first byte.
     Whole(Option<u64>),
-    /// Another place, of no use.
+    /// Another place, or none that is said.
     Elsewhere,
 }
 
-fn total_bytes(response: &Response, start: u64) -> Placed {
+fn place(response: &Response, start: u64) -> Placed {
     let headers = response.headers();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if response.status() != StatusCode::PARTIAL_CONTENT {

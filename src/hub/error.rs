@@ -74,7 +74,7 @@ pub enum HubError {
         free_bytes: u64,
     },
     /// The disk became full on the way.
-    #[error("the disk of {} is full; free some space and pull again: what has come is kept", path.display())]
+    #[error("the disk of {} is full, or its quota spent; free some space and pull again: what has come is kept", path.display())]
     DiskFull {
         /// The file that was written.
         path: PathBuf,
@@ -88,6 +88,19 @@ pub enum HubError {
         repository: String,
         /// Where to accept.
         page: String,
+        /// Whether a token was sent.
+        has_token: bool,
+    },
+    /// Something else than a gate refuses: the token's rights, or what lies between.
+    #[error(
+        "{host} answered 403 for `{repository}` and says nothing of a gate: {}; where a proxy or a firewall is on the way, the \
+         refusal may be its own (HTTPS_PROXY, HF_ENDPOINT)", with_rights(*has_token)
+    )]
+    Forbidden {
+        /// Who was asked.
+        host: String,
+        /// `org/name`.
+        repository: String,
         /// Whether a token was sent.
         has_token: bool,
     },
@@ -197,6 +210,17 @@ pub enum HubError {
         /// `org/name`.
         repository: String,
     },
+    /// The repository has weights, and not all that goes with them.
+    #[error(
+        "`{repository}` lacks {lacking}, without which its weights are not read: nothing was downloaded; take another revision \
+         or repository"
+    )]
+    Lacks {
+        /// `org/name`.
+        repository: String,
+        /// What it lacks.
+        lacking: String,
+    },
     /// Which GGUF file is meant is not said, or no one file.
     #[error("{}", choose(repository, asked.as_deref(), choices))]
     Choice {
@@ -228,6 +252,21 @@ pub enum HubError {
         expected: u64,
         /// By the transfer.
         got: u64,
+    },
+    /// An answer does not go with what is kept of a file.
+    #[error(
+        "{file} cannot go on from the {kept_bytes} bytes that are kept: {what}; something on the way may change answers, such \
+         as a proxy (HTTPS_PROXY): pull again without it, or delete {} to begin anew", part.display()
+    )]
+    NotContinued {
+        /// The file.
+        file: String,
+        /// Where its beginning is kept.
+        part: PathBuf,
+        /// What is kept.
+        kept_bytes: u64,
+        /// What came instead of the rest.
+        what: String,
     },
     /// What came is not what was listed.
     #[error(
@@ -304,7 +343,8 @@ impl HubError {
     /// Returns an error of the cache's files; a full disk is one of its own.
     pub(crate) fn cache(path: &std::path::Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        if source.kind() == io::ErrorKind::StorageFull {
+        // A quota that is spent is as good as a full disk.
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return Self::DiskFull { path };
         }
         Self::Cache { path, source }
@@ -325,6 +365,14 @@ fn with_token(has_token: bool) -> &'static str {
         "with the account of the token that was sent, and let the token read gated repositories"
     } else {
         "then set HF_TOKEN to a token of that account"
+    }
+}
+
+fn with_rights(has_token: bool) -> &'static str {
+    if has_token {
+        "let the token that was sent read this repository (one of narrow scope names those that it may read)"
+    } else {
+        "set HF_TOKEN to a token that may read it"
     }
 }
 
@@ -368,9 +416,11 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_other_troubles_of_the_cache() {
         let error = |kind: io::ErrorKind| HubError::cache("/c/x".as_ref(), kind.into());
-        let full = error(io::ErrorKind::StorageFull);
-        assert!(matches!(full, HubError::DiskFull { .. }), "{full}");
-        assert!(full.to_string().contains("free some space and pull again"), "{full}");
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let full = error(kind);
+            assert!(matches!(full, HubError::DiskFull { .. }), "{kind}: {full}");
+            assert!(full.to_string().contains("free some space and pull again"), "{full}");
+        }
         let denied = error(io::ErrorKind::PermissionDenied);
         assert!(matches!(denied, HubError::Cache { .. }), "{denied}");
     }

@@ -7,6 +7,7 @@ use std::{error::Error as _, time::Duration};
 
 use reqwest::{
     Client, Method, NoProxy, Proxy, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
     header::{self, HeaderMap},
 };
 
@@ -108,19 +109,31 @@ impl<'a> HubClient<'a> {
         answer.await
     }
 
-    /// Returns the bytes of `range` of what is at `url`, or all of them, with retries.
+    /// Returns the first bytes of what is at `url`, of which no more is read than those, or all of them; with retries.
     pub(super) async fn bytes(
         &self,
         asked: Asked<'_>,
         url: Url,
-        range: Option<&str>,
+        first: Option<u64>,
     ) -> Result<Vec<u8>, HubError> {
+        let range = first.map(|num_bytes| format!("bytes=0-{}", num_bytes.saturating_sub(1)));
         let answer = self.retried(asked, async || {
-            let mut response = self.get(asked, url.clone(), range).await?;
+            let mut response = self.get(asked, url.clone(), range.as_deref()).await?;
             let at = response.url().clone();
+            let place = response.headers().get(header::CONTENT_RANGE);
+            let is_start = place.is_some_and(|place| place.as_bytes().starts_with(b"bytes 0-"));
+            if response.status() == StatusCode::PARTIAL_CONTENT && !is_start {
+                let what = "it sends another range than was asked for".to_owned();
+                return Err(HubError::Answer { host: host(&at), what });
+            }
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| network(&at, error))? {
                 bytes.extend_from_slice(&chunk);
+                // Some servers know no ranges and send all of a file.
+                if let Some(wanted) = first.filter(|wanted| bytes.len() as u64 >= *wanted) {
+                    bytes.truncate(wanted as usize);
+                    break;
+                }
                 if bytes.len() > TEXT_BYTES_MAX {
                     let what = format!("an answer of more than {TEXT_BYTES_MAX} bytes");
                     return Err(HubError::Answer { host: host(&at), what });
@@ -231,10 +244,7 @@ impl<'a> HubClient<'a> {
             (401, _) if message.contains("invalid credentials") => {
                 HubError::TokenRefused { host: self.host() }
             }
-            (403, _) => {
-                let page = page(&[]);
-                HubError::Gated { repository, page, has_token }
-            }
+            (403, _) => HubError::Forbidden { host: self.host(), repository, has_token },
             (404, "RevisionNotFound") => {
                 let (revision, page) = (revision.clone(), page(&["tree", "main"]));
                 HubError::NoRevision { repository, revision, page }
@@ -249,6 +259,25 @@ impl<'a> HubClient<'a> {
     }
 }
 
+/// Looks up addresses as the system does, and marks its failures: the libraries between give theirs no type.
+struct Resolver;
+
+/// A name that has no address, or that nobody could be asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no address that could be found")]
+struct NoAddress(#[source] std::io::Error);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The library sets the port of the address that is asked.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NoAddress)?;
+            let addresses: Addrs = Box::new(found.collect::<Vec<_>>().into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
 /// What the endpoint says of a large file's content, wherever that is.
 pub(super) const LINKED_ETAG_HEADER: &str = "x-linked-etag";
 
@@ -258,6 +287,7 @@ fn builder(config: &HubConfig) -> Result<reqwest::ClientBuilder, HubError> {
     let mut builder = Client::builder()
         .user_agent(concat!("lacuna/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(Resolver)
         .connect_timeout(config.idle_timeout)
         .read_timeout(config.idle_timeout)
         // The library would read the environment itself, which is done once and elsewhere.
@@ -328,7 +358,7 @@ pub(super) fn network(url: &Url, error: reqwest::Error) -> HubError {
     while let Some(error) = cause {
         if is_certificate(error) {
             fault = Fault::Certificate;
-        } else if error.to_string() == "dns error" {
+        } else if error.is::<NoAddress>() {
             fault = Fault::UnknownHost;
         }
         cause = error.source();
@@ -377,6 +407,19 @@ mod tests {
         assert!(is_certificate(&std::io::Error::other(error)));
         assert!(!is_certificate(&std::io::Error::other(rustls::Error::DecryptError)));
         assert!(!is_certificate(&std::io::Error::other("certificate")));
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_told_from_other_troubles() {
+        // A label has at most 63 characters, so that the system asks nobody.
+        let address = format!("http://{}.example", "a".repeat(64));
+        let environment = crate::config::Environment::from_variables([]);
+        let raw = crate::config::RawConfig::default();
+        let config = crate::config::Config::load(&raw, &environment, None).unwrap().hub;
+        let http = builder(&config).unwrap().build().unwrap();
+        let error = http.get(&address).send().await.unwrap_err();
+        let error = network(&Url::parse(&address).unwrap(), error);
+        assert!(matches!(error, HubError::Network { fault: Fault::UnknownHost, .. }), "{error:?}");
     }
 
     #[test]

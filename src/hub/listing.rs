@@ -12,6 +12,9 @@ use crate::{
     },
 };
 
+/// The most files that the hub advises for a repository; models have a few dozen.
+const NUM_FILES_MAX: usize = 100_000;
+
 /// A repository at one commit.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
@@ -68,6 +71,11 @@ pub(super) async fn fetch(client: &HubClient<'_>, model: &HubModel) -> Result<Li
     let is_commit = answer.sha.len() == 40 && answer.sha.chars().all(|c| c.is_ascii_hexdigit());
     if !is_commit {
         return Err(broken("its listing names no commit".to_owned()));
+    }
+    let num_files = answer.siblings.len();
+    if num_files > NUM_FILES_MAX {
+        let what = format!("its listing has {num_files} files, more than {NUM_FILES_MAX}");
+        return Err(broken(what));
     }
     let files = answer.siblings.into_iter().map(RemoteFile::from).collect();
     Ok(Listing { commit: answer.sha, files })

@@ -24,7 +24,7 @@ mod part;
 mod pull;
 mod select;
 
-pub use cache::find;
+pub use cache::{cache_folder, find};
 pub use cached::{CachedRepository, CachedSnapshot, list};
 pub use error::{Fault, HubError};
 pub use outline::{Outline, outline};

@@ -95,15 +95,14 @@ impl Reader<'_> {
         if wanted == 0 {
             return Ok(Vec::new());
         }
-        let range = (wanted < *all).then(|| format!("bytes=0-{}", wanted - 1));
+        let first = (wanted < *all).then_some(wanted);
         let url = self.client.file_url(&self.model.repository, self.commit, path);
         let asked = Asked { model: self.model, file: Some(path) };
-        let mut bytes = self.client.bytes(asked, url, range.as_deref()).await?;
-        if (bytes.len() as u64) < wanted {
+        let bytes = self.client.bytes(asked, url, first).await?;
+        if bytes.len() as u64 != wanted {
             let (file, expected, got) = (path.clone(), wanted, bytes.len() as u64);
             return Err(HubError::Size { file, expected, got });
         }
-        bytes.truncate(wanted as usize);
         Ok(bytes)
     }
 

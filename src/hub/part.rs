@@ -24,11 +24,19 @@ pub(super) struct Part {
     digest: Digest,
     num_bytes: u64,
     len: u64,
+    /// Held as long as anything may be written, an interrupted download's last piece included.
+    lock: File,
 }
 
 impl Part {
-    /// Opens what an earlier download left at `path`, or begins anew. The blob is to have `num_bytes` and `digest`.
-    pub(super) fn open(path: &Path, digest: &Digest, num_bytes: u64) -> Result<Self, HubError> {
+    /// Opens what an earlier download left at `path`, or begins anew. The blob is to have `num_bytes` and `digest`; `lock`
+    /// ends with the part.
+    pub(super) fn open(
+        path: &Path,
+        digest: &Digest,
+        num_bytes: u64,
+        lock: File,
+    ) -> Result<Self, HubError> {
         let file = OpenOptions::new().create(true).read(true).append(true).open(path);
         let file = file.map_err(|error| HubError::cache(path, error))?;
         let mut part = Self {
@@ -38,6 +46,7 @@ impl Part {
             digest: digest.clone(),
             num_bytes,
             len: 0,
+            lock,
         };
         part.hash_kept()?;
         if part.len > num_bytes {
@@ -69,7 +78,7 @@ impl Part {
 
     /// Makes the part the blob at `blob`, if it is what it should be; else deletes it. `file` is its name in errors.
     pub(super) fn finish(self, blob: &Path, file: &str) -> Result<(), HubError> {
-        let Self { path, file: opened, hasher, digest, .. } = self;
+        let Self { path, file: opened, hasher, digest, lock: _lock, .. } = self;
         if !digest.is(hasher) {
             remove(&path)?;
             return Err(HubError::Hash { file: file.to_owned() });
@@ -100,4 +109,28 @@ impl Part {
 
 fn remove(path: &Path) -> Result<(), HubError> {
     fs::remove_file(path).map_err(|error| HubError::cache(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_lasts_as_long_as_the_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blob.lock");
+        let lock = File::create(&path).unwrap();
+        lock.lock().unwrap();
+        // `printf hello | sha256sum`
+        let digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        let digest = Digest::parse(digest).unwrap();
+        let (part, blob) = (folder.path().join("blob.incomplete"), folder.path().join("blob"));
+        let mut part = Part::open(&part, &digest, 5, lock).unwrap();
+        part.append(b"hello").unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(other.try_lock().is_err(), "the part is still written");
+        part.finish(&blob, "a").unwrap();
+        assert!(other.try_lock().is_ok());
+        assert_eq!(fs::read(blob).unwrap(), b"hello");
+    }
 }

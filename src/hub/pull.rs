@@ -90,18 +90,16 @@ pub async fn pull(
     if config.is_offline {
         return Err(HubError::Offline { model: model.clone(), what: "pulled" });
     }
-    if config.cache.as_os_str().is_empty() {
-        return Err(HubError::NoCache);
-    }
+    let cache = cache::cache_folder(config)?;
     let client = HubClient::new(config, watch)?;
     let (commit, files) = wanted_files(&client, config, model).await?;
-    let folder = RepositoryFolder::new(&config.cache, &model.repository);
+    let folder = RepositoryFolder::new(cache, &model.repository);
     folder.create()?;
     let downloader = Downloader { client: &client, folder: &folder, model, commit: &commit };
     // Sizes are what a server says: their sum must not overflow.
     let missing = files.iter().map(|file| downloader.num_bytes_missing(file));
     let num_bytes_missing = missing.fold(0, u64::saturating_add);
-    check_space(&config.cache, num_bytes_missing)?;
+    check_space(cache, num_bytes_missing)?;
     let sizes: Vec<_> = files.iter().map(|file| (file.path.clone(), file.num_bytes)).collect();
     watch(PullEvent::Listed { commit: &commit, files: &sizes, num_bytes_missing });
     let downloads = stream::iter(&files).map(|file| downloader.download(file));

@@ -2,7 +2,7 @@
 //!
 //! Names come from a server, so that each is looked at before any becomes a path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::hub::{HubError, digest::Digest};
 
@@ -11,7 +11,7 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Adapters have other names than models.
-const ADAPTER: &str = "adapter_model.safetensors";
+pub(crate) const ADAPTER: &str = "adapter_model.safetensors";
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 const GGUF: &str = ".gguf";
 
@@ -20,7 +20,6 @@ const ALWAYS: &[&str] = &[
     CONFIG,
     ADAPTER_CONFIG,
     "generation_config.json",
-    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -49,10 +48,12 @@ pub(crate) struct RemoteFile {
     pub(crate) digest: Option<Digest>,
 }
 
-/// Returns the wanted files among those of `repository`; of GGUF files those of the model that `asked` names.
+/// Returns the wanted files among those of `repository`, small ones first; of GGUF files those of the model that `asked`
+/// names, first to last.
 ///
 /// # Errors
-/// [`HubError::UnsafeName`], [`HubError::PicklesOnly`], [`HubError::NoWeights`] or [`HubError::Choice`].
+/// [`HubError::UnsafeName`], [`HubError::Lacks`], [`HubError::PicklesOnly`], [`HubError::NoWeights`] or
+/// [`HubError::Choice`].
 pub(crate) fn select(
     repository: &str,
     files: Vec<RemoteFile>,
@@ -65,9 +66,11 @@ pub(crate) fn select(
         });
     }
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    let wanted: Vec<String> =
-        wanted(repository, &names, asked)?.into_iter().map(ToOwned::to_owned).collect();
-    Ok(files.into_iter().filter(|file| wanted.contains(&file.path)).collect())
+    // In the order of what was chosen: a listing has its own, and the first part of a model names it.
+    let wanted = wanted(repository, &names, asked)?.into_iter();
+    let by_path: HashMap<&str, &RemoteFile> =
+        files.iter().map(|file| (file.path.as_str(), file)).collect();
+    Ok(wanted.filter_map(|name| by_path.get(name).copied().cloned()).collect())
 }
 
 fn wanted<'a>(
@@ -81,14 +84,21 @@ fn wanted<'a>(
     };
     let weights = if has(CONFIG) || has(ADAPTER_CONFIG) { safetensors(names) } else { Vec::new() };
     if asked.is_none() && !weights.is_empty() {
-        let tokenizers = if has(TOKENIZER) { &[] } else { OTHER_TOKENIZERS };
-        return Ok([pick(ALWAYS), pick(tokenizers), weights].concat());
+        let tokenizers = pick(if has(TOKENIZER) { &[TOKENIZER] } else { OTHER_TOKENIZERS });
+        if tokenizers.is_empty() && !has(ADAPTER_CONFIG) {
+            let (repository, lacking) = (repository.to_owned(), TOKENIZER.to_owned());
+            return Err(HubError::Lacks { repository, lacking });
+        }
+        return Ok([pick(ALWAYS), tokenizers, weights].concat());
     }
     if asked.is_some() || !gguf_models(names).is_empty() {
         let chosen = choose(repository, names, asked)?;
         return Ok([pick(BESIDE_GGUF), chosen].concat());
     }
     let repository = repository.to_owned();
+    if names.iter().any(|name| is_shard(name)) {
+        return Err(HubError::Lacks { repository, lacking: INDEX.to_owned() });
+    }
     let pickle = names.iter().find(|name| PICKLES.iter().any(|ending| name.ends_with(ending)));
     Err(match pickle {
         Some(file) => HubError::PicklesOnly { repository, file: (*file).to_owned() },
@@ -96,27 +106,30 @@ fn wanted<'a>(
     })
 }
 
-/// Returns the safetensors of transformers' layout. Mistral's own `consolidated.safetensors` beside them is the same
-/// weights once more, and variants such as `model.fp16.safetensors` are too.
-fn safetensors<'a>(names: &[&'a str]) -> Vec<&'a str> {
+/// Returns the safetensors of transformers' layout, as they are loaded: one file, or shards with their index. Mistral's own `consolidated.safetensors`
+/// beside them is the same weights once more, and variants such as `model.fp16.safetensors` are too.
+pub(crate) fn safetensors<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let named = |wanted: &str| names.iter().copied().find(|name| *name == wanted);
     if let Some(single) = named(SINGLE).or_else(|| named(ADAPTER)) {
         return vec![single];
     }
-    let is_shard = |name: &&str| {
-        name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors")
-    };
-    let mut shards: Vec<&str> = names.iter().copied().filter(is_shard).collect();
+    let Some(index) = named(INDEX) else { return Vec::new() };
+    let mut shards: Vec<&str> = names.iter().copied().filter(|name| is_shard(name)).collect();
     if !shards.is_empty() {
-        shards.extend(named(INDEX));
+        shards.push(index);
     }
     shards
+}
+
+/// Returns whether a file's name is that of one of several with a model's weights.
+pub(crate) fn is_shard(name: &str) -> bool {
+    name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors")
 }
 
 /// Returns the files of the GGUF model that is meant, first to last.
 ///
 /// # Errors
-/// [`HubError::Choice`] with what there is.
+/// [`HubError::Choice`] with what there is; [`HubError::Lacks`] where parts of it are not there.
 fn choose<'a>(
     repository: &str,
     names: &[&'a str],
@@ -124,7 +137,14 @@ fn choose<'a>(
 ) -> Result<Vec<&'a str>, HubError> {
     let mut found = gguf_matches(names, asked);
     if found.len() == 1 {
-        return Ok(found.remove(0));
+        let parts = found.remove(0);
+        let (num_found, num_parts) = (parts.len(), num_parts(parts[0]));
+        if num_found < num_parts {
+            let num_missing = num_parts - num_found;
+            let lacking = format!("{num_missing} of the files that belong to {}", parts[0]);
+            return Err(HubError::Lacks { repository: repository.to_owned(), lacking });
+        }
+        return Ok(parts);
     }
     // Among several that were meant the choice is between these, else between all.
     let offered = if found.is_empty() { gguf_matches(names, None) } else { found };
@@ -238,16 +258,17 @@ mod tests {
                 "original/model.safetensors",
             ],
             None,
-            &["README.md", "config.json", "model.safetensors", "tokenizer.json"],
+            &["README.md", "config.json", "tokenizer.json", "model.safetensors"],
         );
         let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         let index = "model.safetensors.index.json";
         let mistral = ["config.json", "consolidated.safetensors", shards[0], shards[1], index];
-        check(&mistral, None, &["config.json", shards[0], shards[1], index]);
+        let with_tekken = [&mistral[..], &["tekken.json"]].concat();
+        check(&with_tekken, None, &["config.json", "tekken.json", shards[0], shards[1], index]);
         check(
             &["config.json", "model.safetensors", "tekken.json", "model.Q8_0.gguf"],
             None,
-            &["config.json", "model.safetensors", "tekken.json"],
+            &["config.json", "tekken.json", "model.safetensors"],
         );
         let adapter = ["adapter_config.json", "adapter_model.safetensors"];
         check(&[adapter[0], adapter[1], "optimizer.pt"], None, &adapter);
@@ -273,9 +294,11 @@ mod tests {
             ("F16", vec!["UD/coder-f16.gguf"]),
         ];
         for (asked, expected) in rows {
-            check(&names, Some(asked), &[&expected[..], &["README.md"]].concat());
+            check(&names, Some(asked), &[&["README.md"], &expected[..]].concat());
         }
         check(&["only.Q4_0.gguf"], None, &["only.Q4_0.gguf"]);
+        let [first, second] = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"];
+        check(&[second, "README.md", first], None, &["README.md", first, second]);
         for asked in [None, Some("q4"), Some("coder"), Some("mmproj-f16.gguf")] {
             let error = selected(&names, asked).unwrap_err();
             assert!(matches!(&error, HubError::Choice { choices, .. } if choices.len() == 5));
@@ -293,6 +316,22 @@ mod tests {
             let error = selected(names, None).unwrap_err();
             assert!(matches!(error, HubError::NoWeights { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_loaded_is_refused() {
+        let shard = "model-00001-of-00002.safetensors";
+        let rows: [(&[&str], &str); 3] = [
+            (&["config.json", "tokenizer.json", shard], "lacks model.safetensors.index.json"),
+            (&["config.json", "vocab.json", "model.safetensors"], "lacks tokenizer.json"),
+            (&["a-00001-of-00003.gguf", "a-00003-of-00003.gguf"], "lacks 1 of the files that"),
+        ];
+        for (names, says) in rows {
+            let error = selected(names, None).unwrap_err();
+            assert!(matches!(error, HubError::Lacks { .. }), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        check(&["config.json", shard, "a.gguf"], None, &["a.gguf"]);
     }
 
     #[test]

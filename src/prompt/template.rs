@@ -118,9 +118,12 @@ impl FilesTemplate {
         if self.file.is_some() { "" } else { "\n\n" }
     }
 
-    /// Returns whether the files are the beginning of the prefix.
+    /// Returns whether a name or other files begin the prefix.
     pub fn begins_prefix(&self) -> bool {
-        self.place == FilesPlace::InPrefix
+        match self.place {
+            FilesPlace::BeforeGap => false,
+            FilesPlace::AroundPrefixSentinel | FilesPlace::InPrefix => true,
+        }
     }
 
     /// Returns the control tokens that show `num_files` files, the one being edited among them.
@@ -128,7 +131,8 @@ impl FilesTemplate {
         usize::from(self.repo_name.is_some()) + if self.file.is_some() { num_files } else { 0 }
     }
 
-    fn segments<'a>(&self, shown: FilesIds<'a>) -> Vec<Segment<'a>> {
+    /// Returns the other files, up to the mark of the one being edited, and what names that one.
+    fn segments<'a>(&self, shown: FilesIds<'a>) -> (Vec<Segment<'a>>, Segment<'a>) {
         let template = |ids| Segment::Ids(Origin::Template, ids);
         let mark = || self.file.map(Segment::Special);
         let mut segments = Vec::from_iter(self.repo_name.map(Segment::Special));
@@ -139,8 +143,7 @@ impl FilesTemplate {
             segments.extend([Segment::Ids(Origin::Context, &file.ids), template(&file.footer)]);
         }
         segments.extend(mark());
-        segments.push(template(shown.current));
-        segments
+        (segments, template(shown.current))
     }
 }
 
@@ -230,14 +233,18 @@ impl FimTemplate {
 
     /// Returns the segments of a gap, and of other files where there are any to show.
     pub fn segments<'a>(&self, shown: Option<FilesIds<'a>>, ids: GapIds<'a>) -> Vec<Segment<'a>> {
-        let files = self.files.as_ref().zip(shown);
-        let place = files.as_ref().map(|(files, _)| files.place);
-        let files = files.map_or_else(Vec::new, |(files, shown)| files.segments(shown));
         let mut segments = Vec::from_iter(self.bos.map(Segment::Special));
         let mut before = vec![Segment::Special(self.prefix)];
-        match place {
-            Some(FilesPlace::InPrefix) => before.extend(files),
-            Some(FilesPlace::BeforeGap) | None => segments.extend(files),
+        if let Some((form, shown)) = self.files.as_ref().zip(shown) {
+            let (others, current) = form.segments(shown);
+            match form.place {
+                FilesPlace::BeforeGap => segments.extend(others.into_iter().chain([current])),
+                FilesPlace::InPrefix => before.extend(others.into_iter().chain([current])),
+                FilesPlace::AroundPrefixSentinel => {
+                    segments.extend(others);
+                    before.push(current);
+                }
+            }
         }
         before.push(Segment::Ids(Origin::Prefix, ids.prefix));
         let after = [Segment::Special(self.suffix), Segment::Ids(Origin::Suffix, ids.suffix)];
@@ -328,7 +335,7 @@ mod tests {
             ),
             (
                 "starcoder2",
-                "<repo_name> 5 <file_sep> 7  8  9 <file_sep> 6 <fim_prefix> 1  2 <fim_suffix> 3 <fim_middle> 4 ",
+                "<repo_name> 5 <file_sep> 7  8  9 <file_sep><fim_prefix> 6  1  2 <fim_suffix> 3 <fim_middle> 4 ",
             ),
             (
                 "mellum",

@@ -15,13 +15,12 @@ pub mod stop;
 pub use detokenizer::Detokenizer;
 pub use stop::StopMatcher;
 
+use models::{config::VOCAB_MAX, tokenizer::byte_level::characters_of_texts};
+
 use crate::tokenizer::{
     definition::{AddedToken, DocumentSpace, Spelling},
     sentencepiece::{BytePieces, Part},
 };
-
-/// Some 16 times the largest published vocabulary, and the limit of a model's.
-const IDS_MAX: u32 = 1 << 22;
 
 /// Why a `tokenizer.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -228,10 +227,7 @@ fn parts(vocab: &HashMap<String, u32>, spelling: Spelling) -> Result<Parts, Toke
         TokenizerError::Form(format!("{what}: without one, text would be dropped without a word"))
     };
     if spelling == Spelling::ByteLevel {
-        return match byte_level::Alphabet::new()
-            .of_texts()
-            .find(|c| !vocab.contains_key(&c.to_string()))
-        {
+        return match characters_of_texts().find(|c| !vocab.contains_key(&c.to_string())) {
             None => Ok(Parts::Whole),
             Some(missing) => {
                 Err(lost(&format!("no token for the byte that is written {missing:?}")))
@@ -248,10 +244,10 @@ fn check_ids(
     vocab: &HashMap<String, u32>,
     added: &HashMap<u32, AddedToken>,
 ) -> Result<(), TokenizerError> {
-    match vocab.values().chain(added.keys()).find(|id| **id >= IDS_MAX) {
+    match vocab.values().chain(added.keys()).find(|id| **id as usize >= VOCAB_MAX) {
         None => Ok(()),
         Some(id) => {
-            Err(TokenizerError::Form(format!("token ids must lie below {IDS_MAX}, got {id}")))
+            Err(TokenizerError::Form(format!("token ids must lie below {VOCAB_MAX}, got {id}")))
         }
     }
 }

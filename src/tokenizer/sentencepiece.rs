@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use models::tokenizer::byte_level::bytes_of_texts;
+
 /// What a space is written as.
 const SPACE: char = '▁';
 
@@ -43,7 +45,7 @@ impl BytePieces {
     pub(super) fn find(vocab: &HashMap<String, u32>) -> Option<Self> {
         let mut ids = vec![0; 256];
         // Bytes that no text in UTF-8 has need none.
-        for byte in (u8::MIN..=u8::MAX).filter(|byte| !matches!(byte, 0xC0 | 0xC1 | 0xF5..)) {
+        for byte in bytes_of_texts() {
             // Gemma's vocabulary has the tab itself in the place of its byte.
             let as_character =
                 || vocab.get(&char::from(byte).to_string()).filter(|_| byte.is_ascii());

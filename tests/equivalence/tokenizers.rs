@@ -127,6 +127,28 @@ fn files_in_the_prefix_stand_as_they_are() {
     assert_eq!(tokenizer.decode(&alone.token_ids), "\nf()\n def f():\n");
 }
 
+/// The path of the edited file stands between the sentinel of the prefix and the prefix.
+#[test]
+fn starcoder2_is_shown_files_as_it_was_trained() {
+    let tokenizer = tokenizer("starcoder2");
+    let fim = family::fim_by_name("starcoder2").unwrap();
+    let template =
+        FimTemplate::resolve("starcoder2", fim, |token| tokenizer.added_token_id(token)).unwrap();
+    let shares = Shares { suffix: 0.25, context: 0.25 };
+    let builder = PromptBuilder { tokenizer: &tokenizer, context_tokens_max: 1024, shares };
+    let context = [ContextItem { name: "a.py".to_owned(), content: "a = 1\n".to_owned() }];
+    let (prefix, suffix) = ("def f():\n", "\nf()\n");
+    let (file_name, repository) = (Some("c.py"), Some("shop"));
+    let gap = Gap { prefix, suffix, file_name, repository, context: &context };
+    let prompt = builder.gap(&template, gap, 16).unwrap();
+    let written: String = prompt.token_ids.iter().map(|&id| tokenizer.token_text(id)).collect();
+    assert_eq!(
+        written,
+        "<repo_name>shop<file_sep>a.py\na = 1\n<file_sep><fim_prefix>c.py\ndef f():\n\
+         <fim_suffix>\nf()\n<fim_middle>"
+    );
+}
+
 /// Returns the metadata that llama.cpp's converter makes of a SentencePiece model.
 fn metadata(case: &Case) -> Writer {
     let mut writer = Writer::new();
@@ -190,9 +212,10 @@ fn a_folder_without_tokenizer_json_names_the_field_at_fault() {
     let charsmap = [&model[..], &[0x1A, 5, 0x12, 1, b'x', 0x20, 0]].concat();
     let spaces = [&model[..], &[0x1A, 2, 0x20, 1]].concat();
     let words = [&model[..], &[0x12, 2, 0x18, 3]].concat();
-    let rows: [(&str, &[u8], &str); 7] = [
+    let rows: [(&str, &[u8], &str); 8] = [
         ("tokenizer.model", &model[..model.len() - 1], "must be a whole message"),
         ("tokenizer.model", b"", "`pieces` must be a list of pieces, got none"),
+        ("tokenizer.model.v3", b"", "tokenizer.model.v3: `pieces` must be a list of pieces"),
         ("tokenizer.model", &charsmap, "`normalizer_spec.precompiled_charsmap` must be empty"),
         ("tokenizer.model", &spaces, "`normalizer_spec.remove_extra_whitespaces` must be false"),
         ("tokenizer.model", &words, "`trainer_spec.model_type` must be 1 (unigram) or 2 (bpe), got 3"),

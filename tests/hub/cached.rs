@@ -12,7 +12,7 @@ use crate::fixture::{COMMIT, model, offline_config};
 /// A cache that goes away with its value.
 struct Cache {
     config: HubConfig,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Cache {
@@ -23,9 +23,9 @@ impl Cache {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let cache = folder.path().to_owned();
+        let cache = Some(folder.path().to_owned());
         let config = HubConfig { cache, is_offline: false, ..offline_config() };
-        Self { config, _folder: folder }
+        Self { config, folder }
     }
 
     /// Returns a cache with these files in its one snapshot.
@@ -69,7 +69,7 @@ fn a_miss_says_what_to_do() {
         assert!(matches!(error, HubError::NotCached { .. }), "{error}");
         let message = error.to_string();
         assert!(message.contains(&format!("run `lacuna models pull {name}`")), "{message}");
-        assert!(message.contains(&cache.config.cache.display().to_string()), "{message}");
+        assert!(message.contains(cache.folder.path().to_str().unwrap()), "{message}");
         cache.config.is_offline = true;
         let message = hub::find(&cache.config, &model(name)).unwrap_err().to_string();
         assert!(
@@ -91,8 +91,16 @@ fn a_file_that_lacks_is_named() {
     let rows = [
         (vec![config], "tokenizer.json"),
         (vec![tokenizer], "config.json"),
-        (vec![config, tokenizer], "*.safetensors and no *.gguf"),
+        (vec![config, tokenizer], "model.safetensors and no *.gguf"),
+        (
+            vec![config, tokenizer, ("consolidated.safetensors", "")],
+            "model.safetensors and no *.gguf",
+        ),
         (vec![config, tokenizer, index, shard], "model-2-of-2.safetensors"),
+        (vec![config, tokenizer, index], "model-1-of-2.safetensors"),
+        // A shard and no index.
+        (vec![config, tokenizer, shard], "model.safetensors.index.json"),
+        (vec![("adapter_config.json", "{}")], "model.safetensors and no *.gguf"),
     ];
     for (files, lacking) in rows {
         let cache = Cache::with_snapshot(&files);
@@ -104,9 +112,16 @@ fn a_file_that_lacks_is_named() {
 }
 
 #[test]
+fn without_a_cache_the_current_folder_is_not_looked_into() {
+    let config = offline_config();
+    let error = hub::find(&config, &model("org/name")).unwrap_err();
+    assert!(matches!(error, HubError::NoCache), "{error}");
+}
+
+#[test]
 fn a_link_to_an_absent_blob_is_no_file() {
     let cache = Cache::with_snapshot(&[("config.json", "{}"), ("tokenizer.json", "{}")]);
-    let snapshot = cache.config.cache.join("models--org--name/snapshots").join(COMMIT);
+    let snapshot = cache.folder.path().join("models--org--name/snapshots").join(COMMIT);
     std::os::unix::fs::symlink("../../blobs/absent", snapshot.join("model.safetensors")).unwrap();
     let error = hub::find(&cache.config, &model("org/name")).unwrap_err();
     assert!(matches!(error, HubError::Incomplete { .. }), "{error}");

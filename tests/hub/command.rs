@@ -82,6 +82,11 @@ async fn pull_prints_the_path_and_cached_lists_it() {
     let elsewhere = elsewhere.to_str().unwrap();
     let none = output(&hub, &["models", "cached", "--hub-cache", elsewhere]);
     assert_eq!(none, format!("no models in {elsewhere}\n"));
+    let homeless =
+        block_in_place(|| lacuna(&hub, &["models", "cached"]).env_remove("HF_HOME").output());
+    let homeless = Run::from(homeless.unwrap());
+    assert_eq!(homeless.code, Some(1));
+    assert!(homeless.stderr.contains("set HOME, HF_HOME or `hub.cache`"), "{}", homeless.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,4 +230,17 @@ async fn inspect_fetches_as_much_of_a_gguf_file_as_its_header_takes() {
         let asked: Vec<_> = of_network.map(|request| request.range.as_deref()).collect();
         assert_eq!(asked, ranges);
     }
+    // What no more bytes would mend is refused at once.
+    writer.set("general.architecture", GgufValue::Text("bert".to_owned()));
+    writer.set("general.description", GgufValue::Text("short".to_owned()));
+    let mut file = writer.finish();
+    file.resize(file.len().max(40 << 20), 0);
+    let hub = Hub::start(&[("bert.gguf", &file)]).await;
+    let refused = run(&hub, &["models", "inspect", "org/name"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("bert"), "{}", refused.stderr);
+    let seen = hub.seen();
+    let of_network = seen.iter().filter(|request| !request.is_endpoint);
+    let asked: Vec<_> = of_network.map(|request| request.range.as_deref()).collect();
+    assert_eq!(asked, [first]);
 }

@@ -41,6 +41,14 @@ pub(crate) enum Trouble {
     Whole,
     /// A byte later than was asked for.
     OtherRange,
+    /// The rest that was asked for, and these words of where it belongs; none where there are none.
+    Place(Option<&'static str>),
+    /// A page of a proxy, with or without its length.
+    Page { has_length: bool },
+    /// All is sent, whatever was asked for, and the connection breaks behind so many bytes.
+    WholeCut(usize),
+    /// All is sent, whatever was asked for, with more behind it that never ends, and no length.
+    Endless,
     /// Other bytes, as many.
     OtherBytes,
     /// One byte less than the listing says, in a whole answer.
@@ -58,6 +66,8 @@ pub(crate) struct Behaviour {
     pub(crate) lists_names_only: bool,
     /// A name more in the listing.
     pub(crate) further_name: Option<&'static str>,
+    /// How many files more it has.
+    pub(crate) num_further: usize,
     /// A size that the listing claims of weights.
     pub(crate) claimed_size: Option<u64>,
     /// The repository has another name now.
@@ -144,7 +154,7 @@ impl Hub {
     /// Returns settings that ask this hub, and lose no time.
     pub(crate) fn config(&self) -> HubConfig {
         HubConfig {
-            cache: self.home.path().join("hub"),
+            cache: Some(self.home.path().join("hub")),
             endpoint: self.endpoint.clone(),
             is_offline: false,
             ..offline_config()
@@ -166,7 +176,7 @@ impl Drop for Hub {
 /// Returns settings that ask nobody.
 pub(crate) fn offline_config() -> HubConfig {
     HubConfig {
-        cache: PathBuf::new(),
+        cache: None,
         endpoint: "http://127.0.0.1:1".to_owned(),
         is_offline: true,
         num_parallel_files: 4,
@@ -248,6 +258,9 @@ impl Shared {
             })
             .collect();
         siblings.extend(behaviour.further_name.map(|name| json!({ "rfilename": name })));
+        let further =
+            (0..behaviour.num_further).map(|index| json!({ "rfilename": index.to_string() }));
+        siblings.extend(further);
         json!({ "id": REPOSITORY, "sha": COMMIT, "siblings": siblings })
     }
 }
@@ -315,8 +328,14 @@ async fn answer_network(State(shared): State<Arc<Shared>>, request: Request) -> 
         }
         return (StatusCode::from_u16(status).unwrap(), headers).into_response();
     }
+    if let Some(Trouble::Page { has_length }) = trouble {
+        let page = Bytes::from_static(b"<html>Who are you?</html>");
+        let pieces = stream::iter([Ok::<_, std::io::Error>(page.clone())]);
+        let body = if has_length { Body::from(page) } else { Body::from_stream(pieces) };
+        return body.into_response();
+    }
     let mut range = range_of(request.headers(), bytes.len());
-    if matches!(trouble, Some(Trouble::Whole)) {
+    if matches!(trouble, Some(Trouble::Whole | Trouble::WholeCut(_) | Trouble::Endless)) {
         range = None;
     }
     if matches!(trouble, Some(Trouble::OtherRange)) {
@@ -330,10 +349,19 @@ async fn answer_network(State(shared): State<Arc<Shared>>, request: Request) -> 
         _ => {}
     }
     let mut response = Response::builder().header("etag", "\"of-this-machine\"");
-    response = response.header(header::CONTENT_LENGTH, sent.len());
+    if !matches!(trouble, Some(Trouble::Endless)) {
+        response = response.header(header::CONTENT_LENGTH, sent.len());
+    }
     if range.is_some() {
         let place = format!("bytes {start}-{}/{}", end - 1, bytes.len());
-        response = response.status(206).header(header::CONTENT_RANGE, place);
+        let place = match trouble {
+            Some(Trouble::Place(said)) => said.map(ToOwned::to_owned),
+            _ => Some(place),
+        };
+        response = response.status(206);
+        if let Some(place) = place {
+            response = response.header(header::CONTENT_RANGE, place);
+        }
     }
     response.body(body(sent, trouble.as_ref())).unwrap()
 }
@@ -342,7 +370,7 @@ async fn answer_network(State(shared): State<Arc<Shared>>, request: Request) -> 
 fn body(bytes: Vec<u8>, trouble: Option<&Trouble>) -> Body {
     let piece = |len: usize| Ok::<_, std::io::Error>(Bytes::copy_from_slice(&bytes[..len]));
     match *trouble.unwrap_or(&Trouble::Whole) {
-        Trouble::Cut(len) => {
+        Trouble::Cut(len) | Trouble::WholeCut(len) => {
             let broken = stream::once(async {
                 // What came before is to leave first.
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -352,6 +380,10 @@ fn body(bytes: Vec<u8>, trouble: Option<&Trouble>) -> Body {
         }
         Trouble::Stall(len) => {
             Body::from_stream(stream::iter([piece(len)]).chain(stream::pending()))
+        }
+        Trouble::Endless => {
+            let more = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 1 << 16])));
+            Body::from_stream(stream::iter([piece(bytes.len())]).chain(more))
         }
         _ => Body::from(bytes),
     }

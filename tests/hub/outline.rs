@@ -4,7 +4,7 @@ use std::fs;
 
 use lacuna::hub;
 
-use crate::fixture::{Hub, model};
+use crate::fixture::{Hub, Trouble, model};
 
 /// Returns safetensors with a header of so many bytes, and a hundred kilobytes of weights.
 fn safetensors(header_bytes: usize) -> Vec<u8> {
@@ -38,10 +38,33 @@ async fn of_weights_only_the_header_is_fetched() {
 }
 
 #[tokio::test]
+async fn no_more_is_read_than_was_asked_for_and_nothing_else() {
+    let weights = safetensors(1000);
+    let files: [(&str, &[u8]); 3] =
+        [("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", &weights)];
+    let hub = Hub::start(&files).await;
+    hub.trouble([Trouble::Endless]);
+    let outline = hub::outline(&hub.config(), &model("org/name"), 0, &|_| {}).await.unwrap();
+    let found = fs::read(outline.path.join("model.safetensors")).unwrap();
+    assert_eq!(found[..1008], weights[..1008]);
+    for trouble in [Trouble::OtherRange, Trouble::Place(None)] {
+        hub.trouble([trouble]);
+        let outline = hub::outline(&hub.config(), &model("org/name"), 0, &|_| {}).await;
+        let message = outline.unwrap_err().to_string();
+        assert!(message.contains("another range than was asked for"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_cannot_be_is_refused() {
     let mut weights = safetensors(100);
     weights[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    let hub = Hub::start(&[("config.json", b"{}"), ("model.safetensors", &weights)]).await;
+    let hub = Hub::start(&[
+        ("config.json", b"{}"),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors", &weights),
+    ])
+    .await;
     let error = hub::outline(&hub.config(), &model("org/name"), 0, &|_| {}).await.unwrap_err();
     assert!(error.to_string().contains("has a header of 18446744073709551615 bytes"), "{error}");
 }

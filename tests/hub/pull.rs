@@ -32,6 +32,26 @@ async fn a_model_lands_in_the_layout_of_hugging_faces_own_tools() {
 }
 
 #[tokio::test]
+async fn what_a_crash_left_is_in_nobodys_way() {
+    let hub = Hub::with_model().await;
+    // In a container every process has the same id, so that a name made of it was there before.
+    let ending = format!("{}.new", std::process::id());
+    let snapshot = hub.cached(&format!("snapshots/{COMMIT}"));
+    for folder in [&snapshot, &hub.cached("refs")] {
+        fs::create_dir_all(folder).unwrap();
+        for name in ["config.json", "main"] {
+            std::os::unix::fs::symlink("absent", folder.join(format!("{name}.{ending}"))).unwrap();
+        }
+    }
+    hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap();
+    assert_eq!(fs::read_to_string(hub.cached("refs/main")).unwrap(), COMMIT);
+    let entries = fs::read_dir(hub.cached("")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["blobs", "refs", "snapshots"], "nothing is left beside them");
+}
+
+#[tokio::test]
 async fn the_token_goes_to_the_endpoint_and_not_to_where_it_redirects() {
     let hub = Hub::with_model().await;
     hub.behaviour().is_renamed = true;
@@ -58,7 +78,7 @@ async fn what_is_there_is_not_asked_for_again() {
         assert_eq!(hub.seen().len(), 1, "{name}: the listing only");
         assert_eq!(hub::find(&config, &model(name)).unwrap(), pulled.path);
     }
-    let cached = hub::list(&config.cache).unwrap();
+    let cached = hub::list(config.cache.as_deref().unwrap()).unwrap();
     assert_eq!(cached.len(), 1);
     assert_eq!((cached[0].repository.as_str(), cached[0].num_bytes), ("org/name", 1_000_010));
     assert_eq!(cached[0].snapshots[0].revisions, ["main", "refs/pr/1", "v1"]);

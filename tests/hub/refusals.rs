@@ -33,7 +33,17 @@ async fn refusals_say_what_to_do() {
             "/org/name, then set HF_TOKEN",
         ),
         ((403, "GatedRepo", "not in the authorized list"), true, "let the token read gated"),
-        ((403, "", ""), true, "is gated: accept its conditions at http://127.0.0.1"),
+        (
+            (403, "", "Access to gated repositories is off"),
+            true,
+            "is gated: accept its conditions at http://127.0.0.1",
+        ),
+        (
+            (403, "", ""),
+            true,
+            "answered 403 for `org/name` and says nothing of a gate: let the token",
+        ),
+        ((403, "", ""), false, "set HF_TOKEN to a token that may read it; where a proxy"),
         ((401, "", "Invalid credentials in Authorization header"), true, "does not know the token"),
         ((401, "", ""), true, "does not know the token"),
         ((401, "RepoNotFound", "Repository not found"), false, "check the name, or set HF_TOKEN"),
@@ -100,6 +110,15 @@ async fn a_disk_that_is_too_small_is_found_before_anything_comes() {
 }
 
 #[tokio::test]
+async fn a_listing_without_end_is_no_models() {
+    let hub = Hub::with_model().await;
+    hub.behaviour().num_further = 100_000;
+    let (error, message) = refused(&hub.config(), "org/name").await;
+    assert!(matches!(error, HubError::Answer { .. }), "{error}");
+    assert!(message.contains("has 100005 files, more than 100000"), "{message}");
+}
+
+#[tokio::test]
 async fn pickles_alone_are_refused() {
     let hub = Hub::start(&[("config.json", b"{}"), ("pytorch_model.bin", b"pickle")]).await;
     let (_, message) = refused(&hub.config(), "org/name").await;
@@ -152,12 +171,13 @@ async fn a_proxy_is_asked_unless_the_host_is_an_exception() {
 async fn a_cache_that_cannot_be_written_is_named() {
     let hub = Hub::with_model().await;
     let mut config = hub.config();
-    config.cache = hub.home.path().join("file");
-    fs::write(&config.cache, "").unwrap();
+    let file = hub.home.path().join("file");
+    fs::write(&file, "").unwrap();
+    config.cache = Some(file.clone());
     let (error, message) = refused(&config, "org/name").await;
     assert!(matches!(error, HubError::Cache { .. }), "{error:?}");
-    assert!(message.contains(config.cache.to_str().unwrap()), "{message}");
-    config.cache = std::path::PathBuf::new();
+    assert!(message.contains(file.to_str().unwrap()), "{message}");
+    config.cache = None;
     let (_, message) = refused(&config, "org/name").await;
     assert!(message.contains("set HOME, HF_HOME or `hub.cache`"), "{message}");
 }

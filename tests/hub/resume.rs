@@ -91,14 +91,48 @@ async fn a_server_without_ranges_sends_all_again() {
 }
 
 #[tokio::test]
-async fn another_range_than_was_asked_for_is_not_appended() {
+async fn what_does_not_go_with_what_is_kept_leaves_it_as_it_is() {
+    let rows = [
+        (Trouble::OtherRange, "another range came"),
+        (Trouble::Place(None), "another range came"),
+        (Trouble::Place(Some("bytes")), "another range came"),
+        (Trouble::Place(Some("bytes 0-699999/1000000")), "another range came"),
+        (Trouble::Place(Some("bytes 300000-999999/700000")), "a file of 700000 bytes, and this"),
+        (Trouble::Page { has_length: true }, "a file of 25 bytes, and this one has 1000000"),
+        (Trouble::Page { has_length: false }, "an answer of no known length"),
+    ];
+    for (trouble, says) in rows {
+        let hub = Hub::with_model().await;
+        hub.trouble([Trouble::Cut(300_000), trouble]);
+        let error = hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(says) && message.contains("HTTPS_PROXY"), "{message}");
+        assert!(message.contains(part(&hub).to_str().unwrap()), "{message}");
+        assert_eq!(fs::read(part(&hub)).unwrap(), weights()[..300_000], "{says}");
+        ranges(&hub);
+        hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap();
+        assert_eq!(ranges(&hub), [Some("bytes=300000-".to_owned())], "{says}");
+        assert!(is_whole(&hub));
+    }
+}
+
+#[tokio::test]
+async fn tries_that_begin_anew_each_time_come_to_an_end() {
     let hub = Hub::with_model().await;
-    hub.trouble([Trouble::Cut(300_000), Trouble::OtherRange]);
+    let cuts = [100_000, 200_000].map(Trouble::WholeCut);
+    hub.trouble([Trouble::Cut(500_000)]);
+    hub.trouble([&cuts[..], &cuts, &cuts, &cuts].concat());
     let error = hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap_err();
-    let message = error.to_string();
-    assert!(message.contains("another range of model.safetensors than was asked"), "{message}");
-    assert_eq!(fs::read(part(&hub)).unwrap(), weights()[..300_000]);
+    assert!(matches!(error, HubError::Stopped { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_range_of_an_unknown_whole_is_appended() {
+    let hub = Hub::with_model().await;
+    let place = Trouble::Place(Some("bytes 300000-999999/*"));
+    hub.trouble([Trouble::Cut(300_000), place]);
     hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap();
+    assert_eq!(ranges(&hub), [None, Some("bytes=300000-".to_owned())]);
     assert!(is_whole(&hub));
 }
 
@@ -151,6 +185,7 @@ async fn what_is_not_what_was_listed_is_deleted() {
     let rows = [
         (vec![Trouble::OtherBytes], "with another hash"),
         (vec![Trouble::Cut(1000), Trouble::OtherBytes], "with another hash"),
+        (vec![Trouble::Endless], "should have 1000000 bytes and the server has"),
         (vec![Trouble::Shorter], "should have 1000000 bytes and the server has 999999"),
     ];
     for (troubles, says) in rows {

@@ -39,7 +39,8 @@ pub(crate) const GENERATION_FILE: &str = "generation_config.json";
 
 // Upper limits: some 8 times the largest published decoder, so that no product of sizes can overflow 64 bits and a
 // mistyped digit is an error of the field instead of a failed allocation.
-pub(crate) const VOCAB_MAX: usize = 1 << 22;
+/// Most ids of a vocabulary, and of a tokenizer.
+pub const VOCAB_MAX: usize = 1 << 22;
 pub(crate) const WIDTH_MAX: usize = 1 << 18;
 pub(crate) const LAYERS_MAX: usize = 1 << 10;
 pub(crate) const HEADS_MAX: usize = 1 << 10;

@@ -56,12 +56,23 @@ pub(super) fn shown(name: &str) -> String {
 pub(super) struct Cursor<'a> {
     file: &'a str,
     bytes: &'a [u8],
+    file_bytes: usize,
     offset: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(file: &'a str, bytes: &'a [u8]) -> Self {
-        Self { file, bytes, offset: 0 }
+        Self { file, bytes, file_bytes: bytes.len(), offset: 0 }
+    }
+
+    /// Reads the first bytes of a file of which no more is at hand, and that is believed to be as long as it must.
+    pub(super) fn of_start(bytes: &'a [u8]) -> Self {
+        Self { file: "", bytes, file_bytes: usize::MAX, offset: 0 }
+    }
+
+    /// Returns the name of the file.
+    pub(super) fn file(&self) -> &'a str {
+        self.file
     }
 
     /// Returns the number of bytes read so far.
@@ -71,7 +82,7 @@ impl<'a> Cursor<'a> {
 
     /// Returns the length of the file.
     pub(super) fn file_bytes(&self) -> usize {
-        self.bytes.len()
+        self.file_bytes
     }
 
     /// Returns the bytes from `start` to the cursor.

@@ -60,7 +60,16 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// [`GgufError`] with the file, the part, the rule and the value.
     pub fn parse(file: &'a str, bytes: &'a [u8]) -> Result<Self, GgufError> {
-        let mut cursor = Cursor::new(file, bytes);
+        Self::read(Cursor::new(file, bytes))
+    }
+
+    /// Returns whether `start`, the first bytes of a file, ends inside of its header, so that more of it may help. What
+    /// cannot be a header is not cut.
+    pub fn is_cut(start: &'a [u8]) -> bool {
+        matches!(Self::read(Cursor::of_start(start)), Err(GgufError::Short { .. }))
+    }
+
+    fn read(mut cursor: Cursor<'a>) -> Result<Self, GgufError> {
         let magic = cursor.u32(Part::Header)?;
         if magic != MAGIC {
             return Err(cursor.broken(Part::Magic, "\"GGUF\"", format!("{:?}", magic_text(magic))));
@@ -87,7 +96,7 @@ impl<'a> Gguf<'a> {
         }
         let alignment = alignment(&cursor, &metadata)?;
         let tensors = tensor::read_table(&mut cursor, num_tensors, alignment)?;
-        Ok(Self { file, metadata, tensors })
+        Ok(Self { file: cursor.file(), metadata, tensors })
     }
 
     /// Returns the file's name.

@@ -4,7 +4,7 @@
 //! GPT-2's encoder: bytes that print in Latin-1 stand for themselves, the others follow from U+0100 on.
 
 /// Returns the character of each byte.
-pub(crate) fn characters() -> [char; 256] {
+pub fn characters() -> [char; 256] {
     let mut next = 0x100_u32;
     std::array::from_fn(|byte| {
         let byte = byte as u8;
@@ -16,10 +16,15 @@ pub(crate) fn characters() -> [char; 256] {
     })
 }
 
-/// Returns the characters of the bytes that texts in UTF-8 have: DeepSeek-Coder's vocabulary lacks the others.
-pub(crate) fn characters_of_texts() -> impl Iterator<Item = char> {
-    let rows = characters().into_iter().zip(u8::MIN..=u8::MAX);
-    rows.filter(|(_, byte)| !matches!(byte, 0xC0 | 0xC1 | 0xF5..)).map(|(character, _)| character)
+/// Returns the characters of [`bytes_of_texts`].
+pub fn characters_of_texts() -> impl Iterator<Item = char> {
+    let characters = characters();
+    bytes_of_texts().map(move |byte| characters[usize::from(byte)])
+}
+
+/// Returns the bytes that texts in UTF-8 have: DeepSeek-Coder's vocabulary lacks the others, and may.
+pub fn bytes_of_texts() -> impl Iterator<Item = u8> {
+    (u8::MIN..=u8::MAX).filter(|byte| !matches!(byte, 0xC0 | 0xC1 | 0xF5..))
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 //!
 //! Written as that text and not as an object, so that the server has one reader for all.
 
-mod base64;
-pub(crate) mod byte_level;
+pub mod byte_level;
 mod pieces;
 mod protobuf;
 mod sentencepiece;
@@ -62,15 +61,17 @@ pub(crate) fn from_tekken(bytes: &[u8]) -> Result<Vec<u8>, ConfigError> {
     tekken::to_json(TEKKEN_FILE, bytes)
 }
 
-/// Returns a SentencePiece model as the text of a `tokenizer.json`; `added` is the text of its `added_tokens.json`.
+/// Returns a SentencePiece model as the text of a `tokenizer.json`; `file` is its name, for errors, and `added` the text
+/// of its `added_tokens.json`.
 ///
 /// # Errors
 /// [`ConfigError`] with the field.
 pub(crate) fn from_sentencepiece(
+    file: &str,
     bytes: &[u8],
     added: Option<&[u8]>,
 ) -> Result<Vec<u8>, ConfigError> {
-    let mut pieces = sentencepiece::read(SENTENCEPIECE_FILES[0], bytes)?;
+    let mut pieces = sentencepiece::read(file, bytes)?;
     if let Some(added) = added {
         pieces.added = sentencepiece::read_added(ADDED_TOKENS_FILE, added)?;
     }

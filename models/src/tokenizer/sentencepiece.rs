@@ -6,6 +6,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{
+    config::VOCAB_MAX,
     error::ConfigError,
     tokenizer::{
         invalid,
@@ -18,9 +19,6 @@ use crate::{
 const PIECES: u64 = 1;
 const TRAINER: u64 = 2;
 const NORMALIZER: u64 = 3;
-
-/// Some 16 times the largest published vocabulary, and the limit of a model's.
-const IDS_MAX: u64 = 1 << 22;
 
 /// Reads a model.
 ///
@@ -138,8 +136,8 @@ pub(super) fn read_added(file: &str, text: &[u8]) -> Result<Vec<(u32, String)>, 
         .map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
     let mut added = Vec::with_capacity(tokens.len());
     for (text, id) in tokens {
-        if id >= IDS_MAX {
-            return Err(invalid(file, "id", format!("below {IDS_MAX}"), id));
+        if id >= VOCAB_MAX as u64 {
+            return Err(invalid(file, "id", format!("below {VOCAB_MAX}"), id));
         }
         added.push((id as u32, text));
     }

@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    config::VOCAB_MAX,
     error::ConfigError,
-    tokenizer::{added_token, base64, bos_processor, byte_level, invalid},
+    tokenizer::{added_token, bos_processor, byte_level, invalid},
 };
 
 #[derive(Deserialize)]
@@ -66,9 +68,6 @@ const SPECIAL: [&str; 20] = [
 ];
 const BOS: &str = "<s>";
 
-/// Some 16 times the largest published vocabulary, and the limit of a model's.
-const IDS_MAX: usize = 1 << 22;
-
 /// Returns the text of a `tokenizer.json`.
 ///
 /// # Errors
@@ -78,8 +77,8 @@ pub(super) fn to_json(name: &str, text: &[u8]) -> Result<Vec<u8>, ConfigError> {
         .map_err(|source| ConfigError::Json { file: name.to_owned(), source })?;
     let (size, num_special) =
         (file.config.default_vocab_size, file.config.default_num_special_tokens);
-    if size > IDS_MAX || num_special > size {
-        let rule = format!("at most {IDS_MAX}, `config.default_num_special_tokens` of it");
+    if size > VOCAB_MAX || num_special > size {
+        let rule = format!("at most {VOCAB_MAX}, `config.default_num_special_tokens` of it");
         return Err(invalid(
             name,
             "config.default_vocab_size",
@@ -148,7 +147,7 @@ fn ranked(name: &str, file: &File, num_tokens: usize) -> Result<Vec<Vec<u8>>, Co
     let mut tokens = vec![Vec::new(); num_tokens.min(file.vocab.len())];
     for (index, entry) in file.vocab.iter().enumerate() {
         let Some(place) = tokens.get_mut(entry.rank) else { continue };
-        let bytes = base64::decode(&entry.token_bytes).filter(|bytes| !bytes.is_empty());
+        let bytes = STANDARD.decode(&entry.token_bytes).ok().filter(|bytes| !bytes.is_empty());
         *place = bytes.ok_or_else(|| {
             invalid(name, format!("vocab[{index}].token_bytes"), "bytes in base64", "another text")
         })?;

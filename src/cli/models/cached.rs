@@ -12,7 +12,7 @@ use crate::{
         print,
     },
     config::Environment,
-    hub::{self, CachedRepository},
+    hub::{self, CachedRepository, HubError},
 };
 
 /// Characters of a commit that tell it from others.
@@ -33,8 +33,9 @@ pub(super) struct CachedArgs {
 /// [`CliError::Usage`] for settings, [`CliError::Failed`] where the cache cannot be read.
 pub(super) fn run(arguments: CachedArgs, environment: &Environment) -> Result<(), CliError> {
     let config = arguments.shared.load(None, environment)?;
-    let cache = &config.hub.cache;
-    let repositories = hub::list(cache).map_err(|error| CliError::Failed(error.into()))?;
+    let failed = |error: HubError| CliError::Failed(error.into());
+    let cache = hub::cache_folder(&config.hub).map_err(failed)?;
+    let repositories = hub::list(cache).map_err(failed)?;
     if arguments.json {
         let json = serde_json::to_string_pretty(&repositories).context("cannot write JSON")?;
         return print(&format!("{json}\n"));

@@ -1,34 +1,32 @@
 //! `lacuna models inspect`: what a model is and where it fits, from its headers alone.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use clap::Args;
 use models::{
-    DecoderSpec, Device, KvDType, Source, WeightFormat, activation_bytes, gpu_room_bytes,
-    kv_bytes_per_block, open_weights, read_spec, tokenizer_json, weight_footprint,
+    DecoderSpec, Device, KvDType, Source, WeightFormat, activation_bytes, gguf::Gguf,
+    gpu_room_bytes, kv_bytes_per_block, open_weights, read_spec, tokenizer_json, weight_footprint,
 };
 
 use crate::{
     cli::{
         CliError, compose,
         fetch::progress::PullProgress,
-        fim,
         models::{
-            Shared, hub_model,
-            report::{Card, Facts, Fim, Weights},
+            Shared,
+            filling::Filling,
+            hub_model,
+            report::{Card, Facts, Weights},
         },
         print, runtime, start_logs,
     },
     config::{Config, EngineConfig, Environment, HubModel},
     hub::{self, HubError, Outline, PullEvent},
-    prompt::{
-        Family,
-        family::{Order, Training},
-    },
     tokenizer::Tokenizer,
 };
 
@@ -94,12 +92,21 @@ fn facts_of_hub_model(config: &Config, model: &HubModel, name: String) -> anyhow
         let watch = |event: PullEvent<'_>| progress.show(&event);
         let outline = hub::outline(&config.hub, model, size.unwrap_or_default(), &watch);
         let Outline { path, commit, .. } = &runtime.block_on(outline)?;
-        let found = facts(config, Some(path), name.clone());
-        let is_cut = path.is_file() && sizes.len() > 0;
-        if found.is_ok() || !is_cut {
-            return found.map(|facts| Facts { commit: Some(commit.clone()), ..facts });
+        // Of a model in several files the first has the vocabulary; what the others have is short.
+        if sizes.len() > 0 && path.is_file() && is_cut(path, size.unwrap_or_default())? {
+            continue;
         }
+        let facts = facts(config, Some(path), name)?;
+        return Ok(Facts { commit: Some(commit.clone()), ..facts });
     }
+}
+
+/// Returns whether the header of a GGUF file takes more than what was fetched of it.
+fn is_cut(path: &Path, fetched_bytes: u64) -> anyhow::Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(fetched_bytes).read_to_end(&mut start));
+    file.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Gguf::is_cut(&start))
 }
 
 /// Reads the headers of a model that lies at `path`; without one it is the embedded model.
@@ -109,7 +116,6 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
     let stored = open_weights(source).context("cannot read the headers of the weights")?;
     let tokenizer = tokenizer_json(source).context("cannot read the tokenizer")?;
     let tokenizer = Tokenizer::from_json(&tokenizer).context("cannot use the tokenizer")?;
-    let family = fim::choose(&config.model, spec.architecture, &tokenizer)?;
     let footprint = |format, device| weight_footprint(&spec, &stored, format, device, 1);
     let mut weights = Vec::new();
     for (setting, format) in [
@@ -143,10 +149,11 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         weights,
         kv_bytes_per_token_f16: kv_bytes(KvDType::F16),
         kv_bytes_per_token_f32: kv_bytes(KvDType::F32),
-        fim: family.and_then(form),
+        fim: Filling::of(config, spec.architecture, &tokenizer),
         licence: path.and_then(licence_beside),
         cards: cards(&spec, &config.engine, |format| {
-            Ok(footprint(format, Device::Cuda(0))?.num_bytes)
+            let footprint = footprint(format, Device::Cuda(0))?;
+            Ok(footprint.num_bytes + footprint.widened_bytes)
         })?,
     })
 }
@@ -194,17 +201,6 @@ fn longest_context(
     (fitting > 0).then_some(tokens)
 }
 
-/// Returns how a family fills gaps; `None` where it was not trained to.
-fn form(family: &'static Family) -> Option<Fim> {
-    let Training::Fim(fim) = &family.training else { return None };
-    let (prefix, suffix, middle) = (fim.prefix, fim.suffix, fim.middle.unwrap_or_default());
-    let form = match fim.order {
-        Order::Psm => format!("{prefix}BEFORE{suffix}AFTER{middle}"),
-        Order::Spm => format!("{suffix}AFTER{prefix}BEFORE{middle}"),
-    };
-    Some(Fim { family: family.name, form, has_repo_form: fim.files.is_some() })
-}
-
 /// Returns the licence by the card that lies in the model's folder.
 fn licence_beside(path: &Path) -> Option<String> {
     let folder: PathBuf = if path.is_dir() { path.into() } else { path.parent()?.into() };
@@ -218,6 +214,8 @@ fn licence(card: &str) -> Option<String> {
     let field = |name: &str| {
         let mut lines = head.lines();
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        // It goes to a terminal, which would obey control characters.
+        let value: String = value.chars().filter(|c| !c.is_control()).collect();
         let value = value.trim().trim_matches(['"', '\'']);
         (!value.is_empty()).then(|| value.to_owned())
     };
@@ -238,6 +236,7 @@ mod tests {
             ("---\nlicense: apache-2.0\n---\n# A model", Some("apache-2.0")),
             ("---\nlicense: other\nlicense_name: mnpl\n---\n", Some("mnpl")),
             ("---\nlicense: \"mit\"\n---\n", Some("mit")),
+            ("---\nlicense: \u{1b}[31mmit\u{7}\n---\n", Some("[31mmit")),
             ("---\ntags: [a]\n---\nlicense: mit\n", None),
             ("# A model\nlicense: mit\n", None),
         ];

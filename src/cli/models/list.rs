@@ -33,7 +33,8 @@ const COLUMNS: [&str; 8] =
 
 const NOTE: &str = "
 gap: psm shows the text before the cursor first, spm the one after it; - was not trained to fill gaps.
-other files: before the gap, in its prefix, or not shown.   runs: whether the architecture is one of Lacuna's.
+other files: before the gap (the edited file's path with them, or in the prefix), in the prefix, or not shown.
+runs: whether the architecture is one of Lacuna's.
 gated: the hub asks to accept the licence first.   --json has sentinels, stops and sources; docs/models.md says more.
 ";
 
@@ -60,6 +61,7 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
     let fim = family.fim();
     let files = match fim.and_then(|fim| fim.files).map(|files| files.place) {
         Some(FilesPlace::BeforeGap) => "before",
+        Some(FilesPlace::AroundPrefixSentinel) => "before, path in prefix",
         Some(FilesPlace::InPrefix) => "in prefix",
         None => "-",
     };
@@ -107,6 +109,8 @@ mod tests {
         let rows = [
             ("codestral", ["spm", "in prefix", "32768", "yes", "yes"]),
             ("qwen2.5-coder", ["psm", "before", "32768", "yes", "no"]),
+            ("qwen2.5", ["-", "-", "32768", "yes", "no"]),
+            ("starcoder2", ["psm", "before, path in prefix", "16384", "yes", "no"]),
             ("opencoder", ["-", "-", "4096", "yes", "no"]),
             ("starcoder", ["psm", "-", "8192", "no", "yes"]),
             ("stable-code", ["psm", "-", "16384", "no", "?"]),
@@ -133,9 +137,18 @@ mod tests {
             let begin = format!("| `{}` |", family.name);
             let row = page.lines().find(|line| line.starts_with(&begin));
             let row = row.unwrap_or_else(|| panic!("docs/models.md lacks {}", family.name));
-            assert!(row.contains(&format!("| {} |", family.licence)), "{row}");
-            let gated = if family.is_gated == Some(true) { "| yes | " } else { "| " };
-            assert!(row.contains(gated), "{row}");
+            // A sentinel's own `|` is written `\\|`.
+            let row = row.replace("\\|", "");
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let [_, _, gap, files, bos, licence, gated, ..] = cells[..] else { panic!("{row}") };
+            let yes_or_no = |is: bool| if is { "yes" } else { "no" };
+            assert_eq!(licence, family.licence, "{row}");
+            assert_eq!(gated, family.is_gated.map_or("?", yes_or_no), "{row}");
+            let fim = family.fim();
+            assert_eq!(gap.starts_with("not trained"), fim.is_none(), "{row}");
+            assert_eq!(files == "–", fim.is_none_or(|fim| fim.files.is_none()), "{row}");
+            let has_bos = fim.map_or("–", |fim| yes_or_no(fim.bos.is_some()));
+            assert_eq!(bos, has_bos, "{row}");
         }
     }
 

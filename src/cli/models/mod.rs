@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod cached;
+mod filling;
 mod inspect;
 mod list;
 mod pull;

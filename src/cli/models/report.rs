@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cli::models::bytes;
+use crate::cli::models::{bytes, filling::Filling};
 
 /// A model as it would be loaded.
 #[derive(Debug, Serialize)]
@@ -30,7 +30,7 @@ pub(super) struct Facts {
     pub(super) weights: Vec<Weights>,
     pub(super) kv_bytes_per_token_f16: u64,
     pub(super) kv_bytes_per_token_f32: u64,
-    pub(super) fim: Option<Fim>,
+    pub(super) fim: Filling,
     /// As the card beside the model has it.
     pub(super) licence: Option<String>,
     pub(super) cards: Vec<Card>,
@@ -45,16 +45,6 @@ pub(super) struct Weights {
     pub(super) types: String,
     /// On a CPU.
     pub(super) num_bytes: u64,
-}
-
-/// How the model is asked to fill a gap.
-#[derive(Debug, Serialize)]
-pub(super) struct Fim {
-    pub(super) family: &'static str,
-    /// The sentinels with what stands between them.
-    pub(super) form: String,
-    /// Whether it was trained on several files.
-    pub(super) has_repo_form: bool,
 }
 
 /// What fits on a card of this size.
@@ -88,7 +78,7 @@ impl Facts {
             ("heads", format!("{queries} of queries, {kv} of keys and values, {dim} wide")),
             ("vocabulary", format!("{} tokens, {head}", self.vocab_size)),
             ("context", format!("{} tokens{}", self.context_tokens, window.unwrap_or_default())),
-            ("filling gaps", self.fim_text()),
+            ("filling gaps", self.fim.to_string()),
             ("KV cache", format!("{f16} bytes a token in f16, {f32} in f32")),
         ];
         for (name, value) in rows {
@@ -109,13 +99,5 @@ impl Facts {
             let _ = writeln!(text, "{name:<14}{stored:>16}{int8:>16}");
         }
         text
-    }
-
-    fn fim_text(&self) -> String {
-        let Some(fim) = &self.fim else {
-            return "no known sentinels: texts can only be continued".to_owned();
-        };
-        let files = if fim.has_repo_form { "with other files" } else { "one file alone" };
-        format!("{}, {files}: {}", fim.family, fim.form)
     }
 }

@@ -14,11 +14,24 @@ pub fn by_alias(name: &str) -> Option<&'static Family> {
         .map(|(_, family)| family)
 }
 
-/// Returns the length of the longest of the family's names that is part of `name`.
+/// Returns the length of the longest of the family's names that `name` has as whole words: `starcoder3` is no
+/// `starcoder`, and `granite-4.1` no `granite-4`.
 pub(super) fn match_len(family: &Family, name: &str) -> Option<usize> {
     let name = name.to_lowercase().replace(['_', ' '], "-");
     let names = std::iter::once(&family.name).chain(family.signs.names);
-    names.filter(|part| name.contains(**part)).map(|part| part.len()).max()
+    names.filter(|words| has_words(&name, words)).map(|words| words.len()).max()
+}
+
+fn has_words(name: &str, words: &str) -> bool {
+    name.match_indices(words).any(|(start, _)| {
+        let mut behind = name[start + words.len()..].chars();
+        let is_end = match behind.next() {
+            // A version goes on.
+            Some('.') => !behind.next().is_some_and(|c| c.is_ascii_digit()),
+            next => !next.is_some_and(char::is_alphanumeric),
+        };
+        is_end && !name[..start].ends_with(char::is_alphanumeric)
+    })
 }
 
 #[cfg(test)]
@@ -36,13 +49,25 @@ mod tests {
             ("Qwen/Qwen2.5-Coder-7B-Instruct", Some("qwen2.5-coder")),
             ("qwen3-coder:30b", Some("qwen3-coder")),
             ("Qwen3-8B", Some("qwen3")),
+            ("Qwen/Qwen2.5-7B-Instruct", Some("qwen2.5")),
+            ("qwen2_7b", Some("qwen2.5")),
+            ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", Some("qwen2.5")),
+            ("Qwen/CodeQwen1.5-7B", None),
+            ("Qwen3.5-9B", None),
+            ("deepseek-ai/DeepSeek-V3", None),
             ("codellama:7b-code", Some("codellama")),
             ("CodeLlama-13b-hf", Some("codellama")),
             ("starcoder2:3b", Some("starcoder2")),
             ("bigcode/starcoder", Some("starcoder")),
+            ("starcoder.Q4_K_M.gguf", Some("starcoder")),
+            ("bigcode/starcoderbase-1b", Some("starcoder")),
+            ("starcoder3", None),
+            ("mystarcoder", None),
             ("stable-code:3b-code", Some("stable-code")),
             ("ibm-granite/granite-8b-code-base-4k", Some("granite-code")),
             ("granite-4.0-micro", Some("granite-4")),
+            ("granite-4.1-8b", None),
+            ("granite-3.3-8b-instruct", None),
             ("JetBrains/Mellum-4b-base", Some("mellum")),
             ("01-ai/Yi-Coder-9B", Some("yi-coder")),
             ("gpt-4o", None),

@@ -59,8 +59,10 @@ pub enum FileMark<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FilesPlace {
-    /// Before the sentinels of the gap.
+    /// Before the sentinels of the gap, and the name of the edited file too.
     BeforeGap,
+    /// Before the sentinels of the gap, with the mark of the edited file; its path begins the prefix.
+    AroundPrefixSentinel,
     /// Behind the sentinel of the prefix, as the beginning of it.
     InPrefix,
 }
@@ -121,7 +123,8 @@ pub struct Signs {
     pub architectures: &'static [&'static str],
     /// Ids of its tokenizer, from and to.
     pub num_ids: Option<(u32, u32)>,
-    /// Parts of its names, in small letters; they decide between families whose other signs are the same.
+    /// Words that its models' names have beside the family's own, in small letters; they decide between families whose
+    /// other signs are the same.
     pub names: &'static [&'static str],
 }
 

@@ -32,8 +32,8 @@ pub enum Recognised {
     BySigns(&'static Family),
     /// Several families fit, and the name is this one's.
     ByName(&'static Family),
-    /// Several families fit and the name says nothing: the first of the table.
-    First(&'static Family),
+    /// Several families fit and the name says nothing: the first of the table, which may be another model's form.
+    Assumed(&'static Family),
     /// None fits; the name suggests this one.
     Unknown(Option<&'static Family>),
 }
@@ -42,7 +42,7 @@ impl Recognised {
     /// Returns the family.
     pub fn family(self) -> Option<&'static Family> {
         match self {
-            Self::BySigns(family) | Self::ByName(family) | Self::First(family) => Some(family),
+            Self::BySigns(family) | Self::ByName(family) | Self::Assumed(family) => Some(family),
             Self::Unknown(_) => None,
         }
     }
@@ -52,7 +52,7 @@ impl Recognised {
         match self {
             Self::BySigns(_) => "its tokens, architecture and vocabulary",
             Self::ByName(_) => "its tokens and architecture; its name among several that fit",
-            Self::First(_) => "its tokens and architecture; the first of several that fit",
+            Self::Assumed(_) => "its tokens and architecture; the first of several that fit",
             Self::Unknown(_) => "no family fits its tokens, architecture and vocabulary",
         }
     }
@@ -70,7 +70,7 @@ pub fn recognise(evidence: &Evidence<'_>) -> Recognised {
         [family] => Recognised::BySigns(family),
         [first, ..] => match fitting.iter().find(|family| named(family) == longest) {
             Some(family) if longest > 0 => Recognised::ByName(family),
-            _ => Recognised::First(first),
+            _ => Recognised::Assumed(first),
         },
     }
 }
@@ -108,7 +108,6 @@ mod tests {
             (BIGCODE, llama, 64_000, "yi-coder"),
             (BIGCODE, "GPTBigCodeForCausalLM", 49_152, "starcoder"),
             (BIGCODE, "StableLmForCausalLM", 50_280, "stable-code"),
-            (QWEN, "Qwen2ForCausalLM", 151_665, "qwen2.5-coder"),
             (QWEN, "Qwen3ForCausalLM", 151_669, "qwen3"),
             (MISTRAL, mistral, 32_768, "codestral"),
             (MISTRAL, llama, 32_768, "codestral"),
@@ -126,16 +125,25 @@ mod tests {
 
     #[test]
     fn a_name_decides_only_between_families_that_fit() {
-        let moe = |name| of(QWEN, "Qwen3MoeForCausalLM", 151_669, name);
-        let name_of = |found: Recognised| found.family().map(|family| family.name);
-        let coder = moe("Qwen/Qwen3-Coder-30B-A3B-Instruct");
-        assert!(matches!(coder, Recognised::ByName(_)), "{coder:?}");
-        assert_eq!(name_of(coder), Some("qwen3-coder"));
-        assert_eq!(name_of(moe("Qwen/Qwen3-30B-A3B")), Some("qwen3"));
-        let unnamed = moe("model");
-        assert!(matches!(unnamed, Recognised::First(_)), "{unnamed:?}");
-        assert_eq!(name_of(unnamed), Some("qwen3-coder"));
-        assert_eq!(name_of(moe("codestral")), Some("qwen3-coder"));
+        let (moe, dense) = ("Qwen3MoeForCausalLM", "Qwen2ForCausalLM");
+        let rows = [
+            (moe, "Qwen/Qwen3-Coder-30B-A3B-Instruct", true, "qwen3-coder"),
+            (moe, "Qwen/Qwen3-30B-A3B", true, "qwen3"),
+            (moe, "model", false, "qwen3-coder"),
+            (moe, "codestral", false, "qwen3-coder"),
+            (dense, "Qwen/Qwen2.5-Coder-7B-Instruct", true, "qwen2.5-coder"),
+            (dense, "Qwen/Qwen2.5-7B-Instruct", true, "qwen2.5"),
+            (dense, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", true, "qwen2.5"),
+            (dense, "Qwen/QwQ-32B", true, "qwen2.5"),
+            (dense, "model", false, "qwen2.5-coder"),
+            (dense, "mellum", false, "qwen2.5-coder"),
+        ];
+        for (architecture, name, is_by_name, expected) in rows {
+            let found = of(QWEN, architecture, 151_665, name);
+            assert_eq!(found.family().map(|family| family.name), Some(expected), "{name}");
+            assert_eq!(matches!(found, Recognised::ByName(_)), is_by_name, "{found:?}");
+            assert_eq!(matches!(found, Recognised::Assumed(_)), !is_by_name, "{found:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! The rows. A fact is here because its source says so; what nobody says is left out.
+//!
+//! Each row is whole, for what is true of one family says nothing of another; only forms that are the same are shared.
 
 mod bigcode;
-mod own;
+mod deepseek;
+mod gemma;
+mod granite;
+mod mistral;
+mod others;
 mod qwen;
 
 use crate::prompt::family::Family;
@@ -9,27 +15,26 @@ use crate::prompt::family::Family;
 /// All families. Where signs and names leave several, the first is taken.
 pub const FAMILIES: &[Family] = &[
     qwen::QWEN2_5_CODER,
+    qwen::QWEN2_5,
     qwen::QWEN3_CODER,
     qwen::QWEN3,
-    own::CODESTRAL,
-    own::DEVSTRAL,
-    own::DEEPSEEK_CODER,
-    own::DEEPSEEK_CODER_V2,
-    own::CODE_LLAMA,
-    qwen::CODE_GEMMA,
+    mistral::CODESTRAL,
+    mistral::DEVSTRAL,
+    deepseek::DEEPSEEK_CODER,
+    deepseek::DEEPSEEK_CODER_V2,
+    others::CODE_LLAMA,
+    gemma::CODE_GEMMA,
     bigcode::STARCODER2,
     bigcode::STARCODER,
     bigcode::SANTACODER,
-    bigcode::GRANITE_CODE,
-    qwen::GRANITE_4,
-    bigcode::MELLUM,
-    own::SEED_CODER,
-    bigcode::STABLE_CODE,
-    bigcode::OPENCODER,
-    bigcode::YI_CODER,
+    granite::GRANITE_CODE,
+    granite::GRANITE_4,
+    others::MELLUM,
+    others::SEED_CODER,
+    others::STABLE_CODE,
+    others::OPENCODER,
+    others::YI_CODER,
     qwen::DEMO,
 ];
 
 const LLAMA: &[&str] = &["LlamaForCausalLM"];
-/// A GGUF file of Mistral's says that it is Llama's.
-const MISTRAL: &[&str] = &["MistralForCausalLM", "LlamaForCausalLM"];

@@ -1,4 +1,4 @@
-//! Families that spell their sentinels as Qwen does.
+//! Qwen's families, and the embedded model that has their sentinels.
 
 use crate::prompt::family::{
     ChatSampling, ChatTemplate, Family, FileMark, FilesForm, FilesPlace, Fim, Layout, Order, Signs,
@@ -8,7 +8,8 @@ use crate::prompt::family::{
 const QWEN_TOKENS: &[&str] =
     &["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>"];
 
-const QWEN_FIM: Fim<'static> = Fim {
+/// The form of Qwen2.5-Coder.
+pub(super) const QWEN_FIM: Fim<'static> = Fim {
     bos: None,
     prefix: "<|fim_prefix|>",
     suffix: "<|fim_suffix|>",
@@ -38,6 +39,10 @@ const QWEN_FIM: Fim<'static> = Fim {
 const QWEN_SAMPLING: ChatSampling =
     ChatSampling { temperature: 0.7, top_p: Some(0.8), top_k: Some(20) };
 
+/// What those say of themselves that are no coders.
+const WITHOUT: Training =
+    Training::Without("its cards know of no such training, though the tokens are there");
+
 pub(super) const QWEN2_5_CODER: Family = Family {
     name: "qwen2.5-coder",
     models: "Qwen2.5-Coder 0.5B to 32B, base and Instruct",
@@ -45,7 +50,7 @@ pub(super) const QWEN2_5_CODER: Family = Family {
         tokens: QWEN_TOKENS,
         architectures: &["Qwen2ForCausalLM"],
         num_ids: None,
-        names: &["qwen2.5-coder", "qwen-coder", "codeqwen", "qwen"],
+        names: &["qwen-coder"],
     },
     training: Training::Fim(QWEN_FIM),
     chat_template: ChatTemplate::OfCheckpoint,
@@ -56,92 +61,58 @@ pub(super) const QWEN2_5_CODER: Family = Family {
     source: "model card; arXiv 2409.12186, §3.2",
 };
 
+pub(super) const QWEN2_5: Family = Family {
+    name: "qwen2.5",
+    models: "Qwen2.5's general models and what was distilled into them",
+    signs: Signs {
+        tokens: QWEN_TOKENS,
+        architectures: &["Qwen2ForCausalLM"],
+        num_ids: None,
+        names: &["qwen2", "qwq", "deepseek-r1-distill-qwen"],
+    },
+    training: WITHOUT,
+    chat_template: ChatTemplate::OfCheckpoint,
+    chat_sampling: Some(QWEN_SAMPLING),
+    context_tokens: 32_768,
+    licence: "Apache-2.0; 3B: Qwen Research; 72B: Qwen",
+    is_gated: Some(false),
+    source: "model cards",
+};
+
 pub(super) const QWEN3_CODER: Family = Family {
     name: "qwen3-coder",
     models: "Qwen3-Coder-30B-A3B, 480B-A35B (Instruct)",
     signs: Signs {
+        tokens: QWEN_TOKENS,
         architectures: &["Qwen3MoeForCausalLM"],
-        names: &["qwen3-coder"],
-        ..QWEN2_5_CODER.signs
+        num_ids: None,
+        names: &[],
     },
+    training: Training::Fim(QWEN_FIM),
+    chat_template: ChatTemplate::OfCheckpoint,
+    chat_sampling: Some(QWEN_SAMPLING),
     context_tokens: 262_144,
     licence: "Apache-2.0",
+    is_gated: Some(false),
     source: "README of QwenLM/Qwen3-Coder, which puts the same form into a chat turn",
-    ..QWEN2_5_CODER
 };
 
 pub(super) const QWEN3: Family = Family {
     name: "qwen3",
     models: "Qwen3's general models",
     signs: Signs {
+        tokens: QWEN_TOKENS,
         architectures: &["Qwen3ForCausalLM", "Qwen3MoeForCausalLM"],
-        names: &["qwen3"],
-        ..QWEN2_5_CODER.signs
+        num_ids: None,
+        names: &[],
     },
-    training: Training::Without("its cards know of no such training, though the tokens are there"),
+    training: WITHOUT,
+    chat_template: ChatTemplate::OfCheckpoint,
+    chat_sampling: Some(QWEN_SAMPLING),
     context_tokens: 32_768,
     licence: "Apache-2.0",
-    source: "model cards",
-    ..QWEN2_5_CODER
-};
-
-pub(super) const CODE_GEMMA: Family = Family {
-    name: "codegemma",
-    models: "CodeGemma 2B and 7B",
-    signs: Signs {
-        tokens: &["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separator|>"],
-        architectures: &["GemmaForCausalLM"],
-        num_ids: None,
-        names: &["codegemma"],
-    },
-    training: Training::Fim(Fim {
-        bos: Some("<bos>"),
-        layout: Layout::Plain,
-        files: None,
-        stop_tokens: &[
-            "<eos>",
-            "<end_of_turn>",
-            "<|file_separator|>",
-            "<|fim_prefix|>",
-            "<|fim_suffix|>",
-            "<|fim_middle|>",
-        ],
-        ..QWEN_FIM
-    }),
-    chat_template: ChatTemplate::OfCheckpoint,
-    chat_sampling: None,
-    context_tokens: 8_192,
-    licence: "Gemma terms of use",
-    is_gated: Some(true),
-    source: "CodeGemma's page on ai.google.dev; how paths are written for several files it does not say",
-};
-
-pub(super) const GRANITE_4: Family = Family {
-    name: "granite-4",
-    models: "Granite 4.0",
-    signs: Signs {
-        tokens: &["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
-        architectures: &["GraniteMoeHybridForCausalLM"],
-        num_ids: None,
-        names: &["granite-4"],
-    },
-    training: Training::Fim(Fim {
-        layout: Layout::Plain,
-        files: None,
-        stop_tokens: &[
-            "<|end_of_text|>",
-            "<|fim_prefix|>",
-            "<|fim_suffix|>",
-            "<|fim_middle|>",
-            "<|fim_pad|>",
-        ],
-        ..QWEN_FIM
-    }),
-    context_tokens: 131_072,
-    licence: "Apache-2.0",
     is_gated: Some(false),
-    source: "model card",
-    ..CODE_GEMMA
+    source: "model cards",
 };
 
 /// The embedded demo model: Qwen's sentinels, trained on one file at a time and on suffixes of at most 96 tokens,
@@ -151,7 +122,12 @@ pub(super) const GRANITE_4: Family = Family {
 pub(super) const DEMO: Family = Family {
     name: "lacuna-demo",
     models: "the embedded model",
-    signs: Signs { num_ids: Some((8_000, 8_192)), names: &["lacuna-demo"], ..QWEN2_5_CODER.signs },
+    signs: Signs {
+        tokens: QWEN_TOKENS,
+        architectures: &["Qwen2ForCausalLM"],
+        num_ids: Some((8_000, 8_192)),
+        names: &[],
+    },
     training: Training::Fim(Fim {
         suffix_tokens_max: Some(32),
         files: None,
