@@ -416,8 +416,8 @@ mod tests {
         let environment = crate::config::Environment::from_variables([]);
         let raw = crate::config::RawConfig::default();
         let config = crate::config::Config::load(&raw, &environment, None).unwrap().hub;
-        let http = builder(&config).unwrap().build().unwrap();
-        let error = http.get(&address).send().await.unwrap_err();
+        let client = HubClient::new(&config, &|_| {}).unwrap();
+        let error = client.http.get(&address).send().await.unwrap_err();
         let error = network(&Url::parse(&address).unwrap(), error);
         assert!(matches!(error, HubError::Network { fault: Fault::UnknownHost, .. }), "{error:?}");
     }
