@@ -112,7 +112,7 @@ impl RepositoryFolder {
             // Not where files and revisions are listed, for what a crash leaves must be taken for neither. The name is
             // new by trying: a process is no number of its own in a container.
             let new = tempfile::Builder::new().prefix(".new-").make_in(self.root(), make)?;
-            new.persist(path).map(|()| ()).map_err(io::Error::from)
+            new.persist(path).map_err(io::Error::from)
         };
         place().map_err(|error| HubError::cache(path, error))
     }

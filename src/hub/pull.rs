@@ -121,7 +121,7 @@ pub(super) async fn wanted_files(
 ) -> Result<(String, Vec<KnownFile>), HubError> {
     let listing = listing::fetch(client, model).await?;
     let commit = listing.commit;
-    let files = select::select(&model.repository, listing.files, model.file.as_deref())?;
+    let files = select::select(&model.repository, &listing.files, model.file.as_deref())?;
     let known = stream::iter(files).map(|file| listing::know(client, model, &commit, file));
     let known = known.buffered(config.num_parallel_files).try_collect().await?;
     Ok((commit, known))

@@ -56,7 +56,7 @@ pub(crate) struct RemoteFile {
 /// [`HubError::Choice`].
 pub(crate) fn select(
     repository: &str,
-    files: Vec<RemoteFile>,
+    files: &[RemoteFile],
     asked: Option<&str>,
 ) -> Result<Vec<RemoteFile>, HubError> {
     if let Some(file) = files.iter().find(|file| !is_safe(&file.path)) {
@@ -233,7 +233,8 @@ mod tests {
     fn selected(names: &[&str], asked: Option<&str>) -> Result<Vec<String>, HubError> {
         let file =
             |name: &&str| RemoteFile { path: (*name).to_owned(), num_bytes: Some(1), digest: None };
-        let files = select("org/name", names.iter().map(file).collect(), asked)?;
+        let listed: Vec<RemoteFile> = names.iter().map(file).collect();
+        let files = select("org/name", &listed, asked)?;
         Ok(files.into_iter().map(|file| file.path).collect())
     }
 

@@ -382,7 +382,7 @@ fn body(bytes: Vec<u8>, trouble: Option<&Trouble>) -> Body {
             Body::from_stream(stream::iter([piece(len)]).chain(stream::pending()))
         }
         Trouble::Endless => {
-            let more = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 1 << 16])));
+            let more = stream::repeat_with(|| Ok(Bytes::from(vec![0; 1 << 16])));
             Body::from_stream(stream::iter([piece(bytes.len())]).chain(more))
         }
         _ => Body::from(bytes),

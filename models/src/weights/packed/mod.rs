@@ -5,8 +5,7 @@
 //! bits a weight; an offset is `-scale * zero`, rounded to half precision.
 //!
 //! # Source
-//! The forms are those that AutoAWQ ("gemm"), AutoGPTQ and GPTQModel ("gptq", "gptq_v2"), and for E4M3 DeepSeek's and vLLM's tools
-//! write.
+//! The forms are those that `AutoAWQ` (gemm), `AutoGPTQ` and `GPTQModel` (gptq, `gptq_v2`), and for E4M3 the tools of `DeepSeek` and `vLLM` write.
 
 use std::{
     collections::BTreeMap,

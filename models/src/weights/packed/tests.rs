@@ -47,11 +47,14 @@ fn tensors_of_a_matrix_become_one() {
     assert_eq!((packed.rows, packed.cols, packed.dtype()), (130, 256, DType::F8));
 }
 
+/// A form, the tensors of a matrix, and what is said of them.
+type Refused<'a> = (Quantization, &'a [(&'a str, StoredTensor)], &'a str);
+
 #[test]
 fn tensors_that_do_not_fit_are_refused_with_their_rule() {
     let codes = || stored(Err("I32"), &[8, 16]);
     let (zeros, scales) = (stored(Err("I32"), &[2, 2]), stored(Ok(DType::F16), &[2, 16]));
-    let rows: [(Quantization, &[(&str, StoredTensor)], &str); 9] = [
+    let rows: [Refused<'_>; 9] = [
         (
             GPTQ,
             &[
@@ -143,7 +146,9 @@ fn act_order_and_zeros_that_are_not_symmetric_are_seen_in_the_tensors() {
 /// Where rows have 16384 columns, squares are as many as rows: [48, 128] of 6144 in Codestral.
 #[test]
 fn a_scale_of_e4m3_is_for_what_its_shape_says() {
-    let rows: [(&[usize], [usize; 2], fn(usize, usize) -> usize); 5] = [
+    // The shape of the scales, that of the matrix, and which scale is for a row and a block.
+    type Row<'a> = (&'a [usize], [usize; 2], fn(usize, usize) -> usize);
+    let rows: [Row<'_>; 5] = [
         (&[1], [256, 256], |_, _| 0),
         (&[256], [256, 256], |row, _| row),
         (&[256, 1], [256, 256], |row, _| row),

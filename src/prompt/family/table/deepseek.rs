@@ -1,4 +1,4 @@
-//! DeepSeek's families.
+//! The families of `DeepSeek`.
 
 use crate::prompt::family::{
     ChatTemplate, Family, Fim, Layout, Order, Signs, Training, table::LLAMA,
