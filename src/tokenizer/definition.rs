@@ -77,7 +77,13 @@ pub(super) fn read(text: &[u8]) -> Result<Definition, TokenizerError> {
     for key in ["post_processor", "truncation", "padding", "decoder"] {
         json[key] = Value::Null;
     }
-    let added = tokens.into_iter().map(|token| (token.id, token.token)).collect();
+    let writes_spaces =
+        has_step(&json["normalizer"], "Replace") || has_step(&json["pre_tokenizer"], "Metaspace");
+    if spelling == Spelling::Unigram && !writes_spaces {
+        // The names of closed pieces have one.
+        return Err(form("a unigram model needs a step that writes spaces as `▁`"));
+    }
+    let added = by_id(tokens)?;
     close_model(&mut json["model"], &added, spelling)?;
     Ok(Definition { json, added, spelling, bos_token, document_space: space })
 }
@@ -103,8 +109,8 @@ fn spelling(json: &Value) -> Result<Spelling, TokenizerError> {
 
 /// Returns whether a step or one within it is of that type.
 fn has_step(step: &Value, kind: &str) -> bool {
-    let within = step["decoders"].as_array();
-    step["type"] == kind || within.is_some_and(|list| list.iter().any(|step| has_step(step, kind)))
+    let lists = ["decoders", "normalizers", "pretokenizers"].map(|key| step[key].as_array());
+    step["type"] == kind || lists.into_iter().flatten().flatten().any(|step| has_step(step, kind))
 }
 
 struct Numbered {
@@ -135,6 +141,23 @@ fn take_added_tokens(json: &mut Value) -> Result<Vec<Numbered>, TokenizerError> 
     }
     json["added_tokens"] = Value::Array(kept);
     Ok(tokens)
+}
+
+/// Refuses tokens that share an id or a text: which of them a text or an id means could not be said.
+fn by_id(tokens: Vec<Numbered>) -> Result<HashMap<u32, AddedToken>, TokenizerError> {
+    let mut ids: HashMap<String, u32> = HashMap::with_capacity(tokens.len());
+    let mut added: HashMap<u32, AddedToken> = HashMap::with_capacity(tokens.len());
+    for Numbered { id, token } in tokens {
+        let first = *ids.entry(token.content.clone()).or_insert(id);
+        if first != id {
+            return Err(form(format!("the added tokens {first} and {id} have one text")));
+        }
+        if added.get(&id).is_some_and(|other| *other != token) {
+            return Err(form(format!("two added tokens have the id {id}")));
+        }
+        added.insert(id, token);
+    }
+    Ok(added)
 }
 
 /// The library numbers added tokens itself, unless the vocabulary has them.
@@ -225,7 +248,7 @@ fn kept_cuts(mut step: Value, space: &mut DocumentSpace) -> Result<Value, Tokeni
     match step["type"].as_str() {
         None if step.is_null() => Ok(step),
         Some("Sequence") => kept_steps(step, "pretokenizers", space, kept_cuts),
-        Some("Metaspace") => {
+        Some("Metaspace") if step["replacement"].as_str().is_none_or(|mark| mark == "▁") => {
             let adds = step["add_prefix_space"] != false && step["prepend_scheme"] != "never";
             if adds {
                 let is_first = step["prepend_scheme"] == "first";
@@ -273,10 +296,14 @@ fn close_model(
     added: &HashMap<u32, AddedToken>,
     spelling: Spelling,
 ) -> Result<(), TokenizerError> {
-    let control = added.values().filter(|token| !token.is_text);
-    let control: HashSet<&str> = control.map(|token| token.content.as_str()).collect();
+    let control = control_texts(&model["vocab"], added);
     if spelling == Spelling::Unigram {
-        return close_pieces(&mut model["vocab"], &control);
+        let num_pieces = close_pieces(&mut model["vocab"], &control)?;
+        if !model["unk_id"].as_u64().is_some_and(|id| id < num_pieces as u64) {
+            return Err(form("a unigram model needs the `unk_id` of one of its pieces"));
+        }
+        model["byte_fallback"] = json!(true);
+        return Ok(());
     }
     let is_closed = |token: &str| {
         let is_byte = spelling == Spelling::Merges && sentencepiece::byte_of(token).is_some();
@@ -294,7 +321,7 @@ fn close_model(
         });
     }
     if let Some(vocab) = model["vocab"].as_object_mut() {
-        vocab.retain(|token, _| !control.contains(token.as_str()));
+        vocab.retain(|token, _| !control.contains(token));
     }
     // Every byte has a piece, so that nothing is unknown.
     model["unk_token"] = Value::Null;
@@ -305,14 +332,35 @@ fn close_model(
     Ok(())
 }
 
-/// Renames the control pieces of a unigram model: their ids are places in the list. No text has the name, for spaces
-/// are written otherwise before pieces are looked up.
-fn close_pieces(vocab: &mut Value, control: &HashSet<&str>) -> Result<(), TokenizerError> {
+/// Returns what no text may become: control tokens, and the vocabulary's own texts for their ids. Gemma's `<unused…>`
+/// are such texts, where tuned models use their ids for something else.
+fn control_texts(vocab: &Value, added: &HashMap<u32, AddedToken>) -> HashSet<String> {
+    let control = || added.iter().filter(|(_, token)| !token.is_text);
+    let mut texts: HashSet<String> = control().map(|(_, token)| token.content.clone()).collect();
+    let ids: HashSet<u64> = control().map(|(&id, _)| u64::from(id)).collect();
+    match vocab {
+        Value::Object(vocab) => {
+            let of_ids =
+                vocab.iter().filter(|(_, id)| id.as_u64().is_some_and(|id| ids.contains(&id)));
+            texts.extend(of_ids.map(|(text, _)| text.clone()));
+        }
+        Value::Array(pieces) => {
+            let of_ids = (0..).zip(pieces).filter(|(id, _)| ids.contains(id));
+            texts.extend(of_ids.filter_map(|(_, piece)| Some(piece[0].as_str()?.to_owned())));
+        }
+        _ => {}
+    }
+    texts
+}
+
+/// Renames the control pieces of a unigram model and returns the number of all: ids are places in the list. No text has
+/// the name, for spaces are written otherwise before pieces are looked up.
+fn close_pieces(vocab: &mut Value, control: &HashSet<String>) -> Result<usize, TokenizerError> {
     let pieces = vocab.as_array_mut().ok_or_else(|| form("a unigram vocabulary is not a list"))?;
     for (id, piece) in pieces.iter_mut().enumerate() {
         if piece[0].as_str().is_some_and(|piece| control.contains(piece)) {
             piece[0] = json!(format!("control {id}"));
         }
     }
-    Ok(())
+    Ok(pieces.len())
 }

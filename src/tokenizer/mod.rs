@@ -3,7 +3,7 @@
 //! User text must never become a control token: `definition` closes all ways from one to the other, and a control
 //! token is spliced in by its id. What is encoded comes back as it was, for any text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub mod byte_level;
 mod definition;
@@ -79,6 +79,7 @@ impl Tokenizer {
         let added = definition.added;
         let vocab = library.get_vocab(false);
         check_ids(&vocab, &added)?;
+        check_texts(&library, &added)?;
         let parts = parts(&vocab, definition.spelling)?;
         let (bytes, ends) = bytes_of_tokens(&vocab, &added, definition.spelling);
         let ids_of_added: HashMap<String, u32> =
@@ -239,17 +240,39 @@ fn parts(vocab: &HashMap<String, u32>, spelling: Spelling) -> Result<Parts, Toke
     Ok(Parts::SentencePiece { bytes, cuts_byte_names: spelling == Spelling::Unigram })
 }
 
-/// Refuses ids that no vocabulary has, before memory is taken by the largest of them.
+/// Refuses ids that no vocabulary has, before memory is taken by the largest of them, and one id for two texts.
 fn check_ids(
     vocab: &HashMap<String, u32>,
     added: &HashMap<u32, AddedToken>,
 ) -> Result<(), TokenizerError> {
     match vocab.values().chain(added.keys()).find(|id| **id as usize >= VOCAB_MAX) {
-        None => Ok(()),
+        None => {}
         Some(id) => {
-            Err(TokenizerError::Form(format!("token ids must lie below {VOCAB_MAX}, got {id}")))
+            let rule = format!("token ids must lie below {VOCAB_MAX}, got {id}");
+            return Err(TokenizerError::Form(rule));
         }
     }
+    let mut seen = HashSet::with_capacity(vocab.len());
+    match vocab.values().find(|id| !seen.insert(**id)) {
+        None => Ok(()),
+        Some(id) => Err(TokenizerError::Form(format!("two tokens have the id {id}"))),
+    }
+}
+
+/// Refuses added texts that the library gives another id, as it does where their own is a hole or another's.
+fn check_texts(
+    library: &tokenizers::Tokenizer,
+    added: &HashMap<u32, AddedToken>,
+) -> Result<(), TokenizerError> {
+    for (&id, token) in added.iter().filter(|(_, token)| token.is_text) {
+        let found = library.token_to_id(&token.content);
+        if found != Some(id) {
+            let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+            let what = format!("the text of the added token {id} has another id: {found}");
+            return Err(TokenizerError::Form(what));
+        }
+    }
+    Ok(())
 }
 
 /// Lays the bytes of all tokens into one buffer; holes between ids take no bytes.
@@ -281,6 +304,8 @@ fn bytes_of_tokens(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn demo() -> Tokenizer {
@@ -366,6 +391,83 @@ mod tests {
         let tokenizer = demo();
         for text in ["e\u{301}", "\u{1100}\u{1161}", "\u{212b}", "a\u{328}\u{301}"] {
             assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
+        }
+    }
+
+    fn with_added(id: u64, content: &str, is_special: bool) -> Result<Tokenizer, TokenizerError> {
+        let mut json: Value = serde_json::from_slice(models::demo::TOKENIZER_JSON).unwrap();
+        let entry = json!({ "id": id, "content": content, "special": is_special });
+        json["added_tokens"].as_array_mut().unwrap().push(entry);
+        Tokenizer::from_json(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_id_has_one_text_and_a_text_one_id() {
+        let tokenizer = demo();
+        let sentinel = tokenizer.added_token_id("<|fim_prefix|>").unwrap();
+        let [word] = tokenizer.encode(" return").unwrap()[..] else { panic!("not one token") };
+        let next = u64::from(tokenizer.num_ids());
+        let (sentinel, word) = (u64::from(sentinel), u64::from(word));
+        let rows = [
+            (sentinel, "<|own|>", true, "two added tokens have the id"),
+            (next, "<|fim_prefix|>", true, "have one text"),
+            (word, "own", false, "two tokens have the id"),
+            (next, "Ġreturn", false, "has another id"),
+        ];
+        for (id, content, is_special, expected) in rows {
+            let error = with_added(id, content, is_special).unwrap_err().to_string();
+            assert!(error.contains(expected), "{content}: {error}");
+        }
+        assert!(with_added(next, "<|own|>", true).is_ok());
+    }
+
+    #[test]
+    fn a_text_whose_id_a_control_token_has_is_spelt_otherwise() {
+        let [word] = demo().encode(" return").unwrap()[..] else { panic!("not one token") };
+        let tokenizer = with_added(u64::from(word), "<|own|>", true).unwrap();
+        assert_eq!(tokenizer.added_token_id("<|own|>"), Some(word));
+        let ids = tokenizer.encode(" return <|own|>").unwrap();
+        assert!(!ids.contains(&word));
+        assert_eq!(tokenizer.decode(&ids), " return <|own|>");
+    }
+
+    /// A unigram model with a piece for each byte, a space and two letters.
+    fn unigram() -> Value {
+        let mut vocab = vec![json!(["<unk>", 0.0])];
+        vocab.extend((0..=255).map(|byte| json!([format!("<0x{byte:02X}>"), -9.0])));
+        vocab.extend(["▁", "a", "b", "ab"].map(|piece| json!([piece, -2.0])));
+        json!({
+            "added_tokens": [{ "id": 0, "content": "<unk>", "special": true }],
+            "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+            "model": { "type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": vocab }
+        })
+    }
+
+    #[test]
+    fn a_unigram_model_loses_nothing_or_is_refused() {
+        let read = |json: &Value| Tokenizer::from_json(json.to_string().as_bytes());
+        let tokenizer = read(&unigram()).unwrap();
+        for text in ["ab é", "control 0", "control▁0", "<unk>", "<0x41>"] {
+            let ids = tokenizer.encode(text).unwrap();
+            assert!(!ids.contains(&0), "{text}");
+            assert_eq!(tokenizer.decode(&ids), text);
+        }
+        let rows = [
+            ("/normalizer", Value::Null, "needs a step that writes spaces"),
+            ("/model/unk_id", Value::Null, "needs the `unk_id`"),
+            ("/model/unk_id", json!(261), "needs the `unk_id`"),
+            // The library would give it the next id.
+            (
+                "/added_tokens/0",
+                json!({ "id": 300, "content": "abab", "special": false }),
+                "has another id",
+            ),
+        ];
+        for (place, value, expected) in rows {
+            let mut json = unigram();
+            *json.pointer_mut(place).unwrap() = value;
+            let error = read(&json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{place}: {error}");
         }
     }
 }

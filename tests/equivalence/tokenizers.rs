@@ -212,11 +212,14 @@ fn a_folder_without_tokenizer_json_names_the_field_at_fault() {
     let charsmap = [&model[..], &[0x1A, 5, 0x12, 1, b'x', 0x20, 0]].concat();
     let spaces = [&model[..], &[0x1A, 2, 0x20, 1]].concat();
     let words = [&model[..], &[0x12, 2, 0x18, 3]].concat();
-    let rows: [(&str, &[u8], &str); 8] = [
+    // A piece of 5000 bytes: field 1 of the model, whose field 1 is its text.
+    let long = [&model[..], &[0x0A, 0x8B, 0x27, 0x0A, 0x88, 0x27], &[b'a'; 5000]].concat();
+    let rows: [(&str, &[u8], &str); 9] = [
         ("tokenizer.model", &model[..model.len() - 1], "must be a whole message"),
         ("tokenizer.model", b"", "`pieces` must be a list of pieces, got none"),
         ("tokenizer.model.v3", b"", "tokenizer.model.v3: `pieces` must be a list of pieces"),
         ("tokenizer.model", &charsmap, "`normalizer_spec.precompiled_charsmap` must be empty"),
+        ("tokenizer.model", &long, "must be 1 to 4096 bytes in UTF-8"),
         ("tokenizer.model", &spaces, "`normalizer_spec.remove_extra_whitespaces` must be false"),
         ("tokenizer.model", &words, "`trainer_spec.model_type` must be 1 (unigram) or 2 (bpe), got 3"),
         ("tekken.json", b"{}", "tekken.json is not a JSON object"),
@@ -224,7 +227,7 @@ fn a_folder_without_tokenizer_json_names_the_field_at_fault() {
             "tekken.json",
             br#"{"config": {"pattern": ".", "default_vocab_size": 21, "default_num_special_tokens": 20},
                 "vocab": [{"rank": 0, "token_bytes": "?"}]}"#,
-            "`vocab[0].token_bytes` must be bytes in base64",
+            "`vocab[0].token_bytes` must be 1 to 4096 bytes in base64",
         ),
     ];
     for (file, bytes, expected) in rows {

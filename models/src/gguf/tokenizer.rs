@@ -13,7 +13,9 @@ use crate::{
         keys::{Keys, element, quoted},
         pre_tokenizer,
     },
-    tokenizer::{Piece, PieceKind, Pieces, Shape, added_token, bos_processor, byte_level},
+    tokenizer::{
+        PIECE_BYTES_MAX, Piece, PieceKind, Pieces, Shape, added_token, bos_processor, byte_level,
+    },
 };
 
 const MODEL_KEY: &str = "tokenizer.ggml.model";
@@ -180,6 +182,10 @@ fn pieces<'a>(keys: Keys<'a, '_>) -> Result<Pieces<'a>, ConfigError> {
                 return Err(keys.invalid(&key, "a finite number", value));
             }
         };
+        if text.len() > PIECE_BYTES_MAX {
+            let rule = format!("at most {PIECE_BYTES_MAX} bytes");
+            return Err(keys.invalid(&element(TOKENS_KEY, rows.len()), rule, text.len()));
+        }
         rows.push(Piece { text: Cow::Borrowed(text), score, kind });
     }
     Ok(Pieces {

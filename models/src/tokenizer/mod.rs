@@ -25,6 +25,13 @@ const SENTENCEPIECE_FILES: [&str; 2] = ["tokenizer.model", "tokenizer.model.v3"]
 /// Tokens that were added to a SentencePiece model.
 const ADDED_TOKENS_FILE: &str = "added_tokens.json";
 
+/// Longest piece, some ten times the longest published ones. Each way to cut a piece in two is looked up, so that one
+/// costs its length squared.
+///
+/// # Units
+/// bytes
+pub(crate) const PIECE_BYTES_MAX: usize = 1 << 12;
+
 /// What a folder says of texts and tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Form {

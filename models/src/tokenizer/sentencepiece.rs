@@ -9,7 +9,7 @@ use crate::{
     config::VOCAB_MAX,
     error::ConfigError,
     tokenizer::{
-        invalid,
+        PIECE_BYTES_MAX, invalid,
         pieces::{Piece, PieceKind, Pieces, Shape},
         protobuf::{Broken, Fields, Value},
     },
@@ -38,7 +38,9 @@ pub(super) fn read<'a>(file: &str, bytes: &'a [u8]) -> Result<Pieces<'a>, Config
             (PIECES, Value::Bytes(message)) => {
                 let field = format!("pieces[{}]", pieces.rows.len());
                 let piece = read_piece(message).ok_or_else(|| {
-                    invalid(file, field, "a text in UTF-8 of a type from 1 to 6", "another")
+                    let rule =
+                        format!("1 to {PIECE_BYTES_MAX} bytes in UTF-8, of a type from 1 to 6");
+                    invalid(file, field, rule, "another")
                 })?;
                 pieces.rows.push(piece);
             }
@@ -75,7 +77,11 @@ fn read_piece(message: &[u8]) -> Option<Piece<'_>> {
             _ => {}
         }
     }
-    (!text.is_empty()).then_some(Piece { text: Cow::Borrowed(text), score, kind })
+    (1..=PIECE_BYTES_MAX).contains(&text.len()).then_some(Piece {
+        text: Cow::Borrowed(text),
+        score,
+        kind,
+    })
 }
 
 fn read_trainer(file: &str, message: &[u8], pieces: &mut Pieces<'_>) -> Result<(), ConfigError> {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     config::VOCAB_MAX,
     error::ConfigError,
-    tokenizer::{added_token, bos_processor, byte_level, invalid},
+    tokenizer::{PIECE_BYTES_MAX, added_token, bos_processor, byte_level, invalid},
 };
 
 #[derive(Deserialize)]
@@ -147,9 +147,11 @@ fn ranked(name: &str, file: &File, num_tokens: usize) -> Result<Vec<Vec<u8>>, Co
     let mut tokens = vec![Vec::new(); num_tokens.min(file.vocab.len())];
     for (index, entry) in file.vocab.iter().enumerate() {
         let Some(place) = tokens.get_mut(entry.rank) else { continue };
-        let bytes = STANDARD.decode(&entry.token_bytes).ok().filter(|bytes| !bytes.is_empty());
+        let bytes = STANDARD.decode(&entry.token_bytes).ok();
+        let bytes = bytes.filter(|bytes| (1..=PIECE_BYTES_MAX).contains(&bytes.len()));
         *place = bytes.ok_or_else(|| {
-            invalid(name, format!("vocab[{index}].token_bytes"), "bytes in base64", "another text")
+            let rule = format!("1 to {PIECE_BYTES_MAX} bytes in base64");
+            invalid(name, format!("vocab[{index}].token_bytes"), rule, "another text")
         })?;
     }
     match tokens.iter().position(Vec::is_empty) {
