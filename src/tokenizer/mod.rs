@@ -394,10 +394,16 @@ mod tests {
         }
     }
 
+    fn added(id: u64, content: &str, is_special: bool) -> Value {
+        json!({
+            "id": id, "content": content, "special": is_special,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
+        })
+    }
+
     fn with_added(id: u64, content: &str, is_special: bool) -> Result<Tokenizer, TokenizerError> {
         let mut json: Value = serde_json::from_slice(models::demo::TOKENIZER_JSON).unwrap();
-        let entry = json!({ "id": id, "content": content, "special": is_special });
-        json["added_tokens"].as_array_mut().unwrap().push(entry);
+        json["added_tokens"].as_array_mut().unwrap().push(added(id, content, is_special));
         Tokenizer::from_json(json.to_string().as_bytes())
     }
 
@@ -411,7 +417,7 @@ mod tests {
         let rows = [
             (sentinel, "<|own|>", true, "two added tokens have the id"),
             (next, "<|fim_prefix|>", true, "have one text"),
-            (word, "own", false, "two tokens have the id"),
+            (word, "qzqz", false, "two tokens have the id"),
             (next, "Ġreturn", false, "has another id"),
         ];
         for (id, content, is_special, expected) in rows {
@@ -437,7 +443,7 @@ mod tests {
         vocab.extend((0..=255).map(|byte| json!([format!("<0x{byte:02X}>"), -9.0])));
         vocab.extend(["▁", "a", "b", "ab"].map(|piece| json!([piece, -2.0])));
         json!({
-            "added_tokens": [{ "id": 0, "content": "<unk>", "special": true }],
+            "added_tokens": [added(0, "<unk>", true)],
             "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
             "model": { "type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": vocab }
         })
@@ -457,11 +463,7 @@ mod tests {
             ("/model/unk_id", Value::Null, "needs the `unk_id`"),
             ("/model/unk_id", json!(261), "needs the `unk_id`"),
             // The library would give it the next id.
-            (
-                "/added_tokens/0",
-                json!({ "id": 300, "content": "abab", "special": false }),
-                "has another id",
-            ),
+            ("/added_tokens/0", added(300, "abab", false), "has another id"),
         ];
         for (place, value, expected) in rows {
             let mut json = unigram();
