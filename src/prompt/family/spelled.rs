@@ -72,7 +72,7 @@ fn sides<'t>(fim: &Fim<'_>, gap: &'t str) -> Option<(String, &'t str)> {
 
 /// Reads the repository and other files.
 fn read_head(fim: &Fim<'_>, head: &str, spelled: &mut SpelledGap) -> Option<()> {
-    let files = fim.files.filter(|files| files.place == FilesPlace::BeforeGap)?;
+    let files = fim.files.filter(|files| files.place != FilesPlace::InPrefix)?;
     let FileMark::Token(mark) = files.file else { return None };
     let mut parts = head.split(mark);
     let name = parts.next()?;
@@ -88,8 +88,13 @@ fn read_head(fim: &Fim<'_>, head: &str, spelled: &mut SpelledGap) -> Option<()> 
             ContextItem { name: path.trim().to_owned(), content: content.to_owned() }
         })
         .collect();
-    // The last one is the edited file, whose text is the gap's.
-    if let Some(current) = context.pop() {
+    // The last one is the edited file, whose text is the gap's; its path may stand behind the sentinel.
+    if let Some(mut current) = context.pop() {
+        let is_bare = current.name.is_empty() && current.content.is_empty();
+        if files.place == FilesPlace::AroundPrefixSentinel && is_bare {
+            let (path, code) = spelled.prefix.split_once('\n')?;
+            (current.name, spelled.prefix) = (path.trim().to_owned(), code.to_owned());
+        }
         spelled.file_name = Some(current.name).filter(|name| !name.is_empty());
         spelled.prefix.insert_str(0, &current.content);
     }
@@ -217,5 +222,10 @@ mod tests {
             spelled_gap("<file_sep>c.py\nx\n<fim_prefix>c = <fim_suffix><fim_middle>").unwrap();
         assert_eq!((bare.prefix.as_str(), bare.file_name.as_deref()), ("x\nc = ", Some("c.py")));
         assert_eq!(bare.context, []);
+        let trained =
+            "<file_sep>a.py\na = 1\n<file_sep><fim_prefix>c.py\nc = <fim_suffix>\n<fim_middle>";
+        let trained = spelled_gap(trained).unwrap();
+        assert_eq!((trained.prefix.as_str(), trained.file_name.as_deref()), ("c = ", Some("c.py")));
+        assert_eq!(trained.context, [item("a.py", "a = 1\n")]);
     }
 }
