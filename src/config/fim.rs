@@ -43,9 +43,14 @@ pub(super) fn resolve(raw: &RawModel) -> Result<FimConfig, Violation> {
         let rule = format!("a list of texts of 1 to {BYTES_MAX} bytes");
         return Err(broken("model.fim_stops", &rule, format!("{stop:?}")));
     }
+    let prefix = sentinel("model.fim_prefix", raw.fim_prefix.as_ref())?;
+    let suffix = sentinel("model.fim_suffix", raw.fim_suffix.as_ref())?;
+    if let Some(suffix) = suffix.as_ref().filter(|_| suffix == prefix) {
+        return Err(broken("model.fim_suffix", "another token than `model.fim_prefix`", suffix));
+    }
     Ok(FimConfig {
-        prefix: sentinel("model.fim_prefix", raw.fim_prefix.as_ref())?,
-        suffix: sentinel("model.fim_suffix", raw.fim_suffix.as_ref())?,
+        prefix,
+        suffix,
         middle: token("model.fim_middle", raw.fim_middle.as_ref())?,
         order: word("model.fim_order", raw.fim_order.clone(), &ORDERS)?,
         bos: token("model.fim_bos", raw.fim_bos.as_ref())?,

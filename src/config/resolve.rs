@@ -200,10 +200,12 @@ fn log(raw: RawLog) -> Result<LogConfig, Violation> {
 }
 
 fn check_name(key: &'static str, name: &str) -> Result<(), Violation> {
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control) {
+    let is_printable = !name.contains(char::is_control) && name.trim() == name;
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && is_printable {
         return Ok(());
     }
-    Err(broken(key, &format!("1 to {NAME_BYTES_MAX} printable bytes"), format!("{name:?}")))
+    let rule = format!("1 to {NAME_BYTES_MAX} printable bytes, no blank first or last");
+    Err(broken(key, &rule, format!("{name:?}")))
 }
 
 /// Tells the embedded model, a folder or file, and a name on the hub apart.

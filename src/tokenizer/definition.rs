@@ -299,7 +299,7 @@ fn close_model(
     let control = control_texts(&model["vocab"], added);
     if spelling == Spelling::Unigram {
         let num_pieces = close_pieces(&mut model["vocab"], &control)?;
-        if !model["unk_id"].as_u64().is_some_and(|id| id < num_pieces as u64) {
+        if model["unk_id"].as_u64().is_none_or(|id| id >= num_pieces as u64) {
             return Err(form("a unigram model needs the `unk_id` of one of its pieces"));
         }
         model["byte_fallback"] = json!(true);

@@ -131,6 +131,12 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         let block_size = config.engine.block_size;
         kv_bytes_per_block(&spec, block_size, kv_dtype) / block_size as u64
     };
+    // Experts are computed in bf16 alone on a GPU.
+    let is_refused = |format| -> anyhow::Result<bool> {
+        Ok(spec.mixture.is_some() && footprint(format, Device::Cuda(0))?.type_names() != "bf16")
+    };
+    let [refuses_stored, refuses_int8] =
+        [is_refused(WeightFormat::Stored)?, is_refused(WeightFormat::Int8)?];
     Ok(Facts {
         model: name,
         commit: None,
@@ -151,6 +157,8 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         kv_bytes_per_token_f32: kv_bytes(KvDType::F32),
         fim: Filling::of(config, spec.architecture, &tokenizer),
         licence: path.and_then(licence_beside),
+        gpu_refuses_stored: refuses_stored,
+        gpu_refuses_int8: refuses_int8,
         cards: cards(&spec, &config.engine, |format| {
             let footprint = footprint(format, Device::Cuda(0))?;
             Ok(footprint.num_bytes + footprint.widened_bytes)

@@ -33,6 +33,9 @@ pub(super) struct Facts {
     pub(super) fim: Filling,
     /// As the card beside the model has it.
     pub(super) licence: Option<String>,
+    /// Whether a GPU computes with the weights as they are stored, and as integers, at all.
+    pub(super) gpu_refuses_stored: bool,
+    pub(super) gpu_refuses_int8: bool,
     pub(super) cards: Vec<Card>,
 }
 
@@ -91,11 +94,14 @@ impl Facts {
         }
         let _ = writeln!(text, "\n{:<14}{:>16}{:>16}", "card", "as stored", "int8");
         for card in &self.cards {
-            let cell = |tokens: Option<usize>| {
-                tokens.map_or_else(|| "too large".to_owned(), |tokens| format!("{tokens} tokens"))
+            let cell = |is_refused: bool, tokens: Option<usize>| match tokens {
+                _ if is_refused => "refused".to_owned(),
+                Some(tokens) => format!("{tokens} tokens"),
+                None => "too large".to_owned(),
             };
-            let (name, stored) = (format!("{} GiB", card.gib), cell(card.context_tokens_stored));
-            let int8 = cell(card.context_tokens_int8);
+            let name = format!("{} GiB", card.gib);
+            let stored = cell(self.gpu_refuses_stored, card.context_tokens_stored);
+            let int8 = cell(self.gpu_refuses_int8, card.context_tokens_int8);
             let _ = writeln!(text, "{name:<14}{stored:>16}{int8:>16}");
         }
         text

@@ -128,7 +128,7 @@ fn refusals_of_values_name_the_tables_key() {
         ),
         (
             "[model]\naliases = [\"\"]",
-            "`model.aliases` must be 1 to 256 printable bytes, got \"\" (at FILE:2:1)",
+            "`model.aliases` must be 1 to 256 printable bytes, no blank first or last, got \"\" (at FILE:2:1)",
         ),
         (
             "[model]\nthreads = 1\n[[models]]",
