@@ -1,7 +1,7 @@
 //! A conversation as a model was trained on it: its own Jinja template, rendered within limits, as tokens and texts.
 //!
 //! The template is data from strangers: it reads no file and includes nothing, its steps, its depth and its output are
-//! bounded. What a message says stays text whatever the template does with it, see [`mask`].
+//! bounded. What a message says stays text whatever the template does with it, see `mask`.
 //!
 //! # Source
 //! How templates are rendered: `render_jinja_template` of Hugging Face's transformers, which they are written for.
