@@ -176,19 +176,25 @@ fn as_q8_0(_: usize, _: usize, values: &[f32]) -> (u32, Vec<u8>) {
     (8, bytes)
 }
 
-/// Decodes by graphs and prefills by tiles, of experts of which each rank has a half.
+/// The same model in sizes that a GPU's kernels take, on two ranks too.
 #[cfg(feature = "cuda-emulator")]
-#[test]
-fn a_mixture_on_two_emulated_gpus_is_itself() {
-    let mut spec = DecoderSpec {
+fn for_a_gpu(spec: DecoderSpec) -> DecoderSpec {
+    DecoderSpec {
         vocab_size: 112,
         hidden_size: 64,
         num_heads: 4,
         num_kv_heads: 2,
         head_dim: 16,
         ffn_size: 96,
-        ..mixed_spec()
-    };
+        ..spec
+    }
+}
+
+/// Decodes by graphs and prefills by tiles, of experts of which each rank has a half.
+#[cfg(feature = "cuda-emulator")]
+#[test]
+fn a_mixture_on_two_emulated_gpus_is_itself() {
+    let mut spec = for_a_gpu(mixed_spec());
     spec.mixture.as_mut().unwrap().expert_size = 48;
     let options = LoadOptions { kv_dtype: KvDType::F16, ..options(Device::Emulated) };
     let mut whole = random_model(&spec, &options);
@@ -213,15 +219,7 @@ fn a_mixture_on_two_emulated_gpus_is_itself() {
 #[cfg(feature = "cuda-emulator")]
 #[test]
 fn an_emulated_gpu_on_two_ranks_is_itself() {
-    let spec = DecoderSpec {
-        vocab_size: 112,
-        hidden_size: 64,
-        num_heads: 4,
-        num_kv_heads: 2,
-        head_dim: 16,
-        ffn_size: 96,
-        ..tiny_spec()
-    };
+    let spec = for_a_gpu(tiny_spec());
     let options = LoadOptions { kv_dtype: KvDType::F16, ..options(Device::Emulated) };
     let mut whole = random_model(&spec, &options);
     let mut sharded = random_model(&spec, &on_ranks(2, &options));

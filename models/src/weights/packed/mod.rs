@@ -174,15 +174,20 @@ impl Packed {
         if self.scaled().is_some() {
             return Ok(());
         }
-        let squares = [rows.div_ceil(SQUARE), cols.div_ceil(SQUARE)];
+        let squares = self.squares();
         Err(format!(
             "its scales must be one, one for each of {rows} rows, or one for each square of {SQUARE} ({squares:?}), got the shape {shape:?}"
         ))
     }
 
+    /// Returns the squares down and across, the last of which may be cut.
+    fn squares(&self) -> [usize; 2] {
+        [self.rows.div_ceil(SQUARE), self.cols.div_ceil(SQUARE)]
+    }
+
     /// Returns what a scale of E4M3 is for, by the shape alone: counts may coincide.
     fn scaled(&self) -> Option<Scaled> {
-        let squares = [self.rows.div_ceil(SQUARE), self.cols.div_ceil(SQUARE)];
+        let squares = self.squares();
         match self.scales.shape[..] {
             [] | [1] | [1, 1] => Some(Scaled::Whole),
             [rows, cols] if [rows, cols] == squares => Some(Scaled::Squares),
