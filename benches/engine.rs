@@ -27,6 +27,7 @@ fn sequence(id: u64) -> Sequence {
         stop_token_ids: Arc::new([0, 1, 2, 3]),
         logprobs: None,
         priority: 0,
+        adapter: None,
     };
     Sequence::new(SequenceId(id), request)
 }
@@ -78,14 +79,14 @@ fn prefix_cache(criterion: &mut Criterion) {
     let mut cache = PrefixCache::new(10_000, BLOCK_SIZE);
     let mut pool = BlockPool::new(10_000);
     let mut hashes = Vec::new();
-    cache.extend_hashes(&mut hashes, &tokens);
+    cache.extend_hashes(&mut hashes, &tokens, None);
     for hash in &hashes {
         cache.insert(*hash, pool.allocate());
     }
     criterion.bench_function("engine/prefix_cache/name_8192_tokens", |bencher| {
         bencher.iter_batched_ref(
             || Vec::with_capacity(hashes.len()),
-            |hashes| cache.extend_hashes(hashes, black_box(&tokens)),
+            |hashes| cache.extend_hashes(hashes, black_box(&tokens), None),
             BatchSize::SmallInput,
         );
     });

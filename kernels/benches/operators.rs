@@ -157,6 +157,7 @@ fn attention(criterion: &mut Criterion) {
                 block_tables: &blocks,
                 max_blocks_per_seq: blocks.len(),
                 logit_rows: &[],
+                adapters: &[],
             };
             let mut step = backend.step(positions.len(), 1, blocks.len()).unwrap();
             backend.load_step(&input, &mut step).unwrap();

@@ -19,6 +19,9 @@ struct Pairs {
     METHOD Group of(int expert) const { return Group{expert, int(offsets[expert]), int(offsets[expert + 1])}; }
 };
 
+// What becomes of a sum: gated with the other's, stored, rounded for the next product, added to what is there.
+enum class Then { GATE, STORE, ROUND, ADD };
+
 // The products of one kind: gates and ups of all experts, gated with each other, or the way back.
 struct Products {
     const bf16* x;     // [num_pairs / x_pairs, cols]: a row is shared by so many pairs

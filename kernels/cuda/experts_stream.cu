@@ -2,6 +2,7 @@
 //
 // x [num_tokens, cols] bf16 for gates and ups, [num_pairs, cols] bf16 for the way back; matrices [num_experts, rows, cols] bf16, cols a
 // multiple of 8; pairs and offsets as in route.cu. Gate: out [num_pairs, rows] bf16 = activation(x G^T) * (x U^T). Store: out [num_pairs, rows] f32.
+// Adapters (LoRA) are experts of low rank, one a token: round stores bf16 for the product behind it, and add adds to what out [num_pairs, rows] f32 has.
 //
 // A block takes 16 rows of one expert and all of its pairs, 8 * TOKEN_TILES at a time; a second round reads the weights again, from L2. With at
 // most as many tokens as a tile has columns there is no second round, for a token's experts differ. Blocks are as many as experts can have
@@ -82,10 +83,10 @@ DEVICE Group group_of(const Pairs& pairs, const uint32_t* experts) {
 }
 
 // grid (ceil(rows / 16), min(num_experts, num_pairs)), 256 threads; `Out` is bf16 for the gate and float for the way back.
-template <int TOKEN_TILES, class Out>
+template <int TOKEN_TILES, Then THEN, class Out>
 DEVICE void stream(Out* out, const Products& products, const Pairs& pairs, const uint32_t* experts, int activation) {
     using Room = BlockSums<TOKEN_TILES>;
-    constexpr bool IS_GATED = sizeof(Out) == sizeof(bf16);
+    constexpr bool IS_GATED = THEN == Then::GATE;
     SHARED(float, first_room, WARPS * Room::LEN);
     SHARED(float, second_room, IS_GATED ? WARPS * Room::LEN : 1);
     Room first_block{first_room}, second_block{second_room};
@@ -109,7 +110,9 @@ DEVICE void stream(Out* out, const Products& products, const Pairs& pairs, const
             if (index >= group.end || row >= products.rows) continue;
             float sum = first_block.get(i);
             if constexpr (IS_GATED) sum = activate(activation, sum) * second_block.get(i);
-            put(out + size_t(pairs.pairs[index]) * products.rows + row, sum);
+            Out* element = out + size_t(pairs.pairs[index]) * products.rows + row;
+            if constexpr (THEN == Then::ADD) sum += *element;
+            put(element, sum);
         }
         // The smallest tile has no second round, and without a loop nothing is spilled.
         if (TOKEN_TILES == 1) break;
@@ -121,18 +124,22 @@ DEVICE void stream(Out* out, const Products& products, const Pairs& pairs, const
 } // namespace
 
 // The kernels: tokens / 8.
+#define PLAIN_EXPERT_KERNEL(what, suffix, TOKEN_TILES, THEN, Out)                                                                                 \
+    KERNEL_BOUNDS(256) stream_expert_##what##_##suffix(Out* out, const bf16* x, const bf16* down, const uint32_t* pairs, const uint32_t* offsets, \
+                                                       const uint32_t* experts, int num_experts, int rows, int cols) {                           \
+        stream<TOKEN_TILES, Then::THEN>(out, Products{x, 1, down, nullptr, rows, cols}, Pairs{pairs, offsets, num_experts}, experts, 0);         \
+    }                                                                                                                                            \
+    REGISTER_KERNEL(stream_expert_##what##_##suffix)
 #define EXPERT_KERNELS(suffix, TOKEN_TILES)                                                                                                      \
     KERNEL_BOUNDS(256) stream_expert_gate_##suffix(bf16* out, const bf16* x, const bf16* gate, const bf16* up, const uint32_t* pairs,          \
                                                    const uint32_t* offsets, const uint32_t* experts, int num_experts, int per_token, int rows,   \
                                                    int cols, int activation) {                                                                   \
-        stream<TOKEN_TILES>(out, Products{x, per_token, gate, up, rows, cols}, Pairs{pairs, offsets, num_experts}, experts, activation);         \
+        stream<TOKEN_TILES, Then::GATE>(out, Products{x, per_token, gate, up, rows, cols}, Pairs{pairs, offsets, num_experts}, experts, activation);         \
     }                                                                                                                                            \
     REGISTER_KERNEL(stream_expert_gate_##suffix)                                                                                                 \
-    KERNEL_BOUNDS(256) stream_expert_store_##suffix(float* out, const bf16* x, const bf16* down, const uint32_t* pairs, const uint32_t* offsets, \
-                                                    const uint32_t* experts, int num_experts, int rows, int cols) {                             \
-        stream<TOKEN_TILES>(out, Products{x, 1, down, nullptr, rows, cols}, Pairs{pairs, offsets, num_experts}, experts, 0);                     \
-    }                                                                                                                                            \
-    REGISTER_KERNEL(stream_expert_store_##suffix)
+    PLAIN_EXPERT_KERNEL(store, suffix, TOKEN_TILES, STORE, float)                                                                                \
+    PLAIN_EXPERT_KERNEL(round, suffix, TOKEN_TILES, ROUND, bf16)                                                                                 \
+    PLAIN_EXPERT_KERNEL(add, suffix, TOKEN_TILES, ADD, float)
 
 EXPERT_KERNELS(8, 1)
 EXPERT_KERNELS(16, 2)

@@ -141,23 +141,38 @@ KERNEL_BOUNDS(256) tile_expert_gate(bf16* out, const bf16* x, const bf16* gate, 
 }
 REGISTER_KERNEL(tile_expert_gate)
 
+namespace {
+
 // grid (ceil(rows / 128), as above), 256 threads.
-KERNEL_BOUNDS(256) tile_expert_store(float* out, const bf16* x, const bf16* down, const uint32_t* pairs, const uint32_t* offsets, int num_experts,
-                                     int rows, int cols) {
+template <Then THEN, class Out> DEVICE void plain(Out* out, const Products& products, const Pairs& pairs) {
     SHARED(uint4, room, STAGES * STAGE / 8);
-    Group group = tile_of(Pairs{pairs, offsets, num_experts}, blockIdx.y);
+    Group group = tile_of(pairs, blockIdx.y);
     if (group.is_empty()) return;
     int first_row = blockIdx.x * ROWS;
-    const Products products{x, 1, down, nullptr, rows, cols};
     WarpTile tile = {};
-    sum_tile(tile, reinterpret_cast<bf16*>(room), products, group, pairs, down, first_row, first_row + ROWS / 2);
+    sum_tile(tile, reinterpret_cast<bf16*>(room), products, group, pairs.pairs, products.first, first_row, first_row + ROWS / 2);
     for_each_element([&](int row, int pair, int j, int e) {
         UNROLL
         for (int i = 0; i < 2; ++i) {
             int out_row = first_row + i * (ROWS / 2) + row;
-            if (out_row >= rows || group.begin + pair >= group.end) continue;
-            put(out + size_t(pairs[group.begin + pair]) * rows + out_row, tile.sums[i][j][e]);
+            if (out_row >= products.rows || group.begin + pair >= group.end) continue;
+            Out* element = out + size_t(pairs.pairs[group.begin + pair]) * products.rows + out_row;
+            float sum = tile.sums[i][j][e];
+            if constexpr (THEN == Then::ADD) sum += *element;
+            put(element, sum);
         }
     });
 }
-REGISTER_KERNEL(tile_expert_store)
+
+} // namespace
+
+#define PLAIN_EXPERT_KERNEL(what, THEN, Out)                                                                                                    \
+    KERNEL_BOUNDS(256) tile_expert_##what(Out* out, const bf16* x, const bf16* down, const uint32_t* pairs, const uint32_t* offsets,             \
+                                          int num_experts, int rows, int cols) {                                                                 \
+        plain<Then::THEN>(out, Products{x, 1, down, nullptr, rows, cols}, Pairs{pairs, offsets, num_experts});                                   \
+    }                                                                                                                                            \
+    REGISTER_KERNEL(tile_expert_##what)
+
+PLAIN_EXPERT_KERNEL(store, STORE, float)
+PLAIN_EXPERT_KERNEL(round, ROUND, bf16)
+PLAIN_EXPERT_KERNEL(add, ADD, float)

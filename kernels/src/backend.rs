@@ -6,8 +6,11 @@
 use std::sync::Arc;
 
 pub use crate::dtype::DType;
+pub use crate::error::BackendError;
 
+use crate::activation::Activation;
 use crate::group::Member;
+use crate::lora::Lora;
 use crate::metadata::{AttentionShape, SampleRow, StepInput};
 use crate::mixture::Mixture;
 use crate::parts::{FeedForward, HeadNorms, Norm};
@@ -50,41 +53,6 @@ impl MatrixData<'_> {
         let bytes = &self.bytes[index * num_bytes..(index + 1) * num_bytes];
         Self { rows: 1, bytes, ..*self }
     }
-}
-
-/// A failure of the device, never of a request.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// A buffer of this size could not be had.
-    #[error("cannot allocate {num_bytes} bytes on {device}")]
-    OutOfMemory {
-        /// What was asked for.
-        num_bytes: usize,
-        /// Where.
-        device: &'static str,
-    },
-    /// The device refused or failed; a CUDA context does not recover from most of that.
-    #[error("{device}: {what}")]
-    Device {
-        /// Which device.
-        device: String,
-        /// What it was asked for, and what it said.
-        what: String,
-    },
-    /// A buffer or an argument does not have the shape that the operator needs.
-    #[error("{operator}: {what}")]
-    Shape {
-        /// The operator that refused.
-        operator: &'static str,
-        /// The rule and the value that broke it.
-        what: String,
-    },
-    /// Another rank of the group failed or left; its own error says why.
-    #[error("rank {rank} failed, and the others cannot go on without it")]
-    RankFailed {
-        /// The first that did.
-        rank: usize,
-    },
 }
 
 /// The memory of a device that has its own.
@@ -130,6 +98,8 @@ pub trait Backend: Send + Sized + 'static {
     type RopeTable: Send + std::fmt::Debug;
     /// The operators of mixtures of experts.
     type Mixture: Mixture<Self>;
+    /// The operators of adapters.
+    type Lora: Lora<Self>;
     /// The device's copy of a [`StepInput`].
     type Step: Send + std::fmt::Debug;
 
@@ -371,6 +341,20 @@ pub trait Backend: Send + Sized + 'static {
         num_rows: usize,
         x: &Self::Buffer,
         parts: FeedForward<'_, Self::Matrix, Self::Vector>,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
+    /// `out = activation(gate) * up`, or without the second factor: what [`Backend::feed_forward`] does with its sums, for
+    /// products that something was added to. All are `[num_rows, width]`, and `out` is an operand.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`].
+    fn activate(
+        &mut self,
+        rows: (usize, usize),
+        activation: Activation,
+        gate: &Self::Buffer,
+        up: Option<&Self::Buffer>,
         out: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 

@@ -5,6 +5,7 @@
 
 use crate::backend::{BackendError, MatrixData};
 use crate::host_step::HostStep;
+use crate::lora::NO_ADAPTER;
 use crate::metadata::AttentionShape;
 
 /// The checks of one operator; the name goes into the error.
@@ -167,6 +168,19 @@ impl Check {
             step.slot_mapping(),
             num_blocks.saturating_mul(shape.block_size),
         )
+    }
+
+    /// Each token must have an adapter of so many, or none; and one must have one.
+    pub(crate) fn adapters(
+        self,
+        adapters: &[u32],
+        num_adapters: usize,
+    ) -> Result<(), BackendError> {
+        if adapters.is_empty() {
+            return self.refuse("the step must have adapters, got none".to_owned());
+        }
+        let named = adapters.iter().copied().filter(|&adapter| adapter != NO_ADAPTER);
+        named.max().map_or(Ok(()), |most| self.indices("adapters", &[most], num_adapters))
     }
 
     /// Every position that a token sees must lie in a block of the cache.

@@ -17,6 +17,7 @@ pub struct HostStep {
     context_lens: Vec<u32>,
     block_tables: Vec<u32>,
     logit_rows: Vec<u32>,
+    adapters: Vec<u32>,
     max_blocks_per_seq: usize,
     room: StepRoom,
 }
@@ -61,6 +62,7 @@ impl HostStep {
                 device,
             )?,
             logit_rows: allocate::reserved(max_num_tokens, device)?,
+            adapters: allocate::reserved(max_num_tokens, device)?,
             max_blocks_per_seq: 0,
             room: StepRoom {
                 num_tokens: max_num_tokens,
@@ -80,6 +82,7 @@ impl HostStep {
         replace(&mut self.context_lens, input.context_lens);
         replace(&mut self.block_tables, input.block_tables);
         replace(&mut self.logit_rows, input.logit_rows);
+        replace(&mut self.adapters, input.adapters);
         self.max_blocks_per_seq = input.max_blocks_per_seq;
         Ok(())
     }
@@ -108,6 +111,11 @@ impl HostStep {
 
     pub(crate) fn logit_rows(&self) -> &[u32] {
         &self.logit_rows
+    }
+
+    /// Returns the adapter of each token; none where no token has one.
+    pub(crate) fn adapters(&self) -> &[u32] {
+        &self.adapters
     }
 
     pub(crate) fn cu_seqlens_q(&self) -> &[u32] {
@@ -156,6 +164,9 @@ fn check(input: &StepInput<'_>, room: StepRoom) -> Result<(), BackendError> {
     check.equal("length of `positions`", input.positions.len(), num_tokens)?;
     check.equal("length of `slot_mapping`", input.slot_mapping.len(), num_tokens)?;
     check.equal("length of `cu_seqlens_q`", input.cu_seqlens_q.len(), num_seqs + 1)?;
+    if !input.adapters.is_empty() {
+        check.equal("length of `adapters`", input.adapters.len(), num_tokens)?;
+    }
     let cells = num_seqs * input.max_blocks_per_seq;
     check.equal("length of `block_tables`", input.block_tables.len(), cells)?;
     check_sequences(check, input)?;

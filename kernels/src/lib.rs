@@ -5,7 +5,7 @@
 //! | [`backend`] | the contract: what a device must be able to do |
 //! | [`metadata`] | the geometry of one step over a ragged batch |
 //! | [`parts`], [`activation`] | what a layer's operators are given: norms, products with their biases, functions |
-//! | [`mixture`] | mixtures of experts: what each backend must be able to do for them |
+//! | [`mixture`], [`lora`] | mixtures of experts, adapters: what each backend must be able to do for them |
 //! | [`group`] | ranks that compute one model together |
 //! | [`formats`] | stored weights: blocks of integers to codes, scales and minimums |
 //! | [`cpu`] | the CPU: vectors as wide as the machine has, one pool of threads |
@@ -26,6 +26,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod formats;
 pub mod group;
+pub mod lora;
 pub mod metadata;
 pub mod mixture;
 pub mod parts;
@@ -36,6 +37,7 @@ pub mod widen;
 
 mod checks;
 mod dtype;
+mod error;
 mod host_step;
 mod narrow;
 mod rope_table;

@@ -13,7 +13,7 @@ pub const LAST_SAMPLED: u32 = 1 << 31;
 /// # Shapes
 /// `token_ids`, `positions`, `slot_mapping`: `[num_tokens]`; `cu_seqlens_q`: `[num_seqs + 1]`, from 0 to `num_tokens`;
 /// `context_lens`: `[num_seqs]`; `block_tables`: `[num_seqs, max_blocks_per_seq]`, entries behind a sequence's
-/// last block unread; `logit_rows`: `[num_logit_rows]`.
+/// last block unread; `logit_rows`: `[num_logit_rows]`; `adapters`: `[num_tokens]`, or empty.
 #[derive(Clone, Copy, Debug)]
 pub struct StepInput<'a> {
     /// The tokens whose hidden states are computed; those with the bit [`LAST_SAMPLED`] on devices with a sampler only.
@@ -32,6 +32,8 @@ pub struct StepInput<'a> {
     pub max_blocks_per_seq: usize,
     /// The rows of `token_ids` whose logits are wanted, ascending.
     pub logit_rows: &'a [u32],
+    /// The adapter of each token, [`NO_ADAPTER`](crate::lora::NO_ADAPTER) where it has none; empty where none has one.
+    pub adapters: &'a [u32],
 }
 
 impl StepInput<'_> {
@@ -97,7 +99,7 @@ pub struct AttentionShape {
 
 impl AttentionShape {
     /// Returns the width of a fused row `[q heads | k heads | v heads]`.
-    pub fn qkv_width(&self) -> usize {
+    pub const fn qkv_width(&self) -> usize {
         (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
     }
 

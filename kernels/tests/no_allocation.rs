@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, MatrixData, WeightFormat};
-use kernels::cpu::{CpuBackend, CpuOptions, SimdTier};
+use kernels::cpu::{CpuBackend, CpuLora, CpuOptions, CpuPairs, SimdTier};
+use kernels::lora::{Lora, LoraPair, LoraShape, NO_ADAPTER};
 use kernels::metadata::{AttentionShape, KvDType, StepInput};
 use kernels::mixture::{Experts, Mixture, MixtureShape};
 use kernels::parts::{Affine, FeedForward, HeadNorms, Norm};
@@ -70,10 +71,12 @@ struct Model {
     norm: <CpuBackend as Backend>::Vector,
     head_norm: <CpuBackend as Backend>::Vector,
     rope: <CpuBackend as Backend>::RopeTable,
+    pairs: CpuPairs,
 }
 
 struct State {
     mixture: CpuMixture,
+    lora: CpuLora,
     cache: <CpuBackend as Backend>::LayerCache,
     step: <CpuBackend as Backend>::Step,
     residual: <CpuBackend as Backend>::Buffer,
@@ -81,6 +84,22 @@ struct State {
     wide: <CpuBackend as Backend>::Buffer,
     narrow: <CpuBackend as Backend>::Buffer,
     logits: <CpuBackend as Backend>::Buffer,
+}
+
+impl State {
+    fn new(backend: &CpuBackend, mixture: CpuMixture, lora: CpuLora) -> Self {
+        Self {
+            mixture,
+            lora,
+            cache: backend.layer_cache(&SHAPE, 16).unwrap(),
+            step: backend.step(200, 2, 16).unwrap(),
+            residual: backend.buffer(200 * HIDDEN).unwrap(),
+            normed: backend.buffer(200 * HIDDEN).unwrap(),
+            wide: backend.buffer(200 * SHAPE.qkv_width()).unwrap(),
+            narrow: backend.buffer(200 * INTERMEDIATE).unwrap(),
+            logits: backend.buffer(2 * VOCABULARY).unwrap(),
+        }
+    }
 }
 
 fn matrix(
@@ -106,7 +125,7 @@ fn experts(
 
 fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepInput<'_>) {
     let num_tokens = input.num_tokens();
-    let State { mixture, cache, step, residual, normed, wide, narrow, logits } = state;
+    let State { mixture, lora, cache, step, residual, normed, wide, narrow, logits } = state;
     let norm = || Norm::Rms { weight: &model.norm, eps: 1e-6 };
     backend.load_step(input, step).unwrap();
     backend.embed(step, &model.table, residual).unwrap();
@@ -119,6 +138,9 @@ fn run(backend: &mut CpuBackend, model: &Model, state: &mut State, input: &StepI
     backend.attention(step, &SHAPE, wide, cache, narrow).unwrap();
     backend.linear_add(num_tokens, narrow, &model.out, Some(&model.norm), residual).unwrap();
     backend.norm(num_tokens, residual, norm(), normed).unwrap();
+    lora.group(backend, step).unwrap();
+    lora.add(backend, normed, &model.pairs, wide).unwrap();
+    backend.activate((num_tokens, HIDDEN), Activation::Silu, residual, None, normed).unwrap();
     let [gate, up] = [&model.gate, &model.up].map(|matrix| Affine { matrix, bias: None });
     let layer = Norm::Layer { weight: &model.norm, bias: &model.norm, eps: 1e-6 };
     backend.norm(num_tokens, residual, layer, normed).unwrap();
@@ -154,6 +176,22 @@ const FORMATS: [[(DType, WeightFormat); 5]; 2] = [
     ],
 ];
 
+/// Two adapters of queries, keys and values.
+const ADAPTERS: LoraShape =
+    LoraShape { num_adapters: 2, max_cols: HIDDEN, max_rank: 8, max_rows: SHAPE.qkv_width() };
+
+fn pairs(backend: &mut CpuBackend, lora: &CpuLora) -> CpuPairs {
+    let bytes = vec![0; SHAPE.qkv_width().max(HIDDEN) * 8 * size_of::<f32>()];
+    let matrix = |rows: usize, cols: usize| MatrixData {
+        rows,
+        cols,
+        dtype: DType::F32,
+        bytes: &bytes[..rows * cols * size_of::<f32>()],
+    };
+    let pair = LoraPair { down: matrix(8, HIDDEN), up: matrix(SHAPE.qkv_width(), 8) };
+    lora.pairs(backend, &[pair; 2]).unwrap()
+}
+
 #[test]
 fn a_step_allocates_nothing() {
     drop(std::hint::black_box(vec![0_u8; 100]));
@@ -164,6 +202,7 @@ fn a_step_allocates_nothing() {
         let options = CpuOptions { num_threads: Some(num_threads), simd: Some(tier) };
         let mut backend = CpuBackend::new(options).unwrap();
         let mixture = CpuMixture::new(&mut backend, &MIXTURE, 200).unwrap();
+        let lora = CpuLora::new(&mut backend, &ADAPTERS, 200).unwrap();
         let model = Model {
             router: matrix(&mut backend, MIXTURE.num_experts, HIDDEN, formats[2]),
             experts: [(INTERMEDIATE, HIDDEN), (INTERMEDIATE, HIDDEN), (HIDDEN, INTERMEDIATE)]
@@ -177,19 +216,13 @@ fn a_step_allocates_nothing() {
             norm: backend.vector(&[1.0; HIDDEN]).unwrap(),
             head_norm: backend.vector(&[1.0; SHAPE.head_dim]).unwrap(),
             rope: backend.rope_table(&[0.5; 8], 256, 1.0).unwrap(),
+            pairs: pairs(&mut backend, &lora),
         };
         backend.reserve(200).unwrap();
-        let mut state = State {
-            mixture,
-            cache: backend.layer_cache(&SHAPE, 16).unwrap(),
-            step: backend.step(200, 2, 16).unwrap(),
-            residual: backend.buffer(200 * HIDDEN).unwrap(),
-            normed: backend.buffer(200 * HIDDEN).unwrap(),
-            wide: backend.buffer(200 * SHAPE.qkv_width()).unwrap(),
-            narrow: backend.buffer(200 * INTERMEDIATE).unwrap(),
-            logits: backend.buffer(2 * VOCABULARY).unwrap(),
-        };
+        let mut state = State::new(&backend, mixture, lora);
         let counted: Vec<u32> = (0..200).collect();
+        let adapters: Vec<u32> =
+            counted.iter().map(|token| [0, NO_ADAPTER, 1][*token as usize % 3]).collect();
         let prefill = StepInput {
             token_ids: &[7; 200],
             positions: &counted,
@@ -199,6 +232,7 @@ fn a_step_allocates_nothing() {
             block_tables: &counted[..13],
             max_blocks_per_seq: 13,
             logit_rows: &[199],
+            adapters: &adapters,
         };
         let decode = StepInput {
             token_ids: &[7],
@@ -207,6 +241,7 @@ fn a_step_allocates_nothing() {
             cu_seqlens_q: &[0, 1],
             context_lens: &[201],
             logit_rows: &[0],
+            adapters: &[1],
             ..prefill
         };
         let mut read = [0.0; VOCABULARY];

@@ -15,6 +15,18 @@ pub enum ModelError {
     /// The weights do not fit the configuration.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// An adapter does not fit its model.
+    #[error("the adapter `{name}`")]
+    Adapter {
+        /// What it is called.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<ModelError>,
+    },
+    /// A folder or its tensors are no adapter's.
+    #[error(transparent)]
+    NoAdapter(#[from] AdapterError),
     /// A GGUF file's header cannot be used.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -66,6 +78,9 @@ pub enum ModelError {
         /// Rows there are.
         max: usize,
     },
+    /// A step names adapters of a model that was loaded without; the caller's fault, nothing was computed.
+    #[error("the model was loaded without adapters")]
+    NoAdapters,
     /// Tokens were asked for of a step that was not started; the caller's fault.
     #[error("the tokens of all steps were taken already")]
     NoStep,
@@ -81,6 +96,38 @@ pub enum ModelError {
     /// The device failed, or refused a step whose arrays disagree.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+/// What should be an adapter is none that can be added.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// A folder holds none.
+    #[error("{} is no adapter: it must have adapter_config.json and adapter_model.safetensors, as PEFT saves them", directory.display())]
+    None {
+        /// The folder.
+        directory: PathBuf,
+    },
+    /// A folder holds an adapter where a model is wanted.
+    #[error("{} is an adapter, not a model: load the model that it was trained on{}, with this as its adapter", directory.display(), base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default())]
+    NoModel {
+        /// The folder.
+        directory: PathBuf,
+        /// The model, as the adapter's maker wrote it.
+        base: Option<String>,
+    },
+    /// A tensor belongs to nothing that can be adapted.
+    #[error(
+        "tensor `{tensor}` has no place in this model ({num_unused} such): adapters add to the matrices of attention and of dense feed-forward parts, not to embeddings, heads, norms, routers or experts"
+    )]
+    NoPlace {
+        /// The first such tensor, by name.
+        tensor: String,
+        /// How many there are.
+        num_unused: usize,
+    },
+    /// It has no tensors.
+    #[error("adapter_model.safetensors has no tensors")]
+    Empty,
 }
 
 /// `config.json`, `generation_config.json` or the metadata of a GGUF file cannot be run as it is written.

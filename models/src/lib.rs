@@ -5,6 +5,7 @@
 //! - [`arch`]: the registry; a row translates a family's configuration and names its tensors;
 //! - [`gguf`]: the other file format: a header that says all of that by itself;
 //! - [`weights`]: stored tensors, compared with the plan before anything is allocated, then brought to the backend;
+//! - [`adapter`]: what was trained on top of a model, and to which of its matrices it adds;
 //! - [`kv_cache`]: what the paged cache costs;
 //! - [`decoder`]: the layer loop, over any [`Backend`](kernels::backend::Backend);
 //! - [`parallel`]: the same on several devices, a shard each;
@@ -16,6 +17,7 @@
 //! - [`demo`]: the embedded model;
 //! - [`shapes`]: published sizes by name, for benches.
 
+pub mod adapter;
 pub mod arch;
 pub mod bench;
 pub mod config;
@@ -35,6 +37,7 @@ pub mod weights;
 mod chat;
 mod shown;
 
+pub use adapter::Adapter;
 pub use chat::ChatDefinition;
 pub use config::DecoderSpec;
 pub use error::ModelError;
@@ -42,12 +45,13 @@ pub use kernels::{
     backend::{DType, OwnMemory, WeightFormat},
     cpu::{SimdTier, bandwidth::ReadStream},
     cuda::{GraphMode, graph_steps},
+    lora::NO_ADAPTER,
     metadata::{KvDType, LAST_SAMPLED, SampleRow, StepInput},
 };
 pub use kv_cache::{KvCacheSize, kv_bytes_per_block, num_blocks_max};
 pub use load::{
-    Device, DeviceOptions, LoadOptions, WeightFootprint, activation_bytes, gpu_room_bytes, load,
-    load_weights, own_memory, weight_footprint,
+    AdapterFootprint, Device, DeviceOptions, LoadOptions, WeightFootprint, activation_bytes,
+    adapter_footprint, gpu_room_bytes, load, load_weights, own_memory, weight_footprint,
 };
 pub use parallel::rank_spec;
 pub use shapes::{shape, shape_names};
@@ -67,6 +71,9 @@ pub trait LanguageModel: Send {
 
     /// Returns the number of tokens of a cache block.
     fn block_size(&self) -> usize;
+
+    /// Returns the number of adapters that a token can have.
+    fn num_adapters(&self) -> usize;
 
     /// Computes one step and returns its logits, valid until the next. They are the caller's to change: penalties and
     /// bias are written into them, and a copy of a vocabulary a row would cost more than the sampling.

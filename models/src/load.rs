@@ -15,6 +15,7 @@ use kernels::{
 
 use crate::{
     LanguageModel,
+    adapter::{Adapter, Adapters},
     config::{DecoderSpec, MixtureSpec},
     decoder::{Decoder, DecoderLimits},
     error::ModelError,
@@ -65,7 +66,7 @@ impl Device {
 }
 
 /// How a model is loaded; every buffer is allocated for these limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// What it runs on.
     pub device: Device,
@@ -91,6 +92,8 @@ pub struct LoadOptions {
     pub simd: Option<SimdTier>,
     /// Whether a GPU's decodes are captured as graphs.
     pub graphs: GraphMode,
+    /// Adapters that tokens can have, which steps name by their places here.
+    pub adapters: Arc<[Adapter]>,
     /// Devices that the model is sharded over, from the first one on; what is said of memory holds for each.
     pub tensor_parallel_size: usize,
 }
@@ -268,7 +271,8 @@ pub fn gpu_room_bytes(
     max_num_seqs: usize,
     context_tokens: usize,
 ) -> u64 {
-    // The library's workspace is 32 MiB, a graph about 1 MiB, of which there are 128 at most.
+    // The library's workspace is 32 MiB, a graph about 1 MiB, of which there are 128 at most without
+    // adapters.
     const LIBRARIES: u64 = 192 << 20;
     let shape = AttentionShape {
         num_heads: spec.num_heads,
@@ -366,6 +370,37 @@ pub fn weight_footprint(
     Ok(WeightFootprint { num_bytes, step_bytes, expert_bytes, widened_bytes, types })
 }
 
+/// What the adapters of a model take on each rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdapterFootprint {
+    /// They themselves, in bytes.
+    pub num_bytes: u64,
+    /// What a step with them takes beside one without, in bytes.
+    pub room_bytes: u64,
+}
+
+/// Returns what the adapters of these options will take, from the headers of their files.
+///
+/// # Errors
+/// [`ModelError::Adapter`] where one does not fit the model; as [`weight_footprint`].
+pub fn adapter_footprint(
+    spec: &DecoderSpec,
+    weights: &Weights,
+    options: &LoadOptions,
+) -> Result<AdapterFootprint, ModelError> {
+    let mut plan = weights.plan(spec)?;
+    weights.check(&plan)?;
+    let adapters = Adapters::new(&options.adapters, spec, &plan)?;
+    let (num_ranks, is_gpu) = (options.tensor_parallel_size, options.device.is_gpu());
+    if num_ranks > 1 {
+        plan = Shard { rank: 0, num_ranks }.plan(spec, plan, weights, options.weight_format)?;
+    }
+    Ok(AdapterFootprint {
+        num_bytes: adapters.num_bytes(&plan, is_gpu),
+        room_bytes: adapters.room_bytes(&plan, is_gpu, options.max_num_tokens),
+    })
+}
+
 fn type_name(stored: DType, format: WeightFormat) -> &'static str {
     match format {
         WeightFormat::F32 => DType::F32.name(),
@@ -394,6 +429,7 @@ impl DeviceUser for Build<'_> {
         // The plan comes first: it checks the spec, and everything below computes with its sizes.
         let mut plan = weights.plan(&spec)?;
         weights.check(&plan)?;
+        let adapters = Adapters::new(&options.adapters, &spec, &plan)?;
         if let Some(member) = &member {
             let shard = Shard { rank: member.rank(), num_ranks: member.num_ranks() };
             plan = shard.plan(&spec, plan, weights, options.weight_format)?;
@@ -414,7 +450,8 @@ impl DeviceUser for Build<'_> {
             max_num_seqs: options.max_num_seqs,
             max_num_logit_rows: options.max_num_logit_rows,
         };
-        let mut reader = WeightReader::new(weights, &plan, options.weight_format, progress)?;
+        let mut reader =
+            WeightReader::new(weights, &plan, options.weight_format, &adapters, progress)?;
         Ok(Box::new(Decoder::new(backend, spec, &plan, &mut reader, limits, member)?))
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    adapter,
     chat::{self, ChatDefinition},
     config::{self, CONFIG_FILE, DecoderSpec, GENERATION_FILE},
     demo,
@@ -49,6 +50,9 @@ impl<'a> Source<'a> {
         match self {
             Self::Demo => Ok(Files::Demo),
             Self::Gguf(path) => Ok(Files::Gguf(path.into())),
+            Self::Directory(directory) if adapter::is_alone(directory) => {
+                Err(adapter::no_model(directory).into())
+            }
             Self::Directory(directory) => match find_weights(directory)? {
                 Found::Gguf(path) => Ok(Files::Gguf(path.into())),
                 Found::Nothing if !directory.join(CONFIG_FILE).is_file() => {

@@ -26,7 +26,7 @@ const LOGIT_TOLERANCE: f32 = 1e-4;
 /// Relative norm of all logits on a GPU, where operands are rounded to bf16 and keys and values to f16. At most 2e-2 when
 /// this was set, where scaled positions make near ties in attention, and 1e-2 elsewhere.
 #[cfg(feature = "cuda-emulator")]
-const GPU_LIMIT: f64 = 4e-2;
+pub(crate) const GPU_LIMIT: f64 = 4e-2;
 
 #[derive(Debug, Deserialize)]
 struct Golden {
@@ -69,7 +69,7 @@ impl Case {
         fs::read(golden(&format!("{}.safetensors", self.weights))).unwrap()
     }
 
-    fn runner(&self, options: &LoadOptions) -> Runner {
+    pub(crate) fn runner(&self, options: &LoadOptions) -> Runner {
         self.runner_of(self.spec(), self.bytes(), options)
     }
 
@@ -101,7 +101,7 @@ fn prefill(runner: &mut Runner, sequence: &mut Sequence, chunk: usize) -> Vec<f3
     logits
 }
 
-fn check_logits(case: &Case, device: Device, logits: &[f32], expected: &[f32]) {
+pub(crate) fn check_logits(case: &Case, device: Device, logits: &[f32], expected: &[f32]) {
     assert_eq!(logits.len(), expected.len());
     for (id, (found, expected)) in logits.iter().zip(expected).enumerate() {
         let is_close = (found - expected).abs() <= LOGIT_TOLERANCE * (1.0 + expected.abs());
@@ -109,7 +109,7 @@ fn check_logits(case: &Case, device: Device, logits: &[f32], expected: &[f32]) {
     }
 }
 
-fn check_greedy(
+pub(crate) fn check_greedy(
     case: &Case,
     runner: &mut Runner,
     sequence: &mut Sequence,

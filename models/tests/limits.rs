@@ -187,5 +187,6 @@ fn one_sequence(ids: &[u32]) -> OwnedStep {
         context_lens: vec![len],
         block_tables: (0..len.div_ceil(16)).collect(),
         logit_rows: vec![len - 1],
+        adapters: Vec::new(),
     }
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+/// Adapters against PEFT: alone, together, on several ranks; and those that do not fit.
+mod adapters;
 /// Each architecture against transformers.
 mod architectures;
 /// Chat templates, wherever a model has them.

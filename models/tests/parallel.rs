@@ -249,6 +249,7 @@ fn an_emulated_gpu_on_two_ranks_is_itself() {
         block_tables: &[0],
         max_blocks_per_seq: 1,
         logit_rows: &[2],
+        adapters: &[],
     };
     assert!(sharded.model.has_sampler());
     let mut points = (0..8_u64).map(|part| models::SampleRow { point: part << 61, ..row });

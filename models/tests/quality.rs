@@ -57,6 +57,7 @@ fn rows_of(model: &mut dyn LanguageModel, stride: usize) -> Vec<Vec<f32>> {
             context_lens: vec![len],
             block_tables: (0..len.div_ceil(16)).collect(),
             logit_rows: (len.saturating_sub(ROWS_MAX as u32)..len).collect(),
+            adapters: Vec::new(),
         };
         let logits = model.forward(&step.borrow(step.block_tables.len())).unwrap();
         rows.extend(logits.chunks_exact(vocab_size).map(<[f32]>::to_vec));

@@ -4,11 +4,12 @@ use std::{
     fs,
     ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use models::{
-    DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LanguageModel, LoadOptions, StepInput,
-    WeightFormat,
+    DecoderSpec, Device, GraphMode, KvCacheSize, KvDType, LanguageModel, LoadOptions, NO_ADAPTER,
+    StepInput, WeightFormat,
     config::{Activation, Biases, MixtureSpec, NormKind, Rope, RopeKind},
     load_weights, random_weights,
 };
@@ -31,6 +32,7 @@ pub(crate) fn options(device: Device) -> LoadOptions {
         num_threads: Some(2),
         simd: None,
         graphs: GraphMode::Captured,
+        adapters: Arc::default(),
         tensor_parallel_size: 1,
     }
 }
@@ -130,13 +132,19 @@ impl Drop for Folder {
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) tokens: Vec<u32>,
+    /// Which of the model's, or none.
+    adapter: u32,
     num_computed: usize,
     blocks: Vec<u32>,
 }
 
 impl Sequence {
     pub(crate) fn new(tokens: &[u32]) -> Self {
-        Self { tokens: tokens.to_vec(), num_computed: 0, blocks: Vec::new() }
+        Self { tokens: tokens.to_vec(), adapter: NO_ADAPTER, num_computed: 0, blocks: Vec::new() }
+    }
+
+    pub(crate) fn adapted(tokens: &[u32], adapter: u32) -> Self {
+        Self { adapter, ..Self::new(tokens) }
     }
 
     pub(crate) fn num_missing(&self) -> usize {
@@ -171,6 +179,7 @@ impl Runner {
                 let block = sequence.blocks[position / block_size];
                 step.token_ids.push(sequence.tokens[position]);
                 step.positions.push(position as u32);
+                step.adapters.push(sequence.adapter);
                 step.slot_mapping.push(block * block_size as u32 + (position % block_size) as u32);
             }
             sequence.num_computed = end;
@@ -213,10 +222,12 @@ pub(crate) struct OwnedStep {
     pub(crate) context_lens: Vec<u32>,
     pub(crate) block_tables: Vec<u32>,
     pub(crate) logit_rows: Vec<u32>,
+    pub(crate) adapters: Vec<u32>,
 }
 
 impl OwnedStep {
     pub(crate) fn borrow(&self, max_blocks_per_seq: usize) -> StepInput<'_> {
+        let is_adapted = self.adapters.iter().any(|&adapter| adapter != NO_ADAPTER);
         StepInput {
             token_ids: &self.token_ids,
             positions: &self.positions,
@@ -226,6 +237,7 @@ impl OwnedStep {
             block_tables: &self.block_tables,
             max_blocks_per_seq,
             logit_rows: &self.logit_rows,
+            adapters: if is_adapted { &self.adapters } else { &[] },
         }
     }
 }

@@ -3,20 +3,21 @@
 //! Of several models all headers are read and all memory is planned before the first weight is loaded: what cannot be is
 //! refused in seconds.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    DecoderSpec, Device, DeviceOptions, GraphMode, KvDType, LoadOptions, Progress, SimdTier,
-    Source, WeightFormat, chat_definition, load_weights, open_weights, read_spec, tokenizer_json,
-    weights::Weights,
+    Adapter, DecoderSpec, Device, DeviceOptions, GraphMode, KvDType, LoadOptions, Progress,
+    SimdTier, Source, WeightFormat, chat_definition, load_weights, open_weights, read_spec,
+    tokenizer_json, weights::Weights,
 };
 use tracing::{info, warn};
 
 use crate::{
     cli::{fim, placement::Placement, progress::LoadProgress},
     config::{
-        Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource, QuantizeChoice, SimdChoice,
+        AdapterConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource,
+        QuantizeChoice, SimdChoice,
     },
     engine::{self, Engine, EngineHandle, EngineLimits, ModelRunner, memory::free_bytes},
     hub,
@@ -25,7 +26,7 @@ use crate::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
     },
-    service::{CompletionService, ServedModels},
+    service::{CompletionService, ServedModel, ServedModels},
     tokenizer::Tokenizer,
 };
 
@@ -41,6 +42,8 @@ pub struct Composed {
     pub handle: EngineHandle,
     /// Completes.
     pub service: CompletionService,
+    /// Complete with an adapter each, in the order of the settings.
+    pub adapters: Vec<CompletionService>,
 }
 
 /// The parts of all models.
@@ -79,14 +82,15 @@ pub fn compose_all(config: &Config) -> anyhow::Result<ComposedModels> {
     let composed = compose_each(config, free_bytes())?;
     let (mut engines, mut handles) = (Vec::new(), Vec::new());
     let mut models: Option<ServedModels> = None;
-    for (Composed { engine, handle, service }, alone) in
+    for (Composed { engine, handle, service, adapters }, alone) in
         composed.into_iter().zip(config.each_model())
     {
         engines.push(engine);
         handles.push((alone.model.served_name, handle));
+        let served = ServedModel { service, aliases: alone.model.aliases, adapters };
         match &mut models {
-            Some(models) => models.push(service, &alone.model.aliases),
-            None => models = Some(ServedModels::new(service, &alone.model.aliases)),
+            Some(models) => models.push(served),
+            None => models = Some(ServedModels::new(served)),
         }
     }
     Ok(ComposedModels { engines, handles, models: models.context("there is no model")? })
@@ -99,7 +103,7 @@ fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed
     let mut opened = Vec::with_capacity(configs.len());
     for config in &configs {
         let model = of_model(config, is_alone, open(config))?;
-        let added = placement.add(config, &model.spec, &model.weights);
+        let added = placement.add(config, &model.spec, &model.weights, &model.adapters);
         of_model(config, is_alone, added)?;
         opened.push(model);
     }
@@ -132,6 +136,7 @@ fn of_model<T>(config: &Config, is_alone: bool, result: anyhow::Result<T>) -> an
 struct Opened {
     spec: DecoderSpec,
     weights: Weights,
+    adapters: Arc<[Adapter]>,
     tokenizer: Tokenizer,
     template: Option<FimTemplate>,
     chat: Option<ChatTemplate>,
@@ -151,12 +156,35 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let chat = chat(source, &tokenizer)?;
     check_completion(config, spec.max_position_embeddings)?;
     check_token_ids(&spec, &tokenizer)?;
-    Ok(Opened { spec, weights, tokenizer, template, chat })
+    let adapters = open_adapters(config)?;
+    Ok(Opened { spec, weights, adapters, tokenizer, template, chat })
+}
+
+/// Reads the headers of a model's adapters.
+fn open_adapters(config: &Config) -> anyhow::Result<Arc<[Adapter]>> {
+    let open = |adapter: &AdapterConfig| {
+        let AdapterConfig { name, source } = adapter;
+        let path = path_of(config, source)?.context("an adapter has a place")?;
+        let opened = Adapter::open(name, &path)?;
+        info!(
+            model = config.model.served_name,
+            adapter = name,
+            trained_on = opened.base_model(),
+            rank = opened.rank(),
+            num_parameters = opened.num_parameters(),
+            "adapter"
+        );
+        anyhow::Ok(opened)
+    };
+    let adapters = config.model.adapters.iter();
+    adapters
+        .map(|adapter| open(adapter).with_context(|| format!("the adapter `{}`", adapter.name)))
+        .collect()
 }
 
 impl Opened {
     fn start(self, config: &Config, options: &LoadOptions) -> anyhow::Result<Composed> {
-        let Self { spec, weights, tokenizer, template, chat } = self;
+        let Self { spec, weights, adapters: _, tokenizer, template, chat } = self;
         let eos_token_ids = spec.eos_token_ids.clone();
         let (engine, handle) = start_engine(config, spec, &weights, options, &tokenizer)?;
         let model = ModelInfo {
@@ -182,12 +210,15 @@ impl Opened {
             max_tokens_default: config.completion.max_tokens_default,
             max_tokens_limit: config.completion.max_tokens_limit,
         });
-        let service = CompletionService::new(
-            std::sync::Arc::new(provider),
-            config.completion.clone(),
-            config.engine.num_queued_max,
-        );
-        Ok(Composed { engine, handle, service })
+        let service = |provider| {
+            let limits = config.completion.clone();
+            CompletionService::new(Arc::new(provider), limits, config.engine.num_queued_max)
+        };
+        let adapters = (0..).zip(&config.model.adapters);
+        let adapters =
+            adapters.map(|(index, adapter)| service(provider.with_adapter(index, &adapter.name)));
+        let adapters = adapters.collect();
+        Ok(Composed { engine, handle, service: service(provider), adapters })
     }
 }
 
@@ -226,7 +257,12 @@ fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Resul
 
 /// Returns the model's folder or file; the embedded model has none.
 pub(super) fn path(config: &Config) -> anyhow::Result<Option<PathBuf>> {
-    match &config.model.source {
+    path_of(config, &config.model.source)
+}
+
+/// Returns where a model or an adapter is; the embedded model is nowhere.
+fn path_of(config: &Config, source: &ModelSource) -> anyhow::Result<Option<PathBuf>> {
+    match source {
         ModelSource::Demo => Ok(None),
         ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
         ModelSource::Path(path) => {

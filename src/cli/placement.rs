@@ -1,9 +1,11 @@
 //! Where models are placed: which memories their settings name, what they take of them, and how each is then loaded.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use models::{
-    DecoderSpec, Device, KvCacheSize, LoadOptions, activation_bytes, gpu_room_bytes,
-    kv_bytes_per_block, own_memory, rank_spec, weight_footprint, weights::Weights,
+    Adapter, DecoderSpec, Device, KvCacheSize, LoadOptions, activation_bytes, adapter_footprint,
+    gpu_room_bytes, kv_bytes_per_block, own_memory, rank_spec, weight_footprint, weights::Weights,
 };
 use tracing::{info, warn};
 
@@ -46,7 +48,7 @@ pub(super) fn load_options(
     host_free_bytes: u64,
 ) -> anyhow::Result<LoadOptions> {
     let mut placement = Placement::new(host_free_bytes);
-    placement.add(config, spec, weights)?;
+    placement.add(config, spec, weights, &Arc::default())?;
     placement.load_options(0)
 }
 
@@ -68,11 +70,13 @@ impl Placement {
         config: &Config,
         spec: &DecoderSpec,
         weights: &Weights,
+        adapters: &Arc<[Adapter]>,
     ) -> anyhow::Result<()> {
-        let options = options(config)?;
+        let options = LoadOptions { adapters: Arc::clone(adapters), ..options(config)? };
         let (device, num_ranks) = (options.device, options.tensor_parallel_size);
         let footprint = weight_footprint(spec, weights, options.weight_format, device, num_ranks)
             .context("cannot load the model")?;
+        let of_adapters = adapter_footprint(spec, weights, &options)?;
         let quantize = config.model.quantize;
         if quantize != QuantizeChoice::None && !footprint.types.contains(quantize.name()) {
             warn!(
@@ -93,9 +97,10 @@ impl Placement {
             kv_dtype: options.kv_dtype,
             context_tokens,
             num_seqs_max: options.max_num_seqs,
-            weight_bytes: footprint.num_bytes,
+            weight_bytes: footprint.num_bytes + of_adapters.num_bytes,
             activation_bytes: step_bytes(&rank_spec, &options, context_tokens, is_on_host)
-                + footprint.widened_bytes,
+                + footprint.widened_bytes
+                + of_adapters.room_bytes,
         };
         self.plan.add(Claim {
             memories,
@@ -176,6 +181,7 @@ fn options(config: &Config) -> anyhow::Result<LoadOptions> {
         num_threads: engine.num_threads,
         simd: Some(simd_tier(config)?),
         graphs: graphs(config),
+        adapters: Arc::default(),
         tensor_parallel_size: engine.tensor_parallel_size,
     })
 }
@@ -212,7 +218,7 @@ mod tests {
         let place = |free_bytes| {
             let mut placement = Placement::new(free_bytes);
             for _ in 0..num_models {
-                placement.add(&config, &spec, &weights).unwrap();
+                placement.add(&config, &spec, &weights, &Arc::default()).unwrap();
             }
             placement
         };

@@ -192,6 +192,7 @@ mod tests {
             stop_token_ids: [].into(),
             logprobs: None,
             priority: 0,
+            adapter: None,
         };
         let mut stream = running[1].1.submit(request).unwrap();
         assert!(stream.next().await.unwrap().is_err());

@@ -222,6 +222,8 @@ pub struct ModelConfig {
     pub served_name: String,
     /// Further names that clients may use for it.
     pub aliases: Vec<String>,
+    /// What was trained on top of it.
+    pub adapters: Vec<AdapterConfig>,
     /// Where it runs.
     pub device: DeviceChoice,
     /// Element type of the weights in memory.
@@ -234,6 +236,15 @@ pub struct ModelConfig {
     pub fim: FimConfig,
     /// Cuts the model's own context; `None` keeps it.
     pub context_tokens_max: Option<NonZeroU32>,
+}
+
+/// An adapter of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterConfig {
+    /// Name that clients use for the model with it.
+    pub name: String,
+    /// A folder, or a repository on the hub.
+    pub source: ModelSource,
 }
 
 /// The continuous batch.

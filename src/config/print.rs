@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::config::{
-    Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice, LogFormat,
-    ModelConfig, ModelSource, SimdChoice, fim,
+    AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
+    LogFormat, ModelConfig, ModelSource, SimdChoice, fim,
     raw::{
         RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
     },
@@ -75,15 +75,24 @@ fn raw_served(alone: &Config) -> RawServed {
     RawServed { model: raw_model(&alone.model), engine: raw_engine(&alone.engine) }
 }
 
+fn source(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Demo => "demo".to_owned(),
+        ModelSource::Path(path) => directory(path),
+        ModelSource::Hub(model) => model.to_string(),
+    }
+}
+
+fn adapter(AdapterConfig { name, source: from }: &AdapterConfig) -> String {
+    format!("{name}={}", source(from))
+}
+
 fn raw_model(model: &ModelConfig) -> RawModel {
     let mut raw = RawModel {
-        source: Some(match &model.source {
-            ModelSource::Demo => "demo".to_owned(),
-            ModelSource::Path(path) => directory(path),
-            ModelSource::Hub(model) => model.to_string(),
-        }),
+        source: Some(source(&model.source)),
         served_name: Some(model.served_name.clone()),
         aliases: Some(model.aliases.clone()),
+        adapters: Some(model.adapters.iter().map(adapter).collect()),
         device: Some(match model.device {
             DeviceChoice::Auto => AUTO.to_owned(),
             DeviceChoice::Cpu => "cpu".to_owned(),

@@ -89,6 +89,9 @@ pub struct RawModel {
         hide_short_help = true
     )]
     pub aliases: Option<Vec<String>>,
+    /// LoRA adapters of it, each a name that clients use and where it is, separated by commas.
+    #[arg(long, value_name = "NAME=DIR|org/name", value_delimiter = ',', hide_short_help = true)]
+    pub adapters: Option<Vec<String>>,
     /// Device to compute on.
     #[arg(long, value_name = "auto|cpu|cuda:N")]
     pub device: Option<String>,
@@ -332,6 +335,7 @@ impl RawModel {
             source: self.source.or(lower.source),
             served_name: self.served_name.or(lower.served_name),
             aliases: self.aliases.or(lower.aliases),
+            adapters: self.adapters.or(lower.adapters),
             device: self.device.or(lower.device),
             dtype: self.dtype.or(lower.dtype),
             quantize: self.quantize.or(lower.quantize),

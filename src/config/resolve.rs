@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::config::{
-    CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment, HubModel,
-    KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice, ServerConfig,
-    SimdChoice, Violation, fim, hub,
+    AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
+    HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
+    ServerConfig, SimdChoice, Violation, fim, hub,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -25,6 +25,9 @@ const GGUF: &str = "gguf";
 
 /// Longest name of a model.
 const NAME_BYTES_MAX: usize = 256;
+
+/// Most adapters of a model: each takes memory of its own.
+const ADAPTERS_MAX: usize = 256;
 
 const TENTH: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
@@ -87,6 +90,13 @@ pub(super) fn model(raw: RawModel, environment: &Environment) -> Result<ModelCon
     for alias in &aliases {
         check_name("model.aliases", alias)?;
     }
+    let adapters = said("model.adapters", raw.adapters)?;
+    let adapters = adapters.iter().map(|text| adapter(text, environment));
+    let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
+    if adapters.len() > ADAPTERS_MAX {
+        let rule = format!("at most {ADAPTERS_MAX}");
+        return Err(broken("model.adapters", &rule, adapters.len()));
+    }
     let family = fim::family(said("model.family", raw.family)?);
     let context =
         auto_integer("model.max_context_tokens", raw.max_context_tokens, 64..=16_777_216)?;
@@ -101,6 +111,7 @@ pub(super) fn model(raw: RawModel, environment: &Environment) -> Result<ModelCon
     Ok(ModelConfig {
         served_name,
         aliases,
+        adapters,
         device: device(&said("model.device", raw.device)?)?,
         dtype,
         quantize,
@@ -109,6 +120,21 @@ pub(super) fn model(raw: RawModel, environment: &Environment) -> Result<ModelCon
         context_tokens_max: context.and_then(NonZeroU32::new),
         source,
     })
+}
+
+/// Reads `NAME=DIR|org/name`.
+fn adapter(text: &str, environment: &Environment) -> Result<AdapterConfig, Violation> {
+    const KEY: &str = "model.adapters";
+    let rule =
+        "names and where the adapters are, such as `review=./adapters/review` or `review=org/name`";
+    let Some((name, source)) = text.split_once('=') else {
+        return Err(broken(KEY, rule, format!("{text:?}")));
+    };
+    check_name(KEY, name)?;
+    match model_source(source, environment) {
+        Ok(ModelSource::Demo) | Err(_) => Err(broken(KEY, rule, format!("{text:?}"))),
+        Ok(source) => Ok(AdapterConfig { name: name.to_owned(), source }),
+    }
 }
 
 pub(super) fn engine(raw: RawEngine) -> Result<EngineConfig, Violation> {

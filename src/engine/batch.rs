@@ -12,11 +12,15 @@ use crate::engine::sequence::{Sequence, SequenceId};
 /// need know it yet.
 pub const LAST_SAMPLED: u32 = 1 << 31;
 
+/// In [`Batch::adapters`], that a token has none.
+pub const NO_ADAPTER: u32 = u32::MAX;
+
 /// The flat arrays of one step.
 ///
 /// # Shapes
 /// `token_ids`, `positions`, `slot_mapping`: `[num_tokens]`; `cu_seqlens_q`: `[num_seqs + 1]`; `context_lens`:
-/// `[num_seqs]`; `block_tables`: `[num_seqs, max_blocks_per_seq]`; `logit_rows`, `sampling_rows`: `[num_logit_rows]`.
+/// `[num_seqs]`; `block_tables`: `[num_seqs, max_blocks_per_seq]`; `logit_rows`, `sampling_rows`: `[num_logit_rows]`;
+/// `adapters`: `[num_tokens]`, or empty.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The tokens to compute, one sequence after the other; those that the step before samples by
@@ -36,6 +40,8 @@ pub struct Batch {
     pub max_blocks_per_seq: usize,
     /// The rows of `token_ids` whose logits are wanted, ascending: the last of each sequence that catches up.
     pub logit_rows: Vec<u32>,
+    /// The adapter of each token, or [`NO_ADAPTER`]; empty where no token has one.
+    pub adapters: Vec<u32>,
     /// How the token of each logit row is chosen.
     pub sampling_rows: Vec<SamplingRow>,
     /// Memory of histories that are not in use.
@@ -90,6 +96,9 @@ impl Batch {
                 self.push_sampling_row(sequence);
             }
         }
+        if self.adapters.iter().all(|adapter| *adapter == NO_ADAPTER) {
+            self.adapters.clear();
+        }
     }
 
     fn clear(&mut self) {
@@ -100,6 +109,7 @@ impl Batch {
         self.context_lens.clear();
         self.block_tables.clear();
         self.logit_rows.clear();
+        self.adapters.clear();
         let histories = self.sampling_rows.drain(..).map(|row| row.history);
         self.spare_histories.extend(histories.filter(|history| history.capacity() > 0));
     }
@@ -111,6 +121,8 @@ impl Batch {
         self.token_ids.extend_from_slice(&sequence.tokens()[start..end]);
         self.positions.extend(start as u32..end as u32);
         self.slot_mapping.extend((start..end).map(|position| table.slot(position, block_size)));
+        let adapter = sequence.adapter().unwrap_or(NO_ADAPTER);
+        self.adapters.resize(self.token_ids.len(), adapter);
         self.cu_seqlens_q.push(self.token_ids.len() as u32);
         self.context_lens.push(end as u32);
         self.block_tables.extend(table.blocks().iter().map(|block| block.0));
@@ -188,6 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn each_token_has_the_adapter_of_its_sequence_and_none_is_told_where_there_is_none() {
+        let mut scheduler = scheduler();
+        let mut batch = Batch::default();
+        scheduler.add(Sequence::sample(0, vec![10, 11], 9));
+        scheduler.add(Sequence::sample(1, vec![20, 21, 22], 9).with_adapter(3));
+        let output = scheduler.schedule();
+        batch.fill(&output, &scheduler);
+        assert_eq!(batch.adapters, [NO_ADAPTER, NO_ADAPTER, 3, 3, 3]);
+        scheduler.abort(SequenceId(1));
+        let output = scheduler.schedule();
+        batch.fill(&output, &scheduler);
+        assert_eq!((batch.num_tokens(), batch.adapters.len()), (2, 0));
+    }
+
+    #[test]
     fn a_warm_batch_keeps_its_memory() {
         let mut scheduler = scheduler();
         let request = crate::engine::SequenceRequest {
@@ -197,6 +224,7 @@ mod tests {
             stop_token_ids: Arc::new([]),
             logprobs: None,
             priority: 0,
+            adapter: None,
         };
         scheduler.add(Sequence::new(SequenceId(0), request));
         let mut batch = Batch::default();

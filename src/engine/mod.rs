@@ -30,7 +30,7 @@ pub mod scheduler;
 pub mod sequence;
 pub mod stats;
 
-pub use batch::{Batch, LAST_SAMPLED, SamplingRow};
+pub use batch::{Batch, LAST_SAMPLED, NO_ADAPTER, SamplingRow};
 pub use engine_loop::{Engine, start};
 pub use executor::{Executor, ExecutorError, SampledToken, TokenLogprobs};
 pub use handle::{EngineFailure, EngineHandle, SequenceOutput, SequenceStream, SubmitError};

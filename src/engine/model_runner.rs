@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use models::{LanguageModel, SampleRow, StepInput, graph_steps};
 
-use crate::engine::batch::LAST_SAMPLED;
+use crate::engine::batch::{LAST_SAMPLED, NO_ADAPTER};
 use crate::engine::sample_rows::SampleRows;
 use crate::engine::{Batch, EngineLimits, Executor, ExecutorError, SampledToken, Sampler};
 
 const _: () =
     assert!(LAST_SAMPLED == models::LAST_SAMPLED, "the engine speaks of tokens as devices do");
+const _: () = assert!(NO_ADAPTER == models::NO_ADAPTER, "and of adapters");
 
 /// Runs a model and chooses tokens.
 pub struct ModelRunner {
@@ -60,6 +61,7 @@ impl ModelRunner {
             block_tables: &[0],
             max_blocks_per_seq: 1,
             logit_rows: &[0],
+            adapters: &[],
         };
         let logits = self.model.forward(&input).map_err(ExecutorError::device)?;
         if logits.iter().all(|logit| logit.is_finite()) {
@@ -78,17 +80,19 @@ impl ModelRunner {
         let num_slots = limits.num_blocks * limits.block_size;
         let longest = limits.num_batched_tokens_max.min(limits.context_tokens_max).min(num_slots);
         let sizes = (7..usize::BITS).map(|power| 1 << power).take_while(|&len| len < longest);
-        for len in sizes.chain([longest]) {
-            self.warm_up_step(1, len, len.div_ceil(limits.block_size))?;
-        }
+        let prefills = sizes.chain([longest]).map(|len| (1, len, len.div_ceil(limits.block_size)));
         let context_tokens =
             limits.context_tokens_max.min(self.model.spec().max_position_embeddings);
-        let longest = context_tokens.div_ceil(limits.block_size);
+        let most_blocks = context_tokens.div_ceil(limits.block_size);
         let largest = limits.num_seqs_max;
-        for (num_seqs, num_blocks) in
-            graph_steps(largest, longest).into_iter().chain([(largest, 1)])
+        let decodes = graph_steps(largest, most_blocks).into_iter().chain([(largest, 1)]);
+        let decodes = decodes.map(|(num_seqs, num_blocks)| (num_seqs, 1, num_blocks));
+        let steps: Vec<_> = prefills.chain(decodes).collect();
+        for adapter in (self.model.num_adapters() > 0).then_some(0).into_iter().chain([NO_ADAPTER])
         {
-            self.warm_up_step(num_seqs, 1, num_blocks)?;
+            for &step in &steps {
+                self.warm_up_step(step, adapter)?;
+            }
         }
         Ok(())
     }
@@ -97,14 +101,14 @@ impl ModelRunner {
     /// they leave there is overwritten.
     fn warm_up_step(
         &mut self,
-        num_seqs: usize,
-        len: usize,
-        table_width: usize,
+        (num_seqs, len, table_width): (usize, usize, usize),
+        adapter: u32,
     ) -> Result<(), ExecutorError> {
         let counted: Vec<u32> = (0..(num_seqs * len) as u32).collect();
         let places: Vec<u32> = counted.iter().map(|token| token % len as u32).collect();
         let ends: Vec<u32> = (0..=num_seqs).map(|seq| (seq * len) as u32).collect();
         let blocks: Vec<u32> = (0..num_seqs).flat_map(|_| 0..table_width as u32).collect();
+        let adapters = vec![adapter; if adapter == NO_ADAPTER { 0 } else { counted.len() }];
         let input = StepInput {
             token_ids: &vec![0; counted.len()],
             positions: &places,
@@ -114,6 +118,7 @@ impl ModelRunner {
             block_tables: &blocks,
             max_blocks_per_seq: table_width,
             logit_rows: &ends[1..].iter().map(|end| end - 1).collect::<Vec<u32>>(),
+            adapters: &adapters,
         };
         if self.model.has_sampler() {
             let greedy = SampleRow { repetition_penalty: 1.0, top_p: 1.0, ..SampleRow::default() };
@@ -137,6 +142,7 @@ impl Executor for ModelRunner {
             block_tables: &batch.block_tables,
             max_blocks_per_seq: batch.max_blocks_per_seq,
             logit_rows: &batch.logit_rows,
+            adapters: &batch.adapters,
         };
         // Log-probabilities are made of the model's own logits, which are then brought to the host.
         let wants_logprobs = batch.sampling_rows.iter().any(|row| row.logprobs.is_some());

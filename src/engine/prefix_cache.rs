@@ -17,13 +17,16 @@ use std::{
 
 use crate::engine::block_pool::BlockId;
 
-/// The name of a full block: a hash over all tokens from the beginning of the sequence to the block's end.
+/// The name of a full block: a hash over all tokens from the beginning of the sequence to the block's end, and over who
+/// computed them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockHash(u128);
 
 impl BlockHash {
-    /// What the first block of a sequence has before it.
-    const ROOT: Self = Self(0);
+    /// Returns what the first block of a sequence has before it: keys and values are the model's, or those of its adapter.
+    fn root(adapter: Option<u32>) -> Self {
+        Self(adapter.map_or(0, |adapter| 1 + u128::from(adapter)))
+    }
 }
 
 /// The blocks that can be found by their content, referenced or free.
@@ -58,10 +61,10 @@ impl PrefixCache {
         self.hashes[block.index()].is_some()
     }
 
-    /// Appends the names of the full blocks of `tokens` that `hashes` does not have yet.
-    pub fn extend_hashes(&self, hashes: &mut Vec<BlockHash>, tokens: &[u32]) {
+    /// Appends the names of the full blocks of `tokens` that `hashes` does not have yet, as `adapter` computes them.
+    pub fn extend_hashes(&self, hashes: &mut Vec<BlockHash>, tokens: &[u32], adapter: Option<u32>) {
         for block in tokens.chunks_exact(self.block_size).skip(hashes.len()) {
-            let parent = hashes.last().copied().unwrap_or(BlockHash::ROOT);
+            let parent = hashes.last().copied().unwrap_or(BlockHash::root(adapter));
             hashes.push(self.hash(parent, block));
         }
     }
@@ -111,7 +114,7 @@ mod tests {
 
     fn names(cache: &PrefixCache, tokens: &[u32]) -> Vec<BlockHash> {
         let mut hashes = Vec::new();
-        cache.extend_hashes(&mut hashes, tokens);
+        cache.extend_hashes(&mut hashes, tokens, None);
         hashes
     }
 
@@ -144,7 +147,7 @@ mod tests {
     fn names_grow_with_the_sequence() {
         let cache = PrefixCache::new(4, 2);
         let mut hashes = names(&cache, &[1, 2, 3]);
-        cache.extend_hashes(&mut hashes, &[1, 2, 3, 4, 5]);
+        cache.extend_hashes(&mut hashes, &[1, 2, 3, 4, 5], None);
         assert_eq!(hashes, names(&cache, &[1, 2, 3, 4]));
     }
 
@@ -163,6 +166,20 @@ mod tests {
         ];
         for (tokens, blocks) in rows {
             assert_eq!(found(&cache, tokens), *blocks, "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_adapter_computed_is_its_own() {
+        let cache = PrefixCache::new(4, 2);
+        let names = [None, Some(0), Some(1)].map(|adapter| {
+            let mut hashes = Vec::new();
+            cache.extend_hashes(&mut hashes, &[1, 2, 3, 4], adapter);
+            hashes
+        });
+        for (first, second) in [(0, 1), (0, 2), (1, 2)] {
+            let mut pairs = names[first].iter().zip(&names[second]);
+            assert!(pairs.all(|(first, second)| first != second));
         }
     }
 

@@ -26,6 +26,8 @@ pub struct SequenceRequest {
     pub logprobs: Option<u32>,
     /// Lower runs first; equals run in the order of their arrival.
     pub priority: i32,
+    /// Which of the model's adapters computes it; `None` is the model alone.
+    pub adapter: Option<u32>,
 }
 
 /// A sequence's number, in the order of arrival.
@@ -76,6 +78,7 @@ pub struct Sequence {
     sampling: Arc<SamplingParams>,
     stop_token_ids: Arc<[u32]>,
     logprobs: Option<u32>,
+    adapter: Option<u32>,
     /// Prompt, then output; the last may be known to the device only.
     tokens: Vec<u32>,
     /// Last tokens that are being sampled: the rows that they will be sampled from stand in their places. One of a step that
@@ -107,6 +110,7 @@ impl Sequence {
             sampling: Arc::new(request.sampling),
             stop_token_ids: request.stop_token_ids,
             logprobs: request.logprobs,
+            adapter: request.adapter,
             num_prompt_tokens: request.prompt_token_ids.len(),
             tokens: request.prompt_token_ids,
             num_pending: 0,
@@ -195,9 +199,14 @@ impl Sequence {
         self.logprobs
     }
 
+    /// Returns which of the model's adapters computes it.
+    pub fn adapter(&self) -> Option<u32> {
+        self.adapter
+    }
+
     /// Names the full blocks of the first `num_tokens` tokens, where that has not been done.
     pub(super) fn name_blocks(&mut self, cache: &PrefixCache, num_tokens: usize) {
-        cache.extend_hashes(&mut self.block_hashes, &self.tokens[..num_tokens]);
+        cache.extend_hashes(&mut self.block_hashes, &self.tokens[..num_tokens], self.adapter);
     }
 
     /// Goes on as if the token was known that a step under way will sample, for this row of its logits. Returns whether
@@ -263,8 +272,14 @@ mod tests {
                 stop_token_ids: Arc::new([0]),
                 logprobs: None,
                 priority: 0,
+                adapter: None,
             };
             Self::new(SequenceId(id), request)
+        }
+
+        /// The same as an adapter computes it.
+        pub(in crate::engine) fn with_adapter(self, adapter: u32) -> Self {
+            Self { adapter: Some(adapter), ..self }
         }
     }
 

@@ -32,6 +32,7 @@ impl Case {
             stop_token_ids: Arc::clone(eos),
             logprobs: None,
             priority: 0,
+            adapter: None,
         }
     }
 }

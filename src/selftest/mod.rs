@@ -220,6 +220,7 @@ fn load_options(plan: &Plan, graphs: GraphMode, num_ranks: usize) -> LoadOptions
         num_threads: plan.options.num_threads,
         simd: plan.options.simd,
         graphs,
+        adapters: Arc::default(),
         tensor_parallel_size: num_ranks,
     }
 }

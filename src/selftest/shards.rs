@@ -63,6 +63,7 @@ fn last_logits(model: &mut dyn LanguageModel, prompt: &[u32]) -> Result<Vec<f32>
         block_tables: &blocks,
         max_blocks_per_seq: blocks.len(),
         logit_rows: &[end - 1],
+        adapters: &[],
     };
     Ok(model.forward(&input)?.to_vec())
 }

@@ -21,7 +21,7 @@ mod rules;
 mod tests;
 
 pub use account::Account;
-pub use models::{NameKind, ServedModels, ServedName};
+pub use models::{NameKind, ServedModel, ServedModels, ServedName};
 
 /// What a provider may take beyond the request's time to hand on what it has, before the service gives up on it.
 const GRACE: Duration = Duration::from_secs(1);

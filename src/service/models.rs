@@ -1,7 +1,7 @@
 //! The models of a server by the names that clients use.
 //!
-//! A name leads to one service. What a name is, is a kind of its own, so that an adapter over a base model can become one
-//! more kind: a name whose service is its base's.
+//! A name leads to one service, and what kind of name it is stands beside it: a model's own, another word for it, or an
+//! adapter of it, whose service has the model's engine.
 
 use crate::service::CompletionService;
 
@@ -12,6 +12,8 @@ pub enum NameKind {
     Model,
     /// Another word for a model.
     Alias,
+    /// An adapter of the model.
+    Adapter,
 }
 
 /// A name and what it leads to.
@@ -23,6 +25,25 @@ pub struct ServedName {
     pub kind: NameKind,
     /// What answers.
     pub service: CompletionService,
+    /// The own name of the model that it belongs to.
+    pub model: String,
+}
+
+/// What a model answers to.
+#[derive(Clone, Debug)]
+pub struct ServedModel {
+    /// The model.
+    pub service: CompletionService,
+    /// Other words for it.
+    pub aliases: Vec<String>,
+    /// It with each of its adapters.
+    pub adapters: Vec<CompletionService>,
+}
+
+impl From<CompletionService> for ServedModel {
+    fn from(service: CompletionService) -> Self {
+        Self { service, aliases: Vec::new(), adapters: Vec::new() }
+    }
 }
 
 /// All names of a server. There is at least one, and no name is there twice: the settings see to both.
@@ -34,23 +55,27 @@ pub struct ServedModels {
 
 impl ServedModels {
     /// Begins with the model that answers where a request names none.
-    pub fn new(first: CompletionService, aliases: &[String]) -> Self {
-        let mut models = Self { first: first.clone(), names: Vec::new() };
-        models.push(first, aliases);
+    pub fn new(first: impl Into<ServedModel>) -> Self {
+        let first = first.into();
+        let mut models = Self { first: first.service.clone(), names: Vec::new() };
+        models.push(first);
         models
     }
 
     /// Adds a model behind the others.
-    pub fn push(&mut self, service: CompletionService, aliases: &[String]) {
-        let alias = |name: &String| ServedName {
-            name: name.clone(),
-            kind: NameKind::Alias,
-            service: service.clone(),
+    pub fn push(&mut self, model: impl Into<ServedModel>) {
+        let ServedModel { service, aliases, adapters } = model.into();
+        let model = service.model().name.clone();
+        let mut name = |name, kind, service| {
+            self.names.push(ServedName { name, kind, service, model: model.clone() });
         };
-        let aliases: Vec<ServedName> = aliases.iter().map(alias).collect();
-        let name = service.model().name.clone();
-        self.names.push(ServedName { name, kind: NameKind::Model, service });
-        self.names.extend(aliases);
+        name(model.clone(), NameKind::Model, service.clone());
+        for alias in aliases {
+            name(alias, NameKind::Alias, service.clone());
+        }
+        for adapter in adapters {
+            name(adapter.model().name.clone(), NameKind::Adapter, adapter);
+        }
     }
 
     /// Returns the model that answers where a request names none.
@@ -63,7 +88,7 @@ impl ServedModels {
         self.names.iter().find(|served| served.name == name)
     }
 
-    /// Returns all names: the models in the order of the settings, each before its aliases.
+    /// Returns all names: the models in the order of the settings, each before its aliases and adapters.
     pub fn names(&self) -> &[ServedName] {
         &self.names
     }
@@ -77,6 +102,6 @@ impl ServedModels {
 
 impl From<CompletionService> for ServedModels {
     fn from(service: CompletionService) -> Self {
-        Self::new(service, &[])
+        Self::new(service)
     }
 }

@@ -8,6 +8,8 @@ mod config;
 mod help;
 mod selftest;
 mod serve;
+#[path = "../equivalence/trained.rs"]
+mod trained;
 
 use std::process::{Command, Output};
 

@@ -7,7 +7,7 @@ use std::{
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
 
-use crate::TempFile;
+use crate::{TempFile, trained::Trained};
 
 /// Stands for a user's source text; no log line may hold it.
 const MARKER: &str = "m4rk3r";
@@ -81,6 +81,11 @@ impl Server {
 
     /// Posts and returns the answer's status.
     fn post(&self, path: &str, body: &str) -> u16 {
+        self.answer(path, body)[9..12].parse().unwrap()
+    }
+
+    /// Posts and returns the answer.
+    fn answer(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let length = body.len();
         write!(
@@ -90,7 +95,7 @@ impl Server {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        answer[9..12].parse().unwrap()
+        answer
     }
 
     fn signal(&self, name: &str) {
@@ -192,6 +197,55 @@ fn several_models_are_served_together_or_not_at_all() {
         assert!(!rest.contains("\"loaded\""), "nothing is loaded before all is planned: {rest}");
         assert_eq!(server.ended().code(), Some(1));
     }
+}
+
+#[test]
+fn adapters_are_served_by_their_names_beside_their_model() {
+    let trained = [3, 4].map(Trained::new);
+    let [first, second] = trained.each_ref().map(|trained| trained.path().to_str().unwrap());
+    let adapters = format!("review={first},docs={second}");
+    let mut server = Server::start(&["--adapters", &adapters, "--served-model-aliases", "tab"]);
+    assert_eq!(server.line("adapter")["adapter"], "review");
+    server.line("serving");
+    let body = server.get("/v1/models");
+    let models: serde_json::Value =
+        serde_json::from_str(body.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let word = |index: usize, key: &str| models["data"][index][key].clone();
+    let rows: Vec<_> =
+        (0..4).map(|index| ["id", "root", "parent"].map(|key| word(index, key))).collect();
+    let null = || serde_json::Value::Null;
+    let expected = [
+        ["demo".into(), null(), null()],
+        ["tab".into(), "demo".into(), null()],
+        ["review".into(), null(), "demo".into()],
+        ["docs".into(), null(), "demo".into()],
+    ];
+    assert_eq!(rows, expected);
+    let text = |model: &str| {
+        let body = format!(
+            r#"{{"model":"{model}","prompt":"def add(a, b):\n","max_tokens":24,"temperature":0}}"#
+        );
+        let answer = server.answer("/v1/completions", &body);
+        let json: serde_json::Value =
+            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(json["model"], if model == "tab" { "demo" } else { model });
+        json["choices"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let [plain, alias, review, docs] = ["demo", "tab", "review", "docs"].map(text);
+    assert_eq!(plain, alias);
+    assert!(plain != review && plain != docs && review != docs, "{plain} {review} {docs}");
+    assert_eq!(text("review"), review);
+}
+
+#[test]
+fn an_adapter_that_is_none_ends_the_process_with_its_name() {
+    let empty = EndlessModel::new("no-adapter");
+    let mut server = Server::start(&["--adapters", &format!("review={}", empty.0.display())]);
+    let mut rest = String::new();
+    server.log.read_to_string(&mut rest).unwrap();
+    let message = "the adapter `review`: ";
+    assert!(rest.contains(message) && rest.contains("is no adapter: it must have"), "{rest}");
+    assert_eq!(server.ended().code(), Some(1));
 }
 
 #[test]

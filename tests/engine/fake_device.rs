@@ -188,5 +188,6 @@ pub(crate) fn greedy(prompt_token_ids: Vec<u32>, max_tokens: u32) -> SequenceReq
         stop_token_ids: [].into(),
         logprobs: None,
         priority: 0,
+        adapter: None,
     }
 }

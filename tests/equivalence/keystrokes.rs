@@ -120,6 +120,7 @@ async fn play(typing: Typing, layout: Layout, num_keys: usize) -> Vec<Key> {
             stop_token_ids: Arc::from([]),
             logprobs: None,
             priority: 0,
+            adapter: None,
         };
         let mut stream = handle.submit(request).unwrap();
         let output = stream.next().await.unwrap().unwrap();

@@ -20,12 +20,15 @@ use lacuna::{
     tokenizer::Tokenizer,
 };
 use models::{
-    Device, GraphMode, KvCacheSize, KvDType, LoadOptions, Source, WeightFormat, load, read_spec,
+    Adapter, Device, GraphMode, KvCacheSize, KvDType, LoadOptions, Source, WeightFormat, load,
+    read_spec,
 };
 use serde::Deserialize;
 
+mod adapters;
 mod keystrokes;
 mod tokenizers;
+mod trained;
 
 const BLOCK_SIZE: usize = 16;
 const CONTEXT_TOKENS: usize = 2048;
@@ -71,6 +74,10 @@ const ALONE: Shape = Shape {
 };
 
 fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
+    start_with(shape, Arc::default())
+}
+
+fn start_with(shape: Shape, adapters: Arc<[Adapter]>) -> (engine::Engine, EngineHandle) {
     let options = LoadOptions {
         device: Device::Cpu,
         weight_format: WeightFormat::Stored,
@@ -85,6 +92,7 @@ fn start(shape: Shape) -> (engine::Engine, EngineHandle) {
         num_threads: Some(shape.num_threads),
         simd: None,
         graphs: GraphMode::Captured,
+        adapters,
         tensor_parallel_size: 1,
     };
     let model = load(Source::Demo, &options, &mut |_| {}).unwrap();
@@ -110,6 +118,7 @@ fn request(case: &Case, sampling: SamplingParams) -> SequenceRequest {
         stop_token_ids: Arc::from([]),
         logprobs: None,
         priority: 0,
+        adapter: None,
     }
 }
 

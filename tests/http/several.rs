@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lacuna::{
     completion::FinishReason,
     provider::{ProviderError, ProviderErrorKind},
-    service::{CompletionService, ServedModels},
+    service::{CompletionService, ServedModel, ServedModels},
 };
 use serde_json::{Value, json};
 
@@ -34,10 +34,12 @@ async fn start(large: Script, small: Script) -> (TestServer, [Arc<ScriptedProvid
     let service = |provider: &Arc<ScriptedProvider>| {
         CompletionService::new(provider.clone(), support::limits(), NUM_SEQUENCES_MAX)
     };
-    let aliases = |names: &[&str]| names.iter().map(|&name| name.into()).collect::<Vec<String>>();
-    let mut models =
-        ServedModels::new(service(&large), &aliases(&["codestral-latest", "org/large"]));
-    models.push(service(&small), &aliases(&["tab"]));
+    let served = |provider: &Arc<ScriptedProvider>, aliases: &[&str]| ServedModel {
+        aliases: aliases.iter().map(|&name| name.into()).collect(),
+        ..service(provider).into()
+    };
+    let mut models = ServedModels::new(served(&large, &["codestral-latest", "org/large"]));
+    models.push(served(&small, &["tab"]));
     server.serve(models);
     (server, [large, small])
 }

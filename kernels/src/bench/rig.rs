@@ -93,6 +93,7 @@ pub(super) fn step<B: Backend>(backend: &mut B, pieces: &[Piece]) -> Result<B::S
         block_tables: &blocks,
         max_blocks_per_seq: blocks_per_seq,
         logit_rows: &ends[1..].iter().map(|end| end - 1).collect::<Vec<_>>(),
+        adapters: &[],
     };
     let mut step = backend.step(token_ids.len(), pieces.len(), blocks_per_seq)?;
     backend.load_step(&input, &mut step)?;

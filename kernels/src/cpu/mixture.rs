@@ -14,7 +14,8 @@ use crate::allocate;
 use crate::backend::{Backend, BackendError, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::grid::Grid;
-use crate::cpu::linear::{Epilogue, Linear, Rows, Term, gated};
+use crate::cpu::groups::Groups;
+use crate::cpu::linear::{Epilogue, Linear, Term, gated};
 use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::step::CpuStep;
 use crate::cpu::{CpuBackend, CpuBuffer, DEVICE};
@@ -41,60 +42,6 @@ pub struct CpuMixture {
     wide: CpuBuffer,
 }
 
-/// Which rows are whose.
-#[derive(Debug)]
-struct Groups {
-    /// Experts that were chosen, ascending.
-    experts: Vec<u32>,
-    /// Where the rows of each begin, and the end of the last.
-    bounds: Vec<u32>,
-    /// The token of each row.
-    tokens: Vec<u32>,
-    /// The row of each route.
-    rows: Vec<u32>,
-    /// Where the next row of an expert goes, while rows are dealt.
-    next: Vec<u32>,
-}
-
-impl Groups {
-    fn new(shape: &MixtureShape, num_rows: usize) -> Result<Self, BackendError> {
-        Ok(Self {
-            experts: allocate::reserved(shape.num_experts, DEVICE)?,
-            bounds: allocate::reserved(shape.num_experts + 1, DEVICE)?,
-            tokens: allocate::zeroed(num_rows, DEVICE)?,
-            rows: allocate::zeroed(num_rows, DEVICE)?,
-            next: allocate::zeroed(shape.num_experts, DEVICE)?,
-        })
-    }
-
-    /// Deals the rows of the routes, `[num_tokens, experts_per_token]`.
-    fn deal(&mut self, routes: &[Route], experts_per_token: usize) {
-        let Self { experts, bounds, tokens, rows, next } = self;
-        next.fill(0);
-        for route in routes {
-            next[route.expert as usize] += 1;
-        }
-        experts.clear();
-        bounds.clear();
-        let mut start = 0;
-        for (expert, next) in next.iter_mut().enumerate() {
-            let count = std::mem::replace(next, start);
-            if count > 0 {
-                experts.push(expert as u32);
-                bounds.push(start);
-                start += count;
-            }
-        }
-        bounds.push(start);
-        for (index, route) in routes.iter().enumerate() {
-            let row = &mut next[route.expert as usize];
-            tokens[*row as usize] = (index / experts_per_token) as u32;
-            rows[index] = *row;
-            *row += 1;
-        }
-    }
-}
-
 impl Mixture<CpuBackend> for CpuMixture {
     type Experts = Vec<CpuMatrix>;
 
@@ -109,7 +56,7 @@ impl Mixture<CpuBackend> for CpuMixture {
             shape: *shape,
             num_tokens: 0,
             routes: allocate::zeroed(num_rows, DEVICE)?,
-            groups: Groups::new(shape, num_rows)?,
+            groups: Groups::new(shape.num_experts, num_rows)?,
             narrow: backend.buffer(num_rows.saturating_mul(shape.hidden_size))?,
             wide: backend.buffer(num_rows.saturating_mul(shape.expert_size))?,
         })
@@ -155,7 +102,8 @@ impl Mixture<CpuBackend> for CpuMixture {
             }
         });
         self.num_tokens = num_tokens;
-        self.groups.deal(&self.routes[..num_tokens * experts_per_token], experts_per_token);
+        let routes = &self.routes[..num_tokens * experts_per_token];
+        self.groups.deal(routes.iter().map(|route| route.expert));
         Ok(())
     }
 
@@ -177,14 +125,14 @@ impl Mixture<CpuBackend> for CpuMixture {
             check.equal("experts", matrices.len(), shape.num_experts)?;
             check.equal("rows of each expert", matrices[0].rows, rows)?;
         }
-        let rows = Rows::Grouped { bounds: &groups.bounds, indices: &groups.experts };
+        let rows = groups.product_rows();
         let num_rows = shape.num_pairs(num_tokens);
         // x [num_tokens, hidden_size] -> narrow [num_rows, hidden_size]
         let (width, from) = (shape.hidden_size, x.values());
         let grid = Grid::of_rows(num_rows, width);
         grid.for_each_tile(&mut backend.pool, narrow.0.as_mut_slice(), &|mut tile| {
             for row in tile.rows() {
-                let token = groups.tokens[row] as usize;
+                let token = groups.entry(row) / shape.experts_per_token;
                 tile.row(row).copy_from_slice(&from[token * width..(token + 1) * width]);
             }
         });
@@ -207,8 +155,8 @@ impl CpuMixture {
             for token in tile.rows() {
                 let sums = tile.row(token);
                 for index in token * num_routes..(token + 1) * num_routes {
-                    let (row, weight) =
-                        (self.groups.rows[index] as usize, self.routes[index].weight);
+                    let Some(row) = self.groups.row(index) else { continue };
+                    let weight = self.routes[index].weight;
                     for (sum, value) in sums.iter_mut().zip(&narrow[row * width..][..width]) {
                         *sum += weight * value;
                     }
@@ -273,23 +221,5 @@ mod tests {
         }
         let not_numbers = chosen(&[0.0, f32::NAN, 1.0], 2, true).1;
         assert!(not_numbers.iter().all(|weight| weight.is_nan()), "{not_numbers:?}");
-    }
-
-    #[test]
-    fn every_route_has_a_row_among_those_of_its_expert() {
-        let shape = MixtureShape {
-            num_experts: 5,
-            experts_per_token: 2,
-            hidden_size: 1,
-            expert_size: 1,
-            has_normed_weights: true,
-        };
-        let mut groups = Groups::new(&shape, 6).unwrap();
-        let routes = [3, 1, 1, 4, 3, 1].map(|expert| Route { expert, weight: 0.5 });
-        groups.deal(&routes, 2);
-        assert_eq!(groups.experts, [1, 3, 4]);
-        assert_eq!(groups.bounds, [0, 3, 5, 6]);
-        assert_eq!(groups.tokens, [0, 1, 2, 0, 2, 1]);
-        assert_eq!(groups.rows, [3, 0, 1, 5, 4, 2]);
     }
 }

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `simd/` | vectors of f32 in tiers; loops are written once over them |
 //! | `pool`, `grid` | threads, and matrices cut into tiles for them |
+//! | `groups` | rows dealt to several matrices |
 //! | `aligned`, `matrix`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
 //! | `linear/` | products, from one row to a whole prefill |
 //! | `quantized/` | products of weights in four and eight bits |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
 //! | `ways` | which products a matrix takes: exact, rounded or of integers |
-//! | `mixture` | mixtures of experts, over the same products |
+//! | `mixture`, `lora` | mixtures of experts and adapters, over the same products |
 //! | `rotary`, `norm`, `activation`, `gather` | the rest |
 //! | `bandwidth` | how fast the memory can be read, for benches |
 //!
@@ -30,7 +31,9 @@ pub mod bandwidth;
 mod cache;
 mod gather;
 mod grid;
+mod groups;
 mod linear;
+mod lora;
 mod matrix;
 mod mixture;
 mod norm;
@@ -43,8 +46,10 @@ mod ways;
 
 use std::slice::from_ref;
 
+use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
+use crate::cpu::activation::Activate;
 use crate::cpu::aligned::AlignedSlice;
 use crate::cpu::attention::Attention;
 use crate::cpu::cache::HEAD_DIM_MAX;
@@ -59,6 +64,7 @@ use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
 use crate::rope_table::RopeTable;
 
 pub use crate::cpu::cache::CpuLayerCache;
+pub use crate::cpu::lora::{CpuLora, CpuPairs, pairs_bytes};
 pub use crate::cpu::matrix::CpuMatrix;
 pub use crate::cpu::mixture::CpuMixture;
 pub use crate::cpu::simd::SimdTier;
@@ -157,6 +163,7 @@ impl Backend for CpuBackend {
     type LayerCache = CpuLayerCache;
     type RopeTable = RopeTable;
     type Mixture = CpuMixture;
+    type Lora = CpuLora;
     type Step = CpuStep;
 
     fn name(&self) -> String {
@@ -369,6 +376,35 @@ impl Backend for CpuBackend {
         check.bias(up.bias.map(CpuBuffer::len), rows)?;
         let terms = gated(activation, half_of(gate), half_of(up));
         self.products(check, Linear { rows: all_rows, x, terms: &terms }, out)
+    }
+
+    fn activate(
+        &mut self,
+        (num_rows, width): (usize, usize),
+        activation: Activation,
+        gate: &CpuBuffer,
+        up: Option<&CpuBuffer>,
+        out: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let check = Check("activate");
+        check.holds("gate", gate.len(), num_rows, width)?;
+        check.holds("out", out.len(), num_rows, width)?;
+        if let Some(up) = up {
+            check.holds("up", up.len(), num_rows, width)?;
+        }
+        let (vectors, gate, up) = (self.vectors, gate.values(), up.map(CpuBuffer::values));
+        let grid = Grid::of_rows(num_rows, width);
+        grid.for_each_tile(&mut self.pool, out.0.as_mut_slice(), &|mut tile| {
+            for row in tile.rows() {
+                let (values, at) = (tile.row(row), row * width..(row + 1) * width);
+                values.copy_from_slice(&gate[at.clone()]);
+                vectors.run(Activate { activation, values });
+                for (value, up) in values.iter_mut().zip(up.map_or(&[][..], |up| &up[at])) {
+                    *value *= up;
+                }
+            }
+        });
+        Ok(())
     }
 
     fn rope_and_cache_write(

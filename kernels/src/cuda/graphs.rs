@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::cuda::step::{Bucket, Demand};
 
 /// Most graphs that are held; a graph of some hundred launches takes about a megabyte of the device. Ten numbers of
-/// sequences, five widths of tables and two ends, logits or tokens, are fewer.
-const NUM_GRAPHS_MAX: usize = 128;
+/// sequences, five widths of tables, two ends, logits or tokens, and with adapters or without, are fewer.
+const NUM_GRAPHS_MAX: usize = 256;
 
 /// A captured step.
 #[derive(Debug)]

@@ -6,40 +6,27 @@ use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
 use crate::cuda::CudaBackend;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
+use crate::cuda::grouped::{Grouped, GroupedProduct, TILE_ROWS, Wanted, address};
 use crate::cuda::matrix::{CudaMatrix, Weights};
 use crate::cuda::memory::{CudaBuffer, Elements};
 use crate::cuda::products::number_of;
 use crate::cuda::step::{CudaStep, StepArray};
 use crate::mixture::{Experts, Mixture, MixtureShape};
 
-/// Most tokens whose experts' weights stream past; above it tiles of tokens read them.
-const STREAMED_TOKENS_MAX: usize = 64;
-
-/// Rows of weights that a block of `experts_stream.cu` takes.
-const STREAM_ROWS: usize = 16;
-
-/// Pairs that a block of `experts_tiles.cu` takes.
-const TILE_PAIRS: usize = 64;
-
-/// Rows of weights that a block of `experts_tiles.cu` takes; of gates and ups half of each.
-const TILE_ROWS: usize = 128;
-
-/// Threads of a block of either.
+/// Threads of a block of `add_experts`.
 const THREADS: u32 = 256;
 
-/// Experts of a block of `group_pairs`, a warp each.
-const EXPERTS_PER_BLOCK: usize = 8;
-
-/// The room of mixtures on a device; `route.cu` says what the arrays hold.
+/// The room of mixtures on a device.
 #[derive(Debug)]
 pub struct CudaMixture<M> {
     shape: MixtureShape,
     max_num_tokens: usize,
     num_tokens: usize,
+    /// The experts of each token: `[num_pairs]`.
     experts: M,
+    /// Their weights.
     weights: CudaBuffer<M>,
-    pairs: M,
-    offsets: M,
+    grouped: Grouped<M>,
     /// What gates and ups come to: `[num_pairs, expert_size]`.
     wide: CudaBuffer<M>,
     /// What the experts make of their tokens: `[num_pairs, hidden_size]`.
@@ -57,7 +44,6 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
     ) -> Result<Self, BackendError> {
         shape.check()?;
         let (device, num_pairs) = (&backend.device, shape.num_pairs(max_num_tokens));
-        let words = |len: usize| device.allocate(len.saturating_mul(size_of::<u32>()));
         let buffer = |width: usize, elements| {
             CudaBuffer::new(device, num_pairs.saturating_mul(width), elements)
         };
@@ -65,10 +51,9 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
             shape: *shape,
             max_num_tokens,
             num_tokens: 0,
-            experts: words(num_pairs)?,
+            experts: device.allocate(num_pairs.saturating_mul(size_of::<u32>()))?,
             weights: buffer(1, Elements::F32)?,
-            pairs: words(num_pairs)?,
-            offsets: words(shape.num_experts + 1)?,
+            grouped: Grouped::new(device, shape.num_experts, num_pairs)?,
             wide: buffer(shape.expert_size, Elements::Bf16)?,
             narrow: buffer(shape.hidden_size, Elements::F32)?,
         })
@@ -127,19 +112,7 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
                 count(usize::from(has_normed_weights)),
             ],
         })?;
-        backend.device.launch(&Launch {
-            kernel: "group_pairs",
-            grid: [num_experts.div_ceil(EXPERTS_PER_BLOCK) as u32, 1, 1],
-            num_threads: THREADS,
-            shared_bytes: 0,
-            arguments: &[
-                address(&self.offsets),
-                address(&self.pairs),
-                address(&self.experts),
-                count(num_experts),
-                count(self.shape.num_pairs(num_tokens)),
-            ],
-        })
+        self.grouped.group(&mut backend.device, self.wanted())
     }
 
     fn add(
@@ -186,6 +159,13 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
 }
 
 impl<M: DeviceMemory> CudaMixture<M> {
+    /// Returns the pairs of the step that was routed last.
+    fn wanted(&self) -> Wanted {
+        let num_tokens = self.num_tokens;
+        let num_pairs = self.shape.num_pairs(num_tokens);
+        Wanted { matrices: address(&self.experts), num_tokens, num_pairs }
+    }
+
     /// `wide = activation(x Gᵀ) * (x Uᵀ)`, a row a pair.
     fn gate<D: Device<Memory = M>>(
         &self,
@@ -194,12 +174,16 @@ impl<M: DeviceMemory> CudaMixture<M> {
         experts: &Experts<'_, CudaMatrix<M>>,
     ) -> Result<(), BackendError> {
         let MixtureShape { experts_per_token, hidden_size, expert_size, .. } = self.shape;
-        let matrices = [x, experts.gate.data(), experts.up.data()];
-        let sizes = [experts_per_token, expert_size, hidden_size].map(|size| size as u32);
-        let activation = Argument::U32(number_of(experts.activation));
-        let arguments = self.arguments(&self.wide, &matrices, &sizes);
-        let launch = self.launch("gate", (expert_size, TILE_ROWS / 2));
-        launch(device, &[&arguments[..], &[activation]].concat())
+        let [per_token, rows, cols] =
+            [experts_per_token, expert_size, hidden_size].map(|size| size as u32);
+        let product = GroupedProduct {
+            what: "gate",
+            operands: &[self.wide.address(), x, experts.gate.data(), experts.up.data()],
+            numbers: &[per_token, rows, cols, number_of(experts.activation)],
+            rows: expert_size,
+            tile_rows: TILE_ROWS / 2,
+        };
+        self.grouped.run(device, self.wanted(), &product)
     }
 
     /// `narrow = wide Dᵀ`, a row a pair.
@@ -209,58 +193,13 @@ impl<M: DeviceMemory> CudaMixture<M> {
         down: &CudaMatrix<M>,
     ) -> Result<(), BackendError> {
         let MixtureShape { hidden_size, expert_size, .. } = self.shape;
-        let matrices = [self.wide.address(), down.data()];
-        let sizes = [hidden_size, expert_size].map(|size| size as u32);
-        let arguments = self.arguments(&self.narrow, &matrices, &sizes);
-        self.launch("store", (hidden_size, TILE_ROWS))(device, &arguments)
-    }
-
-    /// Returns what kernels of products are given: what they write and read, the pairs, the sizes.
-    fn arguments(
-        &self,
-        out: &CudaBuffer<M>,
-        matrices: &[Argument],
-        sizes: &[u32],
-    ) -> Vec<Argument> {
-        let mut arguments = vec![out.address()];
-        arguments.extend(matrices);
-        arguments.extend([address(&self.pairs), address(&self.offsets)]);
-        if self.is_streamed() {
-            arguments.push(address(&self.experts));
-        }
-        arguments.push(Argument::U32(self.shape.num_experts as u32));
-        arguments.extend(sizes.iter().map(|&size| Argument::U32(size)));
-        arguments
-    }
-
-    fn is_streamed(&self) -> bool {
-        self.num_tokens <= STREAMED_TOKENS_MAX
-    }
-
-    /// Returns the launch of a kernel of products over matrices of so many rows, of which a tile has so many.
-    fn launch<D: Device<Memory = M>>(
-        &self,
-        what: &str,
-        (rows, tile_rows): (usize, usize),
-    ) -> impl Fn(&mut D, &[Argument]) -> Result<(), BackendError> {
-        let num_pairs = self.shape.num_pairs(self.num_tokens);
-        let num_groups = num_pairs.min(self.shape.num_experts);
-        let (kernel, rows, groups) = if self.is_streamed() {
-            // No expert has more pairs than there are tokens.
-            let tokens = if self.num_tokens <= 8 { 8 } else { 16 };
-            (format!("stream_expert_{what}_{tokens}"), rows.div_ceil(STREAM_ROWS), num_groups)
-        } else {
-            let num_tiles = num_pairs / TILE_PAIRS + num_groups;
-            (format!("tile_expert_{what}"), rows.div_ceil(tile_rows), num_tiles)
+        let product = GroupedProduct {
+            what: "store",
+            operands: &[self.narrow.address(), self.wide.address(), down.data()],
+            numbers: &[hidden_size as u32, expert_size as u32],
+            rows: hidden_size,
+            tile_rows: TILE_ROWS,
         };
-        let grid = [rows as u32, groups as u32, 1];
-        move |device, arguments| {
-            let (kernel, num_threads) = (&kernel, THREADS);
-            device.launch(&Launch { kernel, grid, num_threads, shared_bytes: 0, arguments })
-        }
+        self.grouped.run(device, self.wanted(), &product)
     }
-}
-
-fn address<M: DeviceMemory>(memory: &M) -> Argument {
-    Argument::Pointer(memory.address())
 }

@@ -10,6 +10,8 @@ pub mod device;
 #[cfg(feature = "cuda-emulator")]
 pub mod emulated;
 mod graphs;
+mod grouped;
+mod lora;
 mod matrix;
 mod memory;
 mod mixture;
@@ -26,12 +28,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use crate::cuda::attention::attention_bytes;
+pub use crate::cuda::lora::{CudaLora, CudaPairs, pairs_bytes};
 pub use crate::cuda::matrix::{CudaMatrix, matrix_bytes, widened_bytes};
 pub use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, CudaVector};
 pub use crate::cuda::mixture::CudaMixture;
 pub(crate) use crate::cuda::products::STREAMED_ROWS_MAX;
 pub use crate::cuda::step::{CudaStep, graph_steps};
 
+use crate::activation::Activation;
 use crate::backend::{
     Backend, BackendError, MatrixData, OwnMemory, StepRows, Vocabulary, WeightFormat,
 };
@@ -135,6 +139,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     type LayerCache = CudaLayerCache<D::Memory>;
     type RopeTable = CudaRopeTable<D::Memory>;
     type Mixture = CudaMixture<D::Memory>;
+    type Lora = CudaLora<D::Memory>;
     type Step = CudaStep<D::Memory>;
 
     const OPERAND_BYTES: usize = size_of::<half::bf16>();
@@ -366,6 +371,17 @@ impl<D: Device> Backend for CudaBackend<D> {
         let linear =
             Linear { check: Check("feed_forward"), num_rows, x, matrix, widened: &self.widened };
         linear.feed_forward(&mut self.device, &parts, out, &mut self.gate_room)
+    }
+
+    fn activate(
+        &mut self,
+        rows: (usize, usize),
+        activation: Activation,
+        gate: &Self::Buffer,
+        up: Option<&Self::Buffer>,
+        out: &mut Self::Buffer,
+    ) -> Result<(), BackendError> {
+        products::activate(&mut self.device, rows, activation, (gate, up), out)
     }
 
     fn rope_and_cache_write(

@@ -315,6 +315,32 @@ impl<M: DeviceMemory> Linear<'_, M> {
     }
 }
 
+/// `out = activation(gate) * up`, or without the second factor; all `[num_rows, width]`.
+pub(super) fn activate<D: Device>(
+    device: &mut D,
+    (num_rows, width): (usize, usize),
+    activation: Activation,
+    (gate, up): (&CudaBuffer<D::Memory>, Option<&CudaBuffer<D::Memory>>),
+    out: &CudaBuffer<D::Memory>,
+) -> Result<(), BackendError> {
+    let check = Check("activate");
+    check.holds("out", out.len(), num_rows, width)?;
+    let sums = |name, buffer: &CudaBuffer<D::Memory>| {
+        check.holds(name, buffer.len(), num_rows, width)?;
+        buffer.argument(check, name, Elements::F32)
+    };
+    let arguments = [
+        out.argument(check, "out", Elements::Bf16)?,
+        sums("gate", gate)?,
+        NULL,
+        up.map_or(Ok(NULL), |up| sums("up", up))?,
+        NULL,
+        Argument::U32(width as u32),
+        Argument::U32(number_of(activation)),
+    ];
+    launch_rows(device, "activate_rows", (num_rows, width), &arguments)
+}
+
 /// What kernels are given for what is not there.
 const NULL: Argument = Argument::Pointer(0);
 

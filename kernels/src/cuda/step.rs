@@ -7,6 +7,7 @@ use crate::backend::{BackendError, StepRows, Vocabulary};
 use crate::checks::Check;
 use crate::cuda::device::{Argument, Device, DeviceMemory};
 use crate::host_step::HostStep;
+use crate::lora::NO_ADAPTER;
 use crate::metadata::{AttentionShape, LAST_SAMPLED, StepInput};
 
 /// The slot of a padding row, as `rope_cache.cu` knows it.
@@ -58,6 +59,8 @@ pub(super) struct StepLayout {
     pub(super) num_tokens: usize,
     pub(super) num_seqs: usize,
     pub(super) num_logit_rows: usize,
+    /// Tokens whose adapters are told: all, or none where none has one.
+    pub(super) num_adapters: usize,
     /// Sequences with one new token.
     pub(super) num_decodes: usize,
     /// Sequences with a few, up to [`CHUNK_LEN_MAX`].
@@ -81,6 +84,7 @@ pub(super) enum StepArray {
     CuSeqlens,
     ContextLens,
     LogitRows,
+    Adapters,
     Decodes,
     Chunks,
     Prefills,
@@ -88,7 +92,7 @@ pub(super) enum StepArray {
 }
 
 impl StepLayout {
-    fn lens(&self) -> [(StepArray, usize); 10] {
+    fn lens(&self) -> [(StepArray, usize); 11] {
         [
             (StepArray::TokenIds, self.num_tokens),
             (StepArray::Positions, self.num_tokens),
@@ -96,6 +100,7 @@ impl StepLayout {
             (StepArray::CuSeqlens, self.num_seqs + 1),
             (StepArray::ContextLens, self.num_seqs),
             (StepArray::LogitRows, self.num_logit_rows),
+            (StepArray::Adapters, self.num_adapters),
             (StepArray::Decodes, self.num_decodes),
             (StepArray::Chunks, self.num_chunks),
             (StepArray::Prefills, self.num_prefills),
@@ -129,6 +134,8 @@ pub(super) enum Demand {
     Ids(usize),
     /// Positions and slots are in the rope table of so many pairs and positions, and in so many blocks.
     Slots { shape: AttentionShape, half_dim: usize, num_positions: usize, num_blocks: usize },
+    /// Adapters are among so many.
+    Adapters(usize),
     /// Blocks are in a cache of so many.
     Blocks { shape: AttentionShape, num_blocks: usize },
 }
@@ -166,6 +173,7 @@ impl<M: DeviceMemory> CudaStep<M> {
             num_tokens: max_num_tokens,
             num_seqs: max_num_seqs,
             num_logit_rows: max_num_tokens,
+            num_adapters: max_num_tokens,
             num_decodes: max_num_seqs,
             num_chunks: max_num_seqs,
             num_prefills: max_num_seqs,
@@ -288,6 +296,7 @@ impl<M: DeviceMemory> CudaStep<M> {
             Demand::Slots { shape, half_dim, num_positions, num_blocks } => {
                 check.slots(&self.host, shape, (*half_dim, *num_positions), *num_blocks)?;
             }
+            Demand::Adapters(num) => check.adapters(self.host.adapters(), *num)?,
             Demand::Blocks { shape, num_blocks } => check.blocks(&self.host, shape, *num_blocks)?,
         }
         self.satisfied.borrow_mut().push(demand);
@@ -306,6 +315,7 @@ impl<M: DeviceMemory> CudaStep<M> {
             num_tokens: host.num_tokens(),
             num_seqs: host.num_seqs(),
             num_logit_rows: host.logit_rows().len(),
+            num_adapters: host.adapters().len(),
             num_decodes: lens.clone().filter(|&len| kind(len) == Some(StepArray::Decodes)).count(),
             num_chunks: lens.clone().filter(|&len| kind(len) == Some(StepArray::Chunks)).count(),
             num_prefills: lens
@@ -326,6 +336,7 @@ impl<M: DeviceMemory> CudaStep<M> {
                     num_tokens: bucket,
                     num_seqs: bucket,
                     num_logit_rows: bucket,
+                    num_adapters: if exact.num_adapters > 0 { bucket } else { 0 },
                     num_decodes: bucket,
                     table_width: table_width(exact.table_width, self.max_table_width),
                     ..exact
@@ -353,6 +364,7 @@ impl<M: DeviceMemory> CudaStep<M> {
         pad(words, host.context_lens(), layout.num_seqs, 0);
         words.extend_from_slice(host.logit_rows());
         words.extend((host.logit_rows().len()..layout.num_logit_rows).map(|row| row as u32));
+        pad(words, host.adapters(), layout.num_adapters, NO_ADAPTER);
         let num_seqs = host.num_seqs() as u32;
         let len = |index: u32| host.sequence(index as usize).tokens.len();
         let of = |wanted| (0..num_seqs).filter(move |&index| kind(len(index)) == Some(wanted));
@@ -399,6 +411,7 @@ mod tests {
             num_tokens: 5,
             num_seqs: 2,
             num_logit_rows: 1,
+            num_adapters: 5,
             num_decodes: 1,
             num_chunks: 1,
             num_prefills: 2,
@@ -407,7 +420,7 @@ mod tests {
             table_width: 7,
         };
         let arrays = layout.lens().map(|(array, _)| layout.offset(array));
-        assert_eq!(arrays, [0, 5, 10, 15, 18, 20, 21, 22, 23, 25]);
-        assert_eq!(layout.len(), 25 + 2 * 7);
+        assert_eq!(arrays, [0, 5, 10, 15, 18, 20, 21, 26, 27, 28, 30]);
+        assert_eq!(layout.len(), 30 + 2 * 7);
     }
 }

@@ -3,10 +3,14 @@
 //! Matrices are widened to f32 when they are stored, buffers are plain vectors, and one thread does it all.
 //! Each backend is tested against this one.
 
+mod cache;
+mod lora;
 mod mixture;
+mod norm;
 
 use half::f16;
 
+use crate::activation::Activation;
 use crate::allocate;
 use crate::backend::{Backend, BackendError, MatrixData, StepRows, WeightFormat};
 use crate::checks::Check;
@@ -15,9 +19,12 @@ use crate::host_step::HostStep;
 use crate::metadata::{AttentionShape, KvDType, StepInput};
 use crate::narrow::narrow_to_f16;
 use crate::parts::{Affine, FeedForward, HeadNorms, Norm};
+use crate::reference::norm::{layer_norm, rms_norm};
 use crate::rope_table::RopeTable;
 use crate::widen::for_each_widened;
 
+pub use crate::reference::cache::ReferenceCache;
+pub use crate::reference::lora::ReferenceLora;
 pub use crate::reference::mixture::ReferenceMixture;
 
 const DEVICE: &str = "reference";
@@ -40,22 +47,6 @@ impl ReferenceMatrix {
     }
 }
 
-/// Keys and values of one layer, `[num_blocks * block_size, num_kv_heads, head_dim]` each.
-#[derive(Debug)]
-pub struct ReferenceCache {
-    shape: AttentionShape,
-    num_blocks: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl ReferenceCache {
-    /// Returns where the head of a slot begins.
-    fn offset(&self, slot: usize, kv_head: usize) -> usize {
-        (slot * self.shape.num_kv_heads + kv_head) * self.shape.head_dim
-    }
-}
-
 impl Backend for ReferenceBackend {
     type Buffer = Vec<f32>;
     type Matrix = ReferenceMatrix;
@@ -63,6 +54,7 @@ impl Backend for ReferenceBackend {
     type LayerCache = ReferenceCache;
     type RopeTable = RopeTable;
     type Mixture = ReferenceMixture;
+    type Lora = ReferenceLora;
     type Step = HostStep;
 
     fn name(&self) -> String {
@@ -304,6 +296,27 @@ impl Backend for ReferenceBackend {
         Ok(())
     }
 
+    fn activate(
+        &mut self,
+        (num_rows, width): (usize, usize),
+        activation: Activation,
+        gate: &Vec<f32>,
+        up: Option<&Vec<f32>>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let check = Check("activate");
+        check.holds("gate", gate.len(), num_rows, width)?;
+        check.holds("out", out.len(), num_rows, width)?;
+        if let Some(up) = up {
+            check.holds("up", up.len(), num_rows, width)?;
+        }
+        for index in 0..num_rows * width {
+            let up = up.map_or(1.0, |up| f64::from(up[index]));
+            out[index] = (activation.of(f64::from(gate[index])) * up) as f32;
+        }
+        Ok(())
+    }
+
     fn rope_and_cache_write(
         &mut self,
         step: &HostStep,
@@ -424,24 +437,6 @@ fn affine(
 ) -> f64 {
     let product = dot(&x[row * matrix.cols..(row + 1) * matrix.cols], matrix.row(feature));
     product + bias.map_or(0.0, |bias| f64::from(bias[feature]))
-}
-
-fn rms_norm(row: &mut [f32], weight: &[f32], eps: f32) {
-    let scale = (dot(row, row) / row.len() as f64 + f64::from(eps)).sqrt().recip();
-    for (value, &weight) in row.iter_mut().zip(weight) {
-        *value = (f64::from(*value) * scale * f64::from(weight)) as f32;
-    }
-}
-
-fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let len = row.len() as f64;
-    let mean = row.iter().map(|&value| f64::from(value)).sum::<f64>() / len;
-    let variance = row.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / len;
-    let scale = (variance + f64::from(eps)).sqrt().recip();
-    for ((value, &weight), &bias) in row.iter_mut().zip(weight).zip(bias) {
-        let normed = (f64::from(*value) - mean) * scale;
-        *value = (normed * f64::from(weight) + f64::from(bias)) as f32;
-    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

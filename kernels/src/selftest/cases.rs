@@ -3,6 +3,7 @@
 use crate::backend::{Backend, BackendError};
 use crate::metadata::{AttentionShape, KvDType};
 use crate::reference::ReferenceBackend;
+use crate::selftest::adapters::adapters;
 use crate::selftest::mixtures::mixtures;
 use crate::selftest::products::products;
 use crate::selftest::rig::{Random, relative_error};
@@ -29,6 +30,8 @@ pub enum Group {
     Products,
     /// Mixtures of experts: the router's choice, and the experts' products.
     Mixtures,
+    /// Adapters, and the functions of feed-forward parts by themselves.
+    Adapters,
     /// Rotation, cache and attention.
     Attention,
     /// Choosing tokens, where the backend does.
@@ -37,8 +40,14 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 5] =
-        [Self::Rows, Self::Products, Self::Mixtures, Self::Attention, Self::Sampling];
+    pub const ALL: [Self; 6] = [
+        Self::Rows,
+        Self::Products,
+        Self::Mixtures,
+        Self::Adapters,
+        Self::Attention,
+        Self::Sampling,
+    ];
 }
 
 /// Runs every case of a group and hands each outcome to `sink`.
@@ -55,6 +64,7 @@ pub fn run<B: Backend>(
         Group::Rows => rows(backend, sink),
         Group::Products => products(backend, grid, sink),
         Group::Mixtures => mixtures(backend, grid, sink),
+        Group::Adapters => adapters(backend, grid, sink),
         Group::Attention => attentions(backend, grid, sink),
         Group::Sampling => sampling(backend, sink),
     }

@@ -2,10 +2,11 @@
 
 use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, DType, WeightFormat};
-use crate::metadata::StepInput;
 use crate::mixture::{Experts, Mixture, MixtureShape};
 use crate::reference::ReferenceBackend;
-use crate::selftest::rig::{Random, Stored, Use, download, relative_error, rounded_values, upload};
+use crate::selftest::rig::{
+    Random, Stored, Use, decodes, download, relative_error, rounded_values, upload,
+};
 use crate::selftest::{Grid, OPERAND_LIMIT, Outcome};
 
 /// A layer and the tokens that come to it.
@@ -60,7 +61,7 @@ impl Case {
         num_tokens: usize,
     ) -> Result<Vec<f32>, BackendError> {
         let MixtureShape { num_experts, hidden_size: hidden, expert_size: wide, .. } = self.shape;
-        let step = decodes(backend, num_tokens)?;
+        let step = decodes(backend, num_tokens, &[])?;
         let num_rows = B::rows(&step).num_tokens;
         let mut mixture = B::Mixture::new(backend, &self.shape, num_rows)?;
         let mut stored = |experts: &[Stored], (rows, cols)| {
@@ -91,26 +92,6 @@ impl Case {
         }
         Ok(out)
     }
-}
-
-/// Returns a step of so many sequences with a token each, which a device may pad.
-fn decodes<B: Backend>(backend: &mut B, num_tokens: usize) -> Result<B::Step, BackendError> {
-    let counted: Vec<u32> = (0..=num_tokens as u32).collect();
-    let rows = &counted[..num_tokens];
-    let input = StepInput {
-        token_ids: &vec![0; num_tokens],
-        positions: &vec![0; num_tokens],
-        slot_mapping: rows,
-        cu_seqlens_q: &counted,
-        context_lens: &vec![1; num_tokens],
-        block_tables: rows,
-        max_blocks_per_seq: 1,
-        logit_rows: rows,
-    };
-    let room = num_tokens.next_power_of_two();
-    let mut step = backend.step(room, room, 1)?;
-    backend.load_step(&input, &mut step)?;
-    Ok(step)
 }
 
 const fn shape(sizes: [usize; 4], has_normed_weights: bool) -> MixtureShape {

@@ -4,6 +4,7 @@
 //! numbers that bf16 holds, so that a backend that rounds operands has nothing to round in them; what it writes to an
 //! operand may be rounded once.
 
+mod adapters;
 mod cases;
 mod mixtures;
 mod products;

@@ -128,8 +128,34 @@ pub fn loaded_ids<B: Backend>(backend: &mut B, token_ids: &[u32]) -> Result<B::S
         block_tables: &[0],
         max_blocks_per_seq: 1,
         logit_rows: &counted,
+        adapters: &[],
     };
     let mut step = backend.step(token_ids.len(), 1, 1)?;
+    backend.load_step(&input, &mut step)?;
+    Ok(step)
+}
+
+/// Returns a step of so many sequences with a token each, which a device may pad.
+pub(super) fn decodes<B: Backend>(
+    backend: &mut B,
+    num_tokens: usize,
+    adapters: &[u32],
+) -> Result<B::Step, BackendError> {
+    let counted: Vec<u32> = (0..=num_tokens as u32).collect();
+    let rows = &counted[..num_tokens];
+    let input = StepInput {
+        token_ids: &vec![0; num_tokens],
+        positions: &vec![0; num_tokens],
+        slot_mapping: rows,
+        cu_seqlens_q: &counted,
+        context_lens: &vec![1; num_tokens],
+        block_tables: rows,
+        max_blocks_per_seq: 1,
+        logit_rows: rows,
+        adapters,
+    };
+    let room = num_tokens.next_power_of_two();
+    let mut step = backend.step(room, room, 1)?;
     backend.load_step(&input, &mut step)?;
     Ok(step)
 }

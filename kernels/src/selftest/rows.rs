@@ -210,6 +210,7 @@ fn gathers<B: Backend>(backend: &mut B, sink: &mut dyn FnMut(Outcome)) -> Result
         block_tables: &[0],
         max_blocks_per_seq: 1,
         logit_rows: &wanted,
+        adapters: &[],
     };
     let mut step = backend.step(rows, 1, 1)?;
     backend.load_step(&input, &mut step)?;

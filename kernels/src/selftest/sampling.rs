@@ -144,6 +144,7 @@ fn load_decodes<B: Backend>(
         block_tables: &zeros,
         max_blocks_per_seq: 1,
         logit_rows: &counted[..token_ids.len()],
+        adapters: &[],
     };
     backend.load_step(&input, step)
 }

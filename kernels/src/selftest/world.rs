@@ -154,6 +154,7 @@ impl<B: Backend> Device<B> {
             block_tables: &blocks,
             max_blocks_per_seq: world.num_blocks,
             logit_rows: &[],
+            adapters: &[],
         };
         backend.load_step(&input, &mut self.step)?;
         let mut qkv = poisoned(backend, num_slots * world.shape.qkv_width(), Use::Buffer)?;
@@ -196,6 +197,7 @@ impl<B: Backend> Device<B> {
             block_tables: &tables,
             max_blocks_per_seq: table_width,
             logit_rows: &[],
+            adapters: &[],
         };
         backend.load_step(&input, &mut self.step)?;
         let mut qkv = upload(backend, &rows, Use::Buffer)?;

@@ -50,6 +50,12 @@ fn mixtures_equal_the_reference() {
 }
 
 #[test]
+fn adapters_equal_the_reference() {
+    check(Group::Adapters, Grid::Quick, &[15, 16]);
+    check(Group::Adapters, Grid::Full, &[17]);
+}
+
+#[test]
 fn experts_of_other_types_are_refused() {
     let mut backend = CudaBackend::new(EmulatedDevice::new(1), GraphMode::Eager).unwrap();
     let shape = MixtureShape {
@@ -94,6 +100,7 @@ fn every_planted_fault_is_noticed() {
         let group = match id.split('-').next().unwrap_or_default() {
             "embed" | "norm" | "gather" | "broken" => Group::Rows,
             "mix" => Group::Mixtures,
+            "lora" => Group::Adapters,
             "sample" => Group::Sampling,
             "fill" | "silu" | "stream" | "gate" => Group::Products,
             _ => Group::Attention,

@@ -10,6 +10,7 @@
 
 mod attention;
 mod linear;
+mod lora;
 mod mixture;
 mod quantized;
 mod refusals;

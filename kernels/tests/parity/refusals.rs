@@ -28,6 +28,7 @@ const INPUT: StepInput<'static> = StepInput {
     block_tables: &[0, 9, 1, 2],
     max_blocks_per_seq: 2,
     logit_rows: &[2, 3],
+    adapters: &[],
 };
 
 fn assert_refused(result: Result<(), BackendError>, operator: &str, rule: &str) {
@@ -81,6 +82,7 @@ fn wrong_steps() -> Vec<(StepInput<'static>, &'static str)> {
         ),
         (StepInput { logit_rows: &[4], ..INPUT }, "`logit_rows` must be below 4, got 4"),
         (StepInput { logit_rows: &[2, 2], ..INPUT }, "`logit_rows` must ascend, got 2 after 2"),
+        (StepInput { adapters: &[0; 3], ..INPUT }, "length of `adapters` must be 4, got 3"),
         (StepInput { token_ids: &[0; 5], ..INPUT }, "`num_tokens` must be at most 4, got 5"),
         (StepInput { context_lens: &[1; 3], ..INPUT }, "`num_seqs` must be at most 2, got 3"),
     ]

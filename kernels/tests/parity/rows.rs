@@ -248,6 +248,7 @@ fn gather_copies_the_wanted_rows() {
             block_tables: &[],
             max_blocks_per_seq: 0,
             logit_rows: &[2, 4],
+            adapters: &[],
         };
         let mut step = backend.step(5, 3, 0).unwrap();
         backend.load_step(&input, &mut step).unwrap();

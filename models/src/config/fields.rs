@@ -42,6 +42,12 @@ impl<'a> Fields<'a> {
             .min_by_key(|(name, _)| *name)
     }
 
+    /// Returns every field that has a value.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let all = self.map.iter().filter(|(_, value)| !value.is_null());
+        all.map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Returns a whole number that must be there.
     pub(crate) fn count(&self, field: &str) -> Result<usize, ConfigError> {
         self.optional_count(field)?.ok_or_else(|| self.missing(field))

@@ -2,6 +2,7 @@
 
 use kernels::{
     backend::{Backend, BackendError},
+    lora::{Lora, LoraShape},
     mixture::Mixture,
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Activations<B: Backend> {
     pub(super) ffn: B::Buffer,
     /// Where there are mixtures of experts.
     pub(super) mixture: Option<MixtureRoom<B>>,
+    /// Where there are adapters.
+    pub(super) lora: Option<LoraRoom<B>>,
     /// Hidden states whose logits are wanted: `[num_logit_rows, hidden_size]`.
     pub(super) gathered: B::Buffer,
     /// `[num_logit_rows, vocab_size]`.
@@ -34,6 +37,28 @@ pub(super) struct MixtureRoom<B: Backend> {
     pub(super) mixture: B::Mixture,
     /// What routers wrote: `[num_tokens, num_experts]`.
     pub(super) logits: B::Buffer,
+}
+
+/// What adapters need.
+#[derive(Debug)]
+pub(super) struct LoraRoom<B: Backend> {
+    pub(super) lora: B::Lora,
+    /// What gates and ups come to, to be added to before they meet: `[num_tokens, ffn_size]` each.
+    pub(super) gate: B::Buffer,
+    pub(super) up: B::Buffer,
+}
+
+impl<B: Backend> LoraRoom<B> {
+    fn new(
+        backend: &mut B,
+        spec: &DecoderSpec,
+        shape: &LoraShape,
+        max_num_tokens: usize,
+    ) -> Result<Self, BackendError> {
+        let [gate, up] = [(); 2].map(|()| backend.buffer(max_num_tokens * spec.ffn_size));
+        let (gate, up) = (gate?, up?);
+        Ok(Self { lora: B::Lora::new(backend, shape, max_num_tokens)?, gate, up })
+    }
 }
 
 impl<B: Backend> MixtureRoom<B> {
@@ -55,8 +80,13 @@ impl<B: Backend> Activations<B> {
         backend: &mut B,
         spec: &DecoderSpec,
         limits: &DecoderLimits,
+        adapters: Option<&LoraShape>,
     ) -> Result<Self, BackendError> {
         let mixture = MixtureRoom::new(backend, spec, limits.max_num_tokens)?;
+        let lora = match adapters {
+            Some(shape) => Some(LoraRoom::new(backend, spec, shape, limits.max_num_tokens)?),
+            None => None,
+        };
         let tokens = |width: usize| backend.buffer(limits.max_num_tokens * width);
         let operands = |width: usize| backend.operand(limits.max_num_tokens * width);
         // A device may pad a step of decodes to as many rows as there can be sequences.
@@ -69,6 +99,7 @@ impl<B: Backend> Activations<B> {
             attention: operands(spec.query_width())?,
             ffn: operands(spec.ffn_size)?,
             mixture,
+            lora,
             gathered: logit_rows(spec.hidden_size)?,
             logits: logit_rows(spec.vocab_size)?,
         })

@@ -5,13 +5,13 @@ use std::slice::from_ref;
 use kernels::{
     backend::{Backend, BackendError},
     mixture::{Experts, Mixture},
-    parts::FeedForward,
+    parts::{Affine, FeedForward},
 };
 
 use crate::{
     config::{Activation, DecoderSpec},
     decoder::{
-        activations::{Activations, MixtureRoom},
+        activations::{Activations, LoraRoom, MixtureRoom},
         layer::{Pass, Product},
     },
     error::ModelError,
@@ -46,17 +46,21 @@ pub(super) struct ExpertWeights<B: Backend> {
 }
 
 impl<B: Backend> FeedForwardWeights<B> {
-    /// Brings the weights to the device; `room` is there where the decoder has mixtures.
+    /// Brings the weights to the device; `room` has that of mixtures where the decoder has any.
     pub(super) fn new(
         backend: &mut B,
         plan: &FeedForwardPlan,
         reader: &mut WeightReader<'_>,
-        room: Option<&MixtureRoom<B>>,
+        room: &Activations<B>,
     ) -> Result<Self, ModelError> {
         match plan {
-            FeedForwardPlan::Dense(plan) => Dense::new(backend, plan, reader).map(Self::Dense),
+            FeedForwardPlan::Dense(plan) => {
+                Dense::new(backend, plan, reader, room).map(Self::Dense)
+            }
             FeedForwardPlan::Mixture(plan) => {
-                let Some(room) = room else { unreachable!("a decoder of mixtures has their room") };
+                let Some(room) = &room.mixture else {
+                    unreachable!("a decoder of mixtures has their room")
+                };
                 let MixturePlan { router, gates, ups, downs } = plan;
                 let router = reader.exact_matrix(backend, from_ref(router))?;
                 let mut experts = |tensors| reader.experts(backend, &room.mixture, tensors);
@@ -85,9 +89,10 @@ impl<B: Backend> Dense<B> {
         backend: &mut B,
         plan: &DensePlan,
         reader: &mut WeightReader<'_>,
+        room: &Activations<B>,
     ) -> Result<Self, ModelError> {
         let mut product = |tensor, bias: &Option<TensorSpec>| {
-            Product::new(backend, from_ref(tensor), bias.as_ref().map(from_ref), reader)
+            Product::new(backend, from_ref(tensor), bias.as_ref().map(from_ref), reader, room)
         };
         Ok(Self {
             gate: match &plan.gate {
@@ -106,9 +111,45 @@ impl<B: Backend> Dense<B> {
         x: &mut Activations<B>,
     ) -> Result<(), BackendError> {
         // normed [num_tokens, hidden_size] -> ffn [num_tokens, ffn_size]
-        let parts = self.parts(pass.spec);
-        backend.feed_forward(pass.num_tokens, &x.normed, parts, &mut x.ffn)?;
-        pass.add(backend, &x.ffn, &self.down, &mut x.hidden)
+        let is_adapted =
+            self.up.is_adapted() || self.gate.as_ref().is_some_and(Product::is_adapted);
+        match &mut x.lora {
+            Some(room) if pass.is_adapted && is_adapted => {
+                self.adapted(backend, pass, &x.normed, room, &mut x.ffn)?;
+            }
+            _ => {
+                let parts = self.parts(pass.spec);
+                backend.feed_forward(pass.num_tokens, &x.normed, parts, &mut x.ffn)?;
+            }
+        }
+        pass.add(backend, &x.ffn, &self.down, &mut x.hidden, x.lora.as_mut())
+    }
+
+    /// The wide half with adapters, which add to gates and ups before they meet.
+    fn adapted(
+        &self,
+        backend: &mut B,
+        pass: &Pass<'_, B>,
+        normed: &B::Buffer,
+        room: &mut LoraRoom<B>,
+        ffn: &mut B::Buffer,
+    ) -> Result<(), BackendError> {
+        let LoraRoom { lora, gate, up } = room;
+        let mut product = |backend: &mut B, product: &Product<B>, out: &mut B::Buffer| {
+            let Affine { matrix, bias } = product.affine();
+            backend.linear(pass.num_tokens, normed, matrix, bias, out)?;
+            pass.adapt(backend, normed, product, out, Some(lora))
+        };
+        product(backend, &self.up, up)?;
+        let (gate, up) = match &self.gate {
+            Some(own) => {
+                product(backend, own, gate)?;
+                (&*gate, Some(&*up))
+            }
+            None => (&*up, None),
+        };
+        let (rows, spec) = (pass.num_tokens, pass.spec);
+        backend.activate((rows, spec.ffn_size), spec.activation, gate, up, ffn)
     }
 
     /// What the function is applied to is the gate where there is one, else what goes up.

@@ -5,13 +5,14 @@ use std::slice::from_ref;
 use kernels::{
     backend::{Backend, BackendError},
     group::Member,
+    lora::Lora,
     parts::{Affine, HeadNorms, Norm},
 };
 
 use crate::{
     config::DecoderSpec,
     decoder::{
-        activations::{Activations, MixtureRoom},
+        activations::{Activations, LoraRoom},
         feed_forward::FeedForwardWeights,
     },
     error::ModelError,
@@ -27,6 +28,8 @@ pub(super) struct Pass<'a, B: Backend> {
     pub(super) rope: &'a B::RopeTable,
     pub(super) step: &'a B::Step,
     pub(super) num_tokens: usize,
+    /// Whether a token has an adapter.
+    pub(super) is_adapted: bool,
 }
 
 /// A norm's weights on a device.
@@ -61,6 +64,8 @@ impl<B: Backend> NormWeights<B> {
 pub(super) struct Product<B: Backend> {
     matrix: B::Matrix,
     bias: Option<B::Vector>,
+    /// What adapters add to it.
+    pairs: Option<<B::Lora as Lora<B>>::Pairs>,
 }
 
 impl<B: Backend> Product<B> {
@@ -70,12 +75,23 @@ impl<B: Backend> Product<B> {
         parts: &[TensorSpec],
         bias: Option<&[TensorSpec]>,
         reader: &mut WeightReader<'_>,
+        room: &Activations<B>,
     ) -> Result<Self, ModelError> {
         let bias = match bias {
             Some(bias) => Some(reader.vector(backend, bias)?),
             None => None,
         };
-        Ok(Self { matrix: reader.matrix(backend, parts)?, bias })
+        let matrix = reader.matrix(backend, parts)?;
+        let pairs = match &room.lora {
+            Some(room) => reader.pairs(backend, &room.lora, parts)?,
+            None => None,
+        };
+        Ok(Self { matrix, bias, pairs })
+    }
+
+    /// Returns whether adapters add to it.
+    pub(super) fn is_adapted(&self) -> bool {
+        self.pairs.is_some()
     }
 
     pub(super) fn affine(&self) -> Affine<'_, B::Matrix, B::Vector> {
@@ -92,6 +108,21 @@ fn optional_vector<B: Backend>(
 }
 
 impl<B: Backend> Pass<'_, B> {
+    /// Adds to `out`, what `product` made of `x`, what each token's adapter does.
+    pub(super) fn adapt(
+        &self,
+        backend: &mut B,
+        x: &B::Buffer,
+        product: &Product<B>,
+        out: &mut B::Buffer,
+        lora: Option<&mut B::Lora>,
+    ) -> Result<(), BackendError> {
+        match (&product.pairs, lora) {
+            (Some(pairs), Some(lora)) if self.is_adapted => lora.add(backend, x, pairs, out),
+            _ => Ok(()),
+        }
+    }
+
     /// `hidden += x Wᵀ + bias`, over all ranks: each has columns of W and a part of the sum, to which rank 0 adds the residual
     /// stream and the bias. So nothing needs room or a pass over it beside the sum itself, at the cost of a rounding a rank
     /// more.
@@ -101,18 +132,21 @@ impl<B: Backend> Pass<'_, B> {
         x: &B::Buffer,
         product: &Product<B>,
         hidden: &mut B::Buffer,
+        lora: Option<&mut LoraRoom<B>>,
     ) -> Result<(), BackendError> {
         let rows = self.num_tokens;
         let Affine { matrix, bias } = product.affine();
-        let Some(member) = self.member else {
-            return backend.linear_add(rows, x, matrix, bias, hidden);
-        };
-        if member.rank() == 0 {
+        if self.member.is_none_or(|member| member.rank() == 0) {
             backend.linear_add(rows, x, matrix, bias, hidden)?;
         } else {
             backend.linear(rows, x, matrix, None, hidden)?;
         }
-        backend.all_reduce(member, rows, self.spec.hidden_size, hidden)
+        // Of an adapter each rank has columns of A, hence a part of what B makes of its sum.
+        self.adapt(backend, x, product, hidden, lora.map(|room| &mut room.lora))?;
+        match self.member {
+            Some(member) => backend.all_reduce(member, rows, self.spec.hidden_size, hidden),
+            None => Ok(()),
+        }
     }
 }
 
@@ -135,7 +169,7 @@ impl<B: Backend> Layer<B> {
         plan: &LayerPlan,
         reader: &mut WeightReader<'_>,
         cache: LayerKvCache<B>,
-        room: Option<&MixtureRoom<B>>,
+        room: &Activations<B>,
     ) -> Result<Self, ModelError> {
         let head_norms = match &plan.head_norms {
             None => None,
@@ -146,9 +180,10 @@ impl<B: Backend> Layer<B> {
         };
         let attention_norm = NormWeights::new(backend, &plan.attention_norm, reader)?;
         let ffn_norm = NormWeights::new(backend, &plan.ffn_norm, reader)?;
-        let qkv = Product::new(backend, &plan.qkv, plan.qkv_bias.as_deref(), reader)?;
+        let qkv = Product::new(backend, &plan.qkv, plan.qkv_bias.as_deref(), reader, room)?;
         let output_bias = plan.attention_output_bias.as_ref().map(from_ref);
-        let output = Product::new(backend, from_ref(&plan.attention_output), output_bias, reader)?;
+        let output = from_ref(&plan.attention_output);
+        let output = Product::new(backend, output, output_bias, reader, room)?;
         Ok(Self {
             attention_norm,
             qkv,
@@ -173,13 +208,16 @@ impl<B: Backend> Layer<B> {
         backend.norm(rows, &x.hidden, self.attention_norm.with_eps(eps), &mut x.normed)?;
         let Affine { matrix, bias } = self.qkv.affine();
         backend.linear(rows, &x.normed, matrix, bias, &mut x.qkv)?;
+        let lora = x.lora.as_mut().map(|room| &mut room.lora);
+        pass.adapt(backend, &x.normed, &self.qkv, &mut x.qkv, lora)?;
         if let Some([query, key]) = &self.head_norms {
             backend.head_norm(rows, shape, HeadNorms { query, key, eps }, &mut x.qkv)?;
         }
         backend.rope_and_cache_write(pass.step, shape, pass.rope, &mut x.qkv, slots)?;
         // qkv [num_tokens, qkv_width] -> attention [num_tokens, query_width]
         backend.attention(pass.step, shape, &x.qkv, slots, &mut x.attention)?;
-        pass.add(backend, &x.attention, &self.attention_output, &mut x.hidden)?;
+        let output = &self.attention_output;
+        pass.add(backend, &x.attention, output, &mut x.hidden, x.lora.as_mut())?;
 
         backend.norm(rows, &x.hidden, self.ffn_norm.with_eps(eps), &mut x.normed)?;
         self.ffn.forward(backend, pass, x)

@@ -13,6 +13,7 @@ use kernels::{
     allocate,
     backend::{Backend, BackendError, Vocabulary},
     group::Member,
+    lora::Lora,
     metadata::{KvDType, SampleRow, StepInput},
 };
 
@@ -61,6 +62,9 @@ pub struct Decoder<B: Backend> {
     rope: B::RopeTable,
     step: B::Step,
     activations: Activations<B>,
+    num_adapters: usize,
+    /// Whether a token of the step that is loaded has an adapter.
+    is_adapted: bool,
     /// `[max_num_logit_rows, vocab_size]`, on the host.
     logits: Vec<f32>,
     /// Tokens of each step whose tokens were not taken yet.
@@ -79,7 +83,8 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<Self, ModelError> {
         check_limits(&limits)?;
         // Buffers come before the weights: where memory is short, it shows in a moment and not after a long read.
-        let activations = Activations::new(&mut backend, &spec, &limits)?;
+        let adapters = reader.lora_shape(plan);
+        let activations = Activations::new(&mut backend, &spec, &limits, adapters.as_ref())?;
         let max_blocks_per_seq = spec.max_position_embeddings.div_ceil(limits.block_size);
         let step = backend.step(limits.max_num_tokens, limits.max_num_seqs, max_blocks_per_seq)?;
         let rope = backend.rope_table(
@@ -99,13 +104,7 @@ impl<B: Backend> Decoder<B> {
         let embedding = reader.matrix(&mut backend, from_ref(&plan.embedding))?;
         let mut layers = Vec::with_capacity(spec.num_layers);
         for (layer, cache) in plan.layers.iter().zip(caches) {
-            layers.push(Layer::new(
-                &mut backend,
-                layer,
-                reader,
-                cache,
-                activations.mixture.as_ref(),
-            )?);
+            layers.push(Layer::new(&mut backend, layer, reader, cache, &activations)?);
         }
         let final_norm = NormWeights::new(&backend, &plan.final_norm, reader)?;
         let head = match &plan.head {
@@ -125,6 +124,8 @@ impl<B: Backend> Decoder<B> {
             rope,
             step,
             activations,
+            num_adapters: adapters.map_or(0, |shape| shape.num_adapters),
+            is_adapted: false,
             logits,
             num_sampled: VecDeque::new(),
         })
@@ -135,6 +136,10 @@ impl<B: Backend> Decoder<B> {
         let (rows, max) = (input.logit_rows.len(), self.limits.max_num_logit_rows);
         if rows > max {
             return Err(ModelError::LogitRows { rows, max });
+        }
+        self.is_adapted = !input.adapters.is_empty();
+        if self.is_adapted && self.activations.lora.is_none() {
+            return Err(ModelError::NoAdapters);
         }
         Ok(self.backend.load_step(input, &mut self.step)?)
     }
@@ -153,13 +158,17 @@ impl<B: Backend> Decoder<B> {
             rope,
             step,
             activations,
+            is_adapted,
             ..
         } = self;
         let rows = B::rows(step);
-        let pass =
-            Pass { spec, member: member.as_deref(), rope, step, num_tokens: rows.num_tokens };
+        let (member, num_tokens) = (member.as_deref(), rows.num_tokens);
+        let pass = Pass { spec, member, rope, step, num_tokens, is_adapted: *is_adapted };
         backend.run(step, &mut |backend| {
             let x = &mut *activations;
+            if let Some(room) = x.lora.as_mut().filter(|_| pass.is_adapted) {
+                room.lora.group(backend, step)?;
+            }
             // hidden [num_tokens, hidden_size]
             backend.embed(step, embedding, &mut x.hidden)?;
             if let Some(factor) = spec.embedding_scale {
@@ -212,6 +221,10 @@ impl<B: Backend> LanguageModel for Decoder<B> {
 
     fn block_size(&self) -> usize {
         self.limits.block_size
+    }
+
+    fn num_adapters(&self) -> usize {
+        self.num_adapters
     }
 
     fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError> {

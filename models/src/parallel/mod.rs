@@ -124,6 +124,10 @@ impl LanguageModel for ParallelModel {
         self.first.block_size()
     }
 
+    fn num_adapters(&self) -> usize {
+        self.first.num_adapters()
+    }
+
     fn forward(&mut self, input: &StepInput<'_>) -> Result<&mut [f32], ModelError> {
         self.others.begin(Command::Forward(OwnedStep::new(input)))?;
         self.others.end(self.first.forward(input))

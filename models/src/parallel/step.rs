@@ -15,6 +15,7 @@ pub(super) struct OwnedStep {
     block_tables: Vec<u32>,
     max_blocks_per_seq: usize,
     logit_rows: Vec<u32>,
+    adapters: Vec<u32>,
 }
 
 /// What all ranks do at the same time.
@@ -55,6 +56,7 @@ impl OwnedStep {
             block_tables: input.block_tables.to_vec(),
             max_blocks_per_seq: input.max_blocks_per_seq,
             logit_rows: input.logit_rows.to_vec(),
+            adapters: input.adapters.to_vec(),
         }
     }
 
@@ -68,6 +70,7 @@ impl OwnedStep {
             block_tables: &self.block_tables,
             max_blocks_per_seq: self.max_blocks_per_seq,
             logit_rows: &self.logit_rows,
+            adapters: &self.adapters,
         }
     }
 }

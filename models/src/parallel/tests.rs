@@ -68,6 +68,10 @@ impl LanguageModel for Fake {
         16
     }
 
+    fn num_adapters(&self) -> usize {
+        0
+    }
+
     fn forward(&mut self, _: &StepInput<'_>) -> Result<&mut [f32], ModelError> {
         self.logits = [self.sum()?];
         Ok(&mut self.logits)
@@ -107,6 +111,7 @@ fn input() -> StepInput<'static> {
         block_tables: &[0],
         max_blocks_per_seq: 1,
         logit_rows: &[0],
+        adapters: &[],
     }
 }
 

@@ -183,6 +183,32 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Opens one file of safetensors.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] or [`WeightsError::Format`].
+    pub(crate) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let mut weights = Self::none(Naming::Safetensors);
+        weights.add_safetensors(path)?;
+        Ok(weights)
+    }
+
+    /// Returns the names of all tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Returns a stored tensor's shape; `None` where there is no such tensor.
+    pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|stored| stored.shape.as_slice())
+    }
+
+    /// Returns the number of elements of all tensors.
+    pub(crate) fn num_stored_elements(&self) -> u64 {
+        let elements = |stored: &StoredTensor| stored.shape.iter().product::<usize>() as u64;
+        self.tensors.values().map(elements).sum()
+    }
+
     /// Opens safetensors that lie in memory for good.
     ///
     /// # Errors

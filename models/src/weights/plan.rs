@@ -196,7 +196,8 @@ impl NormPlan {
 }
 
 impl LayerPlan {
-    fn matrices(&self) -> impl Iterator<Item = (&[TensorSpec], Role)> {
+    /// Returns every matrix, by the tensors that are stacked in it, and what it is.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = (&[TensorSpec], Role)> {
         let attention = [&self.qkv[..], slice::from_ref(&self.attention_output)];
         attention.into_iter().map(|parts| (parts, Role::Plain)).chain(self.ffn.matrices())
     }

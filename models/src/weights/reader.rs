@@ -5,11 +5,13 @@ use std::slice::from_ref;
 use kernels::{
     allocate,
     backend::{Backend, BackendError, MatrixData, WeightFormat},
+    lora::{Lora, LoraShape},
     mixture::Mixture,
     widen::for_each_widened,
 };
 
 use crate::{
+    adapter::{Adapters, OwnedPair},
     error::{ModelError, WeightsError},
     weights::{Stored, TensorSpec, TensorView, WeightPlan, Weights},
 };
@@ -27,6 +29,7 @@ pub struct Progress {
 pub(crate) struct WeightReader<'a> {
     weights: &'a Weights,
     format: WeightFormat,
+    adapters: &'a Adapters<'a>,
     progress: Progress,
     report: &'a mut dyn FnMut(Progress),
 }
@@ -37,6 +40,7 @@ impl<'a> WeightReader<'a> {
         weights: &'a Weights,
         plan: &WeightPlan,
         format: WeightFormat,
+        adapters: &'a Adapters<'a>,
         report: &'a mut dyn FnMut(Progress),
     ) -> Result<Self, WeightsError> {
         let mut progress = Progress::default();
@@ -44,7 +48,7 @@ impl<'a> WeightReader<'a> {
             progress.bytes_total += weights.kept_bytes(tensor)?;
         }
         report(progress);
-        Ok(Self { weights, format, progress, report })
+        Ok(Self { weights, format, adapters, progress, report })
     }
 
     /// Stores `parts`, stacked by rows, as one matrix.
@@ -78,6 +82,23 @@ impl<'a> WeightReader<'a> {
         }
         self.advance(loaded.num_bytes());
         Ok(matrix)
+    }
+
+    /// Returns the sizes of what adapters add to a rank's plan; `None` where there are none.
+    pub(crate) fn lora_shape(&self, plan: &WeightPlan) -> Option<LoraShape> {
+        self.adapters.shape(plan)
+    }
+
+    /// Stores what adapters add to a product; `None` where they add nothing.
+    pub(crate) fn pairs<B: Backend>(
+        &self,
+        backend: &mut B,
+        lora: &B::Lora,
+        parts: &[TensorSpec],
+    ) -> Result<Option<<B::Lora as Lora<B>>::Pairs>, ModelError> {
+        let Some(pairs) = self.adapters.pairs(parts)? else { return Ok(None) };
+        let pairs: Vec<_> = pairs.iter().map(OwnedPair::as_pair).collect();
+        Ok(Some(lora.pairs(backend, &pairs)?))
     }
 
     /// Stores a matrix of each expert.

@@ -335,7 +335,8 @@ fn wire_model<'a>(served: &'a ServedName, state: &ApiState) -> WireModel<'a> {
         object: "model",
         created: state.started_unix_seconds(),
         owned_by: model.engine.clone(),
-        root: (served.kind != NameKind::Model).then(|| model.name.clone()),
+        root: (served.kind == NameKind::Alias).then(|| served.model.clone()),
+        parent: (served.kind == NameKind::Adapter).then(|| served.model.clone()),
         capabilities: WireCapabilities {
             fim: model.has_fim,
             repo_fim: model.has_repo_fim,

@@ -86,6 +86,8 @@ pub fn facts(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use models::{
         Device, GraphMode, KvCacheSize, KvDType, WeightFormat,
         config::{MixtureSpec, NormKind},
@@ -107,6 +109,7 @@ mod tests {
             num_threads: None,
             simd: None,
             graphs: GraphMode::Eager,
+            adapters: Arc::default(),
             tensor_parallel_size: 1,
         }
     }

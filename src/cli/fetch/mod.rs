@@ -25,7 +25,15 @@ pub(super) async fn fetch_all(config: &Config) -> Result<(), CliError> {
 /// # Errors
 /// As [`fetch_all`].
 pub(super) async fn fetch(config: &Config) -> Result<(), CliError> {
-    let ModelSource::Hub(model) = &config.model.source else { return Ok(()) };
+    let adapters = config.model.adapters.iter().map(|adapter| &adapter.source);
+    for source in [&config.model.source].into_iter().chain(adapters) {
+        fetch_source(config, source).await?;
+    }
+    Ok(())
+}
+
+async fn fetch_source(config: &Config, source: &ModelSource) -> Result<(), CliError> {
+    let ModelSource::Hub(model) = source else { return Ok(()) };
     match hub::find(&config.hub, model) {
         Err(HubError::NotCached { .. } | HubError::Incomplete { .. }) if !config.hub.is_offline => {
             pull(config, model).await.map(|_| ())

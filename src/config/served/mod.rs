@@ -71,10 +71,11 @@ pub(super) fn resolve(
 fn check_names(served: &ServedConfig, names: &mut HashSet<String>) -> Result<(), Violation> {
     let model = &served.model;
     let own = [("model.served_name", &model.served_name)];
-    let all = own.into_iter().chain(model.aliases.iter().map(|alias| ("model.aliases", alias)));
-    for (key, name) in all {
+    let aliases = model.aliases.iter().map(|alias| ("model.aliases", alias));
+    let adapters = model.adapters.iter().map(|adapter| ("model.adapters", &adapter.name));
+    for (key, name) in own.into_iter().chain(aliases).chain(adapters) {
         if !names.insert(name.clone()) {
-            let rule = "other than all names and aliases before it";
+            let rule = "other than all names, aliases and adapters before it";
             return Err(resolve::broken(key, rule, format!("{name:?}")));
         }
     }

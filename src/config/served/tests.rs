@@ -120,11 +120,23 @@ fn refusals_of_values_name_the_tables_key() {
         ),
         (
             "[[models]]\n[[models]]\ndevice = \"cpu\"",
-            "`models[1].served_name` must be other than all names and aliases before it, got \"demo\" (at FILE:2:1)",
+            "`models[1].served_name` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:2:1)",
         ),
         (
             "[[models]]\n[[models]]\nserved_name = \"b\"\naliases = [\"a\", \"demo\"]",
-            "`models[1].aliases` must be other than all names and aliases before it, got \"demo\" (at FILE:4:1)",
+            "`models[1].aliases` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:4:1)",
+        ),
+        (
+            "[model]\naliases = [\"a\"]\nadapters = [\"a=./a\"]",
+            "`model.adapters` must be other than all names, aliases and adapters before it, got \"a\" (at FILE:3:1)",
+        ),
+        (
+            "[model]\nadapters = [\"./a\"]",
+            "`model.adapters` must be names and where the adapters are, such as `review=./adapters/review` or `review=org/name`, got \"./a\" (at FILE:2:1)",
+        ),
+        (
+            "[[models]]\nadapters = [\"a=demo\"]",
+            "`models[0].adapters` must be names and where the adapters are, such as `review=./adapters/review` or `review=org/name`, got \"a=demo\" (at FILE:2:1)",
         ),
         (
             "[model]\naliases = [\"\"]",

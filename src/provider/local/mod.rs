@@ -57,6 +57,8 @@ pub struct LocalProvider {
     engine: EngineHandle,
     model: Arc<ModelInfo>,
     asking: Arc<Asking>,
+    /// Which of the model's adapters answers; `None` is the model alone.
+    adapter: Option<u32>,
     /// Places to build long prompts in.
     builders: Arc<Semaphore>,
 }
@@ -97,8 +99,16 @@ impl LocalProvider {
             engine: parts.engine,
             model: Arc::new(parts.model),
             asking: Arc::new(asking),
+            adapter: None,
             builders: Arc::new(Semaphore::new(num_cores)),
         }
+    }
+
+    /// Returns what answers with one of the model's adapters: another name, and the same engine, prompts and places.
+    #[must_use]
+    pub fn with_adapter(&self, adapter: u32, name: &str) -> Self {
+        let model = ModelInfo { name: name.to_owned(), ..(*self.model).clone() };
+        Self { adapter: Some(adapter), model: Arc::new(model), ..self.clone() }
     }
 
     async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, ProviderError> {
@@ -113,7 +123,8 @@ impl LocalProvider {
         let field = prompt_field(&request.input);
         let deadline = request.deadline;
         let num_choices = request.num_choices;
-        let sequence = self.asking.sequence(request, prompt);
+        let sequence =
+            SequenceRequest { adapter: self.adapter, ..self.asking.sequence(request, prompt) };
         let sequences = self
             .engine
             .submit_group(sequence, num_choices)
@@ -246,6 +257,7 @@ impl Asking {
             stop_token_ids,
             logprobs: request.logprobs,
             priority: 0,
+            adapter: None,
         }
     }
 }

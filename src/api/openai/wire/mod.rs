@@ -354,6 +354,9 @@ pub(super) struct WireModel<'a> {
     /// The model's own name, where `id` is another one for it: as vLLM has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<String>,
+    /// The model's own name, where `id` is an adapter of it: as vLLM has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<String>,
     pub(super) capabilities: WireCapabilities,
 }
 

@@ -1,0 +1,311 @@
+//! Adapters against PEFT: alone, together in one batch, on several ranks and on a GPU; and those that do not fit.
+//!
+//! `tests/golden/make_adapters.py` makes them and says with which versions.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use models::{Adapter, Device, LoadOptions, ModelError, NO_ADAPTER, rank_spec};
+#[cfg(feature = "cuda-emulator")]
+use models::{GraphMode, KvDType};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::Deserialize;
+
+#[cfg(feature = "cuda-emulator")]
+use crate::architectures::GPU_LIMIT;
+use crate::{
+    architectures::{Case, Probe, cases, check_greedy, check_logits},
+    support::{DEVICES, Folder, Runner, Sequence, options},
+};
+
+#[derive(Debug, Deserialize)]
+struct Golden {
+    cases: Vec<AdaptedCase>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AdaptedCase {
+    name: String,
+    adapters: Vec<Trained>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Trained {
+    folder: String,
+    prompts: Vec<Probe>,
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/adapters").join(name)
+}
+
+/// Returns the architecture's cases with their adapters.
+fn adapted_cases() -> Vec<(Case, Vec<Trained>)> {
+    let text = fs::read(golden("cases.json")).unwrap();
+    let golden: Golden = serde_json::from_slice(&text).unwrap();
+    let mut architectures = cases();
+    let with_base = golden.cases.into_iter().map(|case| {
+        let base = architectures.iter().position(|base| base.name == case.name).unwrap();
+        (architectures.swap_remove(base), case.adapters)
+    });
+    with_base.collect()
+}
+
+fn with_adapters(options: LoadOptions, trained: &[Trained]) -> LoadOptions {
+    let open =
+        |trained: &Trained| Adapter::open(&trained.folder, &golden(&trained.folder)).unwrap();
+    LoadOptions { adapters: trained.iter().map(open).collect(), ..options }
+}
+
+fn longest(prompts: &[Probe]) -> &Probe {
+    prompts.last().unwrap()
+}
+
+#[test]
+fn every_adapter_computes_what_peft_does() {
+    for (case, trained) in adapted_cases() {
+        for device in DEVICES {
+            let mut runner = case.runner(&with_adapters(options(device), &trained));
+            for (adapter, trained) in (0..).zip(&trained) {
+                for prompt in &trained.prompts {
+                    let mut sequence = Sequence::adapted(&prompt.prompt_ids, adapter);
+                    let logits = runner.catch_up(&mut sequence);
+                    check_logits(&case, device, &logits, &prompt.logits);
+                    check_greedy(&case, &mut runner, &mut sequence, prompt, logits);
+                    runner.free(sequence);
+                }
+            }
+            // The model without any is as it was.
+            let prompt = longest(&case.prompts);
+            let logits = runner.catch_up(&mut Sequence::new(&prompt.prompt_ids));
+            check_logits(&case, device, &logits, &prompt.logits);
+        }
+    }
+}
+
+/// Each adapter, and none, with a prompt of its own.
+fn sequences(case: &Case, trained: &[Trained]) -> Vec<Sequence> {
+    let own = (0..).zip(trained).map(|(adapter, trained)| {
+        Sequence::adapted(&longest(&trained.prompts).prompt_ids, adapter)
+    });
+    let none = Sequence::adapted(&longest(&case.prompts).prompt_ids, NO_ADAPTER);
+    // The same adapter twice, in places apart.
+    let again = Sequence::adapted(&longest(&case.prompts).prompt_ids, 0);
+    own.chain([none, again]).collect()
+}
+
+/// Computes the sequences in so many tokens a step, all together or one after the other, and then three tokens more each.
+fn run(runner: &mut Runner, sequences: Vec<Sequence>, is_together: bool) -> Vec<Vec<f32>> {
+    let groups: Vec<Vec<Sequence>> = if is_together {
+        vec![sequences]
+    } else {
+        sequences.into_iter().map(|sequence| vec![sequence]).collect()
+    };
+    let mut all = Vec::new();
+    for mut group in groups {
+        for step in 0..5 {
+            let parts = group.iter_mut().map(|sequence| {
+                let chunk = if step == 0 { 23 } else { usize::MAX };
+                let count = sequence.num_missing().min(chunk);
+                (sequence, count)
+            });
+            let logits = runner.step(&mut parts.collect::<Vec<_>>());
+            if step == 4 {
+                all.extend(logits);
+            } else if step > 0 {
+                group.iter_mut().for_each(|sequence| sequence.tokens.push(7 + step));
+            }
+        }
+        group.into_iter().for_each(|sequence| runner.free(sequence));
+    }
+    all
+}
+
+#[test]
+fn a_batch_of_several_adapters_equals_each_alone_to_the_bit() {
+    for (case, trained) in adapted_cases() {
+        let options = options(Device::Cpu);
+        let mut runner = case.runner(&with_adapters(options.clone(), &trained));
+        let together = run(&mut runner, sequences(&case, &trained), true);
+        let apart = run(&mut runner, sequences(&case, &trained), false);
+        assert!(together == apart, "{}", case.name);
+        // A model that was loaded with one of them knows no difference.
+        for (index, trained) in trained.iter().enumerate() {
+            let one = std::slice::from_ref(trained);
+            let mut alone = case.runner(&with_adapters(options.clone(), one));
+            let sequence = Sequence::adapted(&longest(&trained.prompts).prompt_ids, 0);
+            let own = run(&mut alone, vec![sequence], false);
+            assert!(own[0] == together[index], "{}: {}", case.name, trained.folder);
+        }
+    }
+}
+
+#[test]
+fn a_model_with_adapters_that_nobody_asks_for_is_the_plain_one_to_the_bit() {
+    for (case, trained) in adapted_cases() {
+        let prompt = &longest(&case.prompts).prompt_ids;
+        let logits = |options: &LoadOptions| {
+            let mut runner = case.runner(options);
+            run(&mut runner, vec![Sequence::new(prompt)], true)
+        };
+        let plain = options(Device::Cpu);
+        assert!(logits(&plain) == logits(&with_adapters(plain.clone(), &trained)), "{}", case.name);
+    }
+}
+
+#[test]
+fn two_ranks_with_adapters_compute_what_peft_does() {
+    let mut num_cut = 0;
+    for (case, trained) in adapted_cases() {
+        if rank_spec(&case.spec(), 2).is_err() {
+            continue;
+        }
+        num_cut += 1;
+        let options = LoadOptions { tensor_parallel_size: 2, ..options(Device::Cpu) };
+        let mut runner = case.runner(&with_adapters(options, &trained));
+        for (adapter, trained) in (0..).zip(&trained) {
+            let prompt = longest(&trained.prompts);
+            let mut sequence = Sequence::adapted(&prompt.prompt_ids, adapter);
+            let logits = runner.catch_up(&mut sequence);
+            check_logits(&case, Device::Cpu, &logits, &prompt.logits);
+            check_greedy(&case, &mut runner, &mut sequence, prompt, logits);
+        }
+    }
+    assert!(num_cut >= 3, "{num_cut} cases were cut");
+}
+
+/// All together, so that prompts pass the tiles of many tokens and decodes those of few; with graphs and without.
+#[cfg(feature = "cuda-emulator")]
+#[test]
+fn adapters_on_the_emulated_gpu_are_close_to_peft_and_graphs_are_eager() {
+    for (case, trained) in adapted_cases() {
+        let logits_of = |graphs| {
+            let options =
+                LoadOptions { kv_dtype: KvDType::F16, graphs, ..options(Device::Emulated) };
+            let options = LoadOptions { max_num_tokens: 256, ..options };
+            let mut runner = case.runner(&with_adapters(options, &trained));
+            for (adapter, trained) in (0..).zip(&trained) {
+                let prompt = longest(&trained.prompts);
+                let logits = runner.catch_up(&mut Sequence::adapted(&prompt.prompt_ids, adapter));
+                let error = kernels::selftest::rig::relative_error(&logits, &prompt.logits);
+                assert!(error <= GPU_LIMIT, "{}: {error}", trained.folder);
+            }
+            run(&mut runner, sequences(&case, &trained), true)
+        };
+        assert!(logits_of(GraphMode::Captured) == logits_of(GraphMode::Eager), "{}", case.name);
+    }
+}
+
+/// Whatever an adapter's file or configuration says shows: the comparison with PEFT would notice.
+fn refusal(case: &Case, folder: &std::path::Path) -> String {
+    let adapter = match Adapter::open("acme", folder) {
+        Ok(adapter) => adapter,
+        Err(error) => return chain(&error),
+    };
+    let options = LoadOptions { adapters: Arc::new([adapter]), ..options(Device::Cpu) };
+    let weights = models::weights::Weights::from_bytes("base", case.bytes()).unwrap();
+    let loaded = models::load_weights(case.spec(), &weights, &options, &mut |_| {});
+    chain(&loaded.err().expect("it is refused"))
+}
+
+fn chain(error: &ModelError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_name() {
+    let architectures = cases();
+    let case = |name: &str| architectures.iter().find(|case| case.name == name).unwrap();
+    let llama = case("llama");
+    let folder = Folder::new("adapter");
+    assert!(refusal(llama, &folder).contains("is no adapter: it must have adapter_config.json"));
+
+    let config = fs::read_to_string(golden("llama-two/adapter_config.json")).unwrap();
+    let bytes = fs::read(golden("llama-two/adapter_model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let write = |config: &str, change: &dyn Fn(&str) -> Option<(String, f32)>| {
+        fs::write(folder.join("adapter_config.json"), config).unwrap();
+        let tensors: Vec<_> = stored
+            .tensors()
+            .into_iter()
+            .filter_map(|(name, view)| {
+                let (name, factor) = change(&name)?;
+                let values = view.data().chunks_exact(4);
+                let values = values.map(|value| f32::from_le_bytes(value.try_into().unwrap()));
+                let data = values.flat_map(|value| (value * factor).to_le_bytes()).collect();
+                Some((name, view.shape().to_vec(), data))
+            })
+            .collect::<Vec<(String, Vec<usize>, Vec<u8>)>>();
+        let views = tensors.iter().map(|(name, shape, data)| {
+            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
+        });
+        let file = safetensors::serialize(views, None).unwrap();
+        fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+    };
+    let as_is = |name: &str| Some((name.to_owned(), 1.0));
+    write(&config, &as_is);
+    // Another model: its matrices have other names or shapes.
+    let found = refusal(case("gemma"), &folder);
+    assert!(
+        found.starts_with("the adapter `acme`: ") && found.contains("must have shape"),
+        "{found}"
+    );
+    let rows: [(&str, String, &dyn Fn(&str) -> Option<(String, f32)>); 5] = [
+        ("`peft_type` must be LORA", config.replace("\"LORA\"", "\"LOHA\""), &as_is),
+        ("must have shape [4, 32], got [3, 32]", config.replace("\"r\": 3", "\"r\": 4"), &as_is),
+        ("lora_B.weight` of shape [64, 3] is missing", config.clone(), &|name| {
+            (!name.contains("0.self_attn.q_proj.lora_B")).then(|| (name.to_owned(), 1.0))
+        }),
+        (
+            "`base_model.model.lm_head.lora_A.weight` has no place in this model (1 such)",
+            config.clone(),
+            &|name| {
+                Some((
+                    name.replace("model.layers.0.self_attn.q_proj.lora_A", "lm_head.lora_A"),
+                    1.0,
+                ))
+                .filter(|_| !name.contains("0.self_attn.q_proj.lora_B"))
+            },
+        ),
+        ("holds values that are no numbers", config.clone(), &|name| {
+            Some((name.to_owned(), if name.contains("v_proj.lora_A") { f32::NAN } else { 1.0 }))
+        }),
+    ];
+    for (rule, config, change) in rows {
+        write(&config, change);
+        let found = refusal(llama, &folder);
+        assert!(found.contains(rule), "{found}\n{rule}");
+    }
+}
+
+#[test]
+fn an_adapter_is_no_model_and_says_which_it_wants() {
+    let folder = golden("llama-two");
+    let error = models::read_spec(models::Source::at(&folder)).unwrap_err().to_string();
+    let ending = "is an adapter, not a model: load the model that it was trained on (tiny/llama), with this as its adapter";
+    assert!(error.ends_with(ending), "{error}");
+}
+
+#[test]
+fn a_step_that_names_adapters_of_a_model_without_any_is_refused() {
+    let case = &cases()[0];
+    let mut runner = case.runner(&options(Device::Cpu));
+    let input = models::StepInput {
+        token_ids: &[1],
+        positions: &[0],
+        slot_mapping: &[0],
+        cu_seqlens_q: &[0, 1],
+        context_lens: &[1],
+        block_tables: &[0],
+        max_blocks_per_seq: 1,
+        logit_rows: &[0],
+        adapters: &[0],
+    };
+    let error = runner.model.forward(&input).unwrap_err().to_string();
+    assert_eq!(error, "the model was loaded without adapters");
+}
