@@ -1,7 +1,7 @@
 //! A device whose tokens give away every mistake in a batch, and the truth to compare it with.
 //!
 //! It is a decoder of two layers with the data flow of a real one and hashes in place of arithmetic. A token's logits
-//! depend on each token before it, on its position and on the order, all read back through block tables and slots
+//! depend on each token before it, on its position, its adapter and the order, all read back through block tables and slots
 //! from paged memory: a block mixed up, stale or shared by mistake, a wrong position, slot or length, and all that
 //! follows is different.
 
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use lacuna::completion::{FinishReason, SamplingParams};
 use lacuna::engine::sequence::SequenceId;
 use lacuna::engine::{
-    Batch, Executor, ExecutorError, LAST_SAMPLED, SampledToken, Sampler, SamplingRow,
+    Batch, Executor, ExecutorError, LAST_SAMPLED, NO_ADAPTER, SampledToken, Sampler, SamplingRow,
     SequenceRequest,
 };
 
@@ -85,7 +85,8 @@ impl Executor for FakeDevice {
                     self.last_sampled[(row - LAST_SAMPLED) as usize]
                 }
             };
-            let key = mix(u64::from(id), u64::from(batch.positions[token]));
+            let adapter = batch.adapters.get(token).copied().unwrap_or(NO_ADAPTER);
+            let key = key(id, batch.positions[token], adapter);
             self.layers[0][*slot as usize] = key;
         }
         let sequence_of = |token: usize| {
@@ -125,6 +126,7 @@ fn check_shapes(batch: &Batch) {
     assert!(batch.cu_seqlens_q.is_sorted_by(|a, b| a < b), "each sequence computes a token");
     assert_eq!(batch.block_tables.len(), batch.num_seqs() * batch.max_blocks_per_seq);
     assert_eq!(batch.logit_rows.len(), batch.sampling_rows.len());
+    assert!(batch.adapters.is_empty() || batch.adapters.len() == num_tokens);
     let mut slots = batch.slot_mapping.clone();
     slots.sort_unstable();
     slots.dedup();
@@ -142,6 +144,11 @@ pub(crate) fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// What a token leaves in the first layer: its adapter has changed it.
+fn key(id: u32, position: u32, adapter: u32) -> u64 {
+    mix(mix(u64::from(id), u64::from(adapter)), u64::from(position))
+}
+
 /// Logits between -4 and 4.
 fn logits(state: u64) -> Vec<f32> {
     (0..u64::from(VOCAB_SIZE)).map(|id| (mix(state, id) % 8000) as f32 / 1000.0 - 4.0).collect()
@@ -155,7 +162,8 @@ pub(crate) fn truth(request: &SequenceRequest, seed: u64) -> (Vec<SampledToken>,
     let mut output = Vec::new();
     loop {
         for token in &tokens[position..] {
-            first = mix(first, mix(u64::from(*token), position as u64));
+            let adapter = request.adapter.unwrap_or(NO_ADAPTER);
+            first = mix(first, key(*token, position as u32, adapter));
             second = mix(second, first);
             position += 1;
         }

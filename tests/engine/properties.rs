@@ -74,7 +74,7 @@ proptest! {
         let mut next = 0;
         for (tokens, is_insertion) in steps {
             let mut hashes = Vec::new();
-            cache.extend_hashes(&mut hashes, &tokens);
+            cache.extend_hashes(&mut hashes, &tokens, None);
             let beginnings: Vec<&[u32]> =
                 (1..=tokens.len() / block_size).map(|num| &tokens[..num * block_size]).collect();
             prop_assert_eq!(hashes.len(), beginnings.len());

@@ -374,7 +374,7 @@ impl Dice {
             stop_token_ids: if self.below(3) == 0 { [3, 7].into() } else { [].into() },
             logprobs: (self.below(4) == 0).then(|| self.below(4) as u32),
             priority: [-1, 0, 0, 0, 1][self.below(5)],
-            adapter: None,
+            adapter: [None, None, Some(0), Some(3)][self.below(4)],
         }
     }
 
