@@ -158,11 +158,11 @@ fn a_model_that_does_not_load_ends_the_process() {
 fn several_models_are_served_together_or_not_at_all() {
     let file = |second: &str| {
         let text = format!(
-            "[[models]]\nkv_cache_memory = \"64MiB\"\n[[models]]\nserved_name = \"b\"\n{second}"
+            "[[models]]\nsource = \"demo\"\nkv_cache_memory = \"64MiB\"\n[[models]]\nserved_name = \"b\"\n{second}"
         );
         TempFile::new(&format!("served-{}.toml", second.len()), text.as_bytes())
     };
-    let two = file("aliases = [\"tab\"]\n");
+    let two = file("source = \"demo\"\naliases = [\"tab\"]\n");
     let mut server = Server::start(&["--config", two.path()]);
     for name in ["demo", "b"] {
         assert_eq!(server.line("loaded")["model"], name);
@@ -179,7 +179,7 @@ fn several_models_are_served_together_or_not_at_all() {
     let rows = [
         ("source = \"/no/such/model\"\n", "the model `b`: there is no folder or regular file"),
         (
-            "kv_cache_memory = \"16TiB\"\n",
+            "source = \"demo\"\nkv_cache_memory = \"16TiB\"\n",
             "the model `b`: no room beside the other models: the weights and a step take",
         ),
     ];

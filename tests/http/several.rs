@@ -184,8 +184,8 @@ async fn a_drain_waits_for_the_answers_of_all_models() {
 }
 
 /// The embedded model twice; the second has a short context and computes one sequence at a time.
-const TWO: &str = "[[models]]\naliases = [\"codestral-latest\"]\nkv_cache_memory = \"64MiB\"\n\
-    [[models]]\nserved_name = \"small\"\naliases = [\"tab\"]\nmax_context_tokens = 256\n\
+const TWO: &str = "[[models]]\nsource = \"demo\"\naliases = [\"codestral-latest\"]\nkv_cache_memory = \"64MiB\"\n\
+    [[models]]\nsource = \"demo\"\nserved_name = \"small\"\naliases = [\"tab\"]\nmax_context_tokens = 256\n\
     max_num_seqs = 1\nmax_num_queued = 16\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -58,13 +58,23 @@ pub(super) fn resolve(
     let mut all = Vec::with_capacity(tables.len());
     for (index, table) in tables.into_iter().enumerate() {
         let own_engine = table.engine.clone();
-        let served = one(table.model.or(model.clone()), table.engine.or(engine.clone()))
+        let served = check_source(&table.model)
+            .and_then(|()| one(table.model.or(model.clone()), table.engine.or(engine.clone())))
             .and_then(|served| check_names(&served, &mut names).map(|()| served))
             .map_err(|violation| in_table(violation, index, own_engine))?;
         all.push(served);
     }
     let first = all.remove(0);
     Ok((first, all))
+}
+
+/// A table says what it loads: one that forgot to would serve the default, which is the embedded model.
+fn check_source(own: &RawModel) -> Result<(), Violation> {
+    let rule = "said in each table of `[[models]]`; demo is the embedded model";
+    own.source
+        .is_some()
+        .then_some(())
+        .ok_or_else(|| resolve::broken("model.source", rule, "nothing"))
 }
 
 /// A name leads to one model.
