@@ -31,7 +31,7 @@ use safetensors::{Dtype as StoredDtype, SafeTensors};
 
 use crate::{
     arch,
-    config::{CONFIG_FILE, DecoderSpec, read_quantization_config},
+    config::{CONFIG_FILE, DecoderSpec, QUANTIZATION_FIELD, read_quantization_config},
     error::{ConfigError, ModelError, WeightsError},
     gguf::{self, Gguf},
     shown::escape,
@@ -127,6 +127,17 @@ impl Weights {
                 .map_err(|source| ModelError::Read { path: config.clone(), source })?;
             if let Some(form) = read_quantization_config(&text)? {
                 weights.packed = packed::collect(&mut weights.tensors, form)?;
+                if weights.packed.is_empty() {
+                    // Of another model, or plain now and the field forgotten: either is a memory other than was reckoned with.
+                    let rule = "left out where no matrix is stored so: take the weights that it is of, or remove it";
+                    return Err(ConfigError::Invalid {
+                        file: CONFIG_FILE.to_owned(),
+                        field: QUANTIZATION_FIELD.to_owned(),
+                        rule: rule.to_owned(),
+                        value: form.name().to_owned(),
+                    }
+                    .into());
+                }
             }
         }
         Ok(weights)
