@@ -118,7 +118,7 @@ impl RepositoryFolder {
     }
 
     /// Returns the commit of a branch, tag or commit; `None` where none is noted.
-    fn commit(&self, revision: &str) -> Result<String, HubError> {
+    pub(super) fn commit(&self, revision: &str) -> Result<String, HubError> {
         let path = self.root().join("refs").join(revision);
         match fs::read_to_string(&path) {
             Ok(commit) => Ok(commit.trim().to_owned()),
