@@ -17,6 +17,16 @@ mod tests;
 /// The key of the tables.
 pub(super) const MODELS: &str = "models";
 
+/// Returns the name of a table.
+pub(super) fn table_name(table: usize) -> String {
+    format!("{MODELS}[{table}]")
+}
+
+/// Returns the name of a key in a table.
+pub(super) fn key_in(table: usize, key: &str) -> String {
+    format!("{}.{key}", table_name(table))
+}
+
 /// Refuses settings that say twice what is loaded.
 ///
 /// # Errors
@@ -93,14 +103,11 @@ fn check_names(served: &ServedConfig, names: &mut HashSet<String>) -> Result<(),
 
 /// Puts the names of a table's keys in the place of those of the sections. A key of `[engine]` that the table leaves out
 /// stays.
-fn in_table(violation: Violation, index: usize, engine: RawEngine) -> Violation {
-    let table = format!("{MODELS}[{index}]");
+fn in_table(violation: Violation, table: usize, engine: RawEngine) -> Violation {
     let said = entries(&RawConfig { engine, ..RawConfig::default() });
     let own = |key: &str| match key.split_once('.') {
-        Some(("model", leaf)) => Some(format!("{table}.{leaf}")),
-        Some((_, leaf)) if said.iter().any(|(said, _)| said == key) => {
-            Some(format!("{table}.{leaf}"))
-        }
+        Some(("model", leaf)) => Some(key_in(table, leaf)),
+        Some((_, leaf)) if said.iter().any(|(said, _)| said == key) => Some(key_in(table, leaf)),
         _ => None,
     };
     // Rules name other keys between backticks, so that each second part is one.

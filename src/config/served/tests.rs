@@ -38,6 +38,9 @@ fn a_table_goes_before_the_engine_and_the_defaults() {
     assert_eq!((small.engine.num_seqs_max, small.engine.kv_cache_bytes), (4, Some(1 << 30)));
     assert_eq!(small.model.device, DeviceChoice::Auto);
     assert_eq!(large.each_model(), std::slice::from_ref(&large));
+    let keys = [large.model_key("dtype"), small.model_key("dtype")];
+    assert_eq!(keys, ["models[0].dtype", "models[1].dtype"]);
+    assert_eq!(load("").unwrap().model_key("dtype"), "model.dtype");
 }
 
 #[test]
@@ -46,12 +49,13 @@ fn what_is_printed_reads_back_and_one_table_is_as_good_as_none() {
     for text in [TWO, one] {
         let config = load(text).unwrap();
         let printed = config.to_toml().unwrap();
-        assert_eq!(printed.contains("[[models]]"), text == TWO, "{printed}");
-        assert_eq!(printed.contains("[model]"), text == one, "{printed}");
+        assert!(printed.contains("[[models]]") && !printed.contains("[model]"), "{printed}");
         assert_eq!(load(&printed).unwrap(), config, "{printed}");
     }
     let sections = "[model]\nserved_name = \"a\"\naliases = [\"b\", \"c\"]\n[engine]\nthreads = 3";
-    assert_eq!(load(one).unwrap(), load(sections).unwrap());
+    let (one, sections) = (load(one).unwrap(), load(sections).unwrap());
+    assert_eq!((&one.model, &one.engine), (&sections.model, &sections.engine));
+    assert!(one.more_models.is_empty());
 }
 
 #[test]
@@ -82,6 +86,14 @@ fn what_is_no_table_of_settings_is_refused_with_its_place() {
         (
             "[[models]]\nmodel = \"demo\"",
             "FILE:2:1: unknown key `models[0].model`; the nearest is `models[0].source`",
+        ),
+        (
+            "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"demo\"\nserved_nam = \"b\"",
+            "FILE:5:1: unknown key `models[1].served_nam`; the nearest is `models[1].served_name`",
+        ),
+        (
+            "[[modles]]\nsource = \"demo\"",
+            "FILE:1:3: unknown key `modles`; the nearest is `models`",
         ),
         (
             "[[models]]\nmax_num_seq = 1",
