@@ -16,6 +16,7 @@ mod tests;
 pub(crate) use feed_forward::Role;
 pub use feed_forward::{DensePlan, FeedForwardPlan, MixturePlan};
 pub(crate) use file::WeightBytes;
+pub use index::ShardIndex;
 pub use plan::{Kept, LayerPlan, NormPlan, Stack, Stored, TensorSpec, WeightPlan};
 pub use random::random_weights;
 pub use reader::Progress;
@@ -156,7 +157,7 @@ impl Weights {
         }
         let text =
             fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let index = index::parse(INDEX_FILE, &text)?;
+        let index = ShardIndex::parse(INDEX_FILE, &text)?;
         for shard in index.shards() {
             let path = directory.join(shard);
             if !path.is_file() {
