@@ -48,6 +48,9 @@ const FENCED: &[(&str, &[&str])] = &[
             "src/cli/models/",
             "src/cli/placement.rs",
             "src/cli/selftest.rs",
+            // Which files are one model: the names of parts, the index of shards.
+            "src/hub/cache.rs",
+            "src/hub/select.rs",
             // The alphabet of byte-level vocabularies and the limit of their size, which both sides write and read.
             "src/tokenizer/",
         ],

@@ -306,6 +306,14 @@ pub struct WeightFootprint {
 }
 
 impl WeightFootprint {
+    /// Returns the memory that is taken for good once they are loaded, the room to widen them included.
+    ///
+    /// # Units
+    /// bytes
+    pub fn loaded_bytes(&self) -> u64 {
+        self.num_bytes + self.widened_bytes
+    }
+
     /// Returns the types in one word, such as `q4_k+q6_k`.
     pub fn type_names(&self) -> String {
         self.types.iter().copied().collect::<Vec<_>>().join("+")
@@ -340,7 +348,7 @@ pub fn weight_footprint(
             let kept = part.kept_shape();
             let (rows, cols) = (kept[0], kept[1]);
             let (_, dtype) = weights.find(part)?;
-            types.insert(type_name(dtype, format));
+            types.insert(type_name(dtype, format, device));
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
         let matrix_bytes = if device.is_gpu() {
@@ -401,11 +409,13 @@ pub fn adapter_footprint(
     })
 }
 
-fn type_name(stored: DType, format: WeightFormat) -> &'static str {
+fn type_name(stored: DType, format: WeightFormat, device: Device) -> &'static str {
     match format {
         WeightFormat::F32 => DType::F32.name(),
         WeightFormat::Int8 if !stored.is_integers() => "int8",
         WeightFormat::Fp8 if !stored.is_integers() => "fp8",
+        // A CPU has no use for codes that are no integers.
+        WeightFormat::Stored if stored == DType::F8 && !device.is_gpu() => DType::Bf16.name(),
         // What is in blocks has its codes already.
         WeightFormat::Stored | WeightFormat::Int8 | WeightFormat::Fp8 => stored.name(),
     }

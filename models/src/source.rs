@@ -12,7 +12,7 @@ use crate::{
     config::{self, CONFIG_FILE, DecoderSpec, GENERATION_FILE},
     demo,
     error::{ModelError, WeightsError},
-    gguf::{self, Gguf},
+    gguf::{self, Gguf, PartName},
     tokenizer::{self, Form, TOKENIZER_FILE},
     weights::{WeightBytes, Weights, file_name},
 };
@@ -81,7 +81,9 @@ fn find_weights(directory: &Path) -> Result<Found, ModelError> {
         if has(SAFETENSORS_EXTENSION) {
             return Ok(Found::Safetensors);
         }
-        if has(GGUF_EXTENSION) && path.is_file() && !gguf::is_later_part(&file_name(&path)) {
+        let name = file_name(&path);
+        let is_first = PartName::parse(&name).is_none_or(|part| part.number == 1);
+        if has(GGUF_EXTENSION) && path.is_file() && is_first {
             found.push(path);
         }
     }

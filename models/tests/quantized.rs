@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     architectures::Probe,
-    support::{Runner, Sequence, argmax, options},
+    support::{Folder, Runner, Sequence, argmax, options},
 };
 
 /// Relative norm of all logits on the reference, which rounds nothing.
@@ -117,19 +117,39 @@ fn two_ranks_have_parts_of_the_same_codes() {
 }
 
 #[test]
+fn a_form_that_no_matrix_is_stored_in_is_refused() {
+    let folder = Folder::new("form-of-no-matrix");
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("demo");
+    fs::copy(demo.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let config = fs::read(demo.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    for (method, name) in
+        [("awq", "awq"), ("gptq", "gptq"), ("fp8", "fp8"), ("compressed-tensors", "fp8")]
+    {
+        config["quantization_config"] = serde_json::json!({ "quant_method": method, "bits": 4 });
+        fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        let error = open_weights(Source::Directory(&folder)).err().unwrap().to_string();
+        let begin =
+            "config.json: `quantization_config` must be left out where no matrix is stored so";
+        assert!(error.starts_with(begin) && error.ends_with(&format!("got {name}")), "{error}");
+    }
+}
+
+#[test]
 fn memory_is_told_by_what_the_codes_become() {
     let rows = [
-        ("awq", DType::Q4_1),
-        ("gptq", DType::Q4_1),
-        ("gptq-v2-symmetric", DType::Q4_0),
-        ("fp8-rows", DType::F8),
+        ("awq", DType::Q4_1, Device::Cpu),
+        ("gptq", DType::Q4_1, Device::Cpu),
+        ("gptq-v2-symmetric", DType::Q4_0, Device::Cpu),
+        ("fp8-rows", DType::Bf16, Device::Cpu),
+        ("fp8-rows", DType::F8, Device::Cuda(0)),
     ];
-    for (name, dtype) in rows {
+    for (name, dtype, device) in rows {
         let folder = folder(name);
         let source = Source::Directory(&folder);
         let (spec, weights) = (read_spec(source).unwrap(), open_weights(source).unwrap());
         let format = models::WeightFormat::Stored;
-        let found = weight_footprint(&spec, &weights, format, Device::Cpu, 1).unwrap();
+        let found = weight_footprint(&spec, &weights, format, device, 1).unwrap();
         assert!(found.types.contains(dtype.name()), "{name}: {:?}", found.types);
     }
 }

@@ -28,7 +28,7 @@ use crate::api::{
 };
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
-use crate::service::{CompletionService, NameKind, ServedModels};
+use crate::service::{CompletionService, ServedModels, ServedName};
 
 mod body;
 mod clock;
@@ -169,13 +169,18 @@ fn overloaded() -> ApiError {
     }
 }
 
-/// Says which models there are, and does not repeat what the client wrote.
+/// Says which names there are, and does not repeat what the client wrote.
 fn unknown_model(models: &ServedModels) -> ApiError {
-    let own = models.names().iter().filter(|served| served.kind == NameKind::Model);
-    let names: Vec<String> = own.map(|served| format!("`{}`", served.name)).collect();
-    let verb = if names.len() == 1 { "is" } else { "are" };
-    let rule = format!("is not served here; {} {verb}", names.join(", "));
+    let names = quoted(models.names());
+    let verb = if models.names().len() == 1 { "is" } else { "are" };
+    let rule = format!("is not served here; {names} {verb}");
     ApiError { kind: ApiErrorKind::UnknownModel, ..ApiError::invalid("model", rule) }
+}
+
+/// Returns names as messages list them.
+fn quoted<'a>(names: impl IntoIterator<Item = &'a ServedName>) -> String {
+    let names = names.into_iter().map(|served| format!("`{}`", served.name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the word for an end that the dialects share; the client of an aborted choice sees a text that was cut.

@@ -14,14 +14,18 @@ use models::{
 use tracing::{info, warn};
 
 use crate::{
-    cli::{fim, placement::Placement, progress::LoadProgress},
+    cli::{
+        fim,
+        placement::{Placement, context_tokens},
+        progress::LoadProgress,
+    },
     config::{
         AdapterConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource,
         QuantizeChoice, SimdChoice,
     },
     engine::{self, Engine, EngineHandle, EngineLimits, ModelRunner, memory::free_bytes},
     hub,
-    prompt::{ChatTemplate, FimTemplate, budget::Shares},
+    prompt::{ChatError, ChatTemplate, FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
@@ -148,14 +152,12 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     // Headers first: what is broken in a file that holds everything is said of the part that is broken.
     let spec = read_spec(source).context("cannot read the model's configuration")?;
     let weights = open_weights(source).context("cannot load the model")?;
-    let json = tokenizer_json(source).context("cannot read the tokenizer")?;
-    let tokenizer = Tokenizer::from_json(&json).context("cannot use the tokenizer")?;
+    let tokenizer = tokenizer(source, &spec)?;
     let template = fim::template(config, spec.architecture, &tokenizer)?;
     let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
     let tokenizer = tokenizer.or_bos(bos);
-    let chat = chat(source, &tokenizer)?;
-    check_completion(config, spec.max_position_embeddings)?;
-    check_token_ids(&spec, &tokenizer)?;
+    let chat = chat(config, source, &tokenizer)?;
+    check_completion(config, context_tokens(config, &spec)?)?;
     let adapters = open_adapters(config)?;
     Ok(Opened { spec, weights, adapters, tokenizer, template, chat })
 }
@@ -222,34 +224,63 @@ impl Opened {
     }
 }
 
+/// Returns the model's tokenizer.
+///
+/// # Errors
+/// It cannot be read or used, or is another model's.
+pub(super) fn tokenizer(source: Source<'_>, spec: &DecoderSpec) -> anyhow::Result<Tokenizer> {
+    let json = tokenizer_json(source).context("cannot read the tokenizer")?;
+    let tokenizer = Tokenizer::from_json(&json).context("cannot use the tokenizer")?;
+    let (ids, rows) = (tokenizer.num_ids(), spec.vocab_size);
+    if ids as usize > rows {
+        bail!("the tokenizer has {ids} ids, the model only {rows}: they do not belong together");
+    }
+    Ok(tokenizer)
+}
+
+/// Returns the model's chat template, or why it cannot be used; `None` where there is none.
+///
+/// # Errors
+/// The files that would have it are broken.
+pub(super) fn chat_template(
+    source: Source<'_>,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Option<Result<ChatTemplate, ChatError>>> {
+    let definition = chat_definition(source).context("cannot read the chat template")?;
+    Ok(definition.map(|definition| {
+        ChatTemplate::compile(&definition.template, definition.tokens, tokenizer)
+    }))
+}
+
 /// Returns how the model continues a conversation. A template that cannot be used takes nothing from filling gaps, so
 /// that it is told of and left out.
-fn chat(source: Source<'_>, tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
-    let definition = chat_definition(source).context("cannot read the chat template")?;
-    let Some(definition) = definition else { return Ok(None) };
-    match ChatTemplate::compile(&definition.template, definition.tokens, tokenizer) {
-        Ok(template) => Ok(Some(template)),
-        Err(error) => {
-            warn!(%error, "/v1/chat/completions will not answer");
-            Ok(None)
-        }
-    }
+fn chat(
+    config: &Config,
+    source: Source<'_>,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Option<ChatTemplate>> {
+    let template = chat_template(source, tokenizer)?;
+    Ok(template.and_then(|template| {
+        let model = &config.model.served_name;
+        template
+            .inspect_err(|error| warn!(model, %error, "/v1/chat/completions will not answer"))
+            .ok()
+    }))
 }
 
 /// Refuses what no request could ever be served with.
-fn check_completion(config: &Config, own_context_tokens: usize) -> anyhow::Result<()> {
+fn check_completion(config: &Config, context_tokens: usize) -> anyhow::Result<()> {
     let (choices, queued) = (config.completion.num_choices_limit, config.engine.num_queued_max);
     if choices as usize > queued {
         bail!(
             "`completion.max_choices` must be at most `engine.max_num_queued`, which is {queued}, got {choices}: the queue takes all choices of a request at once"
         );
     }
-    let asked = config.model.context_tokens_max.map(|tokens| tokens.get() as usize);
-    let context_tokens = asked.unwrap_or(own_context_tokens).min(own_context_tokens);
     let max_tokens = config.completion.max_tokens_default as usize;
     if max_tokens + PROMPT_TOKENS_MIN > context_tokens {
         bail!(
-            "`completion.max_tokens_default` must leave {PROMPT_TOKENS_MIN} tokens of the context to the prompt, which has {context_tokens}, got {max_tokens}; see also `model.max_context_tokens`"
+            "`completion.max_tokens_default` must leave {PROMPT_TOKENS_MIN} tokens of the context to the prompt, which has {context_tokens}, got {max_tokens}; see also `{}`",
+            config.model_key("max_context_tokens")
         );
     }
     Ok(())
@@ -270,14 +301,6 @@ fn path_of(config: &Config, source: &ModelSource) -> anyhow::Result<Option<PathB
         }
         ModelSource::Hub(model) => Ok(Some(hub::find(&config.hub, model)?)),
     }
-}
-
-fn check_token_ids(spec: &DecoderSpec, tokenizer: &Tokenizer) -> anyhow::Result<()> {
-    let (ids, rows) = (tokenizer.num_ids(), spec.vocab_size);
-    if ids as usize > rows {
-        bail!("the tokenizer has {ids} ids, the model only {rows}: they do not belong together");
-    }
-    Ok(())
 }
 
 fn start_engine(
@@ -327,7 +350,8 @@ pub(super) fn weight_format(config: &Config) -> anyhow::Result<WeightFormat> {
         (QuantizeChoice::Int8, _) => Ok(WeightFormat::Int8),
         (QuantizeChoice::Fp8, _) if device(config).is_gpu() => Ok(WeightFormat::Fp8),
         (QuantizeChoice::Fp8, _) => {
-            bail!("`model.quantize` is fp8, which a CPU does not compute with; take int8")
+            let key = config.model_key("quantize");
+            bail!("`{key}` is fp8, which a CPU does not compute with; take int8")
         }
         (QuantizeChoice::None, DtypeChoice::Bf16) => Ok(WeightFormat::Stored),
         (QuantizeChoice::None, DtypeChoice::F32) => Ok(WeightFormat::F32),
@@ -393,12 +417,10 @@ mod tests {
 
     #[test]
     fn a_tokenizer_with_more_ids_than_the_embedding_is_refused_with_both_numbers() {
-        let tokenizer = Tokenizer::from_json(&tokenizer_json(Source::Demo).unwrap()).unwrap();
         let spec = read_spec(Source::Demo).unwrap();
-        assert!(check_token_ids(&spec, &tokenizer).is_ok());
-        let ids = tokenizer.num_ids();
+        let ids = tokenizer(Source::Demo, &spec).unwrap().num_ids();
         let spec = DecoderSpec { vocab_size: ids as usize - 1, ..spec };
-        let error = check_token_ids(&spec, &tokenizer).unwrap_err().to_string();
+        let error = tokenizer(Source::Demo, &spec).unwrap_err().to_string();
         assert!(error.contains(&format!("{ids} ids, the model only {}", ids - 1)), "{error}");
     }
 }

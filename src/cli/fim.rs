@@ -6,7 +6,7 @@ use anyhow::bail;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, FamilyChoice, FimConfig, ModelConfig, ModelSource, OrderChoice, TokenChoice},
+    config::{Config, FamilyChoice, ModelSource, OrderChoice, TokenChoice},
     prompt::{
         Family, Fim, FimTemplate,
         family::{self, Evidence, FAMILIES, Layout, Order, Recognised, Training},
@@ -26,7 +26,7 @@ pub(super) fn template(
     architecture: &str,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Option<FimTemplate>> {
-    let family = choose(&config.model, architecture, tokenizer)?;
+    let family = choose(config, architecture, tokenizer)?;
     template_of(config, family, tokenizer)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn template_of(
     {
         return resolve(config, family.name, fim, tokenizer).map(Some);
     }
-    if let Some(fim) = custom(&config.model.fim)? {
+    if let Some(fim) = custom(config)? {
         return resolve(config, CUSTOM, &fim, tokenizer).map(Some);
     }
     if let Some(Family { name, training: Training::Without(reason), .. }) = family {
@@ -57,13 +57,14 @@ pub(super) fn template_of(
 
 /// Returns the family that was named, else the one that the model proves to be of.
 pub(super) fn choose(
-    model: &ModelConfig,
+    config: &Config,
     architecture: &str,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Option<&'static Family>> {
+    let model = &config.model;
     match &model.family {
         FamilyChoice::None => return Ok(None),
-        FamilyChoice::Named(name) => return by_setting(name).map(Some),
+        FamilyChoice::Named(name) => return by_setting(config, name).map(Some),
         FamilyChoice::Auto if model.source == ModelSource::Demo => {
             return Ok(family::by_name(DEMO_FAMILY));
         }
@@ -102,13 +103,14 @@ pub(super) fn choose(
 }
 
 /// Returns the family of a setting: by its name, or by one that editors use.
-fn by_setting(name: &str) -> anyhow::Result<&'static Family> {
+fn by_setting(config: &Config, name: &str) -> anyhow::Result<&'static Family> {
     if let Some(family) = family::by_name(name) {
         return Ok(family);
     }
     let Some(family) = family::by_alias(name) else {
         let names: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
-        bail!("`model.family` must be auto, none or one of {}, got {name:?}", names.join(", "));
+        let (key, names) = (config.model_key("family"), names.join(", "));
+        bail!("`{key}` must be auto, none or one of {names}, got {name:?}");
     };
     info!(named = name, family = family.name, "the family of that name");
     Ok(family)
@@ -136,12 +138,14 @@ fn name_of_path(path: &Path) -> String {
 }
 
 /// Returns the form that settings alone make, if they name sentinels.
-fn custom(fim: &FimConfig) -> anyhow::Result<Option<Fim<'_>>> {
-    let (prefix, suffix) = match (&fim.prefix, &fim.suffix) {
+fn custom(config: &Config) -> anyhow::Result<Option<Fim<'_>>> {
+    let said = &config.model.fim;
+    let (prefix, suffix) = match (&said.prefix, &said.suffix) {
         (None, None) => return Ok(None),
         (Some(prefix), Some(suffix)) => (prefix, suffix),
         _ => {
-            bail!("`model.fim_prefix` and `model.fim_suffix` go together where no family is known")
+            let keys = ["fim_prefix", "fim_suffix"].map(|key| config.model_key(key));
+            bail!("`{}` and `{}` go together where no family is known", keys[0], keys[1])
         }
     };
     Ok(Some(Fim {
@@ -165,6 +169,7 @@ fn resolve(
     fim: &Fim<'_>,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<FimTemplate> {
+    check_tokens(config, tokenizer)?;
     let said = &config.model.fim;
     let token_id = |token: &str| tokenizer.added_token_id(token);
     let prefix = said.prefix.as_deref().unwrap_or(fim.prefix);
@@ -200,6 +205,24 @@ fn resolve(
         Some(true) => template.with_layout(Layout::LineStart),
         Some(false) => template.with_layout(Layout::Plain),
     })
+}
+
+/// Refuses tokens of the settings that the tokenizer does not have: in the form they would be its family's fault.
+fn check_tokens(config: &Config, tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    let said = &config.model.fim;
+    let tokens = [
+        ("fim_prefix", said.prefix.as_deref()),
+        ("fim_suffix", said.suffix.as_deref()),
+        ("fim_middle", chosen(&said.middle, None)),
+        ("fim_bos", chosen(&said.bos, None)),
+    ];
+    for (key, token) in tokens {
+        if let Some(token) = token.filter(|token| tokenizer.added_token_id(token).is_none()) {
+            let key = config.model_key(key);
+            bail!("`{key}` must be one control token of the model's tokenizer, got {token:?}");
+        }
+    }
+    Ok(())
 }
 
 fn chosen<'a>(choice: &'a TokenChoice, of_family: Option<&'a str>) -> Option<&'a str> {
@@ -339,18 +362,22 @@ mod tests {
 
     #[test]
     fn refusals_name_the_token_the_form_and_the_rule() {
-        let rows: [(&[(&str, &str)], &str); 5] = [
+        let rows: [(&[(&str, &str)], &str); 6] = [
             (
                 &[("family", "qwen2.5-coder")],
                 "the FIM form `qwen2.5-coder` needs `<|fim_prefix|>` as one token",
             ),
             (
                 &[("family", "mellum"), ("middle", "<fim_centre>")],
-                "the FIM form `mellum` needs `<fim_centre>` as one token",
+                "`model.fim_middle` must be one control token of the model's tokenizer, got \"<fim_centre>\"",
             ),
             (
                 &[("prefix", "def"), ("suffix", "<fim_suffix>")],
-                "the FIM form `custom` needs `def` as one token",
+                "`model.fim_prefix` must be one control token of the model's tokenizer, got \"def\"",
+            ),
+            (
+                &[("family", "mellum"), ("bos", "<s>")],
+                "`model.fim_bos` must be one control token of the model's tokenizer, got \"<s>\"",
             ),
             (
                 &[("prefix", "<fim_prefix>")],

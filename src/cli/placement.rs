@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use models::{
     Adapter, DecoderSpec, Device, KvCacheSize, LoadOptions, activation_bytes, adapter_footprint,
     gpu_room_bytes, kv_bytes_per_block, own_memory, rank_spec, weight_footprint, weights::Weights,
@@ -72,6 +72,7 @@ impl Placement {
         weights: &Weights,
         adapters: &Arc<[Adapter]>,
     ) -> anyhow::Result<()> {
+        let context_tokens = context_tokens(config, spec)?;
         let options = LoadOptions { adapters: Arc::clone(adapters), ..options(config)? };
         let (device, num_ranks) = (options.device, options.tensor_parallel_size);
         let footprint = weight_footprint(spec, weights, options.weight_format, device, num_ranks)
@@ -87,8 +88,6 @@ impl Placement {
         }
         // From here on a rank's: each has memory of its own, and a cache of its heads.
         let rank_spec = rank_spec(spec, num_ranks)?;
-        let own = spec.max_position_embeddings;
-        let context_tokens = options.context_tokens_max.unwrap_or(own).min(own);
         let memories = self.memories(config)?;
         let is_on_host = memories.contains(&self.host);
         let demand = CacheDemand {
@@ -97,9 +96,8 @@ impl Placement {
             kv_dtype: options.kv_dtype,
             context_tokens,
             num_seqs_max: options.max_num_seqs,
-            weight_bytes: footprint.num_bytes + of_adapters.num_bytes,
+            weight_bytes: footprint.loaded_bytes() + of_adapters.num_bytes,
             activation_bytes: step_bytes(&rank_spec, &options, context_tokens, is_on_host)
-                + footprint.widened_bytes
                 + of_adapters.room_bytes,
         };
         self.plan.add(Claim {
@@ -162,6 +160,21 @@ impl Placement {
             memories.push(place);
         }
         Ok(memories)
+    }
+}
+
+/// Returns the tokens of a model's longest sequence by the settings in force.
+///
+/// # Errors
+/// More were asked for than the model has.
+pub(super) fn context_tokens(config: &Config, spec: &DecoderSpec) -> anyhow::Result<usize> {
+    let own = spec.max_position_embeddings;
+    match config.model.context_tokens_max.map(|tokens| tokens.get() as usize) {
+        Some(tokens) if tokens > own => {
+            let key = config.model_key("max_context_tokens");
+            bail!("`{key}` must be auto, or at most the model's own context ({own}), got {tokens}")
+        }
+        tokens => Ok(tokens.unwrap_or(own)),
     }
 }
 

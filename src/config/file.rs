@@ -109,7 +109,9 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     let leaf = key.rsplit('.').next().unwrap_or(key).replace('_', "-");
     // Who writes the option's name, as in `[model] model`, means the option's key.
     let by_option = keys().find(|known| option_of(known).is_some_and(|option| option == leaf));
-    let is_section = places.keys().any(|inner| inner.starts_with(&format!("{key}.")));
+    let is_section = places.keys().any(|inner| {
+        inner.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with(['.', '[']))
+    });
     let nearest = if is_section { nearest(key, sections) } else { nearest(key, keys()) };
     let nearest = by_option.filter(|_| !is_section).or(nearest).unwrap_or_default().to_owned();
     Err(ConfigError::UnknownKey { place: place.clone(), key: key.clone(), nearest })
@@ -136,16 +138,15 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Returns each key with its place and offset: sections, tables of `[[models]]`, and the keys in them.
+    /// Returns each key with its place and offset: sections, tables of lists such as `[[models]]`, and the keys in them.
     fn places(&self, document: &DeTable<'_>) -> BTreeMap<String, Place> {
         let mut sections = Vec::new();
         for (section, value) in document {
             let name = section.get_ref().to_string();
-            if let (MODELS, DeValue::Array(tables)) = (name.as_str(), value.get_ref()) {
-                let tables = tables.iter().enumerate();
-                sections.extend(tables.map(|(index, table)| {
-                    (format!("{MODELS}[{index}]"), table.span().start, table)
-                }));
+            for (index, item) in value.get_ref().as_array().into_iter().flatten().enumerate() {
+                if item.get_ref().is_table() {
+                    sections.push((format!("{name}[{index}]"), item.span().start, item));
+                }
             }
             sections.push((name, section.span().start, value));
         }

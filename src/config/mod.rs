@@ -31,6 +31,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// What is loaded; of several models the first, which answers where a request names none.
     pub model: ModelConfig,
+    /// The table of `[[models]]` that says so; `None` where `[model]` does.
+    pub table: Option<usize>,
     /// Where models are downloaded from and kept.
     pub hub: HubConfig,
     /// The continuous batch of that model.
@@ -47,12 +49,18 @@ impl Config {
     /// Returns the settings of each model as if it were served alone, in their order.
     pub fn each_model(&self) -> Vec<Self> {
         let first = Self { more_models: Vec::new(), ..self.clone() };
-        let more = self.more_models.iter().map(|served| Self {
+        let more = self.more_models.iter().zip(1..).map(|(served, table)| Self {
+            table: Some(table),
             model: served.model.clone(),
             engine: served.engine.clone(),
             ..first.clone()
         });
         std::iter::once(first.clone()).chain(more).collect()
+    }
+
+    /// Returns the first model's `key` as whoever wrote the settings knows it: `model.dtype`, or `models[1].dtype`.
+    pub fn model_key(&self, key: &str) -> String {
+        self.table.map_or_else(|| format!("model.{key}"), |table| served::key_in(table, key))
     }
 }
 

@@ -24,8 +24,7 @@ impl Config {
 
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
-        let Config { server, completion, log, more_models, .. } = config;
-        let is_one = more_models.is_empty();
+        let Config { server, completion, log, table, .. } = config;
         Self {
             server: RawServer {
                 host: Some(server.host.to_string()),
@@ -37,8 +36,8 @@ impl From<&Config> for RawConfig {
                 read_timeout: Some(format_time(server.read_timeout)),
                 worker_threads: integer(server.num_worker_threads),
             },
-            model: if is_one { raw_model(&config.model) } else { RawModel::default() },
-            models: (!is_one).then(|| config.each_model().iter().map(raw_served).collect()),
+            model: table.map_or_else(|| raw_model(&config.model), |_| RawModel::default()),
+            models: table.map(|_| config.each_model().iter().map(raw_served).collect()),
             hub: raw_hub(&config.hub),
             engine: raw_engine(&config.engine),
             completion: RawCompletion {

@@ -37,10 +37,12 @@ const HOUR: Duration = Duration::from_hours(1);
 /// # Errors
 /// The first rule that is broken.
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
+    let table = raw.models.is_some().then_some(0);
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
     Ok(Config {
         server: server(raw.server)?,
         model: first.model,
+        table,
         hub: hub::resolve(raw.hub, environment)?,
         engine: first.engine,
         more_models,

@@ -8,14 +8,13 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use models::weights::ShardIndex;
 
 use crate::{
     config::{HubConfig, HubModel},
@@ -118,7 +117,7 @@ impl RepositoryFolder {
     }
 
     /// Returns the commit of a branch, tag or commit; `None` where none is noted.
-    fn commit(&self, revision: &str) -> Result<String, HubError> {
+    pub(super) fn commit(&self, revision: &str) -> Result<String, HubError> {
         let path = self.root().join("refs").join(revision);
         match fs::read_to_string(&path) {
             Ok(commit) => Ok(commit.trim().to_owned()),
@@ -174,12 +173,6 @@ pub fn find(config: &HubConfig, model: &HubModel) -> Result<PathBuf, HubError> {
     }
 }
 
-/// The part of an index of shards that says which there are.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
-}
-
 /// Returns the first file that a model in transformers' layout lacks: what is whole here is what can be loaded.
 fn missing_file(snapshot: &Path, names: &[&str]) -> Result<Option<String>, HubError> {
     let has = |name: &str| names.contains(&name);
@@ -197,9 +190,9 @@ fn missing_file(snapshot: &Path, names: &[&str]) -> Result<Option<String>, HubEr
     if has(select::INDEX) {
         let path = snapshot.join(select::INDEX);
         let text = fs::read(&path).map_err(|error| HubError::cache(&path, error))?;
-        let index: ShardIndex =
-            serde_json::from_slice(&text).map_err(|error| HubError::cache(&path, error.into()))?;
-        return Ok(index.weight_map.into_values().find(|shard| !has(shard)));
+        let index = ShardIndex::parse(select::INDEX, &text)
+            .map_err(|error| HubError::cache(&path, io::Error::other(error)))?;
+        return Ok(index.shards().into_iter().find(|shard| !has(shard)).map(str::to_owned));
     }
     let has_shard = names.iter().any(|name| select::is_shard(name));
     Ok(Some(if has_shard { select::INDEX } else { NO_WEIGHTS }.to_owned()))

@@ -9,8 +9,8 @@ use crate::config::HubModel;
 pub enum HubError {
     /// The cache does not have the repository, the revision or the file.
     #[error(
-        "`{model}` is not in the Hugging Face cache {}; {}, or set `hub.cache` (--hub-cache) to a cache that has it, or give \
-         the model's folder with --model",
+        "`{model}` is not in the Hugging Face cache {}; {}, or set `hub.cache` (--hub-cache) to a cache that has it, or name \
+         the model's folder",
         cache.display(), how_to_pull(model, *is_offline)
     )]
     NotCached {
@@ -76,6 +76,15 @@ pub enum HubError {
     /// The disk became full on the way.
     #[error("the disk of {} is full, or its quota spent; free some space and pull again: what has come is kept", path.display())]
     DiskFull {
+        /// The file that was written.
+        path: PathBuf,
+    },
+    /// The file system, or a limit of this process, has no files so large.
+    #[error(
+        "{} cannot become larger: the file system (FAT32 ends at 4 GiB) or a limit of this process (`ulimit -f`) forbids it; set \
+         `hub.cache` (--hub-cache) to another disk or lift the limit, and pull again: what has come is kept there", path.display()
+    )]
+    FileTooLarge {
         /// The file that was written.
         path: PathBuf,
     },
@@ -158,6 +167,22 @@ pub enum HubError {
     #[error("{host}: {fault}")]
     Network {
         /// Who was asked.
+        host: String,
+        /// What went wrong.
+        fault: Fault,
+        /// The library's words.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The proxy on the way to a host is not there, or does not lead to it.
+    #[error(
+        "the proxy {proxy} on the way to {host} {}; check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or except {host} from it by \
+         NO_PROXY", what_of_proxy(*fault)
+    )]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// Who was to be asked.
         host: String,
         /// What went wrong.
         fault: Fault,
@@ -333,21 +358,36 @@ impl HubError {
     /// Returns whether another try may have another outcome.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Network { fault, .. } => *fault != Fault::Certificate,
+            Self::Network { fault, .. } | Self::Proxy { fault, .. } => *fault != Fault::Certificate,
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             Self::Stopped { source, .. } => source.is_transient(),
             _ => false,
         }
     }
 
+    /// Returns whether a name has no address, which before anything has come is no matter of time.
+    pub(crate) fn is_unknown_name(&self) -> bool {
+        matches!(
+            self,
+            Self::Network { fault: Fault::UnknownHost, .. }
+                | Self::Proxy { fault: Fault::UnknownHost, .. }
+        )
+    }
+
+    /// Returns whether nobody answered.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Network { .. } | Self::Proxy { .. })
+    }
+
     /// Returns an error of the cache's files; a full disk is one of its own.
     pub(crate) fn cache(path: &std::path::Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        // A quota that is spent is as good as a full disk.
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return Self::DiskFull { path };
+        match source.kind() {
+            // A quota that is spent is as good as a full disk.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            io::ErrorKind::FileTooLarge => Self::FileTooLarge { path },
+            _ => Self::Cache { path, source },
         }
-        Self::Cache { path, source }
     }
 }
 
@@ -384,8 +424,21 @@ fn who_sees(has_token: bool) -> &'static str {
     }
 }
 
+fn what_of_proxy(fault: Fault) -> &'static str {
+    match fault {
+        Fault::UnknownHost => "has a name that is not known here",
+        Fault::Timeout => "said nothing for `hub.idle_timeout` (--hub-idle-timeout)",
+        Fault::Unreachable | Fault::Certificate | Fault::Cut => {
+            "cannot be reached, or does not lead there"
+        }
+    }
+}
+
 fn what_of_status(status: u16) -> &'static str {
     match status {
+        407 => {
+            "a proxy on the way wants a name and a password; write them into HTTP_PROXY or HTTPS_PROXY"
+        }
         429 => "too many requests; wait, or set HF_TOKEN for a higher limit",
         500..=599 => "a fault of the server; try again later",
         _ => "which says nothing that could be mended here",

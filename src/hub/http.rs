@@ -13,7 +13,7 @@ use reqwest::{
 
 use crate::{
     config::{HubConfig, HubModel, Proxies, Secret},
-    hub::{HubError, PullEvent, Watch, error::Fault},
+    hub::{HubError, PullEvent, Watch, error::Fault, proxy::Ways},
 };
 
 /// More than any chain of mirrors has.
@@ -37,6 +37,7 @@ pub(super) struct Asked<'a> {
 /// Asks the hub.
 pub(super) struct HubClient<'a> {
     http: Client,
+    ways: Ways,
     endpoint: Url,
     token: Option<Secret>,
     num_retries: u32,
@@ -57,6 +58,7 @@ impl<'a> HubClient<'a> {
         };
         Ok(Self {
             http: http.map_err(|error| broken(&error))?,
+            ways: Ways::new(&config.proxies),
             endpoint,
             token: config.token.clone(),
             num_retries: config.num_retries,
@@ -153,10 +155,7 @@ impl<'a> HubClient<'a> {
         let mut num_failed = 0;
         loop {
             let error = match attempt().await {
-                Err(HubError::Network { fault: Fault::UnknownHost, host, source }) => {
-                    return Err(HubError::Network { fault: Fault::UnknownHost, host, source });
-                }
-                Err(error) => error,
+                Err(error) if !error.is_unknown_name() => error,
                 done => return done,
             };
             num_failed += 1;
@@ -198,7 +197,7 @@ impl<'a> HubClient<'a> {
             if let Some(token) = self.token.as_ref().filter(|_| self.is_endpoint(&url)) {
                 request = request.bearer_auth(token.reveal());
             }
-            let response = request.send().await.map_err(|error| network(&url, error))?;
+            let response = request.send().await.map_err(|error| self.unsent(&url, error))?;
             // Of a large file the endpoint itself says what it is, and where it is.
             let is_told =
                 method == Method::HEAD && response.headers().contains_key(LINKED_ETAG_HEADER);
@@ -212,6 +211,19 @@ impl<'a> HubClient<'a> {
         }
         let what = format!("it redirects more than {NUM_REDIRECTS_MAX} times");
         Err(HubError::Answer { host: self.host(), what })
+    }
+
+    /// Returns what it means that a request was not sent: where a proxy is on the way, nobody else was called.
+    fn unsent(&self, url: &Url, error: reqwest::Error) -> HubError {
+        let proxy = self.ways.proxy_to(url).filter(|_| error.is_connect());
+        match (network(url, error), proxy) {
+            (HubError::Network { host, fault, source }, Some(proxy))
+                if fault != Fault::Certificate =>
+            {
+                HubError::Proxy { proxy, host, fault, source }
+            }
+            (error, _) => error,
+        }
     }
 
     fn is_endpoint(&self, url: &Url) -> bool {

@@ -6,6 +6,7 @@
 //! | `cached` | what lies there |
 //! | `select` | which files of a repository are wanted |
 //! | `http` | asking: token, redirects, retries, what a refusal means |
+//! | `proxy` | which proxy is on the way |
 //! | `listing` | a repository's commit, files, sizes and hashes |
 //! | `digest`, `part` | a hash; a file while it comes |
 //! | `download` | one file: locked, resumed, checked |
@@ -21,6 +22,7 @@ mod http;
 mod listing;
 mod outline;
 mod part;
+mod proxy;
 mod pull;
 mod select;
 

@@ -34,6 +34,13 @@ pub enum PullEvent<'a> {
         /// Bytes that the cache lacks of them.
         num_bytes_missing: u64,
     },
+    /// The hub could not be asked, and the cache has all that it knew of the model.
+    Kept {
+        /// The commit that the revision was.
+        commit: &'a str,
+        /// Why it could not.
+        error: &'a HubError,
+    },
     /// Another process downloads the file, and is waited for.
     Waiting {
         /// Its path.
@@ -78,7 +85,8 @@ pub struct Pulled {
     pub num_bytes_missing: u64,
 }
 
-/// Brings what the cache lacks of `model`. Dropping the future interrupts it; the next call goes on where it was.
+/// Brings what the cache lacks of `model`, or finds it whole there where the hub cannot be asked. Dropping the future
+/// interrupts it; the next call goes on where it was.
 ///
 /// # Errors
 /// [`HubError`], with what to do about it.
@@ -88,11 +96,15 @@ pub async fn pull(
     watch: Watch<'_>,
 ) -> Result<Pulled, HubError> {
     if config.is_offline {
-        return Err(HubError::Offline { model: model.clone(), what: "pulled" });
+        let offline = HubError::Offline { model: model.clone(), what: "pulled" };
+        return kept(config, model, offline, watch);
     }
     let cache = cache::cache_folder(config)?;
     let client = HubClient::new(config, watch)?;
-    let (commit, files) = wanted_files(&client, config, model).await?;
+    let (commit, files) = match wanted_files(&client, config, model).await {
+        Err(error) if error.is_silence() => return kept(config, model, error, watch),
+        wanted => wanted?,
+    };
     let folder = RepositoryFolder::new(cache, &model.repository);
     folder.create()?;
     let downloader = Downloader { client: &client, folder: &folder, model, commit: &commit };
@@ -111,6 +123,20 @@ pub async fn pull(
     // By its commit: a part of it that was there before belongs to the same.
     let pinned = HubModel { revision: commit.clone(), ..model.clone() };
     Ok(Pulled { path: cache::find(config, &pinned)?, commit, num_bytes_missing })
+}
+
+/// Returns the copy in the cache, which may have been overtaken; without a whole one, the error that kept from asking.
+fn kept(
+    config: &HubConfig,
+    model: &HubModel,
+    error: HubError,
+    watch: Watch<'_>,
+) -> Result<Pulled, HubError> {
+    let Ok(path) = cache::find(config, model) else { return Err(error) };
+    let folder = RepositoryFolder::new(cache::cache_folder(config)?, &model.repository);
+    let commit = folder.commit(&model.revision)?;
+    watch(PullEvent::Kept { commit: &commit, error: &error });
+    Ok(Pulled { path, commit, num_bytes_missing: 0 })
 }
 
 /// Asks which files make up the model, and of which commit.

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use models::gguf::PartName;
+
 use crate::hub::{HubError, digest::Digest};
 
 pub(crate) const CONFIG: &str = "config.json";
@@ -189,21 +191,12 @@ fn gguf_models<'a>(names: &[&'a str]) -> BTreeMap<&'a str, Vec<&'a str>> {
 
 /// Returns how many files the model of this one has, by its name: `…-00001-of-00003.gguf` is of three.
 pub(crate) fn num_parts(name: &str) -> usize {
-    split_part(&name[..name.len() - GGUF.len()]).map_or(1, |(_, count)| count)
+    PartName::parse(name).map_or(1, |part| part.count as usize)
 }
 
 /// Returns a GGUF file's name without its ending and without the number of its part.
 fn stem(name: &str) -> &str {
-    let stem = &name[..name.len() - GGUF.len()];
-    split_part(stem).map_or(stem, |(stem, _)| stem)
-}
-
-fn split_part(stem: &str) -> Option<(&str, usize)> {
-    let (rest, count) = stem.rsplit_once("-of-")?;
-    let (rest, number) = rest.rsplit_once('-')?;
-    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let count = is_number(count).then(|| count.parse().ok()).flatten()?;
-    is_number(number).then_some((rest, count))
+    PartName::parse(name).map_or(&name[..name.len() - GGUF.len()], |part| part.stem)
 }
 
 /// Returns whether `word` stands in `text` between others: `q4_k` is no word of `coder-q4_k_m`.

@@ -12,24 +12,35 @@ use crate::{TempFile, trained::Trained};
 /// Stands for a user's source text; no log line may hold it.
 const MARKER: &str = "m4rk3r";
 
-/// A folder whose model loads for ever: the embedded one's files, but for a tokenizer that is a pipe that nobody writes.
-struct EndlessModel(PathBuf);
+/// A folder with the embedded model's files.
+struct DemoModel(PathBuf);
 
-impl EndlessModel {
+impl DemoModel {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("lacuna-cli-{}-{name}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
-        for file in ["config.json", "model.safetensors"] {
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
             std::os::unix::fs::symlink(format!("{demo}/{file}"), folder.join(file)).unwrap();
         }
-        let made = Command::new("mkfifo").arg(folder.join("tokenizer.json")).status().unwrap();
-        assert!(made.success());
         Self(folder)
+    }
+
+    /// Makes a model that loads for ever: its tokenizer is a pipe that nobody writes.
+    fn endless(name: &str) -> Self {
+        let model = Self::new(name);
+        let tokenizer = model.0.join("tokenizer.json");
+        std::fs::remove_file(&tokenizer).unwrap();
+        assert!(Command::new("mkfifo").arg(tokenizer).status().unwrap().success());
+        model
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
     }
 }
 
-impl Drop for EndlessModel {
+impl Drop for DemoModel {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -117,9 +128,9 @@ impl Drop for Server {
 
 #[test]
 fn answers_probes_and_ends_by_a_signal_while_the_model_loads() {
-    let model = EndlessModel::new("loading");
+    let model = DemoModel::endless("loading");
     for name in ["TERM", "INT"] {
-        let mut server = Server::start(&["--model", model.0.to_str().unwrap()]);
+        let mut server = Server::start(&["--model", model.path()]);
         let ready = server.get("/monitoring/ready");
         assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with(r#"{"ready":false}"#));
         assert!(server.get("/monitoring/healthz").starts_with("HTTP/1.1 200 "));
@@ -153,21 +164,32 @@ fn a_second_signal_ends_the_drain() {
 
 #[test]
 fn a_model_that_does_not_load_ends_the_process() {
-    let folder = EndlessModel::new("absent");
-    std::fs::remove_file(folder.0.join("tokenizer.json")).unwrap();
-    let mut server = Server::start(&["--model", folder.0.to_str().unwrap()]);
+    let model = DemoModel::new("absent");
+    std::fs::remove_file(model.0.join("tokenizer.json")).unwrap();
+    let mut server = Server::start(&["--model", model.path()]);
     assert_eq!(server.ended().code(), Some(1));
+}
+
+#[test]
+fn a_chat_template_that_cannot_be_used_is_told_with_its_model() {
+    let model = DemoModel::new("template");
+    std::fs::write(model.0.join("chat_template.jinja"), "{% for %}").unwrap();
+    let mut server = Server::start(&["--model", model.path(), "--served-model-name", "coder"]);
+    let told = server.line("/v1/chat/completions will not answer");
+    assert_eq!((&told["level"], &told["model"]), (&"WARN".into(), &"coder".into()));
+    assert!(told["error"].as_str().unwrap().contains("line 1"), "{told}");
+    server.line("serving");
 }
 
 #[test]
 fn several_models_are_served_together_or_not_at_all() {
     let file = |second: &str| {
         let text = format!(
-            "[[models]]\nkv_cache_memory = \"64MiB\"\n[[models]]\nserved_name = \"b\"\n{second}"
+            "[[models]]\nsource = \"demo\"\nkv_cache_memory = \"64MiB\"\n[[models]]\nserved_name = \"b\"\n{second}"
         );
         TempFile::new(&format!("served-{}.toml", second.len()), text.as_bytes())
     };
-    let two = file("aliases = [\"tab\"]\n");
+    let two = file("source = \"demo\"\naliases = [\"tab\"]\n");
     let mut server = Server::start(&["--config", two.path()]);
     for name in ["demo", "b"] {
         assert_eq!(server.line("loaded")["model"], name);
@@ -184,7 +206,15 @@ fn several_models_are_served_together_or_not_at_all() {
     let rows = [
         ("source = \"/no/such/model\"\n", "the model `b`: there is no folder or regular file"),
         (
-            "kv_cache_memory = \"16TiB\"\n",
+            "source = \"demo\"\nmax_context_tokens = 4096\n",
+            "the model `b`: `models[1].max_context_tokens` must be auto, or at most the model's own context (2048), got 4096",
+        ),
+        (
+            "source = \"demo\"\nfim_middle = \"<mid>\"\n",
+            "the model `b`: `models[1].fim_middle` must be one control token of the model's tokenizer, got",
+        ),
+        (
+            "source = \"demo\"\nkv_cache_memory = \"16TiB\"\n",
             "the model `b`: no room beside the other models: the weights and a step take",
         ),
     ];
@@ -239,8 +269,8 @@ fn adapters_are_served_by_their_names_beside_their_model() {
 
 #[test]
 fn an_adapter_that_is_none_ends_the_process_with_its_name() {
-    let empty = EndlessModel::new("no-adapter");
-    let mut server = Server::start(&["--adapters", &format!("review={}", empty.0.display())]);
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
+    let mut server = Server::start(&["--adapters", &format!("review={model}")]);
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     let message = "the adapter `review`: ";

@@ -194,6 +194,8 @@ async fn what_is_not_supported_is_refused_with_its_path() {
         (with(hello(), json!({"max_completion_tokens": 0})), "max_completion_tokens"),
         (with(hello(), json!({"logprobs": 2})), "logprobs"),
         (with(hello(), json!({"logprobs": true, "top_logprobs": 21})), "top_logprobs"),
+        (with(hello(), json!({"top_logprobs": 2})), "top_logprobs"),
+        (with(hello(), json!({"logprobs": false, "top_logprobs": 1})), "top_logprobs"),
     ];
     for (body, field) in rows {
         let answer = post(server.address, PATH, body.to_string()).await;

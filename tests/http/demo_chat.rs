@@ -71,7 +71,8 @@ async fn a_model_without_a_template_says_where_to_ask() {
     let answer = post(server.address, PATH, body.to_string()).await;
     let error = &answer.json()["error"];
     assert_eq!((answer.status, &error["param"]), (400, &json!("messages")), "{error}");
-    assert!(error["message"].as_str().unwrap().contains("`/v1/completions`"), "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("which this one lacks; `/v1/completions`"), "{message}");
     let qwen = format!("<|fim_prefix|>{PREFIX}<|fim_suffix|>{SUFFIX}<|fim_middle|>");
     let gap = ask(&server, &qwen, json!({"max_tokens": 12})).await;
     assert!(!gap["choices"][0]["message"]["content"].as_str().unwrap().is_empty(), "{gap}");

@@ -19,6 +19,8 @@ use crate::{
 };
 
 const OPENAI: &str = "/v1/completions";
+/// Stands for a user's text.
+const MARKER: &str = "m4rk3r";
 const GITLAB: &str = "/v2/code/completions";
 
 /// Says its own name.
@@ -99,13 +101,46 @@ async fn an_unknown_model_is_not_found_and_the_known_ones_are_named() {
     {
         let answer = post(server.address, OPENAI, body.to_string()).await;
         let expected = json!({"error": {
-            "message": "`model` is not served here; `org/scripted`, `small` are",
+            "message": "`model` is not served here; `org/scripted`, `codestral-latest`, `org/large`, `small`, `tab` are",
             "type": "invalid_request_error", "param": "model", "code": "model_not_found",
         }});
         assert_eq!((answer.status, answer.json()), (404, expected));
     }
     assert_eq!(get(server.address, "/v1/models/other").await.status, 404);
     assert!(providers.iter().all(|provider| provider.take_requests().is_empty()));
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_chat_names_those_that_can() {
+    let server = TestServer::start_loading(naming("L"), |_| {}).await;
+    let service = |provider: ScriptedProvider| {
+        CompletionService::new(Arc::new(provider), support::limits(), NUM_SEQUENCES_MAX)
+    };
+    let mute = |name| service(ScriptedProvider::named(name, naming("M")).without_chat());
+    let named = |service: CompletionService, alias: &str| ServedModel {
+        aliases: vec![alias.to_owned()],
+        ..service.into()
+    };
+    let mut models = ServedModels::new(named(mute("base"), "tab"));
+    models.push(named(service(ScriptedProvider::named("talker", naming("T"))), "gpt"));
+    models.push(mute("other"));
+    server.serve(models);
+    let ask = async |model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": MARKER}]});
+        post(server.address, "/v1/chat/completions", body.to_string()).await
+    };
+    for model in ["", "tab", "other"] {
+        let answer = ask(model).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, &error["param"]), (400, &json!("messages")), "{model}: {error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("which this one lacks, and which `talker` has here; "),
+            "{message}"
+        );
+        assert!(!message.contains(MARKER), "{message}");
+    }
+    assert_eq!(ask("talker").await.status, 200);
 }
 
 #[tokio::test]
@@ -186,8 +221,8 @@ async fn a_drain_waits_for_the_answers_of_all_models() {
 }
 
 /// The embedded model twice; the second has a short context and computes one sequence at a time.
-const TWO: &str = "[[models]]\naliases = [\"codestral-latest\"]\nkv_cache_memory = \"64MiB\"\n\
-    [[models]]\nserved_name = \"small\"\naliases = [\"tab\"]\nmax_context_tokens = 256\n\
+const TWO: &str = "[[models]]\nsource = \"demo\"\naliases = [\"codestral-latest\"]\nkv_cache_memory = \"64MiB\"\n\
+    [[models]]\nsource = \"demo\"\nserved_name = \"small\"\naliases = [\"tab\"]\nmax_context_tokens = 256\n\
     max_num_seqs = 1\nmax_num_queued = 16\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,7 +96,13 @@ async fn what_cannot_be_pulled_is_told_by_code_and_message() {
         let run = run(&hub, &["models", "pull", name]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{name}: {}", run.stderr);
         assert!(run.stderr.contains("org/name"), "{name}: {}", run.stderr);
+        assert!(!run.stderr.contains("--model"), "it was no option: {}", run.stderr);
     }
+    let inspected = run(&hub, &["models", "inspect", "org"]);
+    assert_eq!(inspected.code, Some(64));
+    let says = "error: the model's name must be demo, an existing folder, a GGUF file, or org/name with an optional \
+                @revision and :FILE, got org\n";
+    assert_eq!(inspected.stderr, says);
     hub.behaviour().listing = Some((403, "GatedRepo", ""));
     for command in [&["models", "pull", "org/name"][..], &["models", "inspect", "org/name"]] {
         let run = run(&hub, command);
@@ -105,8 +111,14 @@ async fn what_cannot_be_pulled_is_told_by_code_and_message() {
     }
     hub.seen();
     let offline = run(&hub, &["models", "pull", "--offline", "org/name"]);
+    assert_eq!(offline.code, Some(1));
     assert!(offline.stderr.contains("`hub.offline`"), "{}", offline.stderr);
     assert_eq!(hub.seen(), []);
+    hub.behaviour().listing = None;
+    let path = output(&hub, &["models", "pull", "org/name"]);
+    let again = run(&hub, &["models", "pull", "--offline", "org/name"]);
+    assert_eq!((again.code, again.stdout), (Some(0), path));
+    assert!(again.stderr.contains("it is there already, of commit"), "{}", again.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +145,37 @@ async fn a_signal_leaves_what_the_next_pull_goes_on_with() {
     output(&hub, &["models", "pull", "org/name"]);
     let range = format!("bytes={kept}-");
     assert!(hub.seen().iter().any(|request| request.range.as_ref() == Some(&range)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_not_grow_is_told_and_what_came_of_it_is_kept() {
+    let hub = Hub::with_model().await;
+    // A shell counts blocks of 512 or 1024 bytes, either of which are fewer than the file's; a write past them would else
+    // end the process by a signal.
+    let limited = "trap '' XFSZ && ulimit -f 900 && exec \"$0\" \"$@\"";
+    let mut command = lacuna(&hub, &[]);
+    let limited = block_in_place(|| {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", limited, env!("CARGO_BIN_EXE_lacuna"), "models", "pull", "org/name"]);
+        shell.env_clear();
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        shell.output().unwrap()
+    });
+    command.args(["models", "pull", "org/name"]);
+    let limited = Run::from(limited);
+    assert_eq!((limited.code, limited.stdout.as_str()), (Some(1), ""), "{}", limited.stderr);
+    let part = hub.cached(&format!("blobs/{}.incomplete", hash("model.safetensors", &weights())));
+    let says = format!("error: {} cannot become larger: the file system", part.display());
+    assert!(limited.stderr.contains(&says), "{}", limited.stderr);
+    let kept = fs::metadata(&part).unwrap().len();
+    assert!((1..=900 * 1024).contains(&kept), "{kept}");
+    hub.seen();
+    let again = Run::from(block_in_place(|| command.output()).unwrap());
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let range = format!("bytes={kept}-");
+    assert!(hub.seen().iter().any(|request| request.range.as_ref() == Some(&range)), "{range}");
 }
 
 /// A server that ends with its value.
@@ -224,7 +267,7 @@ async fn inspect_fetches_as_much_of_a_gguf_file_as_its_header_takes() {
         let hub = Hub::start(&[("coder-bf16.gguf", &file), ("coder-q4_0.gguf", b"other")]).await;
         let json = output(&hub, &["models", "inspect", "--json", "org/name:BF16"]);
         let found: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(found["weights"][0]["types"], "bf16");
+        assert_eq!(found["weights"][0]["cpu"]["types"], "bf16");
         let seen = hub.seen();
         let of_network = seen.iter().filter(|request| !request.is_endpoint);
         let asked: Vec<_> = of_network.map(|request| request.range.as_deref()).collect();

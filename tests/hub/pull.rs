@@ -1,8 +1,11 @@
 //! A pull that succeeds: the layout of the cache, what is asked for, what is not asked twice.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Mutex};
 
-use lacuna::hub::{self, HubError};
+use lacuna::{
+    config::HubConfig,
+    hub::{self, HubError, PullEvent},
+};
 
 use crate::fixture::{COMMIT, Hub, TOKEN, hash, model, weights};
 
@@ -29,6 +32,51 @@ async fn a_model_lands_in_the_layout_of_hugging_faces_own_tools() {
         assert_eq!(fs::read_dir(folder).unwrap().count(), files.len(), "nothing else came");
     }
     assert_eq!(hub::find(&hub.config(), &model("org/name")).unwrap(), pulled.path);
+}
+
+/// Pulls, and returns what came of it and what was told of a copy that is kept.
+async fn pull_telling(
+    config: &HubConfig,
+    name: &str,
+) -> (Result<hub::Pulled, HubError>, Vec<String>) {
+    let told = Mutex::new(Vec::new());
+    let watch = |event: PullEvent<'_>| {
+        if let PullEvent::Kept { commit, error } = event {
+            told.lock().unwrap().push(format!("{commit}: {error}"));
+        }
+    };
+    let pulled = hub::pull(config, &model(name), &watch).await;
+    (pulled, told.into_inner().unwrap())
+}
+
+#[tokio::test]
+async fn a_model_that_is_whole_in_the_cache_is_there_when_the_hub_cannot_be_asked() {
+    let hub = Hub::with_model().await;
+    let first = hub::pull(&hub.config(), &model("org/name"), &|_| {}).await.unwrap();
+    hub.seen();
+    let offline = HubConfig { is_offline: true, ..hub.config() };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = HubConfig { endpoint: format!("http://{free}"), num_retries: 0, ..hub.config() };
+    for (config, says) in [(offline, "is on"), (away, "cannot be reached")] {
+        let (pulled, told) = pull_telling(&config, "org/name").await;
+        let pulled = pulled.unwrap();
+        assert_eq!((&pulled.path, &*pulled.commit), (&first.path, COMMIT));
+        assert_eq!(pulled.num_bytes_missing, 0);
+        assert!(told.len() == 1 && told[0].contains(COMMIT) && told[0].contains(says), "{told:?}");
+        // A revision that the cache never saw, and a copy that is not whole, are what they were.
+        assert!(pull_telling(&config, "org/name@v9").await.0.is_err());
+        let snapshot = hub.cached(&format!("snapshots/{COMMIT}/model.safetensors"));
+        let link = fs::read_link(&snapshot).unwrap();
+        fs::remove_file(&snapshot).unwrap();
+        let (pulled, told) = pull_telling(&config, "org/name").await;
+        assert!(pulled.unwrap_err().to_string().contains(says));
+        assert!(told.is_empty(), "{told:?}");
+        std::os::unix::fs::symlink(link, &snapshot).unwrap();
+    }
+    assert_eq!(hub.seen(), [], "nobody was asked");
+    // Who answers and refuses is heard.
+    hub.behaviour().listing = Some((401, "RepoNotFound", ""));
+    assert!(pull_telling(&hub.config(), "org/name").await.0.is_err());
 }
 
 #[tokio::test]

@@ -163,8 +163,36 @@ async fn a_proxy_is_asked_unless_the_host_is_an_exception() {
     config.proxies.exceptions = Some("127.0.0.1".to_owned());
     hub::pull(&config, &model("org/name"), &|_| {}).await.unwrap();
     config.proxies.exceptions = Some("hub.invalid".to_owned());
-    let (error, _) = refused(&config, "org/name").await;
+    let (error, _) = refused(&config, "org/other").await;
     assert!(matches!(error, HubError::Network { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_away_is_told_from_the_hub() {
+    let hub = Hub::with_model().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A server that knows no tunnels is reached, and leads nowhere.
+    let no_tunnel = hub.endpoint.trim_start_matches("http://").to_owned();
+    let rows = [
+        (free.to_string(), "http://hub.invalid", "cannot be reached, or does not lead there"),
+        (free.to_string(), "https://hub.invalid", "cannot be reached, or does not lead there"),
+        (no_tunnel, "https://hub.invalid", "cannot be reached, or does not lead there"),
+        ("no-such.invalid:1".to_owned(), "http://hub.invalid", "has a name that is not known here"),
+    ];
+    for (proxy, endpoint, says) in rows {
+        let mut config = hub.config();
+        config.endpoint = endpoint.to_owned();
+        let address = lacuna::config::Secret::from(format!("http://ada:s3cret@{proxy}").as_str());
+        config.proxies.http = Some(address.clone());
+        config.proxies.https = Some(address);
+        let (error, message) = refused(&config, "org/name").await;
+        assert!(matches!(error, HubError::Proxy { .. }), "{error:?}");
+        let expected =
+            format!("the proxy {proxy} on the way to hub.invalid {says}; check HTTPS_PROXY");
+        assert!(message.starts_with(&expected), "{message}");
+        let shown = format!("{message}{error:?}");
+        assert!(!shown.contains("s3cret") && !shown.contains("ada"), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub(crate) use layer::read_activation;
 pub use layer::{Biases, NormKind};
 pub use mixture::MixtureSpec;
 pub(crate) use mixture::read_mixture;
-pub(crate) use quantization::Quantization;
+pub(crate) use quantization::{QUANTIZATION_FIELD, Quantization};
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 pub(crate) use window::{read_window_of_all, read_windows};
 

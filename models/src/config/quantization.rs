@@ -18,12 +18,26 @@ pub(crate) enum Quantization {
     Fp8,
 }
 
+/// The field that says so.
+pub(crate) const QUANTIZATION_FIELD: &str = "quantization_config";
+
+impl Quantization {
+    /// Returns the word for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Awq => "awq",
+            Self::Gptq { .. } => "gptq",
+            Self::Fp8 => "fp8",
+        }
+    }
+}
+
 /// Reads `quantization_config`, where there is one.
 ///
 /// # Errors
 /// [`ConfigError`] where it is of a method, or asks for a form, that we do not compute.
 pub(crate) fn read_quantization(fields: &Fields<'_>) -> Result<Option<Quantization>, ConfigError> {
-    let Some(fields) = fields.optional_object("quantization_config")? else { return Ok(None) };
+    let Some(fields) = fields.optional_object(QUANTIZATION_FIELD)? else { return Ok(None) };
     let Some(method) = fields.value("quant_method") else {
         return Err(fields.missing("quant_method"));
     };

@@ -28,7 +28,8 @@ mod value;
 
 pub use error::GgufError;
 pub(crate) use spec::read_spec;
-pub(crate) use split::{files_of, is_later_part};
+pub use split::PartName;
+pub(crate) use split::files_of;
 pub use tensor::GgufTensor;
 pub(crate) use tokenizer::tokenizer_json;
 pub use value::{GgufArray, GgufValue};

@@ -49,16 +49,30 @@ fn part(number: u64, count: u64) -> String {
     format!("-{number:05}-of-{count:05}.gguf")
 }
 
-/// Returns whether a file's name is that of a part, and of which.
-pub(crate) fn is_later_part(file: &str) -> bool {
-    let Some(stem) = file.strip_suffix(".gguf") else { return false };
-    let mut words = stem.rsplitn(4, '-');
-    let (count, of, number) = (words.next(), words.next(), words.next());
-    let is_number = |word: &str| word.len() == 5 && word.chars().all(|c| c.is_ascii_digit());
-    of == Some("of")
-        && count.is_some_and(is_number)
-        && number.is_some_and(|number| is_number(number) && number != "00001")
-        && words.next().is_some()
+/// The name of one of a model's files, such as `coder-q8_0-00002-of-00003.gguf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartName<'a> {
+    /// What the names of all of them begin with.
+    pub stem: &'a str,
+    /// Which it is; the first is 1.
+    pub number: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl<'a> PartName<'a> {
+    /// Reads a file's name or path; `None` where it is not that of a part.
+    pub fn parse(file: &'a str) -> Option<Self> {
+        let (stem, ending) = file.rsplit_once('.')?;
+        let (stem, count) = stem.rsplit_once("-of-")?;
+        let (stem, number) = stem.rsplit_once('-')?;
+        let read = |text: &str| {
+            let is_number = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse().ok()).flatten()
+        };
+        let (number, count) = (read(number)?, read(count)?);
+        ending.eq_ignore_ascii_case("gguf").then_some(Self { stem, number, count })
+    }
 }
 
 #[cfg(test)]
@@ -66,19 +80,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_later_parts_by_their_names() {
-        for name in ["m-00002-of-00003.gguf", "a-b-q8_0-00003-of-00003.gguf"] {
-            assert!(is_later_part(name), "{name}");
-        }
-        for name in [
-            "m-00001-of-00003.gguf",
-            "m.gguf",
-            "m-00002-of-00003.bin",
-            "m-2-of-3.gguf",
-            "00002-of-00003.gguf",
-            "m-00002-in-00003.gguf",
-        ] {
-            assert!(!is_later_part(name), "{name}");
+    fn knows_parts_by_their_names() {
+        let rows = [
+            ("m-00002-of-00003.gguf", Some(("m", 2, 3))),
+            ("a-b-q8_0-00001-of-00003.GGUF", Some(("a-b-q8_0", 1, 3))),
+            ("folder/m-00003-of-00003.gguf", Some(("folder/m", 3, 3))),
+            ("m.gguf", None),
+            ("m-00002-of-00003.bin", None),
+            ("m-2-of-3.gguf", None),
+            ("00002-of-00003.gguf", None),
+            ("m-00002-in-00003.gguf", None),
+        ];
+        for (name, expected) in rows {
+            let found = PartName::parse(name).map(|part| (part.stem, part.number, part.count));
+            assert_eq!(found, expected, "{name}");
         }
     }
 }

@@ -16,6 +16,7 @@ mod tests;
 pub(crate) use feed_forward::Role;
 pub use feed_forward::{DensePlan, FeedForwardPlan, MixturePlan};
 pub(crate) use file::WeightBytes;
+pub use index::ShardIndex;
 pub use plan::{Kept, LayerPlan, NormPlan, Stack, Stored, TensorSpec, WeightPlan};
 pub use random::random_weights;
 pub use reader::Progress;
@@ -31,7 +32,7 @@ use safetensors::{Dtype as StoredDtype, SafeTensors};
 
 use crate::{
     arch,
-    config::{CONFIG_FILE, DecoderSpec, read_quantization_config},
+    config::{CONFIG_FILE, DecoderSpec, QUANTIZATION_FIELD, read_quantization_config},
     error::{ConfigError, ModelError, WeightsError},
     gguf::{self, Gguf},
     shown::escape,
@@ -127,6 +128,17 @@ impl Weights {
                 .map_err(|source| ModelError::Read { path: config.clone(), source })?;
             if let Some(form) = read_quantization_config(&text)? {
                 weights.packed = packed::collect(&mut weights.tensors, form)?;
+                if weights.packed.is_empty() {
+                    // Of another model, or plain now and the field forgotten: either is a memory other than was reckoned with.
+                    let rule = "left out where no matrix is stored so: take the weights that it is of, or remove it";
+                    return Err(ConfigError::Invalid {
+                        file: CONFIG_FILE.to_owned(),
+                        field: QUANTIZATION_FIELD.to_owned(),
+                        rule: rule.to_owned(),
+                        value: form.name().to_owned(),
+                    }
+                    .into());
+                }
             }
         }
         Ok(weights)
@@ -145,7 +157,7 @@ impl Weights {
         }
         let text =
             fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let index = index::parse(INDEX_FILE, &text)?;
+        let index = ShardIndex::parse(INDEX_FILE, &text)?;
         for shard in index.shards() {
             let path = directory.join(shard);
             if !path.is_file() {

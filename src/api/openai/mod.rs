@@ -250,7 +250,7 @@ async fn answer(
     let wire: WireRequest = body::read_json(state, request).await?;
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
-    let asked = convert::asked(wire, form, &model, service)?;
+    let asked = convert::asked(wire, form, &model, service, state.models()?)?;
     account.streaming(asked.is_streaming);
     let admission = state.admit()?;
     let (id, created) = (form.id(&id.0), unix_seconds());

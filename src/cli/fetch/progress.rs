@@ -57,6 +57,9 @@ impl PullProgress {
                 state.caption_width = names.max().unwrap_or(0).max(ALL_FILES.len());
                 self.list(&mut state, commit, num_bytes_missing);
             }
+            PullEvent::Kept { commit, error } => {
+                self.say(&format!("it is there already, of commit {commit}; what is newer was not asked for: {error}"));
+            }
             PullEvent::Advanced { file, num_bytes } => {
                 state.advance(file, num_bytes);
                 if let Some(bars) = &self.bars {

@@ -39,7 +39,7 @@ pub(super) enum Filling {
 impl Filling {
     /// Returns what serving would do.
     pub(super) fn of(config: &Config, architecture: &str, tokenizer: &Tokenizer) -> Self {
-        let chosen = fim::choose(&config.model, architecture, tokenizer);
+        let chosen = fim::choose(config, architecture, tokenizer);
         let resolved = chosen.and_then(|family| {
             let template = fim::template_of(config, family, tokenizer)?;
             Ok((family, template))

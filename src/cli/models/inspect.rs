@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use models::{
-    DecoderSpec, Device, KvDType, Source, WeightFormat, activation_bytes, gguf::Gguf,
-    gpu_room_bytes, kv_bytes_per_block, open_weights, read_spec, tokenizer_json, weight_footprint,
+    DType, DecoderSpec, Device, KvDType, Source, WeightFootprint, WeightFormat, activation_bytes,
+    gguf::Gguf, gpu_room_bytes, kv_bytes_per_block, open_weights, read_spec, weight_footprint,
 };
 
 use crate::{
@@ -19,15 +19,15 @@ use crate::{
         fetch::progress::PullProgress,
         models::{
             Shared,
+            chatting::Chatting,
             filling::Filling,
-            hub_model,
-            report::{Card, Facts, Weights},
+            hub_model, of_argument,
+            report::{Card, Facts, Kept, Weights},
         },
         print, runtime, start_logs,
     },
     config::{Config, EngineConfig, Environment, HubModel},
     hub::{self, HubError, Outline, PullEvent},
-    tokenizer::Tokenizer,
 };
 
 /// Sizes of common cards: L4 and T4, 3090 and L4, L40S and A6000, A100 and H100, H200.
@@ -38,6 +38,14 @@ const CARDS: &[u64] = &[16, 24, 48, 80, 141];
 
 /// How much of a GGUF file is fetched, until its header is in it: most of that is the vocabulary.
 const GGUF_BYTES: &[u64] = &[8 << 20, 32 << 20, 96 << 20];
+
+/// Settings of what weights become.
+const FORMATS: [(&str, WeightFormat); 4] = [
+    ("--dtype bf16", WeightFormat::Stored),
+    ("--quantize int8", WeightFormat::Int8),
+    ("--quantize fp8", WeightFormat::Fp8),
+    ("--dtype f32", WeightFormat::F32),
+];
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -65,7 +73,7 @@ pub(super) struct InspectArgs {
 /// [`CliError::Usage`] for a name that is none, [`CliError::Failed`] where the model cannot be read.
 pub(super) fn run(arguments: InspectArgs, environment: &Environment) -> Result<(), CliError> {
     let (name, is_json) = (arguments.model.clone(), arguments.json);
-    let config = arguments.shared.load(Some(arguments.model), environment)?;
+    let config = arguments.shared.load(Some(arguments.model), environment).map_err(of_argument)?;
     start_logs(&config.log)?;
     let facts = match hub_model(&config) {
         Some(model) => facts_of_hub_model(&config, model, name)?,
@@ -114,29 +122,12 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
     let source = path.map_or(Source::Demo, Source::at);
     let spec = read_spec(source).context("cannot read the model's configuration")?;
     let stored = open_weights(source).context("cannot read the headers of the weights")?;
-    let tokenizer = tokenizer_json(source).context("cannot read the tokenizer")?;
-    let tokenizer = Tokenizer::from_json(&tokenizer).context("cannot use the tokenizer")?;
-    let footprint = |format, device| weight_footprint(&spec, &stored, format, device, 1);
-    let mut weights = Vec::new();
-    for (setting, format) in [
-        ("--dtype bf16", WeightFormat::Stored),
-        ("--quantize int8", WeightFormat::Int8),
-        ("--dtype f32", WeightFormat::F32),
-    ] {
-        let footprint = footprint(format, Device::Cpu)?;
-        let types = footprint.type_names();
-        weights.push(Weights { setting, types, num_bytes: footprint.num_bytes });
-    }
+    let tokenizer = compose::tokenizer(source, &spec)?;
+    let (weights, gpu_bytes) = weights(&spec, &stored)?;
     let kv_bytes = |kv_dtype| {
         let block_size = config.engine.block_size;
         kv_bytes_per_block(&spec, block_size, kv_dtype) / block_size as u64
     };
-    // Experts are computed in bf16 alone on a GPU.
-    let is_refused = |format| -> anyhow::Result<bool> {
-        Ok(spec.mixture.is_some() && footprint(format, Device::Cuda(0))?.type_names() != "bf16")
-    };
-    let [refuses_stored, refuses_int8] =
-        [is_refused(WeightFormat::Stored)?, is_refused(WeightFormat::Int8)?];
     Ok(Facts {
         model: name,
         commit: None,
@@ -156,31 +147,62 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         kv_bytes_per_token_f16: kv_bytes(KvDType::F16),
         kv_bytes_per_token_f32: kv_bytes(KvDType::F32),
         fim: Filling::of(config, spec.architecture, &tokenizer),
+        chat: Chatting::of(compose::chat_template(source, &tokenizer)?),
         licence: path.and_then(licence_beside),
-        gpu_refuses_stored: refuses_stored,
-        gpu_refuses_int8: refuses_int8,
-        cards: cards(&spec, &config.engine, |format| {
-            let footprint = footprint(format, Device::Cuda(0))?;
-            Ok(footprint.num_bytes + footprint.widened_bytes)
-        })?,
+        cards: cards(&spec, &config.engine, &gpu_bytes),
     })
 }
 
-fn cards(
+/// Returns what the weights take by each of [`FORMATS`], and what of a GPU for good; `None` where that refuses them.
+fn weights(
     spec: &DecoderSpec,
-    engine: &EngineConfig,
-    weight_bytes: impl Fn(WeightFormat) -> anyhow::Result<u64>,
-) -> anyhow::Result<Vec<Card>> {
-    let (stored, int8) = (weight_bytes(WeightFormat::Stored)?, weight_bytes(WeightFormat::Int8)?);
+    stored: &models::weights::Weights,
+) -> anyhow::Result<(Vec<Weights>, Vec<Option<u64>>)> {
+    let (mut weights, mut gpu_bytes) = (Vec::new(), Vec::new());
+    for (setting, format) in FORMATS {
+        let cpu = footprint(spec, stored, format, Device::Cpu)?;
+        let gpu = footprint(spec, stored, format, Device::Cuda(0))?;
+        weights.push(Weights {
+            setting,
+            cpu: cpu.as_ref().map(Kept::from),
+            gpu: gpu.as_ref().map(Kept::from),
+        });
+        gpu_bytes.push(gpu.map(|footprint| footprint.loaded_bytes()));
+    }
+    Ok((weights, gpu_bytes))
+}
+
+/// Returns what the weights become on a device; `None` where it does not compute so.
+fn footprint(
+    spec: &DecoderSpec,
+    stored: &models::weights::Weights,
+    format: WeightFormat,
+    device: Device,
+) -> anyhow::Result<Option<WeightFootprint>> {
+    if format == WeightFormat::Fp8 && !device.is_gpu() {
+        return Ok(None);
+    }
+    let footprint = weight_footprint(spec, stored, format, device, 1)?;
+    // Experts are computed in bf16 alone on a GPU.
+    let is_refused =
+        device.is_gpu() && spec.mixture.is_some() && footprint.type_names() != DType::Bf16.name();
+    Ok((!is_refused).then_some(footprint))
+}
+
+/// Returns what fits on each card, where the weights take so much of it by each of the first [`FORMATS`].
+fn cards(spec: &DecoderSpec, engine: &EngineConfig, weight_bytes: &[Option<u64>]) -> Vec<Card> {
     let card = |gib: &u64| {
         let usable = ((gib << 30) as f64 * engine.gpu_memory_share) as u64;
+        let tokens =
+            |format: usize| longest_context(spec, engine, (*weight_bytes.get(format)?)?, usable);
         Card {
             gib: *gib,
-            context_tokens_stored: longest_context(spec, engine, stored, usable),
-            context_tokens_int8: longest_context(spec, engine, int8, usable),
+            context_tokens_stored: tokens(0),
+            context_tokens_int8: tokens(1),
+            context_tokens_fp8: tokens(2),
         }
     };
-    Ok(CARDS.iter().map(card).collect())
+    CARDS.iter().map(card).collect()
 }
 
 /// Returns the longest sequence that fits beside the weights; `None` where not one block does.
@@ -251,6 +273,84 @@ mod tests {
         for (card, expected) in rows {
             assert_eq!(licence(card).as_deref(), expected, "{card}");
         }
+    }
+
+    /// Returns a folder of the embedded model with these files instead of its own, or beside them.
+    fn demo_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let demo = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo"));
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            fs::copy(demo.join(name), folder.path().join(name)).unwrap();
+        }
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn facts_of(path: &Path) -> anyhow::Result<Facts> {
+        let config = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+        facts(&config, Some(path), "a".to_owned())
+    }
+
+    #[test]
+    fn says_whether_chats_are_answered() {
+        let rows = [
+            (&[][..], "chats         not answered: the model has no chat template"),
+            (&[("chat_template.jinja", "{{ messages[0].content }}")], "chats         answered"),
+            (
+                &[("chat_template.jinja", "a\n{% for %}")],
+                "chats         not answered: the model's chat template cannot be used: line 2: ",
+            ),
+        ];
+        for (files, begin) in rows {
+            let text = facts_of(demo_with(files).path()).unwrap().to_text();
+            assert!(text.lines().any(|line| line.starts_with(begin)), "{begin} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused_as_a_server_would() {
+        let config = include_str!("../../../models/demo/config.json");
+        let mut config: serde_json::Value = serde_json::from_str(config).unwrap();
+        config["vocab_size"] = 1024.into();
+        config["eos_token_id"] = 0.into();
+        let folder = demo_with(&[("config.json", &config.to_string())]);
+        let error = format!("{:#}", facts_of(folder.path()).unwrap_err());
+        assert!(error.contains("they do not belong together"), "{error}");
+    }
+
+    #[test]
+    fn weights_and_cards_are_told_for_fp8_and_for_each_kind_of_device() {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/quantized/fp8-rows");
+        let types = |kept: &Option<Kept>| kept.as_ref().map(|kept| kept.types.clone());
+        let row = |source: Source<'_>, row: usize| {
+            let (spec, stored) = (read_spec(source).unwrap(), open_weights(source).unwrap());
+            let (weights, gpu_bytes) = weights(&spec, &stored).unwrap();
+            let Weights { setting, cpu, gpu } = &weights[row];
+            assert_eq!(gpu.is_some(), gpu_bytes[row].is_some());
+            (*setting, types(cpu).unwrap_or_default(), types(gpu).unwrap_or_default())
+        };
+        let of = |setting: &'static str, cpu: &str, gpu: &str| (setting, cpu.into(), gpu.into());
+        assert_eq!(row(Source::Demo, 0), of("--dtype bf16", "bf16", "bf16"));
+        assert_eq!(row(Source::Demo, 2), of("--quantize fp8", "", "fp8"));
+        let golden = Source::Directory(golden.as_ref());
+        assert_eq!(row(golden, 0), of("--dtype bf16", "bf16", "bf16+f8_e4m3"));
+    }
+
+    #[test]
+    fn a_gpus_refusal_is_told_for_weights_and_cards() {
+        let demo = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo"));
+        let mut facts = facts_of(demo).unwrap();
+        facts.weights[1].gpu = None;
+        let text = facts.to_text();
+        let cells = |name: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split("  ").map(str::trim).filter(|c| !c.is_empty()).map(str::to_owned).collect()
+        };
+        assert_eq!(cells("--quantize int8").last().unwrap(), "refused");
+        assert_eq!(cells("--quantize fp8")[1], "refused");
+        assert_eq!(cells("24 GiB"), ["24 GiB", "2048 tokens", "refused", "2048 tokens"]);
     }
 
     #[test]

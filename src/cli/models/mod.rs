@@ -2,17 +2,19 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use crate::{
     cli::CliError,
     config::{
-        Config, Environment, HubModel, ModelSource, RawConfig,
+        Config, ConfigError, Environment, HubModel, ModelSource, RawConfig,
         raw::{RawHub, RawLog},
     },
 };
 
 mod cached;
+mod chatting;
 mod filling;
 mod inspect;
 mod list;
@@ -51,12 +53,27 @@ struct Shared {
 
 impl Shared {
     /// Returns the settings in force, with `model` as the model where one is named.
-    fn load(self, model: Option<String>, environment: &Environment) -> Result<Config, CliError> {
+    fn load(self, model: Option<String>, environment: &Environment) -> Result<Config, ConfigError> {
         let mut raw = RawConfig { hub: self.hub, log: self.log, ..RawConfig::default() };
         raw.model.source = model;
         let file = self.config.or_else(|| environment.config_file());
-        Ok(Config::load(&raw, environment, file.as_deref())?)
+        Config::load(&raw, environment, file.as_deref())
     }
+}
+
+/// Returns the error of settings where a model is named by an argument: the name is no setting, and came from no option.
+fn of_argument(error: ConfigError) -> CliError {
+    match error {
+        ConfigError::Value { violation, .. } if violation.key == "model.source" => {
+            misnamed(&violation.rule, &violation.got)
+        }
+        error => error.into(),
+    }
+}
+
+/// Returns the error of a name that cannot be one.
+fn misnamed(rule: &str, got: &str) -> CliError {
+    CliError::Usage(anyhow!("the model's name must be {rule}, got {got}"))
 }
 
 /// Runs the subcommand.

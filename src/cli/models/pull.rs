@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     cli::{
         CliError, fetch,
-        models::{Shared, hub_model},
+        models::{Shared, hub_model, misnamed, of_argument},
         print, runtime, start_logs,
     },
     config::Environment,
@@ -17,6 +17,9 @@ use crate::{
 
 /// Longest time for pieces that came to be written after an interruption.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How a model on the hub is named.
+const NAME: &str = "org/name[@revision][:FILE]";
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -30,7 +33,7 @@ What is interrupted goes on where it was with the next pull. The path of the mod
 standard error.")]
 pub(super) struct PullArgs {
     /// Its name on the hub; the file of a GGUF repository is named by its path or by its quantisation.
-    #[arg(value_name = "org/name[@revision][:FILE]")]
+    #[arg(value_name = NAME)]
     model: String,
     #[command(flatten)]
     shared: Shared,
@@ -42,12 +45,8 @@ pub(super) struct PullArgs {
 /// [`CliError::Usage`] for a name that is none, [`CliError::Failed`] where it cannot be had.
 pub(super) fn run(arguments: PullArgs, environment: &Environment) -> Result<(), CliError> {
     let name = arguments.model.clone();
-    let config = arguments.shared.load(Some(arguments.model), environment)?;
-    let model = hub_model(&config).ok_or_else(|| {
-        CliError::Usage(anyhow!(
-            "what is pulled must be named org/name[@revision][:FILE], got {name}"
-        ))
-    })?;
+    let config = arguments.shared.load(Some(arguments.model), environment).map_err(of_argument)?;
+    let model = hub_model(&config).ok_or_else(|| misnamed(NAME, &name))?;
     start_logs(&config.log)?;
     // Files are written and hashed on threads of their own; this one moves bytes.
     let runtime = runtime(1)?;

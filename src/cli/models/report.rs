@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use models::WeightFootprint;
 use serde::Serialize;
 
-use crate::cli::models::{bytes, filling::Filling};
+use crate::cli::models::{bytes, chatting::Chatting, filling::Filling};
 
 /// A model as it would be loaded.
 #[derive(Debug, Serialize)]
@@ -26,38 +27,51 @@ pub(super) struct Facts {
     /// Positions that a token of a layer with a window sees.
     pub(super) window: Option<usize>,
     pub(super) num_parameters: u64,
-    /// What the weights take in each format.
+    /// What the weights take by each setting; first those that cards are told for, in their order.
     pub(super) weights: Vec<Weights>,
     pub(super) kv_bytes_per_token_f16: u64,
     pub(super) kv_bytes_per_token_f32: u64,
     pub(super) fim: Filling,
+    pub(super) chat: Chatting,
     /// As the card beside the model has it.
     pub(super) licence: Option<String>,
-    /// Whether a GPU computes with the weights as they are stored, and as integers, at all.
-    pub(super) gpu_refuses_stored: bool,
-    pub(super) gpu_refuses_int8: bool,
     pub(super) cards: Vec<Card>,
 }
 
-/// The weights once they are loaded.
+/// The weights once they are loaded by a setting.
 #[derive(Debug, Serialize)]
 pub(super) struct Weights {
-    /// The setting that makes it so.
     pub(super) setting: &'static str,
+    /// On a CPU; none where it does not compute so.
+    pub(super) cpu: Option<Kept>,
+    /// On a GPU, likewise.
+    pub(super) gpu: Option<Kept>,
+}
+
+/// What a device keeps of the weights.
+#[derive(Debug, Serialize)]
+pub(super) struct Kept {
     /// Types of the matrices.
     pub(super) types: String,
-    /// On a CPU.
     pub(super) num_bytes: u64,
+}
+
+impl From<&WeightFootprint> for Kept {
+    fn from(footprint: &WeightFootprint) -> Self {
+        Self { types: footprint.type_names(), num_bytes: footprint.num_bytes }
+    }
 }
 
 /// What fits on a card of this size.
 #[derive(Debug, Serialize)]
 pub(super) struct Card {
     pub(super) gib: u64,
-    /// The longest sequence beside the weights as they are stored; none where those alone do not fit.
+    /// The longest sequence beside the weights as they are stored; none where those alone do not fit, or are refused.
     pub(super) context_tokens_stored: Option<usize>,
     /// The same where integers are made of them.
     pub(super) context_tokens_int8: Option<usize>,
+    /// The same where E4M3 is.
+    pub(super) context_tokens_fp8: Option<usize>,
 }
 
 impl Facts {
@@ -82,28 +96,39 @@ impl Facts {
             ("vocabulary", format!("{} tokens, {head}", self.vocab_size)),
             ("context", format!("{} tokens{}", self.context_tokens, window.unwrap_or_default())),
             ("filling gaps", self.fim.to_string()),
+            ("chats", self.chat.to_string()),
             ("KV cache", format!("{f16} bytes a token in f16, {f32} in f32")),
         ];
         for (name, value) in rows {
             let _ = writeln!(text, "{name:<14}{value}");
         }
-        for (index, weights) in self.weights.iter().enumerate() {
-            let name = if index == 0 { "weights" } else { "" };
-            let Weights { setting, types, num_bytes } = weights;
-            let _ = writeln!(text, "{name:<14}{:>10}  {types}, with {setting}", bytes(*num_bytes));
+        self.write_memory(&mut text);
+        text
+    }
+
+    /// Writes what the weights take, and what then fits on cards.
+    fn write_memory(&self, text: &mut String) {
+        let refused = || "refused".to_owned();
+        let _ = writeln!(text, "\n{:<18}{:<26}on a GPU", "weights", "on a CPU");
+        for Weights { setting, cpu, gpu } in &self.weights {
+            let cell = |kept: &Option<Kept>| {
+                let cell = |kept: &Kept| format!("{} {}", bytes(kept.num_bytes), kept.types);
+                kept.as_ref().map_or_else(refused, cell)
+            };
+            let _ = writeln!(text, "{setting:<18}{:<26}{}", cell(cpu), cell(gpu));
         }
-        let _ = writeln!(text, "\n{:<14}{:>16}{:>16}", "card", "as stored", "int8");
+        let _ = writeln!(text, "\n{:<18}{:<16}{:<16}fp8", "card", "as stored", "int8");
         for card in &self.cards {
-            let cell = |is_refused: bool, tokens: Option<usize>| match tokens {
-                _ if is_refused => "refused".to_owned(),
+            let tokens =
+                [card.context_tokens_stored, card.context_tokens_int8, card.context_tokens_fp8];
+            let cells = self.weights.iter().zip(tokens).map(|(weights, tokens)| match tokens {
+                _ if weights.gpu.is_none() => refused(),
                 Some(tokens) => format!("{tokens} tokens"),
                 None => "too large".to_owned(),
-            };
+            });
+            let cells: String = cells.map(|cell| format!("{cell:<16}")).collect();
             let name = format!("{} GiB", card.gib);
-            let stored = cell(self.gpu_refuses_stored, card.context_tokens_stored);
-            let int8 = cell(self.gpu_refuses_int8, card.context_tokens_int8);
-            let _ = writeln!(text, "{name:<14}{stored:>16}{int8:>16}");
+            let _ = writeln!(text, "{name:<18}{}", cells.trim_end());
         }
-        text
     }
 }

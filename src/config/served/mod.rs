@@ -17,6 +17,16 @@ mod tests;
 /// The key of the tables.
 pub(super) const MODELS: &str = "models";
 
+/// Returns the name of a table.
+pub(super) fn table_name(table: usize) -> String {
+    format!("{MODELS}[{table}]")
+}
+
+/// Returns the name of a key in a table.
+pub(super) fn key_in(table: usize, key: &str) -> String {
+    format!("{}.{key}", table_name(table))
+}
+
 /// Refuses settings that say twice what is loaded.
 ///
 /// # Errors
@@ -58,13 +68,23 @@ pub(super) fn resolve(
     let mut all = Vec::with_capacity(tables.len());
     for (index, table) in tables.into_iter().enumerate() {
         let own_engine = table.engine.clone();
-        let served = one(table.model.or(model.clone()), table.engine.or(engine.clone()))
+        let served = check_source(&table.model)
+            .and_then(|()| one(table.model.or(model.clone()), table.engine.or(engine.clone())))
             .and_then(|served| check_names(&served, &mut names).map(|()| served))
             .map_err(|violation| in_table(violation, index, own_engine))?;
         all.push(served);
     }
     let first = all.remove(0);
     Ok((first, all))
+}
+
+/// A table says what it loads: one that forgot to would serve the default, which is the embedded model.
+fn check_source(own: &RawModel) -> Result<(), Violation> {
+    let rule = "said in each table of `[[models]]`; demo is the embedded model";
+    own.source
+        .is_some()
+        .then_some(())
+        .ok_or_else(|| resolve::broken("model.source", rule, "nothing"))
 }
 
 /// A name leads to one model.
@@ -84,14 +104,11 @@ fn check_names(served: &ServedConfig, names: &mut HashSet<String>) -> Result<(),
 
 /// Puts the names of a table's keys in the place of those of the sections. A key of `[engine]` that the table leaves out
 /// stays.
-fn in_table(violation: Violation, index: usize, engine: RawEngine) -> Violation {
-    let table = format!("{MODELS}[{index}]");
+fn in_table(violation: Violation, table: usize, engine: RawEngine) -> Violation {
     let said = entries(&RawConfig { engine, ..RawConfig::default() });
     let own = |key: &str| match key.split_once('.') {
-        Some(("model", leaf)) => Some(format!("{table}.{leaf}")),
-        Some((_, leaf)) if said.iter().any(|(said, _)| said == key) => {
-            Some(format!("{table}.{leaf}"))
-        }
+        Some(("model", leaf)) => Some(key_in(table, leaf)),
+        Some((_, leaf)) if said.iter().any(|(said, _)| said == key) => Some(key_in(table, leaf)),
         _ => None,
     };
     // Rules name other keys between backticks, so that each second part is one.

@@ -5,7 +5,7 @@ use crate::config::{Config, DeviceChoice, ModelSource, tests::load};
 
 const TWO: &str = "[engine]\nmax_num_seqs = 8\n\
     [[models]]\nsource = \"org/large\"\naliases = [\"codestral-latest\"]\ndevice = \"cuda:1\"\n\
-    [[models]]\nserved_name = \"small\"\nmax_num_seqs = 4\nkv_cache_memory = \"1GiB\"\n";
+    [[models]]\nsource = \"demo\"\nserved_name = \"small\"\nmax_num_seqs = 4\nkv_cache_memory = \"1GiB\"\n";
 
 /// Reads `text` as a file under these options and variables.
 fn load_below(
@@ -38,20 +38,24 @@ fn a_table_goes_before_the_engine_and_the_defaults() {
     assert_eq!((small.engine.num_seqs_max, small.engine.kv_cache_bytes), (4, Some(1 << 30)));
     assert_eq!(small.model.device, DeviceChoice::Auto);
     assert_eq!(large.each_model(), std::slice::from_ref(&large));
+    let keys = [large.model_key("dtype"), small.model_key("dtype")];
+    assert_eq!(keys, ["models[0].dtype", "models[1].dtype"]);
+    assert_eq!(load("").unwrap().model_key("dtype"), "model.dtype");
 }
 
 #[test]
 fn what_is_printed_reads_back_and_one_table_is_as_good_as_none() {
-    let one = "[[models]]\nserved_name = \"a\"\nthreads = 3\naliases = [\"b\", \"c\"]\n";
+    let one = "[[models]]\nsource = \"demo\"\nserved_name = \"a\"\nthreads = 3\naliases = [\"b\", \"c\"]\n";
     for text in [TWO, one] {
         let config = load(text).unwrap();
         let printed = config.to_toml().unwrap();
-        assert_eq!(printed.contains("[[models]]"), text == TWO, "{printed}");
-        assert_eq!(printed.contains("[model]"), text == one, "{printed}");
+        assert!(printed.contains("[[models]]") && !printed.contains("[model]"), "{printed}");
         assert_eq!(load(&printed).unwrap(), config, "{printed}");
     }
     let sections = "[model]\nserved_name = \"a\"\naliases = [\"b\", \"c\"]\n[engine]\nthreads = 3";
-    assert_eq!(load(one).unwrap(), load(sections).unwrap());
+    let (one, sections) = (load(one).unwrap(), load(sections).unwrap());
+    assert_eq!((&one.model, &one.engine), (&sections.model, &sections.engine));
+    assert!(one.more_models.is_empty());
 }
 
 #[test]
@@ -84,6 +88,14 @@ fn what_is_no_table_of_settings_is_refused_with_its_place() {
             "FILE:2:1: unknown key `models[0].model`; the nearest is `models[0].source`",
         ),
         (
+            "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"demo\"\nserved_nam = \"b\"",
+            "FILE:5:1: unknown key `models[1].served_nam`; the nearest is `models[1].served_name`",
+        ),
+        (
+            "[[modles]]\nsource = \"demo\"",
+            "FILE:1:3: unknown key `modles`; the nearest is `models`",
+        ),
+        (
             "[[models]]\nmax_num_seq = 1",
             "FILE:2:1: unknown key `models[0].max_num_seq`; the nearest is `models[0].max_num_seqs`",
         ),
@@ -107,24 +119,24 @@ fn what_is_no_table_of_settings_is_refused_with_its_place() {
 fn refusals_of_values_name_the_tables_key() {
     let rows = [
         (
-            "[[models]]\ndtype = \"int4\"",
-            "`models[0].dtype` must be one of bf16, f32, got int4 (at FILE:2:1)",
+            "[[models]]\nsource = \"demo\"\ndtype = \"int4\"",
+            "`models[0].dtype` must be one of bf16, f32, got int4 (at FILE:3:1)",
         ),
         (
-            "[[models]]\nserved_name = \"a\"\n[[models]]\ndtype = \"f32\"\nquantize = \"int8\"",
-            "`models[1].quantize` must be none where `models[1].dtype` is f32, got int8 (at FILE:5:1)",
+            "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"a/b\"\ndtype = \"f32\"\nquantize = \"int8\"",
+            "`models[1].quantize` must be none where `models[1].dtype` is f32, got int8 (at FILE:6:1)",
         ),
         (
-            "[engine]\nmax_num_batched_tokens = 16\n[[models]]\nmax_num_seqs = 17",
+            "[engine]\nmax_num_batched_tokens = 16\n[[models]]\nsource = \"demo\"\nmax_num_seqs = 17",
             "`engine.max_num_batched_tokens` must be at least `models[0].max_num_seqs`, which is 17, got 16 (at FILE:2:1)",
         ),
         (
-            "[[models]]\n[[models]]\ndevice = \"cpu\"",
-            "`models[1].served_name` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:2:1)",
+            "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"demo\"",
+            "`models[1].served_name` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:3:1)",
         ),
         (
-            "[[models]]\n[[models]]\nserved_name = \"b\"\naliases = [\"a\", \"demo\"]",
-            "`models[1].aliases` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:4:1)",
+            "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"a/b\"\naliases = [\"a\", \"demo\"]",
+            "`models[1].aliases` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:5:1)",
         ),
         (
             "[model]\naliases = [\"a\"]\nadapters = [\"a=./a\"]",
@@ -135,8 +147,8 @@ fn refusals_of_values_name_the_tables_key() {
             "`model.adapters` must be names and where the adapters are, such as `review=./adapters/review` or `review=org/name`, got \"./a\" (at FILE:2:1)",
         ),
         (
-            "[[models]]\nadapters = [\"a=demo\"]",
-            "`models[0].adapters` must be names and where the adapters are, such as `review=./adapters/review` or `review=org/name`, got \"a=demo\" (at FILE:2:1)",
+            "[[models]]\nsource = \"demo\"\nadapters = [\"a=demo\"]",
+            "`models[0].adapters` must be names and where the adapters are, such as `review=./adapters/review` or `review=org/name`, got \"a=demo\" (at FILE:3:1)",
         ),
         (
             "[model]\naliases = [\"\"]",
@@ -149,6 +161,10 @@ fn refusals_of_values_name_the_tables_key() {
         (
             "[[models]]\n[model]\ndevice = \"cpu\"",
             "`model.device` must be left out where `[[models]]` says what is loaded, or be a key of its tables, got \"cpu\" (at FILE:3:1)",
+        ),
+        (
+            "[[models]]\nsource = \"demo\"\n[[models]]\nserved_name = \"small\"",
+            "`models[1].source` must be said in each table of `[[models]]`; demo is the embedded model, got nothing (at FILE:3:1)",
         ),
     ];
     for (text, message) in rows {

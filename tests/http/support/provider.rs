@@ -106,6 +106,7 @@ pub(crate) fn sum() -> Script {
 /// See the module.
 pub(crate) struct ScriptedProvider {
     name: &'static str,
+    has_chat: bool,
     script: Script,
     requests: Mutex<Vec<CompletionRequest>>,
     num_open: Arc<watch::Sender<usize>>,
@@ -121,11 +122,17 @@ impl ScriptedProvider {
     pub(crate) fn named(name: &'static str, script: Script) -> Self {
         Self {
             name,
+            has_chat: true,
             script,
             requests: Mutex::default(),
             num_open: Arc::new(watch::Sender::new(0)),
             gate: watch::Sender::new(false),
         }
+    }
+
+    /// Makes its model one without a chat template.
+    pub(crate) fn without_chat(self) -> Self {
+        Self { has_chat: false, ..self }
     }
 
     /// Returns what was asked since the last call.
@@ -170,7 +177,7 @@ impl Provider for ScriptedProvider {
             max_context_tokens: 2048,
             has_fim: true,
             has_repo_fim: false,
-            has_chat: true,
+            has_chat: self.has_chat,
             vocab_size: 1000,
         })
     }

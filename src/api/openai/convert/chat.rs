@@ -13,10 +13,12 @@ use crate::api::{
             },
         },
     },
+    quoted,
 };
 use crate::completion::{ChatMessage, ChatRole, Input, TokenLogprob};
 use crate::prompt::family::spelled_gap;
 use crate::provider::ModelInfo;
+use crate::service::{NameKind, ServedModels};
 
 /// Far above what any client sends.
 const MESSAGES_MAX: usize = 1024;
@@ -25,6 +27,7 @@ const MESSAGES_MAX: usize = 1024;
 pub(super) fn subject(
     messages: Option<Vec<Object<WireMessage>>>,
     model: &ModelInfo,
+    models: &ServedModels,
 ) -> Result<Subject, ApiError> {
     let wire = messages.ok_or_else(|| ApiError::invalid("messages", "is required"))?;
     if wire.is_empty() {
@@ -43,7 +46,12 @@ pub(super) fn subject(
         return Ok(gap);
     }
     if !model.has_chat {
-        let rule = "need a model with a chat template, which this one lacks; `/v1/completions` takes a `prompt`, with a `suffix` too";
+        let own = models.names().iter().filter(|served| served.kind == NameKind::Model);
+        let able = quoted(own.filter(|served| served.service.model().has_chat));
+        let here = if able.is_empty() { able } else { format!(", and which {able} has here") };
+        let rule = format!(
+            "need a model with a chat template, which this one lacks{here}; `/v1/completions` takes a `prompt`, with a `suffix` too"
+        );
         return Err(ApiError::invalid("messages", rule));
     }
     Ok(Subject::new(Input::Chat(messages)))

@@ -16,7 +16,7 @@ use crate::completion::{
     CompletionRequest, ContextItem, Input, SamplingParams, TokenLogprob, Usage,
 };
 use crate::provider::ModelInfo;
-use crate::service::CompletionService;
+use crate::service::{CompletionService, ServedModels};
 
 mod chat;
 
@@ -82,12 +82,13 @@ impl Subject {
     }
 }
 
-/// Checks a body and translates it.
+/// Checks a body and translates it; `models` are all that are served, for messages.
 pub(super) fn asked(
     wire: WireRequest,
     form: Form,
     model: &ModelInfo,
     service: &CompletionService,
+    models: &ServedModels,
 ) -> Result<Asked, ApiError> {
     let limits = service.limits();
     check_unsupported(&wire)?;
@@ -122,7 +123,7 @@ pub(super) fn asked(
             let inputs = inputs(prompt, wire.suffix, model)?;
             (inputs.into_iter().map(Subject::new).collect(), echo)
         }
-        Form::Chat => (vec![chat::subject(wire.messages, model)?], None),
+        Form::Chat => (vec![chat::subject(wire.messages, model, models)?], None),
     };
     check_sequences(subjects.len(), num_choices, service.num_sequences_max())?;
     let request = |subject: Subject| CompletionRequest {
@@ -182,7 +183,14 @@ fn max_tokens(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
 /// Returns the number of rivals to tell at each token; `None` where nothing is to be told.
 fn logprobs_asked(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
     match (form, wire.logprobs) {
-        (_, None) | (Form::Chat, Some(WireLogprobsAsked::Flag(false))) => Ok(None),
+        (Form::Chat, None | Some(WireLogprobsAsked::Flag(false))) => {
+            let rivals = integer("top_logprobs", wire.top_logprobs, 0, LOGPROBS_MAX)?;
+            match rivals {
+                None | Some(0) => Ok(None),
+                Some(_) => Err(ApiError::invalid("top_logprobs", "needs `logprobs` to be true")),
+            }
+        }
+        (Form::Text, None) => Ok(None),
         (Form::Text, Some(WireLogprobsAsked::Count(count))) => {
             integer("logprobs", Some(count), 0, LOGPROBS_MAX)
         }
