@@ -4,7 +4,10 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use models::{Adapter, Device, LoadOptions, ModelError, NO_ADAPTER, rank_spec};
+use models::{
+    Adapter, DecoderSpec, Device, LoadOptions, ModelError, NO_ADAPTER, Source, load, load_weights,
+    rank_spec, read_spec, weights::Weights,
+};
 #[cfg(feature = "cuda-emulator")]
 use models::{GraphMode, KvDType};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -14,6 +17,7 @@ use serde::Deserialize;
 use crate::architectures::GPU_LIMIT;
 use crate::{
     architectures::{Case, Probe, cases, check_greedy, check_logits},
+    gguf_families,
     support::{DEVICES, Folder, Runner, Sequence, options},
 };
 
@@ -177,6 +181,28 @@ fn two_ranks_with_adapters_compute_what_peft_does() {
     assert!(num_cut >= 3, "{num_cut} cases were cut");
 }
 
+/// Files of Llama's form have the rows of heads in another order, which adapters do not.
+#[test]
+fn adapters_of_a_gguf_file_give_the_very_logits_of_safetensors() {
+    for (case, trained) in adapted_cases() {
+        let (_, architecture, window) =
+            gguf_families::ROWS.into_iter().find(|(name, ..)| *name == case.name).unwrap();
+        let spec = DecoderSpec { windows: vec![window; case.spec().num_layers], ..case.spec() };
+        let folder = Folder::new(&format!("adapted-gguf-{}", case.name));
+        let file = gguf_families::converted(&case, &spec, architecture).finish();
+        fs::write(folder.join("model.gguf"), file).unwrap();
+        let options = with_adapters(&options(Device::Cpu), &trained);
+        let weights = Weights::from_bytes("base", case.bytes()).unwrap();
+        let models = [
+            load_weights(spec, &weights, &options, &mut |_| {}).unwrap(),
+            load(Source::Directory(&folder), &options, &mut |_| {}).unwrap(),
+        ];
+        let [expected, found] =
+            models.map(|model| run(&mut Runner::new(model), sequences(&case, &trained), true));
+        assert!(found == expected, "{}", case.name);
+    }
+}
+
 /// All together, so that prompts pass the tiles of many tokens and decodes those of few; with graphs and without.
 #[cfg(feature = "cuda-emulator")]
 #[test]
@@ -206,8 +232,8 @@ fn refusal(case: &Case, folder: &std::path::Path) -> String {
         Err(error) => return chain(&error),
     };
     let options = LoadOptions { adapters: Arc::new([adapter]), ..options(Device::Cpu) };
-    let weights = models::weights::Weights::from_bytes("base", case.bytes()).unwrap();
-    let loaded = models::load_weights(case.spec(), &weights, &options, &mut |_| {});
+    let weights = Weights::from_bytes("base", case.bytes()).unwrap();
+    let loaded = load_weights(case.spec(), &weights, &options, &mut |_| {});
     loaded.err().as_ref().map(chain).unwrap_or_default()
 }
 
@@ -293,7 +319,7 @@ fn what_does_not_fit_is_refused_with_its_name() {
 #[test]
 fn an_adapter_is_no_model_and_says_which_it_wants() {
     let folder = golden("llama-two");
-    let error = models::read_spec(models::Source::at(&folder)).unwrap_err().to_string();
+    let error = read_spec(Source::at(&folder)).unwrap_err().to_string();
     let ending = "is an adapter, not a model: load the model that it was trained on (tiny/llama), with this as its adapter";
     assert!(error.ends_with(ending), "{error}");
 }

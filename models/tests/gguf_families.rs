@@ -80,7 +80,7 @@ fn add_stacks(writer: &mut Writer, bytes: &[u8]) {
 }
 
 /// Returns a case as a file of that architecture.
-fn converted(case: &Case, spec: &DecoderSpec, architecture: &str) -> Writer {
+pub(crate) fn converted(case: &Case, spec: &DecoderSpec, architecture: &str) -> Writer {
     let mut writer = Writer::new();
     write_sizes(&mut writer, spec, architecture);
     let bytes = case.bytes();
@@ -143,7 +143,7 @@ fn write_sizes(writer: &mut Writer, spec: &DecoderSpec, architecture: &str) {
 }
 
 /// Cases by name, the architecture that their file says, and the window that it means.
-const ROWS: [(&str, &str, Option<usize>); 8] = [
+pub(crate) const ROWS: [(&str, &str, Option<usize>); 8] = [
     ("llama", "llama", None),
     ("llama-linear", "llama", None),
     ("granite", "llama", None),
