@@ -288,7 +288,12 @@ fn what_does_not_fit_is_refused_with_its_name() {
         found.starts_with("the adapter `acme`: ") && found.contains("must have shape"),
         "{found}"
     );
-    let rows: [(&str, String, Change<'_>); 5] = [
+    let rows: [(&str, String, Change<'_>); 6] = [
+        (
+            "holds values that are no numbers",
+            config.replace("\"lora_alpha\": 5", "\"lora_alpha\": 1e300"),
+            &as_is,
+        ),
         ("`peft_type` must be LORA", config.replace("\"LORA\"", "\"LOHA\""), &as_is),
         ("must have shape [4, 32], got [3, 32]", config.replace("\"r\": 3", "\"r\": 4"), &as_is),
         ("lora_B.weight` of shape [64, 3] is missing", config.clone(), &|name| {

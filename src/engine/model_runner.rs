@@ -47,11 +47,24 @@ impl ModelRunner {
         Self { model, sampler, vocab_size, num_token_ids, started: VecDeque::new() }
     }
 
-    /// Runs one token and looks at its logits, so that broken weights are refused before anybody is answered.
+    /// Runs one token, alone and with each adapter, and looks at its logits, so that broken weights are refused before anybody
+    /// is answered.
     ///
     /// # Errors
     /// The model fails, or what it computes is no number.
     pub fn probe(&mut self) -> Result<(), ExecutorError> {
+        self.probe_with(&[], "the model's logits are no numbers: its weights are broken")?;
+        for adapter in 0..self.model.num_adapters() as u32 {
+            let number = adapter + 1;
+            let broken = format!(
+                "the model's logits with its adapter {number} are no numbers: it is broken"
+            );
+            self.probe_with(&[adapter], &broken)?;
+        }
+        Ok(())
+    }
+
+    fn probe_with(&mut self, adapters: &[u32], broken: &str) -> Result<(), ExecutorError> {
         let input = StepInput {
             token_ids: &[0],
             positions: &[0],
@@ -61,13 +74,13 @@ impl ModelRunner {
             block_tables: &[0],
             max_blocks_per_seq: 1,
             logit_rows: &[0],
-            adapters: &[],
+            adapters,
         };
         let logits = self.model.forward(&input).map_err(ExecutorError::device)?;
         if logits.iter().all(|logit| logit.is_finite()) {
             return Ok(());
         }
-        Err(ExecutorError::device("the model's logits are no numbers: its weights are broken"))
+        Err(ExecutorError::device(broken))
     }
 
     /// Runs steps of the sizes that will come: long prompts in powers of two, then decodes of few and of many sequences over

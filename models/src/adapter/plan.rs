@@ -170,6 +170,8 @@ impl<'a> Adapters<'a> {
                         *to = (f64::from(*value) * scale) as f32;
                     }
                 }
+                // A scale may be too large for what it is multiplied with.
+                check_finite(&b, &up)?;
                 first_rank += own_rank;
             }
             first_row += num_rows;
@@ -247,8 +249,13 @@ fn read(weights: &Weights, tensor: &TensorSpec) -> Result<Vec<f32>, ModelError> 
     for view in weights.views(tensor)? {
         for_each_widened(&view.as_matrix(), |value| values.push(value));
     }
+    check_finite(tensor, &values)?;
+    Ok(values)
+}
+
+fn check_finite(tensor: &TensorSpec, values: &[f32]) -> Result<(), WeightsError> {
     if values.iter().all(|value| value.is_finite()) {
-        return Ok(values);
+        return Ok(());
     }
-    Err(WeightsError::NotFinite { tensors: vec![tensor.name.clone()] }.into())
+    Err(WeightsError::NotFinite { tensors: vec![tensor.name.clone()] })
 }
