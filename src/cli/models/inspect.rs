@@ -73,7 +73,8 @@ pub(super) struct InspectArgs {
 /// [`CliError::Usage`] for a name that is none, [`CliError::Failed`] where the model cannot be read.
 pub(super) fn run(arguments: InspectArgs, environment: &Environment) -> Result<(), CliError> {
     let (name, is_json) = (arguments.model.clone(), arguments.json);
-    let config = arguments.shared.load(Some(arguments.model), environment).map_err(of_argument)?;
+    let config = arguments.shared.load(Some(arguments.model), environment);
+    let config = config.map_err(|error| of_argument(error, None))?;
     start_logs(&config.log)?;
     let facts = match hub_model(&config) {
         Some(model) => facts_of_hub_model(&config, model, name)?,

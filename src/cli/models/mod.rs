@@ -62,10 +62,11 @@ impl Shared {
 }
 
 /// Returns the error of settings where a model is named by an argument: the name is no setting, and came from no option.
-fn of_argument(error: ConfigError) -> CliError {
+/// `rule` is that of the argument, where it has one of its own.
+fn of_argument(error: ConfigError, rule: Option<&str>) -> CliError {
     match error {
         ConfigError::Value { violation, .. } if violation.key == "model.source" => {
-            misnamed(&violation.rule, &violation.got)
+            misnamed(rule.unwrap_or(&violation.rule), &violation.got)
         }
         error => error.into(),
     }

@@ -45,7 +45,8 @@ pub(super) struct PullArgs {
 /// [`CliError::Usage`] for a name that is none, [`CliError::Failed`] where it cannot be had.
 pub(super) fn run(arguments: PullArgs, environment: &Environment) -> Result<(), CliError> {
     let name = arguments.model.clone();
-    let config = arguments.shared.load(Some(arguments.model), environment).map_err(of_argument)?;
+    let config = arguments.shared.load(Some(arguments.model), environment);
+    let config = config.map_err(|error| of_argument(error, Some(NAME)))?;
     let model = hub_model(&config).ok_or_else(|| misnamed(NAME, &name))?;
     start_logs(&config.log)?;
     // Files are written and hashed on threads of their own; this one moves bytes.

@@ -126,7 +126,7 @@ impl Facts {
                 Some(tokens) => format!("{tokens} tokens"),
                 None => "too large".to_owned(),
             });
-            let cells: String = cells.map(|cell| format!("{cell:<16}")).collect();
+            let cells = cells.map(|cell| format!("{cell:<16}")).collect::<Vec<_>>().concat();
             let name = format!("{} GiB", card.gib);
             let _ = writeln!(text, "{name:<18}{}", cells.trim_end());
         }
