@@ -3,7 +3,7 @@
 //! Of several models all headers are read and all memory is planned before the first weight is loaded: what cannot be is
 //! refused in seconds.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
@@ -148,7 +148,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let template = fim::template(config, spec.architecture, &tokenizer)?;
     let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
     let tokenizer = tokenizer.or_bos(bos);
-    let chat = chat(source, &tokenizer)?;
+    let chat = chat(source, &tokenizer);
     check_completion(config, spec.max_position_embeddings)?;
     check_token_ids(&spec, &tokenizer)?;
     Ok(Opened { spec, weights, tokenizer, template, chat })
@@ -193,16 +193,17 @@ impl Opened {
 
 /// Returns how the model continues a conversation. A template that cannot be used takes nothing from filling gaps, so
 /// that it is told of and left out.
-fn chat(source: Source<'_>, tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
-    let definition = chat_definition(source).context("cannot read the chat template")?;
-    let Some(definition) = definition else { return Ok(None) };
-    match ChatTemplate::compile(&definition.template, definition.tokens, tokenizer) {
-        Ok(template) => Ok(Some(template)),
-        Err(error) => {
-            warn!(%error, "/v1/chat/completions will not answer");
-            Ok(None)
-        }
-    }
+fn chat(source: Source<'_>, tokenizer: &Tokenizer) -> Option<ChatTemplate> {
+    let usable = || -> anyhow::Result<Option<ChatTemplate>> {
+        let Some(definition) = chat_definition(source)? else { return Ok(None) };
+        let template = ChatTemplate::compile(&definition.template, definition.tokens, tokenizer)?;
+        template.check(tokenizer, SystemTime::now())?;
+        Ok(Some(template))
+    };
+    usable().unwrap_or_else(|error| {
+        warn!(error = format!("{error:#}"), "/v1/chat/completions will not answer");
+        None
+    })
 }
 
 /// Refuses what no request could ever be served with.
