@@ -107,6 +107,7 @@ pub(crate) fn sum() -> Script {
 pub(crate) struct ScriptedProvider {
     name: &'static str,
     script: Script,
+    has_fim: bool,
     requests: Mutex<Vec<CompletionRequest>>,
     num_open: Arc<watch::Sender<usize>>,
     gate: watch::Sender<bool>,
@@ -122,10 +123,16 @@ impl ScriptedProvider {
         Self {
             name,
             script,
+            has_fim: true,
             requests: Mutex::default(),
             num_open: Arc::new(watch::Sender::new(0)),
             gate: watch::Sender::new(false),
         }
+    }
+
+    /// Makes one whose model continues conversations and fills no gaps.
+    pub(crate) fn without_fim(script: Script) -> Self {
+        Self { has_fim: false, ..Self::new(script) }
     }
 
     /// Returns what was asked since the last call.
@@ -168,7 +175,7 @@ impl Provider for ScriptedProvider {
             name: self.name.to_owned(),
             engine: "lacuna".to_owned(),
             max_context_tokens: 2048,
-            has_fim: true,
+            has_fim: self.has_fim,
             has_repo_fim: false,
             has_chat: true,
             vocab_size: 1000,
