@@ -23,6 +23,7 @@ const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 /// Where older repositories name their control tokens.
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 const FIELD: &str = "chat_template";
+const GGUF_KEY: &str = "tokenizer.chat_template";
 /// Of several templates the one for conversations without tools.
 const DEFAULT_NAME: &str = "default";
 /// Control tokens that templates name.
@@ -41,10 +42,7 @@ pub struct ChatDefinition {
 pub(crate) fn from_directory(directory: &Path) -> Result<Option<ChatDefinition>, ModelError> {
     let config = object(directory, TOKENIZER_CONFIG_FILE)?;
     let Some(template) = template(directory, &config)? else { return Ok(None) };
-    if template.len() > TEMPLATE_BYTES_MAX {
-        let rule = format!("at most {TEMPLATE_BYTES_MAX} bytes");
-        return Err(invalid(JINJA_FILE, rule, template.len()).into());
-    }
+    check_len(JINJA_FILE, template.len())?;
     let map = object(directory, SPECIAL_TOKENS_FILE)?;
     let spelling = |name: &str| {
         let said = config.get(name).or_else(|| map.get(name))?;
@@ -56,16 +54,15 @@ pub(crate) fn from_directory(directory: &Path) -> Result<Option<ChatDefinition>,
 }
 
 /// Reads what the header of a GGUF file says; `None` where it has no template.
-pub(crate) fn from_gguf(gguf: &Gguf<'_>) -> Option<ChatDefinition> {
+pub(crate) fn from_gguf(gguf: &Gguf<'_>) -> Result<Option<ChatDefinition>, ModelError> {
     let metadata = gguf.metadata();
     let text = |value: &GgufValue<'_>| match value {
         GgufValue::Text(bytes) => std::str::from_utf8(bytes).ok().map(ToOwned::to_owned),
         _ => None,
     };
-    let template = metadata.get("tokenizer.chat_template").and_then(text)?;
-    if template.len() > TEMPLATE_BYTES_MAX {
-        return None;
-    }
+    let Some(template) = metadata.get(GGUF_KEY) else { return Ok(None) };
+    let template = text(template).ok_or_else(|| invalid(GGUF_KEY, "a text in UTF-8", "another"))?;
+    check_len(GGUF_KEY, template.len())?;
     let spelling = |name: &str| {
         // `bos_token` is named by `bos_token_id`, but `unk_token` by `unknown_token_id`.
         let name = name.replace("unk_", "unknown_").replace("pad_", "padding_");
@@ -77,7 +74,14 @@ pub(crate) fn from_gguf(gguf: &Gguf<'_>) -> Option<ChatDefinition> {
         text(&tokens.values().nth(id)??)
     };
     let tokens = TOKENS.iter().filter_map(|name| Some((*name, spelling(name)?))).collect();
-    Some(ChatDefinition { template, tokens })
+    Ok(Some(ChatDefinition { template, tokens }))
+}
+
+fn check_len(place: &str, num_bytes: usize) -> Result<(), ConfigError> {
+    if num_bytes <= TEMPLATE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(invalid(place, format!("at most {TEMPLATE_BYTES_MAX} bytes"), num_bytes))
 }
 
 fn template(directory: &Path, config: &Map<String, Value>) -> Result<Option<String>, ModelError> {

@@ -161,7 +161,7 @@ pub fn chat_definition(source: Source<'_>) -> Result<Option<ChatDefinition>, Mod
     match source.files()? {
         Files::Demo => Ok(None),
         Files::HuggingFace(directory) => chat::from_directory(directory),
-        Files::Gguf(path) => with_header(&path, |gguf| Ok(chat::from_gguf(gguf))),
+        Files::Gguf(path) => with_header(&path, chat::from_gguf),
     }
 }
 

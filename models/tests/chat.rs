@@ -81,6 +81,12 @@ fn a_gguf_file_has_its_own() {
     let mut writer = gguf_writer::demo_bf16();
     let folder = file("chat-none", &writer);
     assert_eq!(chat_definition(Source::Directory(&folder)).unwrap(), None);
+    for broken in [Value::from("x".repeat((1 << 20) + 1).as_str()), Value::U32(1)] {
+        writer.set("tokenizer.chat_template", broken);
+        let folder = file("chat-broken", &writer);
+        let error = chat_definition(Source::Directory(&folder)).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.chat_template: `chat_template` must be"), "{error}");
+    }
     writer.set("tokenizer.chat_template", Value::from("own"));
     let folder = file("chat-own", &writer);
     let found = chat_definition(Source::Directory(&folder)).unwrap().unwrap();

@@ -313,6 +313,10 @@ fn what_a_mixture_cannot_be_is_refused_by_the_field() {
         ),
         (json!({"decoder_sparse_step": 0}), "`decoder_sparse_step` must be at least 1, got 0"),
         (json!({"num_experts": 0}), "`num_experts` must be from 1 to 4096, got 0"),
+        (
+            json!({"num_experts": 4096}),
+            "`num_experts` must be at most 131072 in all 48 layers, got 196608",
+        ),
         (json!({"num_experts": null}), "`num_experts` is missing"),
         (
             json!({"num_experts_per_tok": 129}),

@@ -103,19 +103,25 @@ impl ApiError {
         error: ProviderError,
         wire_name: fn(&'static str) -> &'static str,
     ) -> Self {
-        let field = error.field.map(wire_name);
-        let message = match (error.field, field) {
-            (Some(ours), Some(theirs)) => {
-                error.message.replace(&format!("`{ours}`"), &format!("`{theirs}`"))
-            }
-            _ => error.message,
-        };
-        Self {
+        let own = Self {
             kind: error.kind.into(),
-            field: field.map(str::to_owned),
-            message,
+            field: error.field.map(str::to_owned),
+            message: error.message,
             retry_after: error.retry_after,
+        };
+        match error.field {
+            Some(field) => own.renamed(field, wire_name(field)),
+            None => own,
         }
+    }
+
+    /// Says of a field what the client calls it.
+    pub(super) fn renamed(mut self, ours: &str, theirs: &str) -> Self {
+        if self.field.as_deref() == Some(ours) {
+            self.message = self.message.replace(&format!("`{ours}`"), &format!("`{theirs}`"));
+            self.field = Some(theirs.to_owned());
+        }
+        self
     }
 
     /// Answers with a dialect's `status` and `body`, and with `Retry-After` where another try makes sense.

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::error::Category;
 
@@ -42,6 +42,37 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// A list of at most so many items; one more is refused before the rest is read.
+#[derive(Clone, Debug)]
+pub(super) struct List<T, const ITEMS_MAX: usize>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const ITEMS_MAX: usize> Deserialize<'de> for List<T, ITEMS_MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor::<T, ITEMS_MAX>(PhantomData)).map(Self)
+    }
+}
+
+struct ListVisitor<T, const ITEMS_MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const ITEMS_MAX: usize> Visitor<'de> for ListVisitor<T, ITEMS_MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {ITEMS_MAX} items")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if list.len() == ITEMS_MAX {
+                return Err(A::Error::invalid_length(ITEMS_MAX + 1, &self));
+            }
+            list.push(item);
+        }
+        Ok(list)
     }
 }
 
@@ -226,6 +257,7 @@ mod tests {
         count: Option<Integer>,
         share: Option<Number>,
         items: Option<Vec<Object<Item>>>,
+        few: Option<List<Integer, 2>>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -288,6 +320,8 @@ mod tests {
                 Some("items[1].content"),
                 "`items[1].content` must be a string",
             ),
+            (r#"{"few":[1,2,3,"x"]}"#, Some("few"), "`few` must be a list of at most 2 items"),
+            (r#"{"few":{}}"#, Some("few"), "`few` must be a list of at most 2 items"),
             (r#"{"name":"a","name":"b"}"#, Some("name"), "`name` must be given once"),
         ];
         for (body, field, message) in rows {
@@ -302,7 +336,8 @@ mod tests {
 
     #[test]
     fn reads_the_items() {
-        let wire: Wire = parse(br#"{"items":[{"content":"x"}]}"#).unwrap();
+        let wire: Wire = parse(br#"{"items":[{"content":"x"}],"few":[1,2]}"#).unwrap();
+        assert_eq!(wire.few.unwrap().0, [Integer(1), Integer(2)]);
         assert_eq!(wire.items.unwrap()[0].content.as_deref(), Some("x"));
     }
 }

@@ -3,7 +3,7 @@
 //! Of several models all headers are read and all memory is planned before the first weight is loaded: what cannot be is
 //! refused in seconds.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
@@ -25,7 +25,7 @@ use crate::{
     },
     engine::{self, Engine, EngineHandle, EngineLimits, ModelRunner, memory::free_bytes},
     hub,
-    prompt::{ChatError, ChatTemplate, FimTemplate, budget::Shares},
+    prompt::{ChatTemplate, FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
@@ -156,7 +156,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let template = fim::template(config, spec.architecture, &tokenizer)?;
     let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
     let tokenizer = tokenizer.or_bos(bos);
-    let chat = chat(config, source, &tokenizer)?;
+    let chat = chat(config, source, &tokenizer);
     check_completion(config, context_tokens(config, &spec)?)?;
     let adapters = open_adapters(config)?;
     Ok(Opened { spec, weights, adapters, tokenizer, template, chat })
@@ -239,33 +239,27 @@ pub(super) fn tokenizer(source: Source<'_>, spec: &DecoderSpec) -> anyhow::Resul
 }
 
 /// Returns the model's chat template, or why it cannot be used; `None` where there is none.
-///
-/// # Errors
-/// The files that would have it are broken.
 pub(super) fn chat_template(
     source: Source<'_>,
     tokenizer: &Tokenizer,
-) -> anyhow::Result<Option<Result<ChatTemplate, ChatError>>> {
-    let definition = chat_definition(source).context("cannot read the chat template")?;
-    Ok(definition.map(|definition| {
-        ChatTemplate::compile(&definition.template, definition.tokens, tokenizer)
+) -> Option<anyhow::Result<ChatTemplate>> {
+    let definition = chat_definition(source).context("cannot read the chat template");
+    let definition = definition.transpose()?;
+    Some(definition.and_then(|definition| {
+        let template = ChatTemplate::compile(&definition.template, definition.tokens, tokenizer)?;
+        template.check(tokenizer, SystemTime::now())?;
+        Ok(template)
     }))
 }
 
 /// Returns how the model continues a conversation. A template that cannot be used takes nothing from filling gaps, so
 /// that it is told of and left out.
-fn chat(
-    config: &Config,
-    source: Source<'_>,
-    tokenizer: &Tokenizer,
-) -> anyhow::Result<Option<ChatTemplate>> {
-    let template = chat_template(source, tokenizer)?;
-    Ok(template.and_then(|template| {
-        let model = &config.model.served_name;
-        template
-            .inspect_err(|error| warn!(model, %error, "/v1/chat/completions will not answer"))
-            .ok()
-    }))
+fn chat(config: &Config, source: Source<'_>, tokenizer: &Tokenizer) -> Option<ChatTemplate> {
+    let model = &config.model.served_name;
+    let told = |error: &anyhow::Error| {
+        warn!(model, error = format!("{error:#}"), "/v1/chat/completions will not answer");
+    };
+    chat_template(source, tokenizer)?.inspect_err(told).ok()
 }
 
 /// Refuses what no request could ever be served with.

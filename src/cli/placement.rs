@@ -105,6 +105,7 @@ impl Placement {
             used_share: if is_on_host { 1.0 } else { config.engine.gpu_memory_share },
             model_bytes: demand.model_bytes(),
             kv_cache_bytes: demand.kv_cache_bytes,
+            context_bytes: demand.context_bytes(&rank_spec),
         });
         let name = config.model.served_name.clone();
         self.models.push(Placed { name, rank_spec, demand, options });

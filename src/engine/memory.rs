@@ -78,6 +78,19 @@ impl CacheDemand {
     pub fn model_bytes(&self) -> u64 {
         self.weight_bytes.saturating_add(self.activation_bytes)
     }
+
+    /// Returns what one sequence of the whole context takes.
+    pub fn context_bytes(&self, spec: &DecoderSpec) -> u64 {
+        self.block_bytes(spec) * self.blocks_per_seq()
+    }
+
+    fn block_bytes(&self, spec: &DecoderSpec) -> u64 {
+        kv_bytes_per_block(spec, self.block_size, self.kv_dtype)
+    }
+
+    fn blocks_per_seq(&self) -> u64 {
+        self.context_tokens.div_ceil(self.block_size) as u64
+    }
 }
 
 /// What a model finds in the memory that it is to be placed in.
@@ -108,9 +121,9 @@ pub fn plan_num_blocks(
     {
         return Err(MemoryError::CacheDoesNotFit { model_bytes, kv_cache_bytes, free_bytes });
     }
-    let block_bytes = kv_bytes_per_block(spec, demand.block_size, demand.kv_dtype);
-    let blocks_per_seq = demand.context_tokens.div_ceil(demand.block_size) as u64;
-    let useful = block_bytes * blocks_per_seq * demand.num_seqs_max as u64;
+    let (block_bytes, blocks_per_seq) = (demand.block_bytes(spec), demand.blocks_per_seq());
+    let context_bytes = demand.context_bytes(spec);
+    let useful = context_bytes * demand.num_seqs_max as u64;
     let kv_cache_bytes = demand.kv_cache_bytes.unwrap_or_else(|| useful.min(room.cache_bytes));
     let num_blocks = kv_cache_bytes / block_bytes;
     if num_blocks < blocks_per_seq {
@@ -118,7 +131,7 @@ pub fn plan_num_blocks(
             kv_cache_bytes,
             num_tokens: num_blocks * demand.block_size as u64,
             context_tokens: demand.context_tokens,
-            needed_bytes: block_bytes * blocks_per_seq,
+            needed_bytes: context_bytes,
         });
     }
     Ok(num_blocks.min(num_blocks_max(demand.block_size) as u64) as usize)

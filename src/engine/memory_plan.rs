@@ -3,8 +3,16 @@
 //! All are planned before any is loaded. A cache is taken from the system when it is first used, so that a memory that
 //! was asked after a load would count as free what is promised already; and what one model needs for its weights must
 //! not have become another's cache.
+//!
+//! A model's share of a memory is its own part, as vLLM's users read it: 0.6 and 0.3 divide a card without meeting. Shares
+//! that add up to more than there is, such as the default for each, only say how full the memory may get; the models then
+//! divide it evenly, none beyond its own share.
 
 use crate::engine::memory::Room;
+
+/// How full shares that are each model's part may fill a memory together: the default share of one model, whose rest is
+/// for what nobody plans, such as the driver's own. A single larger share raises it.
+const TOGETHER_SHARE: f64 = 0.9;
 
 /// The host's memory, or a device's own, before anything is loaded.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +30,14 @@ pub struct Memory {
 pub struct Claim {
     /// The memory of each rank, by its place in the plan; ranks may share one.
     pub memories: Vec<usize>,
-    /// Share of each memory that is used at all.
+    /// Share of each memory that is its own part.
     pub used_share: f64,
     /// What weights and a step of a rank take.
     pub model_bytes: u64,
     /// What a rank's cache takes, where it was asked for; `None` sizes it by what there is.
     pub kv_cache_bytes: Option<u64>,
+    /// The least that a rank's cache is of use with: one sequence of the model's context.
+    pub context_bytes: u64,
 }
 
 /// The memories and who takes what of them.
@@ -57,6 +67,16 @@ impl Entry {
         self.cache_bytes.unwrap_or(0).saturating_mul(self.num_ranks_in(memory))
     }
 
+    /// Returns what a cache that waits to be sized must have.
+    fn awaited_bytes_in(&self, memory: usize) -> u64 {
+        let is_waiting = self.is_sized() && self.cache_bytes.is_none();
+        if is_waiting {
+            self.claim.context_bytes.saturating_mul(self.num_ranks_in(memory))
+        } else {
+            0
+        }
+    }
+
     /// Returns whether its cache is sized by what there is.
     fn is_sized(&self) -> bool {
         self.claim.kv_cache_bytes.is_none()
@@ -76,10 +96,20 @@ impl MemoryPlan {
     }
 
     /// Returns the models in the order in which they are to be placed: where a cache was asked for, it comes before those
-    /// that take what is left, so that too large a wish is refused where it was made.
+    /// that take what is left, so that too large a wish is refused where it was made. Of those the one whose share leaves
+    /// the least to its cache comes first, so that what it cannot take is the others'.
     pub fn order(&self) -> Vec<usize> {
+        let key = |index: &usize| {
+            let entry = &self.entries[*index];
+            let spare_in = |place: &usize| {
+                let needed =
+                    entry.model_bytes_in(*place).saturating_add(entry.awaited_bytes_in(*place));
+                self.part_bytes(entry, *place).saturating_sub(needed) / entry.num_ranks_in(*place)
+            };
+            (entry.is_sized(), entry.claim.memories.iter().map(spare_in).min())
+        };
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        order.sort_by_key(|index| self.entries[*index].is_sized());
+        order.sort_by_key(key);
         order
     }
 
@@ -109,29 +139,52 @@ impl MemoryPlan {
 
     fn room_in(&self, index: usize, place: usize) -> Room {
         let (memory, own) = (&self.memories[place], &self.entries[index]);
-        let total = |bytes: &dyn Fn(&Entry) -> u64| {
-            self.entries.iter().map(bytes).fold(0_u64, u64::saturating_add)
-        };
-        let of_models = total(&|entry| entry.model_bytes_in(place));
-        let of_caches = total(&|entry| entry.cache_bytes_in(place));
+        let of_models = self.total(|entry| entry.model_bytes_in(place));
+        let of_caches = self.total(|entry| entry.cache_bytes_in(place));
         let of_sized =
-            total(&|entry| if entry.is_sized() { entry.cache_bytes_in(place) } else { 0 });
-        let kept_bytes = memory.total_bytes as f64 * (1.0 - own.claim.used_share);
-        let usable_bytes = memory.free_bytes.saturating_sub(kept_bytes as u64);
+            self.total(|entry| if entry.is_sized() { entry.cache_bytes_in(place) } else { 0 });
+        let usable_bytes = self.usable_bytes(place);
         let taken_bytes = of_models.saturating_add(of_caches);
         // Before the sized caches took theirs: the share is one of all that they divide.
         let divided_bytes = usable_bytes.saturating_sub(taken_bytes - of_sized);
-        let for_caches = (divided_bytes as f64 * memory.cache_share) as u64;
+        let for_caches =
+            ((divided_bytes as f64 * memory.cache_share) as u64).saturating_sub(of_sized);
+        // Each has what it must have before the rest is divided: equal parts would be too small for one and idle in another.
+        let least = own.awaited_bytes_in(place).min(for_caches);
+        let spare = for_caches.saturating_sub(self.total(|entry| entry.awaited_bytes_in(place)));
         let is_waiting = |entry: &&Entry| {
             entry.is_sized() && entry.cache_bytes.is_none() && entry.num_ranks_in(place) > 0
         };
         let num_waiting = self.entries.iter().filter(is_waiting).count().max(1) as u64;
         let num_ranks = own.num_ranks_in(place).max(1);
-        let of_others = taken_bytes - own.model_bytes_in(place);
+        let part_bytes = self.part_bytes(own, place);
+        let own_bytes = own.model_bytes_in(place);
+        let cap_bytes = (part_bytes.saturating_sub(own_bytes) as f64 * memory.cache_share) as u64;
         Room {
-            free_bytes: usable_bytes.saturating_sub(of_others) / num_ranks,
-            cache_bytes: for_caches.saturating_sub(of_sized) / num_waiting / num_ranks,
+            free_bytes: usable_bytes.saturating_sub(taken_bytes - own_bytes).min(part_bytes)
+                / num_ranks,
+            cache_bytes: (least + spare / num_waiting).min(cap_bytes) / num_ranks,
         }
+    }
+
+    fn total(&self, bytes: impl Fn(&Entry) -> u64) -> u64 {
+        self.entries.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Returns a model's part of a memory.
+    fn part_bytes(&self, entry: &Entry, place: usize) -> u64 {
+        (self.memories[place].total_bytes as f64 * entry.claim.used_share) as u64
+    }
+
+    /// Returns what all models may take together; what other programs have taken is within their shares.
+    fn usable_bytes(&self, place: usize) -> u64 {
+        let in_it = self.entries.iter().filter(|entry| entry.num_ranks_in(place) > 0);
+        let shares = in_it.map(|entry| entry.claim.used_share);
+        let (sum, largest) =
+            shares.fold((0.0, 0.0), |(sum, largest), share| (sum + share, share.max(largest)));
+        let together = sum.min(TOGETHER_SHARE.max(largest));
+        let Memory { total_bytes, free_bytes, .. } = self.memories[place];
+        free_bytes.saturating_sub((total_bytes as f64 * (1.0 - together)) as u64)
     }
 }
 
@@ -139,8 +192,13 @@ impl MemoryPlan {
 mod tests {
     use super::*;
 
-    const ALONE: Claim =
-        Claim { memories: Vec::new(), used_share: 1.0, model_bytes: 100, kv_cache_bytes: None };
+    const ALONE: Claim = Claim {
+        memories: Vec::new(),
+        used_share: 1.0,
+        model_bytes: 100,
+        kv_cache_bytes: None,
+        context_bytes: 10,
+    };
 
     /// A host of 1000 bytes, of which caches take half, and two GPUs of 2000, of which a tenth is in use.
     fn plan(claims: &[Claim]) -> MemoryPlan {
@@ -211,5 +269,30 @@ mod tests {
     fn models_that_fit_alone_and_not_together_find_too_little() {
         let large = Claim { model_bytes: 600, ..on(&[0]) };
         check(&[large.clone(), large], &[], &[(400, 0), (400, 0)]);
+    }
+    #[test]
+    fn a_share_is_a_models_own_part() {
+        let part = |used_share| Claim { used_share, ..on(&[1]) };
+        // 0.6 and 0.3 of 2000: the first finds its part whole, whatever the second took before it.
+        check(&[part(0.6), part(0.3)], &[], &[(1000, 900), (600, 500)]);
+        // Parts that nobody takes stay free.
+        check(&[part(0.25), part(0.25)], &[], &[(500, 400), (500, 400)]);
+        // Shares that add up to more than there is divide what one of them may fill.
+        check(&[part(0.9), part(0.9)], &[], &[(1500, 700), (800, 700)]);
+        check(&[part(0.6), part(0.6)], &[], &[(1200, 700), (800, 700)]);
+        // The smaller part is full, and what it cannot take is the other's.
+        check(&[part(0.9), part(0.2)], &[], &[(1200, 1100), (400, 300)]);
+        check(
+            &[Claim { kv_cache_bytes: Some(900), ..part(0.3) }, part(0.6)],
+            &[],
+            &[(600, 500), (600, 500)],
+        );
+    }
+
+    #[test]
+    fn each_cache_has_room_for_a_context_before_the_rest_is_divided() {
+        let long = Claim { context_bytes: 300, ..on(&[0]) };
+        check(&[on(&[0]), long.clone()], &[], &[(900, 55), (845, 345)]);
+        check(&[long.clone(), long], &[], &[(900, 300), (600, 100)]);
     }
 }

@@ -30,4 +30,4 @@ pub use cache::{cache_folder, find};
 pub use cached::{CachedRepository, CachedSnapshot, list};
 pub use error::{Fault, HubError};
 pub use outline::{Outline, outline};
-pub use pull::{PullEvent, Pulled, Watch, pull};
+pub use pull::{PullEvent, Pulled, Watch, check, pull};

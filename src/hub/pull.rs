@@ -139,6 +139,16 @@ fn kept(
     Ok(Pulled { path, commit, num_bytes_missing: 0 })
 }
 
+/// Asks whether there is such a model that may be pulled, with one request, and brings nothing.
+///
+/// # Errors
+/// [`HubError`], with what to do about it.
+pub async fn check(config: &HubConfig, model: &HubModel) -> Result<(), HubError> {
+    let client = HubClient::new(config, &|_| {})?;
+    let listing = listing::fetch(&client, model).await?;
+    select::select(&model.repository, &listing.files, model.file.as_deref()).map(|_| ())
+}
+
 /// Asks which files make up the model, and of which commit.
 pub(super) async fn wanted_files(
     client: &HubClient<'_>,

@@ -1,12 +1,19 @@
 //! Conversations in OpenAI's dialect: to the byte, what each member becomes, and gaps that a message spells.
 
-use lacuna::completion::{ChatMessage, ChatRole, FinishReason, Input};
+use std::sync::Arc;
+
+use lacuna::{
+    completion::{ChatMessage, ChatRole, FinishReason, Input},
+    provider::ProviderError,
+    service::{CompletionService, ServedModels},
+};
 use serde_json::{Value, json};
 
 use crate::support::{
-    TestServer,
+    NUM_SEQUENCES_MAX, TestServer,
     client::{self, Answer, post},
-    provider::{Script, Step, USAGE, end, sum, token},
+    limits,
+    provider::{Script, ScriptedProvider, Step, USAGE, end, sum, token},
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -164,6 +171,38 @@ async fn a_message_that_spells_a_gap_is_asked_as_one() {
 }
 
 #[tokio::test]
+async fn a_model_that_fills_no_gaps_takes_a_spelled_one_as_a_message() {
+    let server = TestServer::start_loading(sum(), |_| {}).await;
+    let provider = Arc::new(ScriptedProvider::without_fim(sum()));
+    let service = CompletionService::new(provider.clone(), limits(), NUM_SEQUENCES_MAX);
+    server.serve(ServedModels::from(service));
+    let spelled = "<|fim_prefix|>a = <|fim_suffix|>\n<|fim_middle|>";
+    let body = json!({"messages": [{"role": "user", "content": spelled}]});
+    let answer = ask(&server, body).await;
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], "a + b");
+    let expected = Input::Chat(vec![message(ChatRole::User, spelled)]);
+    assert_eq!(provider.take_requests()[0].input, expected);
+}
+
+#[tokio::test]
+async fn a_rule_names_the_member_that_the_client_wrote() {
+    let broken = ProviderError::invalid("max_tokens", "`max_tokens` must be from 1 to 9, got 10");
+    let server = TestServer::start(Script::Refuse(broken)).await;
+    let rows = [
+        (json!({"max_tokens": 10}), "max_tokens"),
+        (json!({"max_completion_tokens": 10}), "max_completion_tokens"),
+        (json!({"max_completion_tokens": 10, "max_tokens": 5}), "max_completion_tokens"),
+        (json!({"max_completion_tokens": 10, "stream": true}), "max_completion_tokens"),
+    ];
+    for (more, member) in rows {
+        let answer = ask(&server, with(hello(), more)).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, error["param"].as_str()), (400, Some(member)));
+        assert_eq!(error["message"], format!("`{member}` must be from 1 to 9, got 10"));
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_supported_is_refused_with_its_path() {
     let server = TestServer::start(sum()).await;
     let message = |message: Value| json!({"messages": [{"role": "user", "content": "a"}, message]});
@@ -171,6 +210,13 @@ async fn what_is_not_supported_is_refused_with_its_path() {
         (json!({}), "messages"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": "Hello"}), "messages"),
+        (json!({"messages": vec![json!({"role": "user", "content": "a"}); 1025]}), "messages"),
+        (
+            message(
+                json!({"role": "user", "content": vec![json!({"type": "text", "text": "a"}); 1025]}),
+            ),
+            "messages[1].content",
+        ),
         (message(json!({"content": "a"})), "messages[1].role"),
         (message(json!({"role": "tool", "content": "a"})), "messages[1].role"),
         (message(json!({"role": "user"})), "messages[1].content"),

@@ -77,3 +77,44 @@ async fn a_model_without_a_template_says_where_to_ask() {
     let gap = ask(&server, &qwen, json!({"max_tokens": 12})).await;
     assert!(!gap["choices"][0]["message"]["content"].as_str().unwrap().is_empty(), "{gap}");
 }
+
+/// Starts over a folder with this template and asks for two turns; returns status and error.
+async fn asked(template: &[u8]) -> (u16, Value) {
+    let folder = folder();
+    fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let source = ModelSource::Path(folder.path().to_owned());
+    let server = DemoServer::start_with(|config| config.model.source = source).await;
+    let turn = |role: &str| json!({"role": role, "content": "Hello"});
+    let body = json!({"messages": [turn("user"), turn("assistant"), turn("user")]});
+    let answer = post(server.address, PATH, body.to_string()).await;
+    let gap = json!({"prompt": PREFIX, "suffix": SUFFIX, "max_tokens": 1});
+    assert!(!server.text(&gap).await.is_empty());
+    (answer.status, answer.json()["error"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_that_fails_is_not_the_clients_fault() {
+    let longer = |then: &str| format!("{{% if messages|length > 1 %}}{then}{{% endif %}}");
+    for then in ["{{ messages|no_such_filter }}", "{{ 'x' * 9999999 }}"] {
+        let (status, error) = asked(longer(then).as_bytes()).await;
+        assert_eq!((status, &error["code"]), (500, &json!("internal_error")), "{then}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("chat template"), "{error}");
+    }
+    let refusal = longer("{{ raise_exception('Only one turn.') }}");
+    let (status, error) = asked(refusal.as_bytes()).await;
+    assert_eq!((status, &error["param"]), (400, &json!("messages")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("Only one turn."), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_that_cannot_be_used_takes_chat_away_and_nothing_else() {
+    let long = vec![b'a'; (1 << 20) + 1];
+    let rows: [&[u8]; 4] =
+        [b"{{ messages|no_such_filter }}", b"{% set _ = messages.append(1) %}", b"\xff", &long];
+    for template in rows {
+        let (status, error) = asked(template).await;
+        assert_eq!((status, &error["param"]), (400, &json!("messages")), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("need a model with a chat template"), "{error}");
+    }
+}

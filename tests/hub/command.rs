@@ -209,6 +209,19 @@ async fn a_server_pulls_its_model_and_needs_no_hub_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_models_all_are_asked_about_before_the_first_is_pulled() {
+    let hub = with_demo().await;
+    let file = hub.home.path().join("lacuna.toml");
+    let tables = "[[models]]\nsource = \"org/name\"\n[[models]]\nsource = \"org/name@absent\"\n";
+    fs::write(&file, format!("{tables}served_name = \"second\"\n")).unwrap();
+    let refused = run(&hub, &["serve", "--config", file.to_str().unwrap(), "--port", "0"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("absent"), "{}", refused.stderr);
+    let paths: Vec<String> = hub.seen().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/api/models/org/name/revision/absent"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_loads_a_model_pulls_it_unless_it_is_offline() {
     let hub = with_demo().await;
     let place = ["complete", "-", "--line", "1", "--column", "1", "--model", "org/name"];

@@ -12,6 +12,9 @@ use crate::{
 
 /// Some 8 times the most experts of a layer of a published decoder.
 const EXPERTS_MAX: usize = 1 << 12;
+/// Experts of all layers, some 5 times those of the largest published decoder: each has tensors to be planned, which a
+/// short `config.json` must not let take gigabytes.
+const EXPERTS_IN_ALL_MAX: usize = 1 << 17;
 
 /// The mixtures of a decoder, all of one shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +54,11 @@ impl MixtureSpec {
             if !(1..=max).contains(&value) {
                 return Err(invalid(field, format!("from 1 to {max}"), value));
             }
+        }
+        let in_all = self.num_experts.saturating_mul(num_layers);
+        if in_all > EXPERTS_IN_ALL_MAX {
+            let rule = format!("at most {EXPERTS_IN_ALL_MAX} in all {num_layers} layers");
+            return Err(invalid("num_experts", rule, in_all));
         }
         if self.layers.len() != num_layers {
             let rule = format!("for as many layers as there are ({num_layers})");

@@ -248,6 +248,18 @@ async fn answer(
     account: &Account,
 ) -> Result<Response, OpenAiError> {
     let wire: WireRequest = body::read_json(state, request).await?;
+    let max_tokens = convert::max_tokens_name(&wire, form);
+    let answer = answer_to(wire, form, state, id, account).await;
+    answer.map_err(|OpenAiError(error)| OpenAiError(error.renamed("max_tokens", max_tokens)))
+}
+
+async fn answer_to(
+    wire: WireRequest,
+    form: Form,
+    state: &ApiState,
+    id: &RequestId,
+    account: &Account,
+) -> Result<Response, OpenAiError> {
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
     let asked = convert::asked(wire, form, &model, service, state.models()?)?;

@@ -9,13 +9,20 @@ use crate::{
 };
 
 /// Pulls each model of the settings that the cache lacks; does nothing for others, and asks nobody about a model that is
-/// there.
+/// there. Of several that lack all are asked about before the first is pulled: a name that is wrong is told at once, not
+/// after the gigabytes of another.
 ///
 /// # Errors
 /// [`CliError::Failed`] with what to do about it.
 pub(super) async fn fetch_all(config: &Config) -> Result<(), CliError> {
-    for config in config.each_model() {
-        fetch(&config).await?;
+    let configs = config.each_model();
+    let lacking: Vec<_> = configs.iter().flat_map(lacking).collect();
+    // The first pull begins by asking about the first.
+    for model in lacking.iter().skip(1) {
+        hub::check(&config.hub, model).await.map_err(|error| CliError::Failed(error.into()))?;
+    }
+    for model in lacking {
+        pull(config, model).await?;
     }
     Ok(())
 }
@@ -25,21 +32,27 @@ pub(super) async fn fetch_all(config: &Config) -> Result<(), CliError> {
 /// # Errors
 /// As [`fetch_all`].
 pub(super) async fn fetch(config: &Config) -> Result<(), CliError> {
-    let adapters = config.model.adapters.iter().map(|adapter| &adapter.source);
-    for source in [&config.model.source].into_iter().chain(adapters) {
-        fetch_source(config, source).await?;
+    for model in lacking(config) {
+        pull(config, model).await?;
     }
     Ok(())
 }
 
-async fn fetch_source(config: &Config, source: &ModelSource) -> Result<(), CliError> {
-    let ModelSource::Hub(model) = source else { return Ok(()) };
+/// Returns what is to be pulled of the first model and its adapters.
+fn lacking(config: &Config) -> Vec<&HubModel> {
+    let adapters = config.model.adapters.iter().map(|adapter| &adapter.source);
+    let sources = [&config.model.source].into_iter().chain(adapters);
+    sources.filter_map(|source| lacking_source(config, source)).collect()
+}
+
+fn lacking_source<'a>(config: &Config, source: &'a ModelSource) -> Option<&'a HubModel> {
+    let ModelSource::Hub(model) = source else { return None };
     match hub::find(&config.hub, model) {
         Err(HubError::NotCached { .. } | HubError::Incomplete { .. }) if !config.hub.is_offline => {
-            pull(config, model).await.map(|_| ())
+            Some(model)
         }
         // Whoever loads it looks it up again, and says what is wrong.
-        Err(_) | Ok(_) => Ok(()),
+        Err(_) | Ok(_) => None,
     }
 }
 

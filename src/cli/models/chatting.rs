@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::prompt::{ChatError, ChatTemplate};
+use crate::prompt::ChatTemplate;
 
 /// Whether `/v1/chat/completions` answers.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -20,10 +20,10 @@ pub(super) enum Chatting {
 
 impl Chatting {
     /// Returns what serving would do.
-    pub(super) fn of(template: Option<Result<ChatTemplate, ChatError>>) -> Self {
+    pub(super) fn of(template: Option<anyhow::Result<ChatTemplate>>) -> Self {
         match template {
             Some(Ok(_)) => Self::Template,
-            Some(Err(error)) => Self::Unusable { reason: error.to_string() },
+            Some(Err(error)) => Self::Unusable { reason: format!("{error:#}") },
             None => Self::NoTemplate,
         }
     }

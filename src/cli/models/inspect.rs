@@ -148,7 +148,7 @@ fn facts(config: &Config, path: Option<&Path>, name: String) -> anyhow::Result<F
         kv_bytes_per_token_f16: kv_bytes(KvDType::F16),
         kv_bytes_per_token_f32: kv_bytes(KvDType::F32),
         fim: Filling::of(config, spec.architecture, &tokenizer),
-        chat: Chatting::of(compose::chat_template(source, &tokenizer)?),
+        chat: Chatting::of(compose::chat_template(source, &tokenizer)),
         licence: path.and_then(licence_beside),
         cards: cards(&spec, &config.engine, &gpu_bytes),
     })

@@ -4,6 +4,12 @@
 //! mark is written, so that no spelling is left in it; what the template writes has none. The mark of the two is like a
 //! change of alphabet: a text is part of another, begins or ends it, just when that holds of both when marked. So a
 //! template may trim, cut, split and compare texts as it would without.
+//!
+//! What it can see of marks: lengths, the places that `find` returns, slices and single characters count them, all in the
+//! same way, so that a place found is the place cut at. A cut between a character and its mark leaves the character
+//! without one: it is the template's then, and a control token where the template writes the rest of one behind it. A
+//! user's text equals (`==`) a text of the template's own only where neither has such a character; our own methods and
+//! the question whether one stands in another know better.
 
 use std::collections::BTreeSet;
 
@@ -83,11 +89,6 @@ impl Mask {
 /// Returns whether a character is no one's.
 pub(super) fn is_mark(c: char) -> bool {
     c == MARK
-}
-
-/// Returns the characters of a text that may be hidden.
-pub(super) fn num_chars(text: &str) -> usize {
-    text.chars().filter(|c| !is_mark(*c)).count()
 }
 
 fn push_text(pieces: &mut Vec<ChatPiece>, text: &mut String) {

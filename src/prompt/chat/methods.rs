@@ -1,27 +1,65 @@
 //! Methods of Python's texts, lists and mappings that templates call: Jinja's templates are written for Python.
 
+use std::sync::Arc;
+
 use minijinja::{
     Error, ErrorKind,
     value::{Value, ValueKind, from_args},
 };
 
-use crate::prompt::chat::mask::{self, Mask};
+use crate::prompt::chat::{
+    bounded::{Bounded, too_much},
+    mask::{self, Mask},
+};
 
-/// Calls a method.
-///
-/// # Errors
-/// [`ErrorKind::UnknownMethod`]; arguments that do not fit.
-pub(super) fn call(
-    mask: &Mask,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
-    match (value.as_str(), value.kind()) {
-        (Some(text), _) => of_text(mask, text, method, args),
-        (None, ValueKind::Map) => of_map(value, method, args),
-        (None, ValueKind::Seq) => of_list(value, method, args),
-        (None, _) => Err(ErrorKind::UnknownMethod.into()),
+/// The methods over texts that may be hidden.
+#[derive(Clone, Debug)]
+pub(super) struct Methods {
+    /// How they are hidden.
+    pub(super) mask: Arc<Mask>,
+    /// Most bytes of a text that a call makes.
+    pub(super) bytes_max: usize,
+}
+
+impl Methods {
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownMethod`]; arguments that do not fit; [`too_much`].
+    pub(super) fn call(&self, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+        match (value.as_str(), value.kind(), method) {
+            (Some(text), _, "replace") => self.replaced(text, args),
+            (Some(text), _, "join") => self.joined(text, args),
+            (Some(text), ..) => of_text(&self.mask, text, method, args),
+            (None, ValueKind::Map, _) => of_map(value, method, args),
+            (None, ValueKind::Seq, _) => of_list(value, method, args),
+            (None, ..) => Err(ErrorKind::UnknownMethod.into()),
+        }
+    }
+
+    fn replaced(&self, text: &str, args: &[Value]) -> Result<Value, Error> {
+        let (from, to, limit): (&str, &str, Option<i64>) = from_args(args)?;
+        let from = self.mask.as_in(text, from);
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let num = text.matches(&from).take(limit).count();
+        if text.len().saturating_add(num.saturating_mul(to.len())) > self.bytes_max {
+            return Err(too_much());
+        }
+        Ok(text.replacen(&from, to, num).into())
+    }
+
+    fn joined(&self, separator: &str, args: &[Value]) -> Result<Value, Error> {
+        let (list,): (Value,) = from_args(args)?;
+        let mut text = Bounded::new(self.bytes_max);
+        for (index, item) in list.try_iter()?.enumerate() {
+            if index > 0 {
+                text.push(separator)?;
+            }
+            text.push_value(&item)?;
+            // A list of a hundred million empty texts is made in one step.
+            text.charge(1)?;
+        }
+        Ok(text.into_text()?.into())
     }
 }
 
@@ -35,13 +73,6 @@ fn of_text(mask: &Mask, text: &str, method: &str, args: &[Value]) -> Result<Valu
             let (set,): (Option<&str>,) = from_args(args)?;
             stripped(text, method, set).to_owned()
         }
-        "replace" => {
-            let (from, to, limit): (&str, &str, Option<i64>) = from_args(args)?;
-            let from = mask.as_in(text, from);
-            limit
-                .and_then(|limit| usize::try_from(limit).ok())
-                .map_or_else(|| text.replace(&from, to), |limit| text.replacen(&from, to, limit))
-        }
         "removeprefix" => {
             let part = part(mask, text, args)?;
             text.strip_prefix(part.as_str()).unwrap_or(text).to_owned()
@@ -49,11 +80,6 @@ fn of_text(mask: &Mask, text: &str, method: &str, args: &[Value]) -> Result<Valu
         "removesuffix" => {
             let part = part(mask, text, args)?;
             text.strip_suffix(part.as_str()).unwrap_or(text).to_owned()
-        }
-        "join" => {
-            let (list,): (Value,) = from_args(args)?;
-            let texts: Vec<String> = list.try_iter()?.map(|item| item.to_string()).collect();
-            texts.join(text)
         }
         _ => return about_text(mask, text, method, args),
     };
@@ -124,9 +150,9 @@ fn of_list(list: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     })
 }
 
-/// Returns a place in characters; -1 is none.
+/// Returns a place in characters, marks among them as in the engine's slices and lengths; -1 is none.
 fn place(text: &str, found: Option<usize>) -> Value {
-    found.map_or(Value::from(-1), |index| mask::num_chars(&text[..index]).into())
+    found.map_or(Value::from(-1), |index| text[..index].chars().count().into())
 }
 
 /// Returns the only argument as it stands in `text`.

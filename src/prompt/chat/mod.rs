@@ -1,31 +1,47 @@
 //! A conversation as a model was trained on it: its own Jinja template, rendered within limits, as tokens and texts.
 //!
-//! The template is data from strangers: it reads no file and includes nothing, its steps, its depth and its output are
-//! bounded. What a message says stays text whatever the template does with it, see `mask`.
+//! The template is data from strangers. It reads no file and includes nothing; its steps, its output and what each of our
+//! own methods and filters makes are bounded, and it runs on a stack of its own that fits whatever so many steps can nest.
+//! Not bounded is what the engine's own operators make on the way: it repeats a text up to 100 MB at once, joins texts
+//! (`~`, `+`) without limit, and writes a namespace that holds itself until the stack ends. Against a template that is out
+//! to do harm only leaving it away helps. What a message says stays text whatever the template does with it, see `mask`.
 //!
 //! # Source
 //! How templates are rendered: `render_jinja_template` of Hugging Face's transformers, which they are written for.
 
+mod bounded;
 mod date;
 mod json;
 mod mask;
 mod methods;
 mod source;
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{sync::Arc, thread, time::SystemTime};
 
 use minijinja::{
     Environment, Error, ErrorKind,
     syntax::SyntaxConfig,
-    value::{Value, from_args},
+    value::{Kwargs, Value, from_args},
 };
 
-use crate::{completion::ChatMessage, prompt::chat::mask::Mask, tokenizer::Tokenizer};
+use crate::{
+    completion::{ChatMessage, ChatRole},
+    prompt::chat::{bounded::Bounded, mask::Mask, methods::Methods},
+    tokenizer::Tokenizer,
+};
 
 /// Steps of the engine that do not depend on the conversation: the largest published template has some 500 tags.
 const FUEL_BASE: u64 = 50_000;
 /// Steps a message; the busiest published template takes some 300.
 const FUEL_PER_MESSAGE: u64 = 5_000;
+/// Steps of any conversation: those of a thousand messages in the busiest published template. A step may nest a value in
+/// another, and such a value is freed and written level by level, so that the stack grows with it.
+const FUEL_MAX: u64 = 400_000;
+/// Stack of a level, twice what the deepest of the engine's own functions was seen to take; in a debug build they take
+/// up to 1.8 kB. Only what is used is ever backed by memory.
+const STACK_BYTES_PER_STEP: usize = if cfg!(debug_assertions) { 4096 } else { 1024 };
+/// Stack of a rendering that nests nothing.
+const STACK_BYTES_BASE: usize = 2 << 20;
 /// Macros and loops in one another; published templates have a dozen.
 const DEPTH_MAX: usize = 100;
 /// What a template may write beside the messages' texts.
@@ -105,7 +121,7 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
     ) -> Result<Self, ChatError> {
         let mask = Arc::new(Mask::new(tokenizer));
-        let mut environment = environment(&mask).map_err(|error| unusable(&error))?;
+        let mut environment = environment().map_err(|error| unusable(&error))?;
         environment
             .add_template_owned(NAME, source::prepare(source, &mask))
             .map_err(|error| unusable(&error))?;
@@ -118,6 +134,18 @@ impl ChatTemplate {
         tokenizer.added_token_id(token)
     }
 
+    /// Renders a single message, which any template must know: one that cannot is of no use. It may refuse it.
+    ///
+    /// # Errors
+    /// [`ChatError::Failed`], [`ChatError::TooMuch`].
+    pub fn check(&self, tokenizer: &Tokenizer, now: SystemTime) -> Result<(), ChatError> {
+        let message = ChatMessage { role: ChatRole::User, content: "Hello".to_owned() };
+        match self.render(&[message], tokenizer, now) {
+            Ok(_) | Err(ChatError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Renders a conversation up to where the assistant answers; `now` is for templates that write the date.
     ///
     /// # Errors
@@ -128,12 +156,37 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
         now: SystemTime,
     ) -> Result<Vec<ChatPiece>, ChatError> {
+        let fuel = (FUEL_BASE + FUEL_PER_MESSAGE * messages.len() as u64).min(FUEL_MAX);
+        let stack_bytes = STACK_BYTES_BASE + fuel as usize * STACK_BYTES_PER_STEP;
+        let failed = |reason: &str| ChatError::Failed { line: 0, reason: reason.to_owned() };
+        // What the template made is freed there too: only a text comes back.
+        let text = thread::scope(|scope| {
+            let name = "lacuna-chat".to_owned();
+            thread::Builder::new()
+                .name(name)
+                .stack_size(stack_bytes)
+                .spawn_scoped(scope, || self.text(messages, fuel, now))
+                .map_err(|_| failed("there is no thread to render it"))?
+                .join()
+                .unwrap_or_else(|_| Err(failed("its engine panicked")))
+        })?;
+        Ok(self.mask.pieces(&text, tokenizer))
+    }
+
+    fn text(
+        &self,
+        messages: &[ChatMessage],
+        fuel: u64,
+        now: SystemTime,
+    ) -> Result<String, ChatError> {
         let hidden: Vec<Value> = messages.iter().map(|message| self.shown(message)).collect();
         let num_bytes: usize = messages.iter().map(|message| message.content.len()).sum();
-        let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL_BASE + FUEL_PER_MESSAGE * messages.len() as u64));
         // A mark has four bytes, and hardly any template repeats a message.
-        let mut output = Bounded::new(OUTPUT_BYTES_BASE + 8 * num_bytes);
+        let bytes_max = OUTPUT_BYTES_BASE + 8 * num_bytes;
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel));
+        add_bounded(&mut environment, &self.mask, bytes_max);
+        let mut output = Bounded::new(bytes_max);
         let mut context = vec![
             ("messages", Value::from(hidden)),
             ("add_generation_prompt", Value::from(true)),
@@ -146,9 +199,7 @@ impl ChatTemplate {
         let rendered = environment.get_template(NAME).and_then(|template| {
             template.render_captured_to(Value::from_pairs(context), &mut output).map(|_| ())
         });
-        rendered.map_err(|error| self.failed(&error))?;
-        let text = String::from_utf8(output.bytes).map_err(|_| ChatError::TooMuch)?;
-        Ok(self.mask.pieces(&text, tokenizer))
+        rendered.and_then(|()| output.into_text()).map_err(|error| self.failed(&error))
     }
 
     fn shown(&self, message: &ChatMessage) -> Value {
@@ -180,60 +231,40 @@ impl ChatTemplate {
 #[error("the template refused")]
 struct Raised(String);
 
-/// Returns the engine with what transformers gives to templates.
-fn environment(mask: &Arc<Mask>) -> Result<Environment<'static>, Error> {
+/// Returns the engine with what transformers gives to templates, but for what is bounded by the conversation.
+fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
     environment.set_recursion_limit(DEPTH_MAX);
-    environment.add_filter("tojson", json::to_json);
     environment.add_function("raise_exception", |words: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raised").with_source(Raised(words)))
     });
-    let of_methods = Arc::clone(mask);
-    environment.set_unknown_method_callback(move |_, value, method, args| {
-        methods::call(&of_methods, value, method, args)
+    Ok(environment)
+}
+
+/// Adds the methods and filters that are our own; each makes texts of at most so many bytes.
+fn add_bounded(environment: &mut Environment<'_>, mask: &Arc<Mask>, bytes_max: usize) {
+    environment.add_filter("tojson", move |value: &Value, options: Kwargs| {
+        json::to_json(value, &options, bytes_max)
     });
-    let of_filter = Arc::clone(mask);
+    let of_methods = Methods { mask: Arc::clone(mask), bytes_max };
+    let of_filter = of_methods.clone();
+    environment.set_unknown_method_callback(move |_, value, method, args| {
+        of_methods.call(value, method, args)
+    });
     environment.add_filter(
         "replace",
         move |value: &Value, from: &Value, to: &Value| -> Result<Value, Error> {
             let (text,): (String,) = from_args(std::slice::from_ref(value))?;
-            methods::call(&of_filter, &text.into(), "replace", &[from.clone(), to.clone()])
+            of_filter.call(&text.into(), "replace", &[from.clone(), to.clone()])
         },
     );
-    Ok(environment)
 }
 
 fn unusable(error: &Error) -> ChatError {
     let reason = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
     ChatError::Template { line: error.line().unwrap_or(0), reason }
-}
-
-/// Takes what is written, up to a limit.
-struct Bounded {
-    bytes: Vec<u8>,
-    bytes_max: usize,
-}
-
-impl Bounded {
-    fn new(bytes_max: usize) -> Self {
-        Self { bytes: Vec::new(), bytes_max }
-    }
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.bytes_max {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

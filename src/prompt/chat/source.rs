@@ -10,16 +10,16 @@ const TAGS: [(&str, &str); 2] = [("generation", "if true"), ("endgeneration", "e
 pub(super) fn prepare(source: &str, mask: &Mask) -> String {
     let mut prepared = String::with_capacity(source.len());
     let mut rest = source;
-    while let Some(start) = rest.find("{%").into_iter().chain(rest.find("{{")).min() {
+    while let Some(start) = tag_start(rest) {
         let (before, tag) = rest.split_at(start);
+        prepared.push_str(before);
         // A comment may hold anything.
-        if let Some(comment) = before.find("{#") {
-            let end = rest[comment..].find("#}").map_or(rest.len(), |end| comment + end + 2);
-            prepared.push_str(&rest[..end]);
-            rest = &rest[end..];
+        if tag.starts_with("{#") {
+            let end = tag.find("#}").map_or(tag.len(), |end| end + 2);
+            prepared.push_str(&tag[..end]);
+            rest = &tag[end..];
             continue;
         }
-        prepared.push_str(before);
         let (open, inner) = tag.split_at(2);
         prepared.push_str(open);
         let close = if open == "{%" { "%}" } else { "}}" };
@@ -27,6 +27,12 @@ pub(super) fn prepare(source: &str, mask: &Mask) -> String {
     }
     prepared.push_str(rest);
     prepared
+}
+
+/// Returns where the next tag or comment begins, in one pass: a template of a million tags is read once.
+fn tag_start(text: &str) -> Option<usize> {
+    let is_open = |start: &usize| text[start + 1..].starts_with(['%', '{', '#']);
+    text.match_indices('{').map(|(start, _)| start).find(is_open)
 }
 
 /// Writes a tag to its end and returns what comes behind.
@@ -106,10 +112,26 @@ mod tests {
             ("{%- generation -%}a{% endgeneration %}", "{%- if true -%}a{% endif %}"),
             ("{{ generation }}{% if generation %}", "{{ generation }}{% if generation %}"),
             ("{{ '<", "{{ '<"),
+            ("{ {{% '<a>' in x }}", "{ {{% '<Ma>' in x }}"),
         ];
         for (source, expected) in rows {
             let expected = expected.replace("' + '", "").replace('M', "\u{10FFFF}");
             assert_eq!(prepare(source, &mask), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_million_tags_are_read_once() {
+        let mask = Mask::new(
+            &Tokenizer::from_json(include_bytes!("../../../models/demo/tokenizer.json")).unwrap(),
+        );
+        for tags in [
+            "{%%}".repeat(1 << 18),
+            "{{}}".repeat(1 << 18),
+            "{##}".repeat(1 << 18),
+            "{".repeat(1 << 20),
+        ] {
+            assert!(prepare(&tags, &mask) == tags);
         }
     }
 }

@@ -113,10 +113,24 @@ fn a_template_without_end_is_stopped() {
     let rows = [
         "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
         "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}",
+        // Freed level by level, more of them than a thread's usual stack has room for.
+        "{% set ns = namespace(x=1) %}{% for a in range(99999) %}{% set ns.x = [[[[[[[[ns.x]]]]]]]] %}{% endfor %}",
+        "{{ ('x' * 99999).replace('x', 'y' * 99999)[0] }}",
+        "{{ ('x' * 99999)|replace('', 'y' * 99999) }}",
+        "{{ ('x' * 99999).join(range(9999)|list)[0] }}",
+        "{{ ''.join([''] * 9999999) }}",
+        "{{ [1]|tojson(indent=99999999999) }}",
+        "{{ ([1] * 9999999)|tojson }}",
     ];
     for template in rows {
         assert_eq!(render(template, &[user("a")]), Err(ChatError::TooMuch), "{template}");
     }
+    // However long the conversation is.
+    let many = vec![user("a"); 1024];
+    let steps = "{% for m in messages %}{% for a in range(200) %}{% endfor %}{% endfor %}";
+    assert_eq!(render(steps, &many), Err(ChatError::TooMuch));
+    let deep = "{% set ns = namespace(x=1) %}{% for a in range(2000) %}{% set ns.x = [[[[[[[[ns.x]]]]]]]] %}{% endfor %}{{ ns.x }}";
+    assert_eq!(written(&render(deep, &[]).unwrap(), &DEMO).len(), 2 * 16000 + 1);
     let rows = [
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% include 'chat_template' %}",
@@ -146,6 +160,35 @@ fn a_refusal_repeats_the_templates_words_and_no_others() {
     assert_eq!(own, "the model's chat template refuses these messages: Only one turn.");
     let quoting = refused("{{ raise_exception('Not ' ~ messages[0].content) }}");
     assert_eq!(quoting, "the model's chat template refuses these messages: see its line 1");
+}
+
+#[test]
+fn a_template_that_renders_no_message_is_known_before_the_first_request() {
+    let check = |template: &str| {
+        let template = ChatTemplate::compile(template, Vec::new(), &DEMO).unwrap();
+        template.check(&DEMO, SystemTime::UNIX_EPOCH)
+    };
+    assert_eq!(check(CHATML), Ok(()));
+    assert_eq!(check("{{ raise_exception('Only two turns.') }}"), Ok(()));
+    let rows = ["{{ messages|no_such_filter }}", "{% set _ = messages.append(1) %}"];
+    for template in rows {
+        assert!(matches!(check(template), Err(ChatError::Failed { .. })), "{template}");
+    }
+    assert_eq!(check("{{ 'x' * 9999999 }}"), Err(ChatError::TooMuch));
+}
+
+#[test]
+fn places_found_are_places_cut_at_whatever_was_hidden() {
+    let rows = [
+        ("{% set c = messages[0].content %}{{ c[c.find('|b'):] }}", "|b<c"),
+        ("{% set c = messages[0].content %}{{ c[c.rfind('<c'):] }}", "<c"),
+        ("{{ messages[0].content.find('absent') }}", "-1"),
+        ("{{ messages[0].content|tojson(ensure_ascii=true) }}", "\"<a|b<c\""),
+    ];
+    for (template, expected) in rows {
+        let pieces = render(template, &[user("<a|b<c")]).unwrap();
+        assert_eq!(written(&pieces, &DEMO), expected, "{template}");
+    }
 }
 
 #[test]

@@ -5,8 +5,11 @@
 
 use crate::{
     completion::ContextItem,
-    prompt::family::{FAMILIES, FileMark, FilesPlace, Fim},
+    prompt::family::{FAMILIES, FileMark, FilesForm, FilesPlace, Fim},
 };
+
+/// Other files of a gap, as many as GitLab's dialect takes: those far from the gap have no room anyway.
+const CONTEXT_ITEMS_MAX: usize = 100;
 
 /// What a text says that spells a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +33,10 @@ pub fn spelled_gap(text: &str) -> Option<SpelledGap> {
 
 fn read(fim: &Fim<'_>, text: &str) -> Option<SpelledGap> {
     let text = text.trim_start();
-    let text = fim.bos.and_then(|bos| text.strip_prefix(bos)).unwrap_or(text);
+    let text = fim.bos.and_then(|bos| text.strip_prefix(bos)).unwrap_or(text).trim_start();
+    if !begins_as_prompt(fim, text) {
+        return None;
+    }
     let (head, gap) = split_head(fim, text)?;
     let (prefix, suffix) = sides(fim, gap)?;
     let mut spelled = SpelledGap {
@@ -43,14 +49,33 @@ fn read(fim: &Fim<'_>, text: &str) -> Option<SpelledGap> {
     if !head.is_empty() {
         read_head(fim, head, &mut spelled)?;
     }
+    if let Some(FilesForm { file: FileMark::Text(mark), place: FilesPlace::InPrefix, .. }) =
+        fim.files
+    {
+        read_files_in_prefix(mark, &mut spelled);
+    }
     Some(spelled)
 }
 
-/// Cuts off what is before the gap's first sentinel: other files, or nothing.
+/// Returns whether a text begins with what begins a prompt of this form: most texts are no prompt, and are not searched
+/// to their end once for each family.
+fn begins_as_prompt(fim: &Fim<'_>, text: &str) -> bool {
+    let begins = |token: &str| text.starts_with(token.trim_start_matches(SPACE));
+    let of_files = fim.files.is_some_and(|files| {
+        let is_mark = matches!(files.file, FileMark::Token(mark) if begins(mark));
+        is_mark || files.repo_name.is_some_and(|(token, _)| begins(token))
+    });
+    begins(fim.prefix) || begins(fim.suffix) || of_files
+}
+
+/// Cuts off what is before the gap's first sentinel: other files, or nothing. A file that speaks of that sentinel, or a
+/// gap that does, leaves open where the gap is.
 fn split_head<'t>(fim: &Fim<'_>, text: &'t str) -> Option<(&'t str, &'t str)> {
-    let starts = [fim.prefix, fim.suffix].map(|token| find(text, token));
-    let start = starts.into_iter().flatten().map(|(start, _)| start).min()?;
-    Some(text.split_at(start))
+    let starts =
+        [fim.prefix, fim.suffix].map(|token| find(text, token).map(|found| (found, token)));
+    let ((start, end), token) = starts.into_iter().flatten().min()?;
+    let is_open = start > 0 && find(&text[end..], token).is_some();
+    (!is_open).then(|| text.split_at(start))
 }
 
 /// Returns the texts of both sides; what follows the middle sentinel was typed already and ends the prefix.
@@ -98,9 +123,26 @@ fn read_head(fim: &Fim<'_>, head: &str, spelled: &mut SpelledGap) -> Option<()> 
         spelled.file_name = Some(current.name).filter(|name| !name.is_empty());
         spelled.prefix.insert_str(0, &current.content);
     }
-    context.reverse();
-    spelled.context = context;
+    spelled.context = context.into_iter().rev().take(CONTEXT_ITEMS_MAX).collect();
     Some(())
+}
+
+/// Cuts other files off the beginning of the prefix, where the form has them there; the last one is the edited file.
+fn read_files_in_prefix(mark: &str, spelled: &mut SpelledGap) {
+    let Some(files) = spelled.prefix.strip_prefix(mark) else { return };
+    let line_mark = format!("\n{mark}");
+    let mut others: Vec<&str> = files.split(&line_mark).collect();
+    // Without a line end the path itself is being typed.
+    let Some((path, code)) = others.pop().and_then(|file| file.split_once('\n')) else { return };
+    let item = |file: &str| {
+        let (path, content) = file.split_once('\n').unwrap_or((file, ""));
+        // An empty line ends a file that another follows.
+        let content = content.strip_suffix('\n').unwrap_or(content);
+        ContextItem { name: path.trim().to_owned(), content: content.to_owned() }
+    };
+    spelled.context = others.into_iter().rev().take(CONTEXT_ITEMS_MAX).map(item).collect();
+    spelled.file_name = Some(path.trim().to_owned()).filter(|path| !path.is_empty());
+    spelled.prefix = code.to_owned();
 }
 
 /// A mark of SentencePiece is a space in texts, which many leave out.
@@ -188,7 +230,8 @@ mod tests {
             ("<PRE> def f():\n <SUF>\n <MID>", ("def f():\n", "\n")),
             ("<PRE> def f():\n <SUF>\n<MID>", ("def f():\n", "\n")),
             ("[SUFFIX][PREFIX]", ("", "")),
-            ("<s>[SUFFIX]\n[PREFIX]+++++ a.py\nx = ", ("+++++ a.py\nx = ", "\n")),
+            ("<s>[SUFFIX]\n[PREFIX]+++++ a.py\nx = ", ("x = ", "\n")),
+            ("<s> [SUFFIX]\n[PREFIX]a +++++ b", ("a +++++ b", "\n")),
             ("\n <|fim_prefix|>  a<|fim_suffix|> b <|fim_middle|>c", ("  ac", " b ")),
             (
                 "<|fim_prefix|>a<|fim_suffix|>b <|fim_middle|> in a text<|fim_middle|>",
@@ -227,5 +270,36 @@ mod tests {
         let trained = spelled_gap(trained).unwrap();
         assert_eq!((trained.prefix.as_str(), trained.file_name.as_deref()), ("c = ", Some("c.py")));
         assert_eq!(trained.context, [item("a.py", "a = 1\n")]);
+    }
+
+    #[test]
+    fn files_inside_the_prefix_come_along() {
+        let text =
+            "<s>[SUFFIX]\n[PREFIX]+++++ a.py\na = 1\n\n+++++ b.py\nb = 2\n+++++ c/d.py\n\nc = ";
+        let item = |name: &str, content: &str| ContextItem {
+            name: name.to_owned(),
+            content: content.to_owned(),
+        };
+        let expected = SpelledGap {
+            prefix: "\nc = ".to_owned(),
+            suffix: "\n".to_owned(),
+            repository: None,
+            file_name: Some("c/d.py".to_owned()),
+            context: vec![item("b.py", "b = 2"), item("a.py", "a = 1")],
+        };
+        assert_eq!(spelled_gap(text), Some(expected));
+        let many = format!("[SUFFIX][PREFIX]{}", "+++++ a\nb\n".repeat(1000));
+        assert_eq!(spelled_gap(&many).unwrap().context.len(), CONTEXT_ITEMS_MAX);
+    }
+
+    #[test]
+    fn a_sentinel_in_another_file_moves_no_gap() {
+        let file = "<|file_sep|>a.py\n";
+        let gap = "<|file_sep|>c.py\n<|fim_prefix|>c = <|fim_suffix|>\n<|fim_middle|>";
+        check(&format!("{file}{gap}"), Some(("c = ", "\n")));
+        for sentinel in ["<|fim_prefix|>", "<|fim_suffix|>"] {
+            check(&format!("{file}x = '{sentinel}'\n{gap}"), None);
+        }
+        check(&format!("{file}x = '<|fim_middle|>'\n{gap}"), Some(("c = ", "\n")));
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     completion::{ChatMessage, CompletionRequest, Input, Usage},
     engine::{EngineHandle, EngineState, SequenceRequest, SubmitError},
     prompt::{
-        ChatPiece, ChatTemplate, FimTemplate, Gap, Prompt, PromptBuilder, PromptError,
+        ChatError, ChatPiece, ChatTemplate, FimTemplate, Gap, Prompt, PromptBuilder, PromptError,
         budget::Shares,
     },
     provider::{
@@ -226,7 +226,7 @@ impl Asking {
             .ok_or_else(|| ProviderError::invalid("messages", "the model has no chat template"))?;
         template
             .render(messages, &self.tokenizer, SystemTime::now())
-            .map_err(|error| ProviderError::invalid("messages", error.to_string()))
+            .map_err(|error| from_chat(&error))
     }
 
     /// Returns the texts that end a choice: the request's, else the family's, which know gaps only.
@@ -291,6 +291,17 @@ fn from_prompt(error: &PromptError, field: &'static str) -> ProviderError {
         },
         PromptError::Tokenizer(_) => {
             ProviderError::new(ProviderErrorKind::Internal, error.to_string())
+        }
+    }
+}
+
+/// What a template refuses is the client's to mend; a template that fails is not.
+fn from_chat(error: &ChatError) -> ProviderError {
+    let message = error.to_string();
+    match error {
+        ChatError::Refused(_) => ProviderError::invalid("messages", message),
+        ChatError::Template { .. } | ChatError::Failed { .. } | ChatError::TooMuch => {
+            ProviderError::new(ProviderErrorKind::Internal, message)
         }
     }
 }

@@ -108,6 +108,7 @@ pub(crate) struct ScriptedProvider {
     name: &'static str,
     has_chat: bool,
     script: Script,
+    has_fim: bool,
     requests: Mutex<Vec<CompletionRequest>>,
     num_open: Arc<watch::Sender<usize>>,
     gate: watch::Sender<bool>,
@@ -124,6 +125,7 @@ impl ScriptedProvider {
             name,
             has_chat: true,
             script,
+            has_fim: true,
             requests: Mutex::default(),
             num_open: Arc::new(watch::Sender::new(0)),
             gate: watch::Sender::new(false),
@@ -133,6 +135,11 @@ impl ScriptedProvider {
     /// Makes its model one without a chat template.
     pub(crate) fn without_chat(self) -> Self {
         Self { has_chat: false, ..self }
+    }
+
+    /// Makes one whose model continues conversations and fills no gaps.
+    pub(crate) fn without_fim(script: Script) -> Self {
+        Self { has_fim: false, ..Self::new(script) }
     }
 
     /// Returns what was asked since the last call.
@@ -175,7 +182,7 @@ impl Provider for ScriptedProvider {
             name: self.name.to_owned(),
             engine: "lacuna".to_owned(),
             max_context_tokens: 2048,
-            has_fim: true,
+            has_fim: self.has_fim,
             has_repo_fim: false,
             has_chat: self.has_chat,
             vocab_size: 1000,

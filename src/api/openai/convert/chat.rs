@@ -1,15 +1,15 @@
 //! From a conversation's messages to what is to be completed: its next turn, or the gap that its last message spells.
 
 use crate::api::{
-    check_items,
     error::ApiError,
-    json::Object,
+    json::{List, Object},
     openai::{
         convert::{LOGPROB_MIN, Subject},
         wire::{
             Unsupported, WireRequest,
             chat::{
-                WireChatLogprobs, WireChatToken, WireContent, WireMessage, WirePart, WireRival,
+                WireChatLogprobs, WireChatToken, WireContent, WireMessage, WireMessages, WirePart,
+                WireRival,
             },
         },
     },
@@ -20,39 +20,37 @@ use crate::prompt::family::spelled_gap;
 use crate::provider::ModelInfo;
 use crate::service::{NameKind, ServedModels};
 
-/// Far above what any client sends.
-const MESSAGES_MAX: usize = 1024;
-
 /// Returns what the messages ask for.
 pub(super) fn subject(
-    messages: Option<Vec<Object<WireMessage>>>,
+    messages: Option<WireMessages>,
     model: &ModelInfo,
     models: &ServedModels,
 ) -> Result<Subject, ApiError> {
-    let wire = messages.ok_or_else(|| ApiError::invalid("messages", "is required"))?;
+    let List(wire) = messages.ok_or_else(|| ApiError::invalid("messages", "is required"))?;
     if wire.is_empty() {
         return Err(ApiError::invalid("messages", "must not be an empty list"));
     }
-    check_items("messages", wire.len(), MESSAGES_MAX)?;
     let mut messages = Vec::with_capacity(wire.len());
     for (index, Object(wire)) in wire.into_iter().enumerate() {
         messages.push(message(&format!("messages[{index}]"), wire)?);
     }
-    if let Some(gap) = gap(&messages) {
-        if !model.has_fim {
+    match gap(&messages) {
+        Some(gap) if model.has_fim => return Ok(gap),
+        // A conversation about gaps, to a model that knows conversations only.
+        Some(_) | None if model.has_chat => {}
+        Some(_) => {
             let rule = "spells a gap to be filled, which this model was not trained for";
             return Err(ApiError::invalid("messages", rule));
         }
-        return Ok(gap);
-    }
-    if !model.has_chat {
-        let own = models.names().iter().filter(|served| served.kind == NameKind::Model);
-        let able = quoted(own.filter(|served| served.service.model().has_chat));
-        let here = if able.is_empty() { able } else { format!(", and which {able} has here") };
-        let rule = format!(
-            "need a model with a chat template, which this one lacks{here}; `/v1/completions` takes a `prompt`, with a `suffix` too"
-        );
-        return Err(ApiError::invalid("messages", rule));
+        None => {
+            let own = models.names().iter().filter(|served| served.kind == NameKind::Model);
+            let able = quoted(own.filter(|served| served.service.model().has_chat));
+            let here = if able.is_empty() { able } else { format!(", and which {able} has here") };
+            let rule = format!(
+                "need a model with a chat template, which this one lacks{here}; `/v1/completions` takes a `prompt`, with a `suffix` too"
+            );
+            return Err(ApiError::invalid("messages", rule));
+        }
     }
     Ok(Subject::new(Input::Chat(messages)))
 }
@@ -101,7 +99,7 @@ fn message(path: &str, wire: WireMessage) -> Result<ChatMessage, ApiError> {
     let path = format!("{path}.content");
     let content = match wire.content {
         Some(WireContent::Text(text)) => text,
-        Some(WireContent::Parts(parts)) => joined(&path, parts)?,
+        Some(WireContent::Parts(List(parts))) => joined(&path, parts)?,
         None if role == ChatRole::Assistant => String::new(),
         None => return Err(ApiError::invalid(path, "is required")),
     };
@@ -109,9 +107,9 @@ fn message(path: &str, wire: WireMessage) -> Result<ChatMessage, ApiError> {
 }
 
 /// Joins parts by line ends, as other servers do whose templates know texts only.
-fn joined(path: &str, parts: Vec<WirePart>) -> Result<String, ApiError> {
+fn joined(path: &str, parts: Vec<Object<WirePart>>) -> Result<String, ApiError> {
     let mut texts = Vec::with_capacity(parts.len());
-    for (index, part) in parts.into_iter().enumerate() {
+    for (index, Object(part)) in parts.into_iter().enumerate() {
         if part.r#type.as_deref() != Some("text") {
             let field = format!("{path}[{index}].type");
             return Err(ApiError::invalid(field, "must be text: other parts are not supported"));

@@ -171,13 +171,15 @@ fn refuse_set(members: &[(&str, Option<Unsupported>)]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Returns the most tokens of a choice; conversations have a newer word for it, which comes first.
+/// Returns the member that says the most tokens of a choice; conversations have a newer word for it, which comes first.
+pub(super) fn max_tokens_name(wire: &WireRequest, form: Form) -> &'static str {
+    let is_newer = form == Form::Chat && wire.max_completion_tokens.is_some();
+    if is_newer { "max_completion_tokens" } else { "max_tokens" }
+}
+
 fn max_tokens(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
     let newer = wire.max_completion_tokens.filter(|_| form == Form::Chat);
-    match newer {
-        Some(_) => integer("max_completion_tokens", newer, 1, u32::MAX),
-        None => integer("max_tokens", wire.max_tokens, 1, u32::MAX),
-    }
+    integer(max_tokens_name(wire, form), newer.or(wire.max_tokens), 1, u32::MAX)
 }
 
 /// Returns the number of rivals to tell at each token; `None` where nothing is to be told.

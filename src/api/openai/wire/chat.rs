@@ -4,10 +4,21 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{Error, SeqAccess, Visitor},
+    de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
-use crate::api::{json::Object, openai::wire::Unsupported};
+use crate::api::{
+    json::{List, Object},
+    openai::wire::Unsupported,
+};
+
+/// Far above what any client sends.
+const MESSAGES_MAX: usize = 1024;
+/// As many: some editors send each file that they show as a part.
+const PARTS_MAX: usize = 1024;
+
+/// A conversation.
+pub(in crate::api::openai) type WireMessages = List<Object<WireMessage>, MESSAGES_MAX>;
 
 /// A turn of a conversation; further members, such as a speaker's name, are ignored.
 #[derive(Debug, Deserialize)]
@@ -24,7 +35,7 @@ pub(in crate::api::openai) struct WireMessage {
 #[derive(Debug)]
 pub(in crate::api::openai) enum WireContent {
     Text(String),
-    Parts(Vec<WirePart>),
+    Parts(List<Object<WirePart>, PARTS_MAX>),
 }
 
 /// A part of what was said.
@@ -57,12 +68,8 @@ impl<'de> Visitor<'de> for ContentVisitor {
         Ok(WireContent::Text(text))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<WireContent, A::Error> {
-        let mut parts = Vec::new();
-        while let Some(Object(part)) = items.next_element()? {
-            parts.push(part);
-        }
-        Ok(WireContent::Parts(parts))
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<WireContent, A::Error> {
+        List::deserialize(SeqAccessDeserializer::new(items)).map(WireContent::Parts)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{
 use crate::api::{
     json::{Integer, Number, Object},
     openai::wire::{
-        chat::{WireChatLogprobs, WireDelta, WireMessage, WireTurn},
+        chat::{WireChatLogprobs, WireDelta, WireMessages, WireTurn},
         prompt::WirePrompt,
     },
 };
@@ -25,7 +25,7 @@ pub(super) struct WireRequest {
     pub(super) model: Option<String>,
     pub(super) prompt: Option<WirePrompt>,
     pub(super) suffix: Option<String>,
-    pub(super) messages: Option<Vec<Object<WireMessage>>>,
+    pub(super) messages: Option<WireMessages>,
     pub(super) max_tokens: Option<Integer>,
     /// The newer word for it.
     pub(super) max_completion_tokens: Option<Integer>,
