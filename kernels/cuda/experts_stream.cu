@@ -82,7 +82,7 @@ DEVICE Group group_of(const Pairs& pairs, const uint32_t* experts) {
     return group.begin == int(blockIdx.y) ? group : Group{0, 0, 0};
 }
 
-// grid (ceil(rows / 16), min(num_experts, num_pairs)), 256 threads; `Out` is bf16 for the gate and float for the way back.
+// grid (ceil(rows / 16), min(num_experts, num_pairs)), 256 threads; `Out` is bf16 for what a product reads next, else float.
 template <int TOKEN_TILES, Then THEN, class Out>
 DEVICE void stream(Out* out, const Products& products, const Pairs& pairs, const uint32_t* experts, int activation) {
     using Room = BlockSums<TOKEN_TILES>;

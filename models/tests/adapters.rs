@@ -2,11 +2,15 @@
 //!
 //! `tests/golden/make_adapters.py` makes them and says with which versions.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use models::{
-    Adapter, DecoderSpec, Device, LoadOptions, ModelError, NO_ADAPTER, Source, load, load_weights,
-    rank_spec, read_spec, weights::Weights,
+    Adapter, AdapterFootprint, DecoderSpec, Device, LoadOptions, ModelError, NO_ADAPTER, Source,
+    adapter_footprint, load, load_weights, rank_spec, read_spec, weights::Weights,
 };
 #[cfg(feature = "cuda-emulator")]
 use models::{GraphMode, KvDType};
@@ -107,13 +111,17 @@ fn run(runner: &mut Runner, sequences: Vec<Sequence>, is_together: bool) -> Vec<
     let mut all = Vec::new();
     for mut group in groups {
         for step in 0..5 {
+            // Another order each time, so that a graph that is replayed finds other adapters in its rows.
+            group.rotate_left(1);
             let parts = group.iter_mut().map(|sequence| {
                 let chunk = if step == 0 { 23 } else { usize::MAX };
                 let count = sequence.num_missing().min(chunk);
                 (sequence, count)
             });
-            let logits = runner.step(&mut parts.collect::<Vec<_>>());
+            let mut logits = runner.step(&mut parts.collect::<Vec<_>>());
             if step == 4 {
+                let num_turns = (step as usize + 1) % logits.len();
+                logits.rotate_right(num_turns);
                 all.extend(logits);
             } else if step > 0 {
                 for sequence in &mut group {
@@ -219,14 +227,20 @@ fn adapters_on_the_emulated_gpu_are_close_to_peft_and_graphs_are_eager() {
                 let error = kernels::selftest::rig::relative_error(&logits, &prompt.logits);
                 assert!(error <= GPU_LIMIT, "{}: {error}", trained.folder);
             }
-            run(&mut runner, sequences(&case, &trained), true)
+            let apart = run(&mut runner, sequences(&case, &trained), false);
+            let together = run(&mut runner, sequences(&case, &trained), true);
+            for (together, apart) in together.iter().zip(&apart) {
+                let error = kernels::selftest::rig::relative_error(together, apart);
+                assert!(error <= GPU_LIMIT, "{}: {error}", case.name);
+            }
+            together
         };
         assert!(logits_of(GraphMode::Captured) == logits_of(GraphMode::Eager), "{}", case.name);
     }
 }
 
 /// Returns why an adapter is refused; nothing where it is not.
-fn refusal(case: &Case, folder: &std::path::Path) -> String {
+fn refusal(case: &Case, folder: &Path) -> String {
     let adapter = match Adapter::open("acme", folder) {
         Ok(adapter) => adapter,
         Err(error) => return chain(&error),
@@ -250,6 +264,25 @@ fn chain(error: &ModelError) -> String {
 /// A tensor's new name and the factor on its values; `None` leaves it out.
 type Change<'a> = &'a dyn Fn(&str) -> Option<(String, f32)>;
 
+/// Writes `llama-two` with this configuration and its tensors changed.
+fn write_changed(folder: &Path, config: &str, change: Change<'_>) {
+    fs::write(folder.join("adapter_config.json"), config).unwrap();
+    let bytes = fs::read(golden("llama-two/adapter_model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, view) in stored.tensors() {
+        let Some((name, factor)) = change(&name) else { continue };
+        let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let data = values.flat_map(|value| (value * factor).to_le_bytes()).collect();
+        tensors.push((name, view.shape().to_vec(), data));
+    }
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+}
+
 #[test]
 fn what_does_not_fit_is_refused_with_its_name() {
     let architectures = cases();
@@ -259,27 +292,7 @@ fn what_does_not_fit_is_refused_with_its_name() {
     assert!(refusal(llama, &folder).contains("is no adapter: it must have adapter_config.json"));
 
     let config = fs::read_to_string(golden("llama-two/adapter_config.json")).unwrap();
-    let bytes = fs::read(golden("llama-two/adapter_model.safetensors")).unwrap();
-    let stored = SafeTensors::deserialize(&bytes).unwrap();
-    let write = |config: &str, change: Change<'_>| {
-        fs::write(folder.join("adapter_config.json"), config).unwrap();
-        let tensors: Vec<_> = stored
-            .tensors()
-            .into_iter()
-            .filter_map(|(name, view)| {
-                let (name, factor) = change(&name)?;
-                let values = view.data().chunks_exact(4);
-                let values = values.map(|value| f32::from_le_bytes(value.try_into().unwrap()));
-                let data = values.flat_map(|value| (value * factor).to_le_bytes()).collect();
-                Some((name, view.shape().to_vec(), data))
-            })
-            .collect::<Vec<(String, Vec<usize>, Vec<u8>)>>();
-        let views = tensors.iter().map(|(name, shape, data)| {
-            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
-        });
-        let file = safetensors::serialize(views, None).unwrap();
-        fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
-    };
+    let write = |config: &str, change: Change<'_>| write_changed(&folder, config, change);
     let as_is = |name: &str| Some((name.to_owned(), 1.0));
     write(&config, &as_is);
     // Another model: its matrices have other names or shapes.
@@ -288,7 +301,11 @@ fn what_does_not_fit_is_refused_with_its_name() {
         found.starts_with("the adapter `acme`: ") && found.contains("must have shape"),
         "{found}"
     );
-    let rows: [(&str, String, Change<'_>); 6] = [
+    let rows: [(&str, String, Change<'_>); 7] = [
+        ("q_proj.lora_B.weight holds values that are no numbers", config.clone(), &|name| {
+            let is_broken = name.contains("0.self_attn.q_proj.lora_B");
+            Some((name.to_owned(), if is_broken { f32::NAN } else { 1.0 }))
+        }),
         (
             "holds values that are no numbers",
             config.replace("\"lora_alpha\": 5", "\"lora_alpha\": 1e300"),
@@ -318,7 +335,33 @@ fn what_does_not_fit_is_refused_with_its_name() {
         write(&config, change);
         let found = refusal(llama, &folder);
         assert!(found.contains(rule), "{found}\n{rule}");
+        let is_read = !rule.contains("peft_type");
+        assert_eq!(found.starts_with("the adapter `acme`: "), is_read, "{found}");
     }
+}
+
+#[test]
+fn what_adapters_take_is_counted_before_they_are_loaded() {
+    let (case, trained) =
+        adapted_cases().into_iter().find(|(case, _)| case.name == "llama").unwrap();
+    let weights = Weights::from_bytes("base", case.bytes()).unwrap();
+    let footprint = |device, trained: &[Trained]| {
+        let options = with_adapters(&options(device), trained);
+        adapter_footprint(&case.spec(), &weights, &options).unwrap()
+    };
+    assert_eq!(footprint(Device::Cpu, &[]), AdapterFootprint::default());
+    // `llama-two`: in each layer queries, keys and values, 128 rows of 32 columns, at rank 8 and 16 (3 + 3, 3 + 11).
+    let gpu = footprint(Device::Emulated, &trained[1..2]);
+    assert_eq!(gpu.num_bytes, 2 * (8 + 16) * (128 + 32));
+    let low = 2048 * 16 * size_of::<f32>() as u64;
+    assert_eq!(gpu.room_bytes, low + (128 << 20));
+    let cpu = footprint(Device::Cpu, &trained[1..2]);
+    // There in f32, and rows of A in sixteens.
+    assert_eq!(cpu.num_bytes, 4 * (2 * 16 * 32 + (8 + 16) * 128));
+    assert_eq!(cpu.room_bytes, 2048 * 4 * (32 + 16 + 128));
+    // With gates and ups: twice 40 values a token, and the widest of all matrices.
+    let all = footprint(Device::Cpu, &trained[..1]);
+    assert_eq!(all.room_bytes, 2048 * 4 * (2 * 40 + 64 + 16 + 128));
 }
 
 #[test]

@@ -11,7 +11,12 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use crate::{
-    cli::{CliError, compose::compose, fetch::fetch, place, print, runtime, start_logs},
+    cli::{
+        CliError,
+        compose::{Composed, compose},
+        fetch::fetch,
+        place, print, runtime, start_logs,
+    },
     client::Server,
     completion::{CompletionRequest, Input, Language, SamplingParams},
     config::{
@@ -44,6 +49,9 @@ pub struct CompleteArgs {
     /// Ask a running server, such as <http://127.0.0.1:5052>, instead of loading a model.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Answer with this adapter, one of --adapters.
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    adapter: Option<String>,
     /// Most tokens of the completion.
     #[arg(long, value_name = "N")]
     max_tokens: Option<NonZeroU32>,
@@ -67,7 +75,7 @@ pub struct CompleteArgs {
 /// # Errors
 /// [`CliError::Usage`] for a file, place or setting that cannot be used, else [`CliError::Failed`].
 pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<(), CliError> {
-    let CompleteArgs { file, line, column, url, max_tokens, config, .. } = arguments;
+    let CompleteArgs { file, line, column, url, adapter, max_tokens, config, .. } = arguments;
     let text = read(&file).map_err(CliError::Usage)?;
     let (prefix, suffix) =
         place::split(&text, line, column).map_err(|error| CliError::Usage(error.into()))?;
@@ -85,7 +93,8 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
     // To a server the name is a name; only here could it be a folder, so it must not be checked as one.
     let remote_model = if server.is_some() { raw.model.source.take() } else { None };
     let path = config.or_else(|| environment.config_file());
-    let config = Config::load(&raw, environment, path.as_deref())?;
+    let mut config = Config::load(&raw, environment, path.as_deref())?;
+    choose_adapter(&mut config, adapter.as_deref())?;
     start_logs(&config.log)?;
     let runtime = runtime(config.server.num_worker_threads)?;
     let gap = Gap { prefix, suffix, file: &file, max_tokens };
@@ -94,11 +103,26 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
     } else {
         runtime.block_on(fetch(&config))?;
         let _entered = runtime.enter();
-        let composed = compose(&config)?;
-        runtime.block_on(complete(&composed.service, &gap))?;
+        let Composed { service, adapters, engine: _engine, .. } = compose(&config)?;
+        let service = adapters.into_iter().next().unwrap_or(service);
+        runtime.block_on(complete(&service, &gap))?;
     }
     // A shell's prompt should begin on its own line; a script gets the completion to the byte.
     if io::stdout().is_terminal() { print("\n") } else { Ok(()) }
+}
+
+/// Leaves the adapter that is to answer, or none: others would be loaded for nothing.
+fn choose_adapter(config: &mut Config, adapter: Option<&str>) -> Result<(), CliError> {
+    let adapters = &mut config.model.adapters;
+    let names: Vec<&str> = adapters.iter().map(|known| known.name.as_str()).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    adapters.retain(|known| Some(known.name.as_str()) == adapter);
+    match adapter {
+        Some(_) if adapters.is_empty() => Err(CliError::Usage(anyhow!(
+            "--adapter must be one of --adapters, which names {names}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 struct Gap<'a> {

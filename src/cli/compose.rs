@@ -176,6 +176,16 @@ fn open_adapters(config: &Config) -> anyhow::Result<Arc<[Adapter]>> {
             num_parameters = opened.num_parameters(),
             "adapter"
         );
+        if let (ModelSource::Hub(model), Some(base)) = (&config.model.source, opened.base_model())
+            && base != model.repository
+        {
+            warn!(
+                model = config.model.served_name,
+                adapter = name,
+                trained_on = base,
+                "the adapter was trained on another model, as its maker says"
+            );
+        }
         anyhow::Ok(opened)
     };
     let adapters = config.model.adapters.iter();

@@ -134,7 +134,9 @@ fn adapter(text: &str, environment: &Environment) -> Result<AdapterConfig, Viola
     };
     check_name(KEY, name)?;
     match model_source(source, environment) {
-        Ok(ModelSource::Demo) | Err(_) => Err(broken(KEY, rule, format!("{text:?}"))),
+        Ok(ModelSource::Demo | ModelSource::Hub(HubModel { file: Some(_), .. })) | Err(_) => {
+            Err(broken(KEY, rule, format!("{text:?}")))
+        }
         Ok(source) => Ok(AdapterConfig { name: name.to_owned(), source }),
     }
 }

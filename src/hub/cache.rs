@@ -184,7 +184,7 @@ fn missing_file(snapshot: &Path, names: &[&str]) -> Result<Option<String>, HubEr
     if !is_adapter && !tokenizers.any(|name| has(name)) {
         return Ok(Some(select::TOKENIZER.to_owned()));
     }
-    if has(select::SINGLE) || is_adapter && has(select::ADAPTER) {
+    if has(select::SINGLE) || is_adapter && has(select::ADAPTER) && !has(select::INDEX) {
         return Ok(None);
     }
     if has(select::INDEX) {

@@ -112,10 +112,10 @@ fn wanted<'a>(
 /// beside them is the same weights once more, and variants such as `model.fp16.safetensors` are too.
 pub(crate) fn safetensors<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let named = |wanted: &str| names.iter().copied().find(|name| *name == wanted);
-    if let Some(single) = named(SINGLE).or_else(|| named(ADAPTER)) {
+    if let Some(single) = named(SINGLE) {
         return vec![single];
     }
-    let Some(index) = named(INDEX) else { return Vec::new() };
+    let Some(index) = named(INDEX) else { return named(ADAPTER).into_iter().collect() };
     let mut shards: Vec<&str> = names.iter().copied().filter(|name| is_shard(name)).collect();
     if !shards.is_empty() {
         shards.push(index);

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use crate::{TempFile, lacuna};
+use crate::{TempFile, lacuna, trained::Trained};
 
 #[test]
 fn places_outside_of_the_file_are_refused() {
@@ -41,6 +41,22 @@ fn files_that_cannot_be_read_are_named() {
         "{} must be UTF-8: invalid utf-8 sequence of 1 bytes from index 5",
         file.path()
     ));
+}
+
+#[test]
+fn an_adapter_answers_where_it_is_asked_for() {
+    let trained = Trained::new(5);
+    let adapters = format!("review={}", trained.path().display());
+    let file = TempFile::new("adapted.py", b"def add(a, b):\n    \n");
+    let complete = |more: &[&str]| {
+        let place = ["complete", file.path(), "--line", "2", "--column", "5", "--max-tokens", "16"];
+        lacuna(&[&place[..], &["--adapters", &adapters], more].concat(), &[])
+    };
+    let [plain, adapted] = [&[][..], &["--adapter", "review"]].map(complete);
+    assert_eq!((plain.code, adapted.code), (Some(0), Some(0)), "{plain:?} {adapted:?}");
+    assert_ne!(plain.stdout, adapted.stdout);
+    complete(&["--adapter", "other"])
+        .is_refused_with("--adapter must be one of --adapters, which names review");
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn bad_files_are_refused_with_the_place() {
 
 #[test]
 fn several_models_are_checked_and_printed_and_taken_back() {
-    let text = b"[[models]]\nsource = \"demo\"\naliases = [\"codestral-latest\"]\n[[models]]\nsource = \"demo\"\nserved_name = \"small\"\nmax_num_seqs = 2\n";
+    let text = b"[[models]]\nsource = \"demo\"\naliases = [\"codestral-latest\"]\nadapters = [\"review=/a/b\", \"docs=org/docs@v2\"]\n[[models]]\nsource = \"demo\"\nserved_name = \"small\"\nmax_num_seqs = 2\n";
     let file = TempFile::new("several.toml", text);
     assert_eq!(lacuna(&["check-config", file.path()], &[]).code, Some(0));
     let printed = lacuna(&["print-config", "--config", file.path()], &[]).stdout;
@@ -101,6 +101,7 @@ fn several_models_are_checked_and_printed_and_taken_back() {
         ("[[models]]", 2),
         ("[model]", 0),
         ("served_name = \"small\"", 1),
+        ("adapters = [\"review=/a/b\", \"docs=org/docs@v2\"]", 1),
         ("max_num_seqs = 32", 2),
     ];
     for (line, num) in rows {

@@ -264,6 +264,11 @@ fn adapters_are_served_by_their_names_beside_their_model() {
     let [plain, alias, review, docs] = ["demo", "tab", "review", "docs"].map(text);
     assert_eq!(plain, alias);
     assert!(plain != review && plain != docs && review != docs, "{plain} {review} {docs}");
+    let gitlab = server.answer(
+        "/v2/code/completions",
+        r#"{"model_name":"docs","current_file":{"file_name":"a.py","content_above_cursor":"a","content_below_cursor":""}}"#,
+    );
+    assert!(gitlab.contains(r#""name":"docs""#), "{gitlab}");
     assert_eq!(text("review"), review);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{adapter::ADAPTER_CONFIG_FILE, config::Fields, error::ConfigError};
+use crate::{adapter::ADAPTER_CONFIG_FILE, config::Fields, error::ConfigError, shown::escape};
 
 /// Fields that ask for something else than `B A` on top of matrices that stay as they are, where they are there and not
 /// false or empty.
@@ -40,8 +40,15 @@ pub(crate) struct AdapterConfig {
     alpha: f64,
     /// Whether the scale is alpha by the root of the rank.
     has_root_scale: bool,
-    ranks: Vec<(String, f64)>,
-    alphas: Vec<(String, f64)>,
+    ranks: Pattern<usize>,
+    alphas: Pattern<f64>,
+}
+
+/// Numbers by the ends of modules' names.
+#[derive(Clone, Debug, PartialEq)]
+struct Pattern<T> {
+    field: &'static str,
+    ends: Vec<(String, T)>,
 }
 
 impl AdapterConfig {
@@ -63,20 +70,30 @@ impl AdapterConfig {
             rank,
             alpha: fields.number("lora_alpha")?,
             has_root_scale: fields.optional_flag("use_rslora")?.unwrap_or(false),
-            ranks: read_pattern(&fields, "rank_pattern")?,
-            alphas: read_pattern(&fields, "alpha_pattern")?,
+            ranks: Pattern::read(&fields, "rank_pattern", "a whole number above 0", |value| {
+                value.as_u64().filter(|rank| *rank > 0).and_then(|rank| usize::try_from(rank).ok())
+            })?,
+            alphas: Pattern::read(&fields, "alpha_pattern", "a number above 0", |value| {
+                value.as_f64().filter(|alpha| *alpha > 0.0)
+            })?,
         })
     }
 
     /// Returns the rank of a module's matrices.
     pub(crate) fn rank_of(&self, module: &str) -> usize {
-        find(&self.ranks, module).map_or(self.rank, |rank| rank as usize)
+        self.ranks.find(module).unwrap_or(self.rank)
     }
 
     /// Returns the factor on what a module's matrices come to.
     pub(crate) fn scale_of(&self, module: &str) -> f64 {
-        let (rank, alpha) = (self.rank_of(module) as f64, find(&self.alphas, module));
+        let (rank, alpha) = (self.rank_of(module) as f64, self.alphas.find(module));
         alpha.unwrap_or(self.alpha) / if self.has_root_scale { rank.sqrt() } else { rank }
+    }
+
+    /// Refuses patterns that say different numbers of a module: which of them the training took, the file does not tell.
+    pub(crate) fn check(&self, module: &str) -> Result<(), ConfigError> {
+        self.ranks.check(module)?;
+        self.alphas.check(module)
     }
 }
 
@@ -109,34 +126,53 @@ fn check_way(fields: &Fields<'_>) -> Result<(), ConfigError> {
     }
 }
 
-/// Reads numbers by the ends of modules' names.
-fn read_pattern(
-    fields: &Fields<'_>,
-    field: &'static str,
-) -> Result<Vec<(String, f64)>, ConfigError> {
-    let Some(fields) = fields.optional_object(field)? else { return Ok(Vec::new()) };
-    let entry = |(name, value): (&str, &Value)| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if !name.chars().all(is_plain) {
-            let rule = "by the ends of modules' names; expressions are not read";
-            return Err(fields.invalid(name, rule, value));
+impl<T: Copy + PartialEq + std::fmt::Display> Pattern<T> {
+    fn read(
+        fields: &Fields<'_>,
+        field: &'static str,
+        rule: &str,
+        convert: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Self, ConfigError> {
+        let mut ends = Vec::new();
+        if let Some(fields) = fields.optional_object(field)? {
+            for (name, value) in fields.entries() {
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                if !name.chars().all(is_plain) {
+                    let rule = "by the ends of modules' names; expressions are not read";
+                    return Err(fields.invalid(&escape(name), rule, value));
+                }
+                let number = convert(value).ok_or_else(|| fields.invalid(name, rule, value))?;
+                ends.push((name.to_owned(), number));
+            }
         }
-        match value.as_f64().filter(|number| *number > 0.0) {
-            Some(number) => Ok((name.to_owned(), number)),
-            None => Err(fields.invalid(name, "a number above 0", value)),
-        }
-    };
-    fields.entries().map(entry).collect()
-}
+        Ok(Self { field, ends })
+    }
 
-/// Finds what is said of a module by its name or the end of it; the longest end counts.
-fn find(pattern: &[(String, f64)], module: &str) -> Option<f64> {
-    let is_end = |end: &str| {
-        let rest = module.strip_suffix(end);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    let fitting = pattern.iter().filter(|(end, _)| is_end(end));
-    fitting.max_by_key(|(end, _)| end.len()).map(|(_, number)| *number)
+    /// Returns the numbers that are said of a module, by its name or the end of it.
+    fn fitting(&self, module: &str) -> impl Iterator<Item = T> {
+        let is_end = move |end: &str| {
+            let rest = module.strip_suffix(end);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.ends.iter().filter(move |(end, _)| is_end(end)).map(|(_, number)| *number)
+    }
+
+    fn find(&self, module: &str) -> Option<T> {
+        self.fitting(module).next()
+    }
+
+    fn check(&self, module: &str) -> Result<(), ConfigError> {
+        let first = self.find(module);
+        match self.fitting(module).find(|number| Some(*number) != first) {
+            None => Ok(()),
+            Some(other) => Err(ConfigError::Invalid {
+                file: ADAPTER_CONFIG_FILE.to_owned(),
+                field: self.field.to_owned(),
+                rule: format!("of one number for {module}, which several of its names fit"),
+                value: other.to_string(),
+            }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +195,7 @@ mod tests {
             (r#", "use_rslora": true"#, 8, 16.0 / 8.0_f64.sqrt()),
             (r#", "rank_pattern": {"q_proj": 4}"#, 4, 4.0),
             (r#", "rank_pattern": {"proj": 4, "v_proj": 2}"#, 8, 2.0),
-            (r#", "rank_pattern": {"q_proj": 4, "layers.1.self_attn.q_proj": 2}"#, 2, 8.0),
+            (r#", "rank_pattern": {"q_proj": 4, "layers.2.self_attn.q_proj": 2}"#, 4, 4.0),
             (r#", "alpha_pattern": {"model.layers.1.self_attn.q_proj": 4.0}"#, 8, 0.5),
         ];
         for (more, rank, scale) in rows {
@@ -186,15 +222,29 @@ mod tests {
                 r#", "rank_pattern": {"q_proj|v_proj": 4}"#,
                 "`rank_pattern.q_proj|v_proj` must be by",
             ),
+            (r#", "rank_pattern": {"q_proj": 0}"#, "`rank_pattern.q_proj` must be a whole number"),
             (
-                r#", "rank_pattern": {"q_proj": 0}"#,
-                "`rank_pattern.q_proj` must be a number above 0",
+                r#", "rank_pattern": {"q_proj": 0.5}"#,
+                "`rank_pattern.q_proj` must be a whole number",
             ),
+            (
+                r#", "alpha_pattern": {"q_proj": -1}"#,
+                "`alpha_pattern.q_proj` must be a number above",
+            ),
+            (r#", "rank_pattern": {"\u001b[2J": 4}"#, "`rank_pattern.\\u{1b}[2J` must be by"),
             (r#", "r": 0"#, "`r` must be at least 1, got 0"),
         ] {
             let error = read(more).unwrap_err();
             assert!(error.contains(rule) && error.starts_with("adapter_config.json"), "{error}");
         }
+        let module = "model.layers.1.self_attn.q_proj";
+        let two = r#", "alpha_pattern": {"q_proj": 4, "layers.1.self_attn.q_proj": 2}"#;
+        let error = read(two).unwrap().check(module).unwrap_err().to_string();
+        assert!(
+            error.contains("`alpha_pattern` must be of one number for model.layers.1"),
+            "{error}"
+        );
+        assert!(read(&two.replace('2', "4")).unwrap().check(module).is_ok());
         for missing in ["peft_type", "r", "lora_alpha"] {
             let mut map: Map<String, Value> =
                 serde_json::from_str(&format!("{{{PLAIN}}}")).unwrap();

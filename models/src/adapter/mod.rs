@@ -16,6 +16,7 @@ use crate::{
     adapter::config::AdapterConfig,
     config::CONFIG_FILE,
     error::{AdapterError, ModelError},
+    shown::escape,
     weights::Weights,
 };
 
@@ -43,7 +44,7 @@ pub(crate) fn is_alone(directory: &Path) -> bool {
 pub(crate) fn no_model(directory: &Path) -> AdapterError {
     let text = fs::read(directory.join(ADAPTER_CONFIG_FILE)).ok();
     let config = text.and_then(|text| AdapterConfig::from_json(&text).ok());
-    let base = config.and_then(|config| config.base_model);
+    let base = config.and_then(|config| config.base_model).map(|base| escape(&base));
     AdapterError::NoModel { directory: directory.to_owned(), base }
 }
 

@@ -1,8 +1,12 @@
 //! Which matrices of a model the adapters add to, and their pairs as a device is given them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    slice::from_ref,
+};
 
 use kernels::{
+    allocate,
     backend::{DType, MatrixData},
     lora::{LoraPair, LoraShape, RANK_MULTIPLE},
     widen::for_each_widened,
@@ -14,10 +18,10 @@ use crate::{
     config::DecoderSpec,
     error::{AdapterError, ModelError, WeightsError},
     shown::escape,
-    weights::{Kept, LayerPlan, Role, TensorSpec, WeightPlan, Weights},
+    weights::{FeedForwardPlan, Kept, LayerPlan, Role, TensorSpec, WeightPlan, Weights},
 };
 
-/// What the graphs of steps with adapters take on a GPU.
+/// What the graphs of steps with adapters take on a GPU: as many as of other steps, 128 of about 1 MiB.
 const GRAPH_BYTES: u64 = 128 << 20;
 
 /// What PEFT writes before the name of a module.
@@ -73,10 +77,7 @@ impl<'a> Adapters<'a> {
             modules.insert(own.name.clone(), module);
         }
         for adapter in adapters {
-            adapter.check(&shapes).map_err(|source| ModelError::Adapter {
-                name: adapter.name.clone(),
-                source: Box::new(source),
-            })?;
+            adapter.check(&shapes).map_err(|source| adapter.error(source))?;
         }
         Ok(Self { adapters, modules })
     }
@@ -112,6 +113,17 @@ impl<'a> Adapters<'a> {
         bytes.sum()
     }
 
+    /// Returns how wide gates and ups are by themselves, before they meet; 0 where no adapter adds to them.
+    pub(crate) fn gate_width(&self, plan: &WeightPlan) -> usize {
+        let width = |layer: &LayerPlan| {
+            let FeedForwardPlan::Dense(dense) = &layer.ffn else { return 0 };
+            let mut parts = dense.gate.iter().chain([&dense.up]);
+            let is_adapted = parts.any(|part| self.rank(from_ref(part)).is_some());
+            if is_adapted { dense.up.kept_shape()[0] } else { 0 }
+        };
+        plan.layers.iter().map(width).max().unwrap_or(0)
+    }
+
     /// Returns what a step with adapters takes beside one without.
     ///
     /// # Units
@@ -119,12 +131,10 @@ impl<'a> Adapters<'a> {
     pub(crate) fn room_bytes(&self, plan: &WeightPlan, is_gpu: bool, max_num_tokens: usize) -> u64 {
         let Some(shape) = self.shape(plan) else { return 0 };
         let LoraShape { max_cols, max_rank, max_rows, .. } = shape;
-        // Gates and ups by themselves, and what the operators need.
-        let downs = plan.layers.iter().flat_map(|layer| layer.ffn.downs());
-        let ffn = downs.map(|down| down.kept_shape()[1]).max().unwrap_or(0);
+        let gates = 2 * self.gate_width(plan);
         let own = if is_gpu { max_rank } else { max_cols + max_rank + max_rows };
         let graphs = if is_gpu { GRAPH_BYTES } else { 0 };
-        (max_num_tokens as u64) * ((2 * ffn + own) * size_of::<f32>()) as u64 + graphs
+        (max_num_tokens as u64) * ((gates + own) * size_of::<f32>()) as u64 + graphs
     }
 
     /// Returns the rank that the adapters of a product are brought to; `None` where none adds to it.
@@ -143,8 +153,10 @@ impl<'a> Adapters<'a> {
     /// [`ModelError::Read`]; [`ModelError::Weights`] where something is no number.
     pub(crate) fn pairs(&self, parts: &[TensorSpec]) -> Result<Option<Vec<OwnedPair>>, ModelError> {
         let Some(rank) = self.rank(parts) else { return Ok(None) };
-        let pairs = self.adapters.iter().map(|adapter| self.pair(adapter, parts, rank));
-        pairs.collect::<Result<_, _>>().map(Some)
+        let pair = |adapter| {
+            self.pair(adapter, parts, rank).map_err(|source| Adapter::error(adapter, source))
+        };
+        self.adapters.iter().map(pair).collect::<Result<_, _>>().map(Some)
     }
 
     fn pair(
@@ -154,7 +166,8 @@ impl<'a> Adapters<'a> {
         rank: usize,
     ) -> Result<OwnedPair, ModelError> {
         let (rows, cols) = kept_sizes(parts);
-        let (mut down, mut up) = (vec![0.0; rank * cols], vec![0.0; rows * rank]);
+        let mut down = allocate::zeroed(rank * cols, "the host")?;
+        let mut up = allocate::zeroed(rows * rank, "the host")?;
         let (mut first_row, mut first_rank) = (0, 0);
         for part in parts {
             let num_rows = part.kept_shape()[0];
@@ -176,8 +189,7 @@ impl<'a> Adapters<'a> {
             }
             first_row += num_rows;
         }
-        let bytes = |values: Vec<f32>| values.into_iter().flat_map(f32::to_le_bytes).collect();
-        Ok(OwnedPair { rank, rows, cols, down: bytes(down), up: bytes(up) })
+        Ok(OwnedPair { rank, rows, cols, down: bytes_of(down)?, up: bytes_of(up)? })
     }
 
     /// Returns the module of a part and its rank, where an adapter adds to it.
@@ -189,6 +201,11 @@ impl<'a> Adapters<'a> {
 }
 
 impl Adapter {
+    /// Says of which adapter an error is.
+    fn error(&self, source: ModelError) -> ModelError {
+        ModelError::Adapter { name: self.name.clone(), source: Box::new(source) }
+    }
+
     /// Compares what is stored with the matrices of a model, `[rows, cols]` by module.
     fn check(&self, shapes: &BTreeMap<String, [usize; 2]>) -> Result<(), ModelError> {
         let mut used = BTreeSet::new();
@@ -197,6 +214,7 @@ impl Adapter {
             if self.weights.shape_of(&a).or(self.weights.shape_of(&b)).is_none() {
                 continue;
             }
+            self.config.check(module)?;
             let matrix = TensorSpec::matrix(module, *rows, *cols);
             for tensor in tensors(module, self.config.rank_of(module), &matrix) {
                 self.weights.find(&tensor)?;
@@ -251,6 +269,12 @@ fn read(weights: &Weights, tensor: &TensorSpec) -> Result<Vec<f32>, ModelError> 
     }
     check_finite(tensor, &values)?;
     Ok(values)
+}
+
+fn bytes_of(values: Vec<f32>) -> Result<Vec<u8>, ModelError> {
+    let mut bytes = allocate::reserved(size_of_val(&values[..]), "the host")?;
+    bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
+    Ok(bytes)
 }
 
 fn check_finite(tensor: &TensorSpec, values: &[f32]) -> Result<(), WeightsError> {

@@ -43,7 +43,7 @@ pub(super) struct MixtureRoom<B: Backend> {
 #[derive(Debug)]
 pub(super) struct LoraRoom<B: Backend> {
     pub(super) lora: B::Lora,
-    /// What gates and ups come to, to be added to before they meet: `[num_tokens, ffn_size]` each.
+    /// What gates and ups come to, to be added to before they meet: `[num_tokens, ffn_size]` each, where an adapter adds.
     pub(super) gate: B::Buffer,
     pub(super) up: B::Buffer,
 }
@@ -51,11 +51,10 @@ pub(super) struct LoraRoom<B: Backend> {
 impl<B: Backend> LoraRoom<B> {
     fn new(
         backend: &mut B,
-        spec: &DecoderSpec,
-        shape: &LoraShape,
+        (shape, gate_width): &(LoraShape, usize),
         max_num_tokens: usize,
     ) -> Result<Self, BackendError> {
-        let [gate, up] = [(); 2].map(|()| backend.buffer(max_num_tokens * spec.ffn_size));
+        let [gate, up] = [(); 2].map(|()| backend.buffer(max_num_tokens * gate_width));
         let (gate, up) = (gate?, up?);
         Ok(Self { lora: B::Lora::new(backend, shape, max_num_tokens)?, gate, up })
     }
@@ -80,11 +79,11 @@ impl<B: Backend> Activations<B> {
         backend: &mut B,
         spec: &DecoderSpec,
         limits: &DecoderLimits,
-        adapters: Option<&LoraShape>,
+        adapters: Option<&(LoraShape, usize)>,
     ) -> Result<Self, BackendError> {
         let mixture = MixtureRoom::new(backend, spec, limits.max_num_tokens)?;
         let lora = match adapters {
-            Some(shape) => Some(LoraRoom::new(backend, spec, shape, limits.max_num_tokens)?),
+            Some(sizes) => Some(LoraRoom::new(backend, sizes, limits.max_num_tokens)?),
             None => None,
         };
         let tokens = |width: usize| backend.buffer(limits.max_num_tokens * width);

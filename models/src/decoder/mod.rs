@@ -83,7 +83,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<Self, ModelError> {
         check_limits(&limits)?;
         // Buffers come before the weights: where memory is short, it shows in a moment and not after a long read.
-        let adapters = reader.lora_shape(plan);
+        let adapters = reader.lora_sizes(plan);
         let activations = Activations::new(&mut backend, &spec, &limits, adapters.as_ref())?;
         let max_blocks_per_seq = spec.max_position_embeddings.div_ceil(limits.block_size);
         let step = backend.step(limits.max_num_tokens, limits.max_num_seqs, max_blocks_per_seq)?;
@@ -124,7 +124,7 @@ impl<B: Backend> Decoder<B> {
             rope,
             step,
             activations,
-            num_adapters: adapters.map_or(0, |shape| shape.num_adapters),
+            num_adapters: adapters.map_or(0, |(shape, _)| shape.num_adapters),
             is_adapted: false,
             logits,
             num_sampled: VecDeque::new(),

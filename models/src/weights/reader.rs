@@ -84,9 +84,10 @@ impl<'a> WeightReader<'a> {
         Ok(matrix)
     }
 
-    /// Returns the sizes of what adapters add to a rank's plan; `None` where there are none.
-    pub(crate) fn lora_shape(&self, plan: &WeightPlan) -> Option<LoraShape> {
-        self.adapters.shape(plan)
+    /// Returns the sizes of what adapters add to a rank's plan, and the width of gates and ups that they take apart; `None`
+    /// where there are no adapters.
+    pub(crate) fn lora_sizes(&self, plan: &WeightPlan) -> Option<(LoraShape, usize)> {
+        Some((self.adapters.shape(plan)?, self.adapters.gate_width(plan)))
     }
 
     /// Stores what adapters add to a product; `None` where they add nothing.

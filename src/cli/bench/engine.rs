@@ -96,6 +96,8 @@ pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(
     // The measurement has sequences of its own length and number; what a server would reserve is not taken.
     config.model.context_tokens_max = NonZeroU32::new(plan.num_tokens_max() as u32);
     config.engine.num_seqs_max = plan.batch.iter().copied().max().unwrap_or(1);
+    // The model alone is measured.
+    config.model.adapters.clear();
     start_logs(&config.log)?;
     let simd = compose::simd_tier(&config)?.to_string();
     let sink = Sink { simd, ..Sink::open(output)? };

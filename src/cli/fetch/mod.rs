@@ -41,7 +41,8 @@ pub(super) async fn fetch(config: &Config) -> Result<(), CliError> {
 /// Returns what is to be pulled of the first model and its adapters.
 fn lacking(config: &Config) -> Vec<&HubModel> {
     let adapters = config.model.adapters.iter().map(|adapter| &adapter.source);
-    let sources = [&config.model.source].into_iter().chain(adapters);
+    // The small ones first: what is wrong with one is told before gigabytes have come.
+    let sources = adapters.chain([&config.model.source]);
     sources.filter_map(|source| lacking_source(config, source)).collect()
 }
 
