@@ -83,7 +83,8 @@ pub trait Mixture<B: Backend>: Send + Debug + Sized {
     ) -> Result<(), BackendError>;
 
     /// `residual += Σ weight * expert(x)` over each token's experts as they were routed last; `x` and `residual`
-    /// `[num_tokens, hidden_size]`. The order of a token's sum is its own, whoever shares the step.
+    /// `[num_tokens, hidden_size]`. The order in which a token's experts are added up is its own, whoever shares the step;
+    /// the products within an expert are as a backend's other products, whose last bits may change with the step's size.
     ///
     /// # Errors
     /// [`BackendError::Shape`].

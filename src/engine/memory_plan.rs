@@ -4,15 +4,15 @@
 //! was asked after a load would count as free what is promised already; and what one model needs for its weights must
 //! not have become another's cache.
 //!
-//! A model's share of a memory is its own part, as vLLM's users read it: 0.6 and 0.3 divide a card without meeting. Shares
-//! that add up to more than there is, such as the default for each, only say how full the memory may get; the models then
-//! divide it evenly, none beyond its own share.
+//! A model's share of a memory is its own part, as vLLM's users read it: 0.6 and 0.3 divide a card without meeting. Parts
+//! that cannot all be had, such as the default for each of two models, are bounded by what the others leave, and all of
+//! them together leave a little of the memory to what nobody plans.
 
 use crate::engine::memory::Room;
 
-/// How full shares that are each model's part may fill a memory together: the default share of one model, whose rest is
-/// for what nobody plans, such as the driver's own. A single larger share raises it.
-const TOGETHER_SHARE: f64 = 0.9;
+/// How full all models together may fill a memory: the default share of one, whose rest is for what nobody plans, such as
+/// the driver's own. A single larger share raises it.
+const FILLED_SHARE: f64 = 0.9;
 
 /// The host's memory, or a device's own, before anything is loaded.
 #[derive(Clone, Copy, Debug)]
@@ -176,15 +176,13 @@ impl MemoryPlan {
         (self.memories[place].total_bytes as f64 * entry.claim.used_share) as u64
     }
 
-    /// Returns what all models may take together; what other programs have taken is within their shares.
+    /// Returns what all models may take together, beside what other programs have taken.
     fn usable_bytes(&self, place: usize) -> u64 {
         let in_it = self.entries.iter().filter(|entry| entry.num_ranks_in(place) > 0);
-        let shares = in_it.map(|entry| entry.claim.used_share);
-        let (sum, largest) =
-            shares.fold((0.0, 0.0), |(sum, largest), share| (sum + share, share.max(largest)));
-        let together = sum.min(TOGETHER_SHARE.max(largest));
+        let filled = in_it.map(|entry| entry.claim.used_share).fold(FILLED_SHARE, f64::max);
         let Memory { total_bytes, free_bytes, .. } = self.memories[place];
-        free_bytes.saturating_sub((total_bytes as f64 * (1.0 - together)) as u64)
+        let kept_bytes = total_bytes - (total_bytes as f64 * filled) as u64;
+        free_bytes.saturating_sub(kept_bytes)
     }
 }
 
@@ -237,7 +235,7 @@ mod tests {
         check(&[on(&[0])], &[], &[(1000, 450)]);
         check(&[on(&[1])], &[], &[(1800, 1700)]);
         let part = Claim { used_share: 0.75, ..on(&[1]) };
-        check(&[part], &[], &[(1300, 1200)]);
+        check(&[part], &[], &[(1500, 1400)]);
     }
 
     #[test]
@@ -249,8 +247,8 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_is_nobody_elses() {
-        check(&[on(&[0]), asked(&[0], 300)], &[], &[(600, 250), (900, 400)]);
-        check(&[asked(&[0], 300), on(&[0])], &[], &[(900, 400), (600, 250)]);
+        check(&[on(&[0]), asked(&[0], 300)], &[], &[(600, 250), (900, 390)]);
+        check(&[asked(&[0], 300), on(&[0])], &[], &[(900, 390), (600, 250)]);
         check(&[asked(&[0], 300), asked(&[0], 9000)], &[], &[(900, 400), (600, 250)]);
     }
 
@@ -282,17 +280,14 @@ mod tests {
         check(&[part(0.6), part(0.6)], &[], &[(1200, 700), (800, 700)]);
         // The smaller part is full, and what it cannot take is the other's.
         check(&[part(0.9), part(0.2)], &[], &[(1200, 1100), (400, 300)]);
-        check(
-            &[Claim { kv_cache_bytes: Some(900), ..part(0.3) }, part(0.6)],
-            &[],
-            &[(600, 500), (600, 500)],
-        );
+        let asked = Claim { kv_cache_bytes: Some(300), ..part(0.3) };
+        check(&[asked, part(0.6)], &[], &[(600, 500), (1200, 1100)]);
     }
 
     #[test]
     fn each_cache_has_room_for_a_context_before_the_rest_is_divided() {
         let long = Claim { context_bytes: 300, ..on(&[0]) };
-        check(&[on(&[0]), long.clone()], &[], &[(900, 55), (845, 345)]);
+        check(&[on(&[0]), long.clone()], &[], &[(555, 55), (900, 345)]);
         check(&[long.clone(), long], &[], &[(900, 300), (600, 100)]);
     }
 }
