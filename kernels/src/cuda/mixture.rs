@@ -81,13 +81,13 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
         format: WeightFormat,
     ) -> Result<CudaMatrix<D::Memory>, BackendError> {
         self.shape.check_matrices(matrices)?;
-        let weights = Weights::of(matrices, format);
-        if weights != Weights::Bf16 {
-            let name = weights.name();
-            return Check("experts")
-                .refuse(format!("weights of experts must be bf16 on a GPU for now, got {name}"));
+        match Weights::of(matrices, format) {
+            Weights::Bf16 | Weights::Codes(_) => CudaMatrix::new(&backend.device, matrices, format),
+            plain @ (Weights::F16 | Weights::F32) => Check("experts").refuse(format!(
+                "weights of experts must be bf16 or codes on a GPU, got {}; int8 makes codes of them",
+                plain.name()
+            )),
         }
-        CudaMatrix::new(&backend.device, matrices, format)
     }
 
     fn are_finite(
@@ -161,6 +161,11 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
         ] {
             check.same_shape((num_experts * rows, cols), (matrix.rows, matrix.cols))?;
         }
+        let [gate, up] = [experts.gate, experts.up].map(|matrix| matrix.weights);
+        if gate != up {
+            let (gate, up) = (gate.name(), up.name());
+            return check.refuse(format!("elements of all ups must be {gate}, got {up}"));
+        }
         let x = x.argument(check, "x", Elements::Bf16)?;
         let residual = residual.argument(check, "residual", Elements::F32)?;
         if num_tokens == 0 {
@@ -194,11 +199,12 @@ impl<M: DeviceMemory> CudaMixture<M> {
         experts: &Experts<'_, CudaMatrix<M>>,
     ) -> Result<(), BackendError> {
         let MixtureShape { experts_per_token, hidden_size, expert_size, .. } = self.shape;
-        let matrices = [x, experts.gate.data(), experts.up.data()];
+        let matrices = [addresses(experts.gate), addresses(experts.up)].concat();
         let sizes = [experts_per_token, expert_size, hidden_size].map(|size| size as u32);
         let activation = Argument::U32(number_of(experts.activation));
-        let arguments = self.arguments(&self.wide, &matrices, &sizes);
-        let launch = self.launch("gate", (expert_size, TILE_ROWS / 2));
+        let arguments = self.arguments(&self.wide, &[&[x], &matrices[..]].concat(), &sizes);
+        let what = ("gate", experts.gate.weights);
+        let launch = self.launch(what, (expert_size, TILE_ROWS / 2));
         launch(device, &[&arguments[..], &[activation]].concat())
     }
 
@@ -209,10 +215,10 @@ impl<M: DeviceMemory> CudaMixture<M> {
         down: &CudaMatrix<M>,
     ) -> Result<(), BackendError> {
         let MixtureShape { hidden_size, expert_size, .. } = self.shape;
-        let matrices = [self.wide.address(), down.data()];
+        let matrices = [vec![self.wide.address()], addresses(down)].concat();
         let sizes = [hidden_size, expert_size].map(|size| size as u32);
         let arguments = self.arguments(&self.narrow, &matrices, &sizes);
-        self.launch("store", (hidden_size, TILE_ROWS))(device, &arguments)
+        self.launch(("store", down.weights), (hidden_size, TILE_ROWS))(device, &arguments)
     }
 
     /// Returns what kernels of products are given: what they write and read, the pairs, the sizes.
@@ -237,27 +243,43 @@ impl<M: DeviceMemory> CudaMixture<M> {
         self.num_tokens <= STREAMED_TOKENS_MAX
     }
 
-    /// Returns the launch of a kernel of products over matrices of so many rows, of which a tile has so many.
+    /// Returns the launch of a kernel of products with weights of a type, over matrices of so many rows, of which a tile has so
+    /// many.
     fn launch<D: Device<Memory = M>>(
         &self,
-        what: &str,
+        (what, weights): (&str, Weights),
         (rows, tile_rows): (usize, usize),
     ) -> impl Fn(&mut D, &[Argument]) -> Result<(), BackendError> {
         let num_pairs = self.shape.num_pairs(self.num_tokens);
         let num_groups = num_pairs.min(self.shape.num_experts);
         let (kernel, rows, groups) = if self.is_streamed() {
-            // No expert has more pairs than there are tokens.
-            let tokens = if self.num_tokens <= 8 { 8 } else { 16 };
-            (format!("stream_expert_{what}_{tokens}"), rows.div_ceil(STREAM_ROWS), num_groups)
+            let suffix = match weights {
+                // No expert has more pairs than there are tokens.
+                Weights::Bf16 if self.num_tokens <= 8 => "8",
+                Weights::Bf16 => "16",
+                Weights::Codes(_) | Weights::F16 | Weights::F32 => weights.name(),
+            };
+            (format!("stream_expert_{what}_{suffix}"), rows.div_ceil(STREAM_ROWS), num_groups)
         } else {
-            let num_tiles = num_pairs / TILE_PAIRS + num_groups;
-            (format!("tile_expert_{what}"), rows.div_ceil(tile_rows), num_tiles)
+            let kernel = match weights {
+                Weights::Bf16 => format!("tile_expert_{what}"),
+                _ => format!("tile_expert_{what}_{}", weights.name()),
+            };
+            (kernel, rows.div_ceil(tile_rows), num_pairs / TILE_PAIRS + num_groups)
         };
         let grid = [rows as u32, groups as u32, 1];
         move |device, arguments| {
             let (kernel, num_threads) = (&kernel, THREADS);
             device.launch(&Launch { kernel, grid, num_threads, shared_bytes: 0, arguments })
         }
+    }
+}
+
+/// Returns where a kernel finds a matrix; of codes, their factors too.
+fn addresses<M: DeviceMemory>(matrix: &CudaMatrix<M>) -> Vec<Argument> {
+    match matrix.weights {
+        Weights::Codes(_) => vec![matrix.data(), matrix.factors()],
+        Weights::Bf16 | Weights::F16 | Weights::F32 => vec![matrix.data()],
     }
 }
 
