@@ -57,7 +57,7 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
 /// Holds the logits of every prompt to transformers'; where nothing is rounded, the tokens that follow too.
 fn check(options: &LoadOptions, limit_of: impl Fn(&str) -> f64) {
     let cases = cases();
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 7);
     for case in &cases {
         let (folder, limit) = (folder(&case.name), limit_of(&case.name));
         let model = load(Source::Directory(&folder), options, &mut |_| {}).unwrap();
@@ -125,6 +125,8 @@ fn memory_is_told_by_what_the_codes_become() {
         ("gptq", DType::Q4_1),
         ("gptq-v2-symmetric", DType::Q4_0),
         ("fp8-rows", DType::F8),
+        ("awq-mixture", DType::Q4_1),
+        ("fp8-mixture", DType::F8),
     ];
     for (name, dtype) in rows {
         let folder = folder(name);
