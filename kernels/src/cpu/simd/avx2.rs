@@ -3,9 +3,9 @@
 #![expect(unsafe_code, reason = "intrinsics of a feature that the token proves")]
 
 use std::arch::x86_64::{
-    __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtepi8_epi16, _mm_cvtss_f32,
-    _mm_loadl_epi64, _mm_loadu_si128, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
-    _mm_prefetch, _mm_set1_epi16, _mm_slli_epi16, _mm256_add_epi32, _mm256_add_ps,
+    __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtepi8_epi16,
+    _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps,
+    _mm_movehl_ps, _mm_prefetch, _mm_set1_epi16, _mm_slli_epi16, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtph_ps,
     _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_lddqu_si256,
     _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
@@ -76,8 +76,7 @@ fn widen_f16(chunk: &[f16; LANES]) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn widen_e4m3(chunk: &[E4m3; LANES]) -> __m256 {
-    // SAFETY: the chunk has 8 bytes.
-    let codes = unsafe { _mm_loadl_epi64(chunk.as_ptr().cast()) };
+    let codes = _mm_cvtsi64_si128(i64::from_le_bytes(bytemuck::cast(*chunk)));
     let moved = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(codes));
     _mm256_cvtph_ps(_mm_and_si128(moved, _mm_set1_epi16(0xBF80_u16.cast_signed())))
 }
