@@ -88,20 +88,21 @@ fn gemm(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How the weights of the integer products are stored, with their bits a weight in memory.
-const INTEGERS: [(&str, DType, WeightFormat, f64); 4] = [
+/// How weights in codes are stored, with their bits a weight in memory.
+const CODES: [(&str, DType, WeightFormat, f64); 5] = [
+    ("fp8", DType::Bf16, WeightFormat::Fp8, 8.25),
     ("int8", DType::Bf16, WeightFormat::Int8, 8.5),
     ("q6k", DType::Q6K, WeightFormat::Stored, 9.0),
     ("q4_0", DType::Q4_0, WeightFormat::Stored, 4.5),
     ("q4k", DType::Q4K, WeightFormat::Stored, 5.0),
 ];
 
-/// Integer products: decode in bytes of weights, prefill in multiply-adds, a second. Columns are padded to whole blocks of
+/// Products with codes: decode in bytes of weights, prefill in multiply-adds, a second. Columns are padded to whole blocks of
 /// the type.
-fn integers(criterion: &mut Criterion) {
+fn codes(criterion: &mut Criterion) {
     let mut backend = backend();
-    let mut group = criterion.benchmark_group("integers");
-    for (name, dtype, format, bits) in INTEGERS {
+    let mut group = criterion.benchmark_group("codes");
+    for (name, dtype, format, bits) in CODES {
         for (rows, cols) in [(9728_usize, 896_usize), (896, 4864), (151_936, 896)] {
             let cols = cols.next_multiple_of(dtype.block_len());
             let bytes = vec![0x2C; dtype.num_bytes(rows * cols).unwrap()];
@@ -206,6 +207,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = plain_read, gemv, gemm, integers, attention, rows
+    targets = plain_read, gemv, gemm, codes, attention, rows
 }
 criterion_main!(operators);

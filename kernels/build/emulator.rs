@@ -26,8 +26,11 @@ pub(crate) fn build() {
     }
     let mut kernels = with_extension("cuda", "cu");
     kernels.push(PathBuf::from("emulator/selftest.cu"));
-    let mutated =
-        if cfg!(feature = "cuda-faults") { faults::write(&out, &kernels) } else { Vec::new() };
+    let mutated = if cfg!(feature = "cuda-faults") {
+        faults::write(&out, &kernels, &with_extension("cuda", "cuh"))
+    } else {
+        Vec::new()
+    };
 
     let mut runtime = compiler(&[]);
     // Its tight loops, tensor cores' above all, gain a factor of 3.

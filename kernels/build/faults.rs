@@ -1,7 +1,8 @@
 //! Planted faults: mutated copies of kernels, by the table `emulator/faults.tsv`.
 //!
-//! A fault in a `.cu` gives one copy; a fault in a header gives a copy of each `.cu` that includes it, beside the mutated
-//! header. The copy's code lies in an unnamed namespace, so that it shares no function with the original.
+//! A fault in a `.cu` gives one copy; a fault in a header gives a copy of each `.cu` that includes it itself, beside copies of
+//! all headers, the mutated one among them, for other headers include it too. The copy's code lies in an unnamed namespace,
+//! so that it shares no function with the original.
 
 use std::{
     fs,
@@ -12,6 +13,9 @@ use super::fail;
 
 const TABLE: &str = "emulator/faults.tsv";
 
+/// The header that every kernel begins with.
+const WORDS: &str = "device.cuh";
+
 struct Fault {
     id: String,
     file: PathBuf,
@@ -20,7 +24,7 @@ struct Fault {
 }
 
 /// Writes the mutated copies below `out` and returns those to compile.
-pub(crate) fn write(out: &Path, kernels: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn write(out: &Path, kernels: &[PathBuf], headers: &[PathBuf]) -> Vec<PathBuf> {
     let mut written = Vec::new();
     for fault in table() {
         let mutated = mutate(&fault);
@@ -33,7 +37,12 @@ pub(crate) fn write(out: &Path, kernels: &[PathBuf]) -> Vec<PathBuf> {
             continue;
         }
         let name = fault.file.file_name().unwrap_or_default();
-        store(&folder.join(name), &mutated);
+        // The words are outside the namespace.
+        for header in headers.iter().filter(|header| !header.ends_with(WORDS)) {
+            let is_mutated = *header == fault.file;
+            let text = if is_mutated { mutated.clone() } else { load(header) };
+            store(&folder.join(header.file_name().unwrap_or_default()), &text);
+        }
         let include = format!("#include \"{}\"", name.to_string_lossy());
         for kernel in kernels {
             let text = load(kernel);
@@ -50,7 +59,7 @@ fn write_copy(folder: &Path, fault: &Fault, original: &Path, text: &str) -> Path
     let path = folder.join(original.file_name().unwrap_or_default());
     // The words come first, outside the namespace; the copy's own include of them is then empty.
     let copy = format!(
-        "#define FAULT \"{}\"\n#include \"device.cuh\"\nnamespace {{\n#line 1 \"{}\"\n{text}\n}}\n",
+        "#define FAULT \"{}\"\n#include \"{WORDS}\"\nnamespace {{\n#line 1 \"{}\"\n{text}\n}}\n",
         fault.id,
         original.display(),
     );

@@ -99,17 +99,24 @@ using Int4 = RunCodes<Nibbles, 1, false>;
 using Int4Min = RunCodes<Nibbles, 1, true>;
 using Int4HalvesMin = RunCodes<Nibbles, 2, true>;
 
-// The lane's eight weights of a run to their places in a row.
-template <class Codes, class Out> DEVICE void put_run(Out* out, const Codes& codes, const uint2& raw, size_t row, int cols, int k, int pair) {
+// What a lane's eight codes of a run stand for.
+template <class Codes> DEVICE void widen_run(float (&values)[8], const uint2& raw, int run, const Factors& factors) {
     uint32_t pairs[4];
-    Codes::unpack(raw, k / 32 % Codes::RUNS, pairs);
-    Factors factors = codes.factors(row, cols, k);
+    Codes::unpack(raw, run, pairs);
     UNROLL
     for (int j = 0; j < 8; ++j) {
         int g = Codes::GROUPS == 1 ? 0 : j / 4;
         float value = factors.scales[g] * (j % 2 == 0 ? lo(pairs[j / 2]) : hi(pairs[j / 2]));
-        put(&out[k + column_of<Codes::GROUPS>(pair, j)], Codes::MINS ? value - factors.mins[g] : value);
+        values[j] = Codes::MINS ? value - factors.mins[g] : value;
     }
+}
+
+// The lane's eight weights of a run to their places in a row.
+template <class Codes, class Out> DEVICE void put_run(Out* out, const Codes& codes, const uint2& raw, size_t row, int cols, int k, int pair) {
+    float values[8];
+    widen_run<Codes>(values, raw, k / 32 % Codes::RUNS, codes.factors(row, cols, k));
+    UNROLL
+    for (int j = 0; j < 8; ++j) put(&out[k + column_of<Codes::GROUPS>(pair, j)], values[j]);
 }
 
 // A row as numbers, by the threads of a block; each takes 8 bytes at a time.
@@ -125,12 +132,14 @@ template <class Codes, class Out> DEVICE void widen_row(Out* out, const Codes& c
 
 } // namespace
 
-// Expands `X(name, type)` for each form of codes.
+// Expands `X(name, type)` for each form of codes, and for those of one stored type: the other is a join of two.
 #define FOR_EACH_CODES(X) \
+    FOR_EACH_STORED_CODES(X) \
+    X(int8_halves_min, Int8HalvesMin)
+#define FOR_EACH_STORED_CODES(X) \
     X(int8, Int8) \
     X(int8_min, Int8Min) \
     X(int8_halves, Int8Halves) \
-    X(int8_halves_min, Int8HalvesMin) \
     X(int4, Int4) \
     X(int4_min, Int4Min) \
     X(int4_halves_min, Int4HalvesMin) \

@@ -1,4 +1,5 @@
-// Products of a few rows with a large matrix, whatever its elements: the weights stream past once and the tensor cores do the rest.
+// Products of a few rows with a large matrix, whatever its elements: the weights stream past once and the tensor cores do the rest. Dense
+// layers' kernels are made here, those of experts in experts_stream.cuh, of the same sums.
 //
 // x [num_rows, cols] bf16; W [rows, cols] of a `Weights` type, which says how a lane loads its share of a step and adds the step's products.
 // Store: out [num_rows, rows] f32 = sum + bias, or += sum + bias. Gate: out [num_rows, rows] bf16 = activation(x G^T + g) * (x U^T + u), or without
@@ -33,13 +34,27 @@ DEVICE void mma_run(float (&sum)[4], const uint32_t (&low)[4], const uint32_t (&
     mma_16816(sum, second, x_second);
 }
 
-// This warp's share of the sums of weights [first_row, first_row + 16) and tokens [first_token, first_token + 8 * TOKEN_TILES).
-template <int TOKEN_TILES, class Weights>
-DEVICE Sums<TOKEN_TILES> warp_sums(const Weights& weights, const bf16* x, int first_row, int rows, int first_token, int num_rows, int cols) {
+// The 16 rows of weights of a block: `num` of a matrix, which begins with row `begin` of all that lie behind each other.
+struct WeightRows {
+    size_t begin;
+    int first, num;
+    // Rows behind the last are computed from the last, and thrown away; tokens too.
+    METHOD size_t of(int row) const { return begin + min(first + row, num - 1); }
+};
+
+// A lane's rows of x: the tokens from `first` on.
+struct TokenRows {
+    const bf16* x; // [num, cols]
+    int first, num, cols;
+    METHOD const bf16* of(int tile) const { return x + size_t(min(first + tile * 8 + int(lane_id()) / 4, num - 1)) * cols; }
+};
+
+// This warp's share of the sums of 16 rows of weights and 8 * TOKEN_TILES tokens. `Tokens` has a lane's row of each 8.
+template <int TOKEN_TILES, class Weights, class Tokens>
+DEVICE Sums<TOKEN_TILES> warp_sums(const Weights& weights, const WeightRows& rows, const Tokens& x, int cols) {
     constexpr int RUNS = Weights::RUNS, STEP = RUNS * RUN;
     int group = lane_id() / 4, pair = lane_id() % 4;
-    // Rows and tokens behind the last are computed from the last, and thrown away.
-    size_t low_row = min(first_row + group, rows - 1), high_row = min(first_row + group + 8, rows - 1);
+    size_t low_row = rows.of(group), high_row = rows.of(group + 8);
     // Steps whose weights a lane has asked for before it uses the first: as many as registers allow.
     constexpr int IN_FLIGHT = TOKEN_TILES > 2 ? 2 / RUNS : 4;
     Sums<TOKEN_TILES> sums = {};
@@ -56,8 +71,8 @@ DEVICE Sums<TOKEN_TILES> warp_sums(const Weights& weights, const bf16* x, int fi
             for (int run = 0; run < RUNS; ++run) {
                 UNROLL
                 for (int t = 0; t < TOKEN_TILES; ++t) {
-                    int token = min(first_token + t * 8 + group, num_rows - 1), begin = k + run * RUN;
-                    tokens[i][run].of[t] = begin + pair * 8 < cols ? Weights::load_x(x + size_t(token) * cols + begin, pair) : uint4{0, 0, 0, 0};
+                    int begin = k + run * RUN;
+                    tokens[i][run].of[t] = begin + pair * 8 < cols ? Weights::load_x(x.of(t) + begin, pair) : uint4{0, 0, 0, 0};
                 }
             }
         }
@@ -98,7 +113,8 @@ DEVICE void stream_store(float* out, const bf16* x, const Weights& weights, cons
     SHARED(float, room, WARPS * BlockSums<TOKEN_TILES>::LEN);
     BlockSums<TOKEN_TILES> block{room};
     int first_row = blockIdx.x * TILE, first_token = blockIdx.y * 8 * TOKEN_TILES;
-    block.put(warp_sums<TOKEN_TILES>(weights, x, first_row, rows, first_token, num_rows, cols));
+    const TokenRows tokens{x, first_token, num_rows, cols};
+    block.put(warp_sums<TOKEN_TILES>(weights, WeightRows{0, first_row, rows}, tokens, cols));
     __syncthreads();
     for (int i = threadIdx.x; i < BlockSums<TOKEN_TILES>::LEN; i += THREADS) {
         int token = first_token + i / TILE, row = first_row + i % TILE;
@@ -125,9 +141,11 @@ DEVICE void stream_gate(bf16* out, const bf16* x, const Affine<Weights>& gate, c
     BlockSums<TOKEN_TILES> block{room};
     constexpr int SHARE = BlockSums<TOKEN_TILES>::LEN > THREADS ? BlockSums<TOKEN_TILES>::LEN / THREADS : 1;
     int first_row = blockIdx.x * TILE, first_token = blockIdx.y * 8 * TOKEN_TILES;
-    auto gates = warp_sums<TOKEN_TILES>(gate.weights, x, first_row, rows, first_token, num_rows, cols);
+    const WeightRows weight_rows{0, first_row, rows};
+    const TokenRows tokens{x, first_token, num_rows, cols};
+    auto gates = warp_sums<TOKEN_TILES>(gate.weights, weight_rows, tokens, cols);
     Sums<TOKEN_TILES> ups = {};
-    if (up.is_there()) ups = warp_sums<TOKEN_TILES>(up.weights, x, first_row, rows, first_token, num_rows, cols);
+    if (up.is_there()) ups = warp_sums<TOKEN_TILES>(up.weights, weight_rows, tokens, cols);
     block.put(gates);
     __syncthreads();
     float own[SHARE];

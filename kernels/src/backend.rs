@@ -25,7 +25,7 @@ pub enum WeightFormat {
     F32,
     /// Eight-bit integers with a scale for each block of 32 along `cols`.
     Int8,
-    /// Eight-bit numbers, E4M3, with a scale for each block of 128 along `cols`; on GPUs.
+    /// Eight-bit numbers, E4M3, with a scale for each block of 128 along `cols`.
     Fp8,
 }
 

@@ -67,6 +67,16 @@ pub enum ModelError {
         /// The feature that makes it.
         feature: &'static str,
     },
+    /// A GPU computes experts in bf16 and as codes.
+    #[error(
+        "experts must be bf16 or codes on a GPU, got {found} (`{tensor}`): int8 or fp8 makes codes of them"
+    )]
+    PlainExperts {
+        /// A tensor.
+        tensor: String,
+        /// What it would be.
+        found: &'static str,
+    },
     /// The CPU cannot be used as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),

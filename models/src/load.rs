@@ -324,7 +324,7 @@ impl WeightFootprint {
 ///
 /// # Errors
 /// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec;
-/// [`ModelError::Option`] where they cannot be cut so.
+/// [`ModelError::Option`] where they cannot be cut so; [`ModelError::PlainExperts`].
 pub fn weight_footprint(
     spec: &DecoderSpec,
     weights: &Weights,
@@ -348,7 +348,12 @@ pub fn weight_footprint(
             let kept = part.kept_shape();
             let (rows, cols) = (kept[0], kept[1]);
             let (_, dtype) = weights.find(part)?;
-            types.insert(type_name(dtype, format, device));
+            let found = type_name(dtype, format);
+            let is_plain = [DType::F16, DType::F32].iter().any(|plain| plain.name() == found);
+            if role == Role::Expert && device.is_gpu() && is_plain {
+                return Err(ModelError::PlainExperts { tensor: part.name.clone(), found });
+            }
+            types.insert(found);
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }
         let matrix_bytes = if device.is_gpu() {
@@ -409,13 +414,11 @@ pub fn adapter_footprint(
     })
 }
 
-fn type_name(stored: DType, format: WeightFormat, device: Device) -> &'static str {
+fn type_name(stored: DType, format: WeightFormat) -> &'static str {
     match format {
         WeightFormat::F32 => DType::F32.name(),
         WeightFormat::Int8 if !stored.is_integers() => "int8",
         WeightFormat::Fp8 if !stored.is_integers() => "fp8",
-        // A CPU has no use for codes that are no integers.
-        WeightFormat::Stored if stored == DType::F8 && !device.is_gpu() => DType::Bf16.name(),
         // What is in blocks has its codes already.
         WeightFormat::Stored | WeightFormat::Int8 | WeightFormat::Fp8 => stored.name(),
     }

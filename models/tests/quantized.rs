@@ -18,7 +18,7 @@ use crate::{
 /// Relative norm of all logits on the reference, which rounds nothing.
 const EXACT_LIMIT: f64 = 1e-5;
 
-/// The same on a CPU, which rounds activations to eight bits: at most 7e-2 when this was set, for one layer of large weights. Codes
+/// The same on a CPU, which rounds activations to eight bits for products of integers: at most 7e-2 when this was set, for one layer of large weights. Codes
 /// in another order are off by 1.
 const CPU_LIMIT: f64 = 1e-1;
 
@@ -55,11 +55,11 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Holds the logits of every prompt to transformers'; where nothing is rounded, the tokens that follow too.
-fn check(options: &LoadOptions, limit: f64) {
+fn check(options: &LoadOptions, limit_of: impl Fn(&str) -> f64) {
     let cases = cases();
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 7);
     for case in &cases {
-        let folder = folder(&case.name);
+        let (folder, limit) = (folder(&case.name), limit_of(&case.name));
         let model = load(Source::Directory(&folder), options, &mut |_| {}).unwrap();
         let mut runner = Runner::new(model);
         for prompt in &case.prompts {
@@ -84,19 +84,21 @@ fn check(options: &LoadOptions, limit: f64) {
 
 #[test]
 fn what_codes_stand_for_equals_transformers() {
-    check(&options(Device::Reference), EXACT_LIMIT);
+    check(&options(Device::Reference), |_| EXACT_LIMIT);
 }
 
 #[test]
 fn codes_on_the_cpu_equal_transformers_but_for_rounding() {
-    check(&options(Device::Cpu), CPU_LIMIT);
+    // What is multiplied with numbers of eight bits is not rounded.
+    let limit_of = |name: &str| if name.starts_with("fp8") { EXACT_LIMIT } else { CPU_LIMIT };
+    check(&options(Device::Cpu), limit_of);
 }
 
 #[cfg(feature = "cuda-emulator")]
 #[test]
 fn codes_on_the_emulated_gpu_equal_transformers_but_for_rounding() {
     let options = LoadOptions { kv_dtype: KvDType::F16, ..options(Device::Emulated) };
-    check(&options, GPU_LIMIT);
+    check(&options, |_| GPU_LIMIT);
 }
 
 #[test]
@@ -141,8 +143,10 @@ fn memory_is_told_by_what_the_codes_become() {
         ("awq", DType::Q4_1, Device::Cpu),
         ("gptq", DType::Q4_1, Device::Cpu),
         ("gptq-v2-symmetric", DType::Q4_0, Device::Cpu),
-        ("fp8-rows", DType::Bf16, Device::Cpu),
+        ("fp8-rows", DType::F8, Device::Cpu),
         ("fp8-rows", DType::F8, Device::Cuda(0)),
+        ("awq-mixture", DType::Q4_1, Device::Cpu),
+        ("fp8-mixture", DType::F8, Device::Cpu),
     ];
     for (name, dtype, device) in rows {
         let folder = folder(name);
@@ -152,4 +156,17 @@ fn memory_is_told_by_what_the_codes_become() {
         let found = weight_footprint(&spec, &weights, format, device, 1).unwrap();
         assert!(found.types.contains(dtype.name()), "{name}: {:?}", found.types);
     }
+}
+
+#[test]
+fn experts_that_a_gpu_does_not_compute_are_refused_before_anything_is_loaded() {
+    let spec = crate::support::mixed_spec();
+    let weights = models::random_weights(&spec, 7).unwrap();
+    let footprint = |format, device| weight_footprint(&spec, &weights, format, device, 1);
+    for format in [WeightFormat::Stored, WeightFormat::Int8, WeightFormat::Fp8] {
+        assert!(footprint(format, Device::Cuda(0)).is_ok(), "{format:?}");
+    }
+    assert!(footprint(WeightFormat::F32, Device::Cpu).is_ok());
+    let error = footprint(WeightFormat::F32, Device::Cuda(0)).unwrap_err().to_string();
+    assert!(error.starts_with("experts must be bf16 or codes on a GPU, got f32"), "{error}");
 }

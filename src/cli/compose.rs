@@ -352,11 +352,7 @@ fn start_engine(
 pub(super) fn weight_format(config: &Config) -> anyhow::Result<WeightFormat> {
     match (config.model.quantize, config.model.dtype) {
         (QuantizeChoice::Int8, _) => Ok(WeightFormat::Int8),
-        (QuantizeChoice::Fp8, _) if device(config).is_gpu() => Ok(WeightFormat::Fp8),
-        (QuantizeChoice::Fp8, _) => {
-            let key = config.model_key("quantize");
-            bail!("`{key}` is fp8, which a CPU does not compute with; take int8")
-        }
+        (QuantizeChoice::Fp8, _) => Ok(WeightFormat::Fp8),
         (QuantizeChoice::None, DtypeChoice::Bf16) => Ok(WeightFormat::Stored),
         (QuantizeChoice::None, DtypeChoice::F32) => Ok(WeightFormat::F32),
     }

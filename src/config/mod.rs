@@ -134,7 +134,7 @@ pub enum QuantizeChoice {
     None,
     /// Eight-bit integers, a scale for each 32.
     Int8,
-    /// Eight-bit numbers (E4M3), a scale for each 128; on GPUs.
+    /// Eight-bit numbers (E4M3), a scale for each 128.
     Fp8,
 }
 

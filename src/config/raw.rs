@@ -98,7 +98,7 @@ pub struct RawModel {
     /// Element type of the weights in memory; bf16 keeps them as they are stored.
     #[arg(long, value_name = "bf16|f32")]
     pub dtype: Option<String>,
-    /// Makes eight bits of each weight when they are loaded; fp8 on a GPU.
+    /// Makes eight bits of each weight when they are loaded: integers, or E4M3.
     #[arg(long, value_name = "none|int8|fp8")]
     pub quantize: Option<String>,
     /// FIM family, such as qwen2.5-coder, see `lacuna models list`; auto recognises it, none fills no gaps.

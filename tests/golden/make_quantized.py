@@ -5,7 +5,7 @@ Made with the versions of requirements.txt, on a CPU. The forms are written here
 them runs on a CPU; transformers is given the weights that codes, scales and zero points mean, in f32, so that it answers for the model, and this
 file for the forms. Scales of four bits have six bits of mantissa: a scale times a zero point is then a number of half precision, as an offset is stored.
 
-FOLDER/config.json, model.safetensors: one layer of Llama. golden.json: prompts with all logits at their last place, as in cases.json.
+FOLDER/config.json, model.safetensors: one layer of Llama, or of Qwen3's mixtures of experts. golden.json: prompts with all logits at their last place, as in cases.json.
 """
 import argparse
 import os
@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from make_architectures import HERE, LLAMA, make_prompts
+from make_architectures import HERE, LLAMA, QWEN3_MOE, make_prompts, unstacked
 from make_golden import versions, write
 
 BASE = LLAMA | {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
                 "torch_dtype": "float16"}
+MIXTURE = QWEN3_MOE | {"hidden_size": 128, "num_hidden_layers": 1, "num_experts": 4, "moe_intermediate_size": 128, "mlp_only_layers": [],
+                       "max_window_layers": 1, "torch_dtype": "float16"}
 # The columns that lie in a word of eight, lowest nibble first.
 PLAIN, AWQ = list(range(8)), [0, 2, 4, 6, 1, 3, 5, 7]
 INT4 = {"bits": 4, "group_size": 32}
@@ -30,6 +32,9 @@ CASES = [
     ("gptq-v2-symmetric", BASE | {"quantization_config": INT4 | {"quant_method": "gptq", "desc_act": False, "sym": True, "checkpoint_format": "gptq_v2"}}),
     ("fp8-rows", BASE | {"torch_dtype": "bfloat16", "quantization_config": {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": KEPT}}),
     ("fp8-squares", BASE | {"torch_dtype": "bfloat16", "intermediate_size": 256, "quantization_config": {
+        "quant_method": "fp8", "activation_scheme": "dynamic", "modules_to_not_convert": KEPT, "weight_block_size": [128, 128]}}),
+    ("awq-mixture", MIXTURE | {"quantization_config": INT4 | {"quant_method": "awq", "version": "gemm", "zero_point": True}}),
+    ("fp8-mixture", MIXTURE | {"torch_dtype": "bfloat16", "quantization_config": {
         "quant_method": "fp8", "activation_scheme": "dynamic", "modules_to_not_convert": KEPT, "weight_block_size": [128, 128]}}),
 ]
 
@@ -86,6 +91,15 @@ def quantize_fp8(weight, name, settings, out):
     return meant.reshape(rows, cols)
 
 
+def stored_as(form, key, value, settings, kept, stored):
+    """Stores a parameter, quantised where the settings say so, and returns what it means then."""
+    module = key.removesuffix(".weight")
+    if not module.endswith("_proj") or module in settings.get("modules_to_not_convert", settings.get("ignore", [])):
+        stored[key] = value = value.to(kept)
+        return value
+    return (quantize_fp8 if form.startswith("fp8") else quantize_int4)(value, module, settings, stored)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default=os.path.join(HERE, "quantized"))
@@ -105,13 +119,9 @@ def main():
         kept = torch.float16 if stated["torch_dtype"] == "float16" else torch.bfloat16
         with torch.no_grad():
             for key, parameter in model.named_parameters():
-                value = torch.randn_like(parameter) * 0.15 if parameter.dim() == 2 else 1 + torch.randn_like(parameter) * 0.3
-                module = key.removesuffix(".weight")
-                if not module.endswith("_proj") or module in settings.get("modules_to_not_convert", settings.get("ignore", [])):
-                    stored[key] = value = value.to(kept)
-                else:
-                    value = (quantize_fp8 if name.startswith("fp8") else quantize_int4)(value, module, settings, stored)
-                parameter.copy_(value)
+                value = 1 + torch.randn_like(parameter) * 0.3 if parameter.dim() == 1 else torch.randn_like(parameter) * 0.15
+                meant = [stored_as(name, part, matrix, settings, kept, stored) for part, matrix in unstacked({key: value})]
+                parameter.copy_(torch.cat(meant).reshape(parameter.shape))
         save_file({key: value.contiguous() for key, value in stored.items()}, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
         cases.append({"name": name, "prompts": make_prompts(model, stated["vocab_size"])})
     write(os.path.join(options.out, "golden.json"), {"versions": versions(), "cases": cases})

@@ -4,7 +4,8 @@
 //! A panel holds sixteen rows of the file. Two columns follow two columns, and within a step lie the sixteen features
 //! of both: a lane of a vector is a feature, an activation is broadcast to all, and no sum ever crosses lanes. bf16
 //! keeps the two columns of a feature side by side, `[16, 2]`, which is what a shift and a mask take apart, and
-//! what a dot product of pairs wants; the others lie `[2, 16]`. Rows and columns are padded with zeros.
+//! what a dot product of pairs wants; the others lie `[2, 16]`. Rows and columns are padded with zeros. Numbers of eight
+//! bits have a scale among them (`fp8`), and integers lie otherwise (`quantized/`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,7 @@ use crate::backend::{BackendError, DType, MatrixData, WeightFormat};
 use crate::checks::Check;
 use crate::cpu::DEVICE;
 use crate::cpu::aligned::AlignedSlice;
+use crate::cpu::fp8::Fp8Panels;
 use crate::cpu::pool::Pool;
 use crate::cpu::quantized::CodePanels;
 use crate::cpu::simd::{Simd, TILE};
@@ -44,6 +46,7 @@ pub(crate) enum Weights {
     F32(Panels<f32>),
     Bf16(Panels<bf16>),
     F16(Panels<f16>),
+    Fp8(Fp8Panels),
     Codes(CodePanels),
 }
 
@@ -64,17 +67,13 @@ impl CpuMatrix {
     ) -> Result<Self, BackendError> {
         let check = Check("matrix");
         let (rows, cols) = check.matrix_parts(parts)?;
-        if format == WeightFormat::Fp8 {
-            return check.refuse("weights become fp8 on a GPU only; take int8 on a CPU".to_owned());
-        }
-        if is_in_codes(parts, format) {
-            let weights = Weights::Codes(CodePanels::new(pool, parts, rows, cols)?);
-            return Ok(Self { rows, cols, weights });
-        }
-        let weights = match plain_type(parts, format) {
-            PlainType::F32 => Weights::F32(Panels::new(pool, parts, rows, cols)?),
-            PlainType::Bf16 => Weights::Bf16(Panels::new(pool, parts, rows, cols)?),
-            PlainType::F16 => Weights::F16(Panels::new(pool, parts, rows, cols)?),
+        let shape = (rows, cols);
+        let weights = match Kind::of(parts, format) {
+            Kind::F32 => Weights::F32(Panels::new(pool, parts, shape)?),
+            Kind::Bf16 => Weights::Bf16(Panels::new(pool, parts, shape)?),
+            Kind::F16 => Weights::F16(Panels::new(pool, parts, shape)?),
+            Kind::Fp8 => Weights::Fp8(Fp8Panels::new(pool, parts, shape)?),
+            Kind::Codes => Weights::Codes(CodePanels::new(pool, parts, rows, cols)?),
         };
         Ok(Self { rows, cols, weights })
     }
@@ -83,11 +82,15 @@ impl CpuMatrix {
     pub(crate) fn num_bytes(parts: &[MatrixData<'_>], format: WeightFormat) -> u64 {
         let rows: usize = parts.iter().map(|part| part.rows).sum();
         let cols = parts.first().map_or(0, |part| part.cols);
-        if is_in_codes(parts, format) {
-            return CodePanels::num_bytes(parts, rows, cols);
-        }
         let num_elements = rows.next_multiple_of(PANEL) * cols.next_multiple_of(2);
-        (num_elements * plain_type(parts, format).num_bytes()) as u64
+        let num_bytes = match Kind::of(parts, format) {
+            Kind::F32 => num_elements * size_of::<f32>(),
+            Kind::Bf16 => num_elements * size_of::<bf16>(),
+            Kind::F16 => num_elements * size_of::<f16>(),
+            Kind::Fp8 => Fp8Panels::num_bytes(rows, cols),
+            Kind::Codes => return CodePanels::num_bytes(parts, rows, cols),
+        };
+        num_bytes as u64
     }
 
     /// Returns the size of a row with its padding.
@@ -96,6 +99,7 @@ impl CpuMatrix {
             Weights::F32(panels) => panels.bytes_per_panel() / PANEL,
             Weights::Bf16(panels) => panels.bytes_per_panel() / PANEL,
             Weights::F16(panels) => panels.bytes_per_panel() / PANEL,
+            Weights::Fp8(panels) => panels.bytes_per_panel() / PANEL,
             Weights::Codes(panels) => panels.bytes_per_panel() / PANEL,
         }
     }
@@ -103,10 +107,13 @@ impl CpuMatrix {
     /// Returns whether all elements, or all factors of integers, are numbers.
     pub(crate) fn is_finite(&self, pool: &mut Pool) -> bool {
         match &self.weights {
-            Weights::F32(panels) => are_finite(pool, panels.values.as_slice()),
-            Weights::Bf16(panels) => are_finite(pool, panels.values.as_slice()),
-            Weights::F16(panels) => are_finite(pool, panels.values.as_slice()),
-            Weights::Codes(panels) => are_finite(pool, panels.factors()),
+            Weights::F32(panels) => panels.is_finite(pool),
+            Weights::Bf16(panels) => panels.is_finite(pool),
+            Weights::F16(panels) => panels.is_finite(pool),
+            Weights::Fp8(panels) => panels.is_finite(pool),
+            Weights::Codes(panels) => {
+                are_finite(pool, panels.factors(), |&factor| Element::is_finite(factor))
+            }
         }
     }
 
@@ -116,99 +123,79 @@ impl CpuMatrix {
             Weights::F32(panels) => panels.widen_row(row, out),
             Weights::Bf16(panels) => panels.widen_row(row, out),
             Weights::F16(panels) => panels.widen_row(row, out),
+            Weights::Fp8(panels) => panels.widen_row(row, out),
             Weights::Codes(panels) => panels.widen_row(row, out),
         }
     }
 }
 
-/// Elements that a thread looks at before it asks for more.
-const ELEMENTS_PER_TASK: usize = 1 << 16;
+/// Bytes that a thread looks at before it asks for more.
+const TASK_BYTES: usize = 1 << 17;
 
-fn are_finite<E: Element>(pool: &mut Pool, elements: &[E]) -> bool {
-    let found = AtomicBool::new(false);
-    pool.run(elements.len().div_ceil(ELEMENTS_PER_TASK), &|task| {
-        let rest = &elements[task * ELEMENTS_PER_TASK..];
-        let elements = &rest[..rest.len().min(ELEMENTS_PER_TASK)];
+/// Returns whether all elements are.
+pub(crate) fn are_finite<E: Sync>(
+    pool: &mut Pool,
+    elements: &[E],
+    is_finite: impl Fn(&E) -> bool + Sync,
+) -> bool {
+    let (found, per_task) = (AtomicBool::new(false), TASK_BYTES / size_of::<E>());
+    pool.run(elements.len().div_ceil(per_task), &|task| {
+        let rest = &elements[task * per_task..];
+        let elements = &rest[..rest.len().min(per_task)];
         // Without a way out of the loop, which would keep it from vectors.
-        if !elements.iter().fold(true, |are_finite, element| are_finite & element.is_finite()) {
+        if !elements.iter().fold(true, |are_finite, element| are_finite & is_finite(element)) {
             found.store(true, Ordering::Relaxed);
         }
     });
     !found.into_inner()
 }
 
-/// The types that panels of plain numbers have.
+/// What the elements of a matrix are kept as.
 #[derive(Clone, Copy)]
-enum PlainType {
+enum Kind {
     F32,
     Bf16,
     F16,
+    Fp8,
+    Codes,
 }
 
-impl PlainType {
-    fn num_bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<f32>(),
-            Self::Bf16 => size_of::<bf16>(),
-            Self::F16 => size_of::<f16>(),
+impl Kind {
+    /// Returns what holds all parts: their own type, codes that hold them all, or f32.
+    fn of(parts: &[MatrixData<'_>], format: WeightFormat) -> Self {
+        let are_all = |dtype| parts.iter().all(|part| part.dtype == dtype);
+        match format {
+            WeightFormat::F32 => Self::F32,
+            WeightFormat::Int8 => Self::Codes,
+            WeightFormat::Fp8 if parts.iter().any(|part| part.dtype.is_integers()) => Self::Codes,
+            WeightFormat::Fp8 => Self::Fp8,
+            WeightFormat::Stored if parts.iter().all(|part| part.dtype.is_integers()) => {
+                Self::Codes
+            }
+            WeightFormat::Stored if are_all(DType::Bf16) => Self::Bf16,
+            WeightFormat::Stored if are_all(DType::F16) => Self::F16,
+            WeightFormat::Stored if are_all(DType::F8) => Self::Fp8,
+            WeightFormat::Stored => Self::F32,
         }
     }
 }
 
-/// Returns the type of parts that do not become integers: their own, or f32, which holds them all.
-fn plain_type(parts: &[MatrixData<'_>], format: WeightFormat) -> PlainType {
-    let are_all = |dtype| parts.iter().all(|part| part.dtype == dtype);
-    match format {
-        WeightFormat::Stored if are_all(DType::Bf16) => PlainType::Bf16,
-        // Rounded once: four significant bits times a scale.
-        WeightFormat::Stored if are_all(DType::F8) => PlainType::Bf16,
-        WeightFormat::Stored if are_all(DType::F16) => PlainType::F16,
-        WeightFormat::Stored | WeightFormat::F32 | WeightFormat::Int8 | WeightFormat::Fp8 => {
-            PlainType::F32
-        }
-    }
-}
-
-/// Returns whether the parts become integers.
-fn is_in_codes(parts: &[MatrixData<'_>], format: WeightFormat) -> bool {
-    match format {
-        WeightFormat::Stored => parts.iter().all(|part| part.dtype.is_integers()),
-        WeightFormat::F32 | WeightFormat::Fp8 => false,
-        WeightFormat::Int8 => true,
-    }
-}
-
-impl<E: Element> Panels<E> {
+impl<E: Plain> Panels<E> {
     fn new(
         pool: &mut Pool,
         parts: &[MatrixData<'_>],
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
     ) -> Result<Self, BackendError> {
         let steps_per_panel = cols.div_ceil(2);
         let panel_len = steps_per_panel.saturating_mul(STEP);
         let mut values =
             AlignedSlice::zeroed(rows.div_ceil(PANEL).saturating_mul(panel_len), DEVICE)?;
-        if panel_len > 0 {
-            // Each thread locks what no other asks for: the borrow checker's way to hand out disjoint parts.
-            let tasks: Vec<Mutex<&mut [E]>> = values
-                .as_mut_slice()
-                .chunks_mut(panel_len * PANELS_PER_TASK)
-                .map(Mutex::new)
-                .collect();
-            pool.run(tasks.len(), &|task| {
-                let mut panels = tasks[task].lock().unwrap_or_else(PoisonError::into_inner);
-                for (index, panel) in panels.chunks_mut(panel_len).enumerate() {
-                    let first_row = (task * PANELS_PER_TASK + index) * PANEL;
-                    for lane in 0..PANEL.min(rows - first_row) {
-                        pack_row(&stored_row(parts, first_row + lane), lane, panel);
-                    }
-                }
-            });
-        }
+        pack_rows(pool, parts, (values.as_mut_slice(), panel_len), &pack_row);
         Ok(Self { values, steps_per_panel })
     }
+}
 
+impl<E: Element> Panels<E> {
     fn bytes_per_panel(&self) -> usize {
         self.steps_per_panel * STEP * size_of::<E>()
     }
@@ -220,12 +207,41 @@ impl<E: Element> Panels<E> {
         &steps[index * self.steps_per_panel..(index + 1) * self.steps_per_panel]
     }
 
+    fn is_finite(&self, pool: &mut Pool) -> bool {
+        are_finite(pool, self.values.as_slice(), |&element| element.is_finite())
+    }
+
     fn widen_row(&self, row: usize, out: &mut [f32]) {
         let (panel, lane) = (self.panel(row / PANEL), row % PANEL);
         for (col, out) in out.iter_mut().enumerate() {
             *out = panel[col / 2][E::place(col % 2, lane)].widen();
         }
     }
+}
+
+/// Packs each row of the stack into its lane of a panel of `panel_len` elements, with all threads.
+pub(crate) fn pack_rows<E: Send>(
+    pool: &mut Pool,
+    parts: &[MatrixData<'_>],
+    (panels, panel_len): (&mut [E], usize),
+    pack: &(dyn Fn(&MatrixData<'_>, usize, &mut [E]) + Sync),
+) {
+    if panel_len == 0 {
+        return;
+    }
+    let rows: usize = parts.iter().map(|part| part.rows).sum();
+    // Each thread locks what no other asks for: the borrow checker's way to hand out disjoint parts.
+    let tasks: Vec<Mutex<&mut [E]>> =
+        panels.chunks_mut(panel_len * PANELS_PER_TASK).map(Mutex::new).collect();
+    pool.run(tasks.len(), &|task| {
+        let mut panels = tasks[task].lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, panel) in panels.chunks_mut(panel_len).enumerate() {
+            let first_row = (task * PANELS_PER_TASK + index) * PANEL;
+            for lane in 0..PANEL.min(rows - first_row) {
+                pack(&stored_row(parts, first_row + lane), lane, panel);
+            }
+        }
+    });
 }
 
 /// Returns a row of the stack.
@@ -241,7 +257,7 @@ fn stored_row<'a>(parts: &[MatrixData<'a>], mut row: usize) -> MatrixData<'a> {
     part.row(row)
 }
 
-fn pack_row<E: Element>(row: &MatrixData<'_>, lane: usize, panel: &mut [E]) {
+fn pack_row<E: Plain>(row: &MatrixData<'_>, lane: usize, panel: &mut [E]) {
     let mut col = 0;
     for_each_widened(row, |value| {
         panel[col / 2 * STEP + E::place(col % 2, lane)] = E::narrow(value);
@@ -249,11 +265,8 @@ fn pack_row<E: Element>(row: &MatrixData<'_>, lane: usize, panel: &mut [E]) {
     });
 }
 
-/// A type that weights are stored in.
+/// A type that weights are kept in.
 pub(crate) trait Element: Zeroable + Copy + Send + Sync + 'static {
-    /// Returns the element nearest to `value`; exact for what was widened from this type.
-    fn narrow(value: f32) -> Self;
-
     /// Returns the element's value.
     fn widen(self) -> f32;
 
@@ -267,11 +280,31 @@ pub(crate) trait Element: Zeroable + Copy + Send + Sync + 'static {
     fn load<S: Simd>(simd: S, step: &[Self; STEP], index: usize, col: usize) -> S::F32;
 }
 
-impl Element for f32 {
+/// A type whose elements stand for themselves, without a scale.
+pub(crate) trait Plain: Element {
+    /// Returns the element nearest to `value`; exact for what was widened from this type.
+    fn narrow(value: f32) -> Self;
+}
+
+impl Plain for f32 {
     fn narrow(value: f32) -> Self {
         value
     }
+}
 
+impl Plain for bf16 {
+    fn narrow(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
+impl Plain for f16 {
+    fn narrow(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
+impl Element for f32 {
     fn widen(self) -> f32 {
         self
     }
@@ -291,10 +324,6 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    fn narrow(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-
     fn widen(self) -> f32 {
         self.to_f32()
     }
@@ -315,10 +344,6 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
-    fn narrow(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-
     fn widen(self) -> f32 {
         self.to_f32()
     }
@@ -344,10 +369,12 @@ mod tests {
     #[test]
     fn the_memory_that_is_told_is_what_is_taken() {
         let mut pool = Pool::new(1).unwrap();
-        let rows: [&[(usize, DType)]; 7] = [
+        let rows: [&[(usize, DType)]; 9] = [
             &[(5, DType::F32)],
             &[(5, DType::Bf16), (3, DType::Bf16)],
             &[(5, DType::F16), (3, DType::Bf16)],
+            &[(17, DType::F8)],
+            &[(16, DType::F8), (17, DType::Bf16)],
             &[(17, DType::Q8_0)],
             &[(16, DType::Q4K), (1, DType::Q6K)],
             &[(33, DType::Q4_0)],
@@ -362,12 +389,15 @@ mod tests {
                     MatrixData { rows, cols: 256, dtype, bytes: &bytes[..num_bytes] }
                 })
                 .collect();
-            for format in [WeightFormat::Stored, WeightFormat::F32, WeightFormat::Int8] {
+            let formats =
+                [WeightFormat::Stored, WeightFormat::F32, WeightFormat::Int8, WeightFormat::Fp8];
+            for format in formats {
                 let matrix = CpuMatrix::new(&mut pool, &data, format).unwrap();
                 let taken = match &matrix.weights {
                     Weights::F32(rows) => rows.values.len() * 4,
                     Weights::Bf16(rows) => rows.values.len() * 2,
                     Weights::F16(rows) => rows.values.len() * 2,
+                    Weights::Fp8(panels) => matrix.rows.div_ceil(PANEL) * panels.bytes_per_panel(),
                     Weights::Codes(panels) => {
                         matrix.rows.div_ceil(PANEL) * panels.bytes_per_panel()
                     }

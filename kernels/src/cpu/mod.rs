@@ -5,7 +5,7 @@
 //! | `simd/` | vectors of f32 in tiers; loops are written once over them |
 //! | `pool`, `grid` | threads, and matrices cut into tiles for them |
 //! | `groups` | rows dealt to several matrices |
-//! | `aligned`, `matrix`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
+//! | `aligned`, `matrix`, `fp8`, `cache`, `step` | storage: buffers, weights, keys and values, metadata |
 //! | `linear/` | products, from one row to a whole prefill |
 //! | `quantized/` | products of weights in four and eight bits |
 //! | `attention` | paged attention, one path for prefill, chunk and decode |
@@ -29,6 +29,7 @@ mod aligned;
 mod attention;
 pub mod bandwidth;
 mod cache;
+mod fp8;
 mod gather;
 mod grid;
 mod groups;

@@ -23,7 +23,7 @@ impl Way {
     fn of(matrix: &CpuMatrix, rounds_to_bf16: bool) -> Self {
         match matrix.weights {
             Weights::Bf16(_) if rounds_to_bf16 => Self::Rounded,
-            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) => Self::Exact,
+            Weights::F32(_) | Weights::Bf16(_) | Weights::F16(_) | Weights::Fp8(_) => Self::Exact,
             Weights::Codes(_) => Self::Codes,
         }
     }

@@ -4,10 +4,9 @@ use half::f16;
 
 use crate::backend::{DType, MatrixData};
 use crate::formats::{
-    CodeKind, CodeLayout, CodeRun, FP8_BLOCK_LEN, Fp8Block, GROUP_LEN, RUN_LEN, for_each_code_run,
-    round_to_fp8,
+    CodeKind, CodeLayout, CodeRun, FP8_BLOCK_LEN, GROUP_LEN, RUN_LEN, for_each_code_run,
+    for_each_fp8_block,
 };
-use crate::widen::for_each_widened;
 
 /// Bytes that a lane loads at once: a run of bytes, two runs of nibbles.
 const LANE_BYTES: usize = 8;
@@ -120,22 +119,13 @@ impl CodeForm {
             return;
         }
         let blocks = to.codes.chunks_exact_mut(FP8_BLOCK_LEN);
-        let places = blocks.zip(to.factors.as_chunks_mut().0);
-        for (block, (codes, scale)) in fp8_blocks(row).iter().zip(places) {
+        let mut places = blocks.zip(to.factors.as_chunks_mut().0);
+        for_each_fp8_block(row, |block| {
+            let Some((codes, scale)) = places.next() else { return };
             codes.copy_from_slice(&block.codes);
             *scale = block.scale.to_le_bytes();
-        }
+        });
     }
-}
-
-/// Returns a row in blocks of fp8: those that are stored, else rounded.
-fn fp8_blocks(row: &MatrixData<'_>) -> Vec<Fp8Block> {
-    if row.dtype == DType::F8 {
-        return row.bytes.as_chunks().0.iter().map(Fp8Block::from_bytes).collect();
-    }
-    let mut values = Vec::with_capacity(row.cols);
-    for_each_widened(row, |value| values.push(value));
-    values.as_chunks().0.iter().map(round_to_fp8).collect()
 }
 
 fn write_run(

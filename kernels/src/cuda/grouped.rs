@@ -5,6 +5,7 @@
 
 use crate::backend::BackendError;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
+use crate::cuda::matrix::Weights;
 
 /// Most tokens whose matrices stream past; above it tiles of tokens read them.
 const STREAMED_TOKENS_MAX: usize = 64;
@@ -46,6 +47,8 @@ pub(super) struct Wanted {
 pub(super) struct GroupedProduct<'a> {
     /// What the kernel is called behind `expert_`.
     pub(super) what: &'a str,
+    /// What its matrices are.
+    pub(super) weights: Weights,
     /// What is written, then what is read.
     pub(super) operands: &'a [Argument],
     /// What the kernel takes behind the number of matrices.
@@ -96,18 +99,25 @@ impl<M: DeviceMemory> Grouped<M> {
         product: &GroupedProduct<'_>,
     ) -> Result<(), BackendError> {
         let Wanted { num_tokens, num_pairs, .. } = wanted;
-        let GroupedProduct { what, rows, tile_rows, .. } = *product;
+        let GroupedProduct { what, weights, rows, tile_rows, .. } = *product;
         let mut arguments = product.operands.to_vec();
         arguments.extend([address(&self.pairs), address(&self.offsets)]);
         let num_groups = num_pairs.min(self.num_matrices);
         let (kernel, row_blocks, groups) = if num_tokens <= STREAMED_TOKENS_MAX {
             arguments.push(wanted.matrices);
-            // No matrix has more pairs than there are tokens.
-            let tokens = if num_tokens <= 8 { 8 } else { 16 };
-            (format!("stream_expert_{what}_{tokens}"), rows.div_ceil(STREAM_ROWS), num_groups)
+            let suffix = match weights {
+                // No matrix has more pairs than there are tokens.
+                Weights::Bf16 if num_tokens <= 8 => "8",
+                Weights::Bf16 => "16",
+                Weights::Codes(_) | Weights::F16 | Weights::F32 => weights.name(),
+            };
+            (format!("stream_expert_{what}_{suffix}"), rows.div_ceil(STREAM_ROWS), num_groups)
         } else {
-            let num_tiles = num_pairs / TILE_PAIRS + num_groups;
-            (format!("tile_expert_{what}"), rows.div_ceil(tile_rows), num_tiles)
+            let kernel = match weights {
+                Weights::Bf16 => format!("tile_expert_{what}"),
+                _ => format!("tile_expert_{what}_{}", weights.name()),
+            };
+            (kernel, rows.div_ceil(tile_rows), num_pairs / TILE_PAIRS + num_groups)
         };
         arguments.push(Argument::U32(self.num_matrices as u32));
         arguments.extend(product.numbers.iter().map(|&number| Argument::U32(number)));

@@ -11,7 +11,7 @@ use crate::checks::Check;
 use crate::cuda::CudaBackend;
 use crate::cuda::device::{Argument, Device};
 use crate::cuda::grouped::{Grouped, GroupedProduct, TILE_ROWS, Wanted};
-use crate::cuda::matrix::CudaMatrix;
+use crate::cuda::matrix::{CudaMatrix, Weights};
 use crate::cuda::memory::{CudaBuffer, Elements};
 use crate::cuda::step::{CudaStep, Demand, StepArray};
 use crate::lora::{Lora, LoraPair, LoraShape, PairShape};
@@ -116,6 +116,7 @@ impl<D: Device> Lora<CudaBackend<D>> for CudaLora<D::Memory> {
             let numbers = [rows as u32, cols as u32];
             let product = GroupedProduct {
                 what,
+                weights: Weights::Bf16,
                 operands: &operands,
                 numbers: &numbers,
                 rows,

@@ -66,13 +66,13 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
         format: WeightFormat,
     ) -> Result<CudaMatrix<D::Memory>, BackendError> {
         self.shape.check_matrices(matrices)?;
-        let weights = Weights::of(matrices, format);
-        if weights != Weights::Bf16 {
-            let name = weights.name();
-            return Check("experts")
-                .refuse(format!("weights of experts must be bf16 on a GPU for now, got {name}"));
+        match Weights::of(matrices, format) {
+            Weights::Bf16 | Weights::Codes(_) => CudaMatrix::new(&backend.device, matrices, format),
+            plain @ (Weights::F16 | Weights::F32) => Check("experts").refuse(format!(
+                "weights of experts must be bf16 or codes on a GPU, got {}; int8 makes codes of them",
+                plain.name()
+            )),
         }
-        CudaMatrix::new(&backend.device, matrices, format)
     }
 
     fn are_finite(
@@ -134,6 +134,11 @@ impl<D: Device> Mixture<CudaBackend<D>> for CudaMixture<D::Memory> {
         ] {
             check.same_shape((num_experts * rows, cols), (matrix.rows, matrix.cols))?;
         }
+        let [gate, up] = [experts.gate, experts.up].map(|matrix| matrix.weights);
+        if gate != up {
+            let (gate, up) = (gate.name(), up.name());
+            return check.refuse(format!("elements of all ups must be {gate}, got {up}"));
+        }
         let x = x.argument(check, "x", Elements::Bf16)?;
         let residual = residual.argument(check, "residual", Elements::F32)?;
         if num_tokens == 0 {
@@ -176,9 +181,11 @@ impl<M: DeviceMemory> CudaMixture<M> {
         let MixtureShape { experts_per_token, hidden_size, expert_size, .. } = self.shape;
         let [per_token, rows, cols] =
             [experts_per_token, expert_size, hidden_size].map(|size| size as u32);
+        let matrices = [addresses(experts.gate), addresses(experts.up)].concat();
         let product = GroupedProduct {
             what: "gate",
-            operands: &[self.wide.address(), x, experts.gate.data(), experts.up.data()],
+            weights: experts.gate.weights,
+            operands: &[&[self.wide.address(), x], &matrices[..]].concat(),
             numbers: &[per_token, rows, cols, number_of(experts.activation)],
             rows: expert_size,
             tile_rows: TILE_ROWS / 2,
@@ -195,11 +202,21 @@ impl<M: DeviceMemory> CudaMixture<M> {
         let MixtureShape { hidden_size, expert_size, .. } = self.shape;
         let product = GroupedProduct {
             what: "store",
-            operands: &[self.narrow.address(), self.wide.address(), down.data()],
+            weights: down.weights,
+            operands: &[&[self.narrow.address(), self.wide.address()], &addresses(down)[..]]
+                .concat(),
             numbers: &[hidden_size as u32, expert_size as u32],
             rows: hidden_size,
             tile_rows: TILE_ROWS,
         };
         self.grouped.run(device, self.wanted(), &product)
+    }
+}
+
+/// Returns where a kernel finds a matrix; of codes, their factors too.
+fn addresses<M: DeviceMemory>(matrix: &CudaMatrix<M>) -> Vec<Argument> {
+    match matrix.weights {
+        Weights::Codes(_) => vec![matrix.data(), matrix.factors()],
+        Weights::Bf16 | Weights::F16 | Weights::F32 => vec![matrix.data()],
     }
 }

@@ -6,6 +6,9 @@
 //! # Source
 //! Micikevicius et al., "FP8 formats for deep learning", 2022: E4M3 as in the Open Compute Project's OFP8, without infinities.
 
+use crate::backend::{DType, MatrixData};
+use crate::widen::for_each_widened;
+
 /// Codes of a block.
 pub const FP8_BLOCK_LEN: usize = 128;
 
@@ -42,6 +45,23 @@ impl Fp8Block {
     /// Returns the values that the block stands for.
     pub fn values(&self) -> [f32; FP8_BLOCK_LEN] {
         self.codes.map(|code| self.scale * widen(code))
+    }
+}
+
+/// Hands a row's blocks to `sink`, in order: those that are stored, else plain numbers rounded, and padded with zeros to
+/// whole blocks.
+pub(crate) fn for_each_fp8_block(row: &MatrixData<'_>, mut sink: impl FnMut(&Fp8Block)) {
+    if row.dtype == DType::F8 {
+        for block in row.bytes.as_chunks().0 {
+            sink(&Fp8Block::from_bytes(block));
+        }
+        return;
+    }
+    let mut values = Vec::with_capacity(row.cols.next_multiple_of(FP8_BLOCK_LEN));
+    for_each_widened(row, |value| values.push(value));
+    values.resize(row.cols.next_multiple_of(FP8_BLOCK_LEN), 0.0);
+    for values in values.as_chunks().0 {
+        sink(&round_to_fp8(values));
     }
 }
 

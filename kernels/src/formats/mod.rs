@@ -28,6 +28,7 @@ use half::f16;
 use crate::backend::{DType, MatrixData};
 use crate::widen::for_each_widened;
 
+pub(crate) use crate::formats::fp8::for_each_fp8_block;
 pub use crate::formats::fp8::{FP8_BLOCK_LEN, Fp8Block, round_to_fp8};
 pub use crate::formats::int8::round_to_int8;
 pub(crate) use crate::formats::layout::{CodeKind, CodeLayout, NIBBLE_CENTRE};

@@ -2,18 +2,21 @@
 
 use crate::activation::Activation;
 use crate::backend::{Backend, BackendError, DType, WeightFormat};
+use crate::cuda::STREAMED_ROWS_MAX;
+use crate::formats::RUN_LEN;
 use crate::mixture::{Experts, Mixture, MixtureShape};
 use crate::reference::ReferenceBackend;
 use crate::selftest::rig::{
     Random, Stored, Use, decodes, download, relative_error, rounded_values, upload,
 };
-use crate::selftest::{Grid, OPERAND_LIMIT, Outcome};
+use crate::selftest::{Grid, INT8_LIMIT, OPERAND_LIMIT, Outcome};
 
 /// A layer and the tokens that come to it.
 struct Case {
     shape: MixtureShape,
     activation: Activation,
     num_tokens: usize,
+    dtype: DType,
     x: Vec<f32>,
     logits: Vec<f32>,
     residual: Vec<f32>,
@@ -23,11 +26,11 @@ struct Case {
 
 impl Case {
     /// Logits of a few steps only, so that many are equal.
-    fn new(shape: MixtureShape, num_tokens: usize) -> Self {
+    fn new(shape: MixtureShape, dtype: DType, num_tokens: usize) -> Self {
         let MixtureShape { num_experts, hidden_size: hidden, expert_size: wide, .. } = shape;
         let mut random = Random((num_tokens * 1_000_003 + num_experts * 1009 + hidden) as u64);
         let mut stored = || {
-            let of_expert = |_| Stored::new(&random.values(hidden * wide), DType::Bf16);
+            let of_expert = |_| Stored::random(&mut random, dtype, hidden * wide);
             (0..num_experts).map(of_expert).collect()
         };
         let experts = [stored(), stored(), stored()];
@@ -40,6 +43,7 @@ impl Case {
                 Activation::GeluTanh
             },
             num_tokens,
+            dtype,
             logits: logits.collect(),
             x: rounded_values(&mut random, num_tokens * hidden),
             residual: random.values(num_tokens * hidden),
@@ -48,7 +52,7 @@ impl Case {
     }
 
     fn outcome(&self, against: &'static str, error: f64, limit: f64) -> Outcome {
-        let case = format!("{} tokens, {:?}", self.num_tokens, self.shape);
+        let case = format!("{} tokens, {:?} {}", self.num_tokens, self.shape, self.dtype.name());
         Outcome { operator: "experts", case, against, error, limit }
     }
 
@@ -106,34 +110,61 @@ pub(super) fn mixtures<B: Backend>(
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), BackendError> {
     let quick = [
-        (shape([4, 2, 24, 40], true), &[1, 5, 40, 70, 140][..]),
-        (shape([40, 3, 72, 16], false), &[1, 9, 30, 66][..]),
+        (shape([4, 2, 24, 40], true), DType::Bf16, &[1, 5, 40, 70, 140][..]),
+        (shape([40, 3, 72, 16], false), DType::Bf16, &[1, 9, 30, 66][..]),
+        // An odd number of runs, whose nibbles come in twos, and types of two groups a run.
+        (shape([4, 2, 96, 160], true), DType::Q4_1, &[1, 40, 70][..]),
+        (shape([3, 1, 256, 256], true), DType::Q6K, &[2, 65][..]),
     ];
     let full = [
-        (shape([128, 8, 64, 96], true), &[1, 3, 16, 17, 64, 65, 200][..]),
-        (shape([1, 1, 16, 8], true), &[1, 64, 65, 130][..]),
-        (shape([4, 4, 8, 72], false), &[2, 8, 9, 33, 129][..]),
-        (shape([64, 6, 520, 136], true), &[1, 20, 90][..]),
+        (shape([128, 8, 64, 96], true), DType::Bf16, &[1, 3, 16, 17, 64, 65, 200][..]),
+        (shape([1, 1, 16, 8], true), DType::Bf16, &[1, 64, 65, 130][..]),
+        (shape([4, 4, 8, 72], false), DType::Bf16, &[2, 8, 9, 33, 129][..]),
+        (shape([64, 6, 520, 136], true), DType::Bf16, &[1, 20, 90][..]),
+        (shape([4, 2, 256, 128], false), DType::F8, &[1, 20, 90][..]),
     ];
-    let rows = match grid {
-        Grid::Quick => quick.to_vec(),
-        Grid::Full => [&quick[..], &full[..]].concat(),
-    };
-    for (shape, token_counts) in rows {
+    let mut rows = quick.to_vec();
+    if grid == Grid::Full {
+        rows.extend(full);
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_integers()) {
+            // Columns of a block, and of three where that is a run.
+            let (hidden, wide) = if dtype.block_len() == RUN_LEN { (96, 32) } else { (256, 256) };
+            rows.push((shape([3, 2, hidden, wide], true), dtype, &[3, 66]));
+        }
+    }
+    for (shape, dtype, token_counts) in rows {
         for &num_tokens in token_counts {
-            let case = Case::new(shape, num_tokens);
+            let case = Case::new(shape, dtype, num_tokens);
             let got = case.run(backend, 0, num_tokens)?;
             let expected = case.run(&mut ReferenceBackend, 0, num_tokens)?;
             let error = relative_error(&got, &expected);
-            sink(case.outcome("reference", error, OPERAND_LIMIT));
+            sink(case.outcome("reference", error, limit(backend, &case)?));
         }
     }
-    company(backend, sink)
+    company(backend, DType::Bf16, sink)?;
+    company(backend, DType::Q4_1, sink)
+}
+
+/// Returns how far the results of a case may be off. A GPU rounds what codes stand for, where tokens are many; a CPU rounds what
+/// integers are multiplied with, once before each of two products.
+fn limit<B: Backend>(backend: &B, case: &Case) -> Result<f64, BackendError> {
+    let is_gpu = backend.own_memory()?.is_some();
+    Ok(match case.dtype.block_len() {
+        1 => OPERAND_LIMIT,
+        _ if is_gpu && case.num_tokens <= STREAMED_ROWS_MAX => OPERAND_LIMIT,
+        _ if is_gpu => INT8_LIMIT,
+        _ => 2.0 * INT8_LIMIT,
+    })
 }
 
 /// A token in the company of others is the same, to the bit, as alone.
-fn company<B: Backend>(backend: &mut B, sink: &mut dyn FnMut(Outcome)) -> Result<(), BackendError> {
-    let case = Case::new(shape([8, 2, 40, 56], true), 33);
+fn company<B: Backend>(
+    backend: &mut B,
+    dtype: DType,
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), BackendError> {
+    let sizes = if dtype == DType::Bf16 { [8, 2, 40, 56] } else { [8, 2, 64, 96] };
+    let case = Case::new(shape(sizes, true), dtype, 33);
     let together = case.run(backend, 0, case.num_tokens)?;
     for first in [0, 5, 32] {
         let alone = case.run(backend, first, 1)?;

@@ -205,12 +205,10 @@ pub(super) fn products<B: Backend>(
         }
     }
     for num_rows in [1, 9, 65] {
-        if backend.own_memory()?.is_some() {
-            let mut case = Product::new((&[DType::Bf16], WeightFormat::Fp8), num_rows, (40, 384));
-            case.weights = fp8_exact(&case);
-            case.up = case.weights.clone();
-            product(backend, &case, sink)?;
-        }
+        let mut case = Product::new((&[DType::Bf16], WeightFormat::Fp8), num_rows, (40, 384));
+        case.weights = fp8_exact(&case);
+        case.up = case.weights.clone();
+        product(backend, &case, sink)?;
         // Of the same codes on both sides; the reference does not round to int8.
         let mut case = Product::new((&[DType::Bf16], WeightFormat::Int8), num_rows, (40, 544));
         case.weights = int8_exact(&case);
@@ -282,11 +280,15 @@ fn product<B: Backend>(
     let got = case.run(backend, 0, case.num_rows)?;
     let expected = case.run(&mut ReferenceBackend, 0, case.num_rows)?;
     for ((form, got), expected) in FORMS.into_iter().zip(&got).zip(&expected) {
-        // A CPU rounds what it multiplies with integers to eight bits too, and what fp8 stands for to bf16; a GPU rounds the
-        // weights of products of many rows.
-        let is_plain = |dtype: &DType| dtype.block_len() == 1;
-        let is_exact = (is_gpu && case.num_rows <= STREAMED_ROWS_MAX)
-            || (case.format == WeightFormat::Stored && case.dtypes.iter().all(is_plain));
+        // A CPU rounds what it multiplies with integers to eight bits too; a GPU rounds what codes stand
+        // for, where rows are many.
+        let are_all = |is: fn(DType) -> bool| case.dtypes.iter().all(|&dtype| is(dtype));
+        let is_exact = if is_gpu {
+            let are_plain = are_all(|dtype| dtype.block_len() == 1);
+            case.num_rows <= STREAMED_ROWS_MAX || (case.format == WeightFormat::Stored && are_plain)
+        } else {
+            case.format != WeightFormat::Int8 && are_all(|dtype| !dtype.is_integers())
+        };
         let sum_limit = if is_exact { SUM_LIMIT } else { INT8_LIMIT };
         sink(Outcome {
             operator: form.operator,

@@ -58,8 +58,7 @@ fn embedding<B: Backend>(
         case: format!("[{rows}, {cols}] {}", dtype.name()),
         against: "reference",
         error: relative_error(&got, &expected),
-        // A backend may keep fp8 as bf16.
-        limit: if dtype == DType::F8 { OPERAND_LIMIT } else { 0.0 },
+        limit: 0.0,
     });
     Ok(())
 }

@@ -4,6 +4,7 @@ use half::bf16;
 use kernels::activation::Activation;
 use kernels::backend::{Backend, DType, WeightFormat};
 use kernels::cpu::SimdTier;
+use kernels::formats::{FP8_BLOCK_LEN, round_to_fp8};
 use kernels::parts::{Affine, FeedForward};
 use kernels::reference::ReferenceBackend;
 
@@ -11,7 +12,13 @@ use crate::rig::{
     Random, Stored, assert_close, assert_same_bits, cpus, download, poisoned, silu_gated, upload,
 };
 
-const DTYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+/// What weights are stored in, and kept as; plain numbers as fp8 are such as it holds.
+const KINDS: [(DType, WeightFormat); 4] = [
+    (DType::F32, WeightFormat::Stored),
+    (DType::Bf16, WeightFormat::Stored),
+    (DType::F16, WeightFormat::Stored),
+    (DType::F32, WeightFormat::Fp8),
+];
 
 /// Sums of a few thousand products in f32 against sums in f64.
 const LIMIT: f64 = 2e-6;
@@ -21,6 +28,7 @@ struct Case {
     cols: usize,
     rows: usize,
     x: Vec<f32>,
+    format: WeightFormat,
     weights: Stored,
     /// What the products are gated with, which are the gates then.
     up: Stored,
@@ -29,23 +37,35 @@ struct Case {
 }
 
 impl Case {
-    fn new(num_rows: usize, cols: usize, rows: usize, dtype: DType) -> Self {
+    fn new(
+        num_rows: usize,
+        (cols, rows): (usize, usize),
+        (dtype, format): (DType, WeightFormat),
+    ) -> Self {
         let mut random = Random((num_rows * 1_000_003 + cols * 1009 + rows) as u64);
+        let x = random.values(num_rows * cols);
+        let [weights, up] = [(); 2].map(|()| {
+            let values = random.values(rows * cols);
+            let is_fp8 = format == WeightFormat::Fp8;
+            Stored::new(&if is_fp8 { rounded_to_fp8(&values, cols) } else { values }, dtype)
+        });
         Self {
             num_rows,
             cols,
             rows,
-            x: random.values(num_rows * cols),
-            weights: Stored::new(&random.values(rows * cols), dtype),
-            up: Stored::new(&random.values(rows * cols), dtype),
+            x,
+            format,
+            weights,
+            up,
             bias: random.values(rows),
             residual: random.values(num_rows * rows),
         }
     }
 
     fn name(&self, backend: &impl Backend) -> String {
-        let Self { num_rows, cols, rows, weights, .. } = self;
-        format!("{}: [{num_rows}, {cols}] x [{rows}, {cols}]ᵀ {:?}", backend.name(), weights.dtype)
+        let Self { num_rows, cols, rows, format, weights, .. } = self;
+        let dtype = weights.dtype;
+        format!("{}: [{num_rows}, {cols}] x [{rows}, {cols}]ᵀ {dtype:?} {format:?}", backend.name())
     }
 
     /// Runs rows `first..first + num_rows` in one call: plain, with bias, added to a residual, that with bias, as gates, as
@@ -53,7 +73,7 @@ impl Case {
     fn run<B: Backend>(&self, backend: &mut B, first: usize, num_rows: usize) -> [Vec<f32>; 7] {
         let [matrix, up] = [&self.weights, &self.up].map(|weights| {
             let data = weights.data(self.rows, self.cols);
-            backend.matrix(&[data], WeightFormat::Stored).unwrap()
+            backend.matrix(&[data], self.format).unwrap()
         });
         backend.reserve(num_rows).unwrap();
         let bias = backend.vector(&self.bias).unwrap();
@@ -80,6 +100,17 @@ impl Case {
         [plain, biased, added, added_biased, gated, gated_biased, activated]
             .map(|buffer| download(backend, &buffer, len))
     }
+}
+
+/// Returns rows as fp8 holds them, whose blocks begin with each row.
+fn rounded_to_fp8(values: &[f32], cols: usize) -> Vec<f32> {
+    let blocks = values.chunks(cols.max(1)).flat_map(|row| row.chunks(FP8_BLOCK_LEN));
+    let rounded = blocks.flat_map(|block| {
+        let mut padded = [0.0; FP8_BLOCK_LEN];
+        padded[..block.len()].copy_from_slice(block);
+        round_to_fp8(&padded).values().into_iter().take(block.len())
+    });
+    rounded.collect()
 }
 
 /// The activations as a tier takes them: rounded to bf16 where it does that.
@@ -113,10 +144,10 @@ fn check_parity(case: &Case) {
 
 #[test]
 fn products_equal_the_reference() {
-    for dtype in DTYPES {
+    for kind in KINDS {
         for num_rows in [1, 2, 3, 4, 5, 49, 100] {
             for (cols, rows) in [(1, 1), (7, 3), (8, 4), (33, 17), (64, 130), (129, 16), (200, 5)] {
-                check_parity(&Case::new(num_rows, cols, rows, dtype));
+                check_parity(&Case::new(num_rows, (cols, rows), kind));
             }
         }
     }
@@ -124,10 +155,10 @@ fn products_equal_the_reference() {
 
 #[test]
 fn long_rows_equal_the_reference() {
-    for dtype in DTYPES {
+    for kind in KINDS {
         for num_rows in [1, 3, 7] {
             for cols in [1023, 1024, 1025, 3000] {
-                check_parity(&Case::new(num_rows, cols, 21, dtype));
+                check_parity(&Case::new(num_rows, (cols, 21), kind));
             }
         }
     }
@@ -136,15 +167,16 @@ fn long_rows_equal_the_reference() {
 #[test]
 fn empty_products_write_nothing_or_the_bias() {
     for (num_rows, cols, rows) in [(0, 8, 4), (3, 8, 0), (1, 0, 4), (6, 0, 4)] {
-        check_parity(&Case::new(num_rows, cols, rows, DType::Bf16));
+        check_parity(&Case::new(num_rows, (cols, rows), KINDS[1]));
+        check_parity(&Case::new(num_rows, (cols, rows), KINDS[3]));
     }
 }
 
 #[test]
 fn a_row_is_the_same_alone_and_in_company() {
-    for dtype in DTYPES {
+    for kind in KINDS {
         for (num_rows, cols, rows) in [(7, 2085, 37), (101, 77, 21), (53, 1024, 16)] {
-            let case = Case::new(num_rows, cols, rows, dtype);
+            let case = Case::new(num_rows, (cols, rows), kind);
             let mut backends = cpus();
             for pair in backends.chunks_exact_mut(2) {
                 let [one_thread, three_threads] = pair else { unreachable!("chunks of two") };
@@ -246,8 +278,8 @@ fn gate_and_up_of_different_kinds_equal_the_reference() {
 
 #[test]
 fn nan_stays_in_its_row() {
-    for num_rows in [3, 6] {
-        let mut case = Case::new(num_rows, 40, 9, DType::Bf16);
+    for (num_rows, kind) in [(3, KINDS[1]), (6, KINDS[1]), (3, KINDS[3]), (6, KINDS[3])] {
+        let mut case = Case::new(num_rows, (40, 9), kind);
         case.x[40 + 17] = f32::NAN;
         for mut backend in cpus() {
             for out in case.run(&mut backend, 0, num_rows) {

@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use models::{
-    DType, DecoderSpec, Device, KvDType, Source, WeightFootprint, WeightFormat, activation_bytes,
-    gguf::Gguf, gpu_room_bytes, kv_bytes_per_block, open_weights, read_spec, weight_footprint,
+    DecoderSpec, Device, KvDType, ModelError, Source, WeightFootprint, WeightFormat,
+    activation_bytes, gguf::Gguf, gpu_room_bytes, kv_bytes_per_block, open_weights, read_spec,
+    weight_footprint,
 };
 
 use crate::{
@@ -180,14 +181,10 @@ fn footprint(
     format: WeightFormat,
     device: Device,
 ) -> anyhow::Result<Option<WeightFootprint>> {
-    if format == WeightFormat::Fp8 && !device.is_gpu() {
-        return Ok(None);
+    match weight_footprint(spec, stored, format, device, 1) {
+        Err(ModelError::PlainExperts { .. }) => Ok(None),
+        footprint => Ok(Some(footprint?)),
     }
-    let footprint = weight_footprint(spec, stored, format, device, 1)?;
-    // Experts are computed in bf16 alone on a GPU.
-    let is_refused =
-        device.is_gpu() && spec.mixture.is_some() && footprint.type_names() != DType::Bf16.name();
-    Ok((!is_refused).then_some(footprint))
 }
 
 /// Returns what fits on each card, where the weights take so much of it by each of the first [`FORMATS`].
@@ -334,9 +331,9 @@ mod tests {
         };
         let of = |setting: &'static str, cpu: &str, gpu: &str| (setting, cpu.into(), gpu.into());
         assert_eq!(row(Source::Demo, 0), of("--dtype bf16", "bf16", "bf16"));
-        assert_eq!(row(Source::Demo, 2), of("--quantize fp8", "", "fp8"));
+        assert_eq!(row(Source::Demo, 2), of("--quantize fp8", "fp8", "fp8"));
         let golden = Source::Directory(golden.as_ref());
-        assert_eq!(row(golden, 0), of("--dtype bf16", "bf16", "bf16+f8_e4m3"));
+        assert_eq!(row(golden, 0), of("--dtype bf16", "bf16+f8_e4m3", "bf16+f8_e4m3"));
     }
 
     #[test]
@@ -350,7 +347,6 @@ mod tests {
             line.split("  ").map(str::trim).filter(|c| !c.is_empty()).map(str::to_owned).collect()
         };
         assert_eq!(cells("--quantize int8").last().unwrap(), "refused");
-        assert_eq!(cells("--quantize fp8")[1], "refused");
         assert_eq!(cells("24 GiB"), ["24 GiB", "2048 tokens", "refused", "2048 tokens"]);
     }
 

@@ -23,7 +23,7 @@ use std::ops::Range;
 use crate::activation::Activation;
 use crate::cpu::activation::{Activate, silu_mul_in_place};
 use crate::cpu::grid::{Grid, Tile};
-use crate::cpu::linear::operands::{Exact, Operands, Rounded};
+use crate::cpu::linear::operands::{Exact, Operands, Rounded, Scaled};
 use crate::cpu::linear::tile::{MR_MAX, next_height};
 use crate::cpu::matrix::{CpuMatrix, Element, PANEL, Panels, Weights};
 use crate::cpu::pool::Pool;
@@ -184,6 +184,10 @@ impl<'a> Linear<'a> {
             Weights::F32(panels) => self.exact(vectors, term, panels, tile),
             Weights::Bf16(panels) => self.exact(vectors, term, panels, tile),
             Weights::F16(panels) => self.exact(vectors, term, panels, tile),
+            Weights::Fp8(panels) => {
+                let operands = Scaled { x: self.x, cols: matrix.cols, panels };
+                vectors.run(Task { operands, epilogue: term.epilogue, tile });
+            }
             Weights::Codes(_) => unreachable!("products of integers are `quantized`'s"),
         });
     }

@@ -1,10 +1,13 @@
-//! What a product multiplies: f32 rows with panels of any type, or rounded rows with panels of bf16.
+//! What a product multiplies: f32 rows with panels of any type, with a scale among them or not, or rounded rows with
+//! panels of bf16.
 
 use half::bf16;
 
+use crate::cpu::fp8::{E4m3, Fp8Block, Fp8Panels};
 use crate::cpu::linear::tile::{Sums, products, rounded_products};
-use crate::cpu::matrix::{Element, Panels, STEP};
-use crate::cpu::simd::Simd;
+use crate::cpu::matrix::{Element, PANEL, Panels, STEP};
+use crate::cpu::simd::{Simd, TILE_VECTORS_MAX};
+use crate::formats::FP8_BLOCK_LEN;
 
 /// Rows and panels that can be multiplied.
 pub(crate) trait Operands: Copy {
@@ -68,6 +71,60 @@ impl Operands for Rounded<'_> {
     ) -> Sums<S, MR, NP> {
         let x = rows::<u32, MR>(self.pairs, self.pairs_per_row, first_row);
         rounded_products::<S, MR, NP>(simd, x, panels::<bf16, NP>(self.panels, first_panel))
+    }
+}
+
+/// Activations as they are, `x` `[num_rows, cols]`, with panels of E4M3.
+#[derive(Clone, Copy)]
+pub(crate) struct Scaled<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) cols: usize,
+    pub(crate) panels: &'a Fp8Panels,
+}
+
+impl Operands for Scaled<'_> {
+    fn fit_large_tiles(self) -> bool {
+        self.cols.is_multiple_of(2)
+    }
+
+    /// Each block of columns is a chain of its own, over codes; times their scales they are added, ascending. The scale of a
+    /// sum instead of each weight's: one product in 128 more, and sums that leave the registers once a block.
+    #[inline(always)]
+    fn products<S: Simd, const MR: usize, const NP: usize>(
+        self,
+        simd: S,
+        first_row: usize,
+        first_panel: usize,
+    ) -> Sums<S, MR, NP> {
+        let x = rows::<f32, MR>(self.x, self.cols, first_row);
+        let mut panels: [&[Fp8Block]; NP] = [&[]; NP];
+        for n in 0..NP {
+            panels[n] = self.panels.panel(first_panel + n);
+        }
+        let mut totals = [[[simd.zero(); TILE_VECTORS_MAX]; NP]; MR];
+        for block in 0..panels[0].len() {
+            let start = block * FP8_BLOCK_LEN;
+            let end = self.cols.min(start + FP8_BLOCK_LEN);
+            let (mut some_x, mut steps): ([&[f32]; MR], [&[[E4m3; STEP]]; NP]) =
+                ([&[]; MR], [&[]; NP]);
+            for m in 0..MR {
+                some_x[m] = &x[m][start..end];
+            }
+            for n in 0..NP {
+                steps[n] = &panels[n][block].steps;
+            }
+            let sums = products::<S, E4m3, MR, NP>(simd, some_x, steps);
+            for n in 0..NP {
+                let scales = S::chunks(&panels[n][block].scales);
+                for v in 0..PANEL / S::LANES {
+                    let scale = simd.load(&scales[v]);
+                    for m in 0..MR {
+                        totals[m][n][v] = simd.mul_add(sums[m][n][v], scale, totals[m][n][v]);
+                    }
+                }
+            }
+        }
+        totals
     }
 }
 

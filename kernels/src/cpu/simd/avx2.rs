@@ -3,8 +3,9 @@
 #![expect(unsafe_code, reason = "intrinsics of a feature that the token proves")]
 
 use std::arch::x86_64::{
-    __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps,
-    _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps,
+    __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_and_si128, _mm_cvtepi8_epi16,
+    _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps,
+    _mm_movehl_ps, _mm_prefetch, _mm_set1_epi16, _mm_slli_epi16, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtph_ps,
     _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_lddqu_si256,
     _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
@@ -13,6 +14,7 @@ use std::arch::x86_64::{
 
 use half::{bf16, f16};
 
+use crate::cpu::fp8::E4m3;
 use crate::cpu::simd::{Kernel, Simd};
 
 const LANES: usize = 8;
@@ -70,6 +72,15 @@ fn widen_f16(chunk: &[f16; LANES]) -> __m256 {
     _mm256_cvtph_ps(bits)
 }
 
+/// Sign-extended to sixteen bits and moved up, a code has its sign at f16's place, and copies of it to be cleared.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen_e4m3(chunk: &[E4m3; LANES]) -> __m256 {
+    let codes = _mm_cvtsi64_si128(i64::from_le_bytes(bytemuck::cast(*chunk)));
+    let moved = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(codes));
+    _mm256_cvtph_ps(_mm_and_si128(moved, _mm_set1_epi16(0xBF80_u16.cast_signed())))
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pow2(n: __m256) -> __m256 {
@@ -101,6 +112,7 @@ impl Simd for Avx2 {
     type F32s = [f32; LANES];
     type Bf16Pairs = [bf16; 2 * LANES];
     type F16s = [f16; LANES];
+    type E4m3s = [E4m3; LANES];
 
     #[inline(always)]
     fn chunks(values: &[f32]) -> &[[f32; LANES]] {
@@ -120,6 +132,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn f16_chunks(values: &[f16]) -> &[[f16; LANES]] {
         values.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn e4m3_chunks(codes: &[E4m3]) -> &[[E4m3; LANES]] {
+        codes.as_chunks().0
     }
 
     #[inline(always)]
@@ -167,6 +184,12 @@ impl Simd for Avx2 {
     fn load_f16(self, chunk: &[f16; LANES]) -> __m256 {
         // SAFETY: the token proves the feature.
         unsafe { widen_f16(chunk) }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(self, chunk: &[E4m3; LANES]) -> __m256 {
+        // SAFETY: the token proves the feature.
+        unsafe { widen_e4m3(chunk) }
     }
 
     #[inline(always)]

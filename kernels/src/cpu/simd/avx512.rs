@@ -4,18 +4,20 @@
 
 use std::arch::x86_64::{
     __m256, __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
-    _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch, _mm256_add_ps,
-    _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_si256,
-    _mm256_max_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_pd,
-    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_cvtps_epi32,
-    _mm512_div_ps, _mm512_dpbf16_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm_loadu_si128, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch,
+    _mm256_add_ps, _mm256_and_si256, _mm256_castpd_ps, _mm256_castps256_ps128,
+    _mm256_cvtepi8_epi16, _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_max_ps,
+    _mm256_set1_epi16, _mm256_slli_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtph_ps,
+    _mm512_cvtps_epi32, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 use std::mem::transmute;
 
 use half::{bf16, f16};
 
+use crate::cpu::fp8::E4m3;
 use crate::cpu::simd::{Kernel, Simd};
 
 const LANES: usize = 16;
@@ -102,6 +104,16 @@ fn widen_f16(chunk: &[f16; LANES]) -> __m512 {
     _mm512_cvtph_ps(bits)
 }
 
+/// Sign-extended to sixteen bits and moved up, a code has its sign at f16's place, and copies of it to be cleared.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn widen_e4m3(chunk: &[E4m3; LANES]) -> __m512 {
+    // SAFETY: the chunk has 16 bytes.
+    let codes = unsafe { _mm_loadu_si128(chunk.as_ptr().cast()) };
+    let moved = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(codes));
+    _mm512_cvtph_ps(_mm256_and_si256(moved, _mm256_set1_epi16(0xBF80_u16.cast_signed())))
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn pow2(n: __m512) -> __m512 {
@@ -145,6 +157,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type F32s = [f32; LANES];
     type Bf16Pairs = [bf16; 2 * LANES];
     type F16s = [f16; LANES];
+    type E4m3s = [E4m3; LANES];
 
     #[inline(always)]
     fn chunks(values: &[f32]) -> &[[f32; LANES]] {
@@ -164,6 +177,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn f16_chunks(values: &[f16]) -> &[[f16; LANES]] {
         values.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn e4m3_chunks(codes: &[E4m3]) -> &[[E4m3; LANES]] {
+        codes.as_chunks().0
     }
 
     #[inline(always)]
@@ -211,6 +229,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn load_f16(self, chunk: &[f16; LANES]) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { widen_f16(chunk) }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(self, chunk: &[E4m3; LANES]) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { widen_e4m3(chunk) }
     }
 
     #[inline(always)]

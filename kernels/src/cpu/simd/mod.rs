@@ -20,6 +20,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use crate::cpu::fp8::E4m3;
 pub(crate) use crate::cpu::simd::exp::exp;
 use crate::cpu::simd::scalar::Scalar;
 
@@ -207,6 +208,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type Bf16Pairs: Copy;
     /// `LANES` f16 in memory.
     type F16s: Copy;
+    /// `LANES` codes of E4M3 in memory.
+    type E4m3s: Copy;
 
     /// Views the values in chunks of `LANES`, less a remainder.
     fn chunks(values: &[f32]) -> &[Self::F32s];
@@ -216,6 +219,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn bf16_pairs(values: &[bf16]) -> &[Self::Bf16Pairs];
     /// Views the values in chunks of `LANES`, less a remainder.
     fn f16_chunks(values: &[f16]) -> &[Self::F16s];
+    /// Views the codes in chunks of `LANES`, less a remainder.
+    fn e4m3_chunks(codes: &[E4m3]) -> &[Self::E4m3s];
 
     /// Asks for the cache line in which the value begins and that will be read soon; where a tier cannot, nothing.
     #[inline(always)]
@@ -233,6 +238,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16_second(self, chunk: &Self::Bf16Pairs) -> Self::F32;
     /// Loads and widens a chunk, exactly.
     fn load_f16(self, chunk: &Self::F16s) -> Self::F32;
+    /// Loads and widens a chunk: the numbers times 2⁻⁸, exactly. What is no number becomes one: matrices are searched for it.
+    fn load_e4m3(self, chunk: &Self::E4m3s) -> Self::F32;
 
     /// `a + b`
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;

@@ -4,6 +4,7 @@
 
 use half::{bf16, f16};
 
+use crate::cpu::fp8::E4m3;
 use crate::cpu::simd::Simd;
 
 /// The token of a scalar tier. Eight lanes are for use; sixteen run the loops of the AVX-512 tiers on any machine, with
@@ -55,6 +56,7 @@ impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
     type F32s = [f32; LANES];
     type Bf16Pairs = [[bf16; 2]; LANES];
     type F16s = [f16; LANES];
+    type E4m3s = [E4m3; LANES];
 
     #[inline(always)]
     fn chunks(values: &[f32]) -> &[[f32; LANES]] {
@@ -74,6 +76,11 @@ impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
     #[inline(always)]
     fn f16_chunks(values: &[f16]) -> &[[f16; LANES]] {
         values.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn e4m3_chunks(codes: &[E4m3]) -> &[[E4m3; LANES]] {
+        codes.as_chunks().0
     }
 
     #[inline(always)]
@@ -110,6 +117,15 @@ impl<const LANES: usize, const ROUNDS: bool> Simd for Scalar<LANES, ROUNDS> {
     #[inline(never)]
     fn load_f16(self, chunk: &[f16; LANES]) -> [f32; LANES] {
         chunk.map(f16::to_f32)
+    }
+
+    // Without the conversion, as f32: exponent and mantissa at their place, and a product for the bias.
+    #[inline(always)]
+    fn load_e4m3(self, chunk: &[E4m3; LANES]) -> [f32; LANES] {
+        chunk.map(|E4m3(code)| {
+            let bits = u32::from(code & 0x7F) << 20 | u32::from(code & 0x80) << 24;
+            f32::from_bits(bits) * f32::from_bits((127 + 112) << 23)
+        })
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::cpu::fp8::E4m3;
+use crate::cpu::matrix::Element;
 use crate::cpu::simd::{Kernel, Simd, SimdTier, Vectors};
 
 /// Values with signs, ties, denormals and both infinities; as many as the widest tier has lanes.
@@ -101,6 +103,10 @@ impl Kernel for Primitives {
         }
         let halves = A.map(f16::from_f32);
         check(simd.load_f16(&S::f16_chunks(&halves)[0]), &|lane| halves[lane].to_f32(), "f16");
+        let codes: Vec<E4m3> = (0..=255).map(E4m3).filter(|code| code.is_finite()).collect();
+        for (chunk, codes) in S::e4m3_chunks(&codes).iter().zip(codes.chunks(S::LANES)) {
+            check(simd.load_e4m3(chunk), &|lane| codes[lane].widen(), "e4m3");
+        }
         let partial = |lane: usize| if lane < 3 { A[lane] } else { 0.0 };
         check(simd.load_partial(&A[..3]), &partial, "load_partial");
         let mut some = [9.0; 4];
