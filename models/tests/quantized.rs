@@ -6,7 +6,8 @@ use std::{fs, path::PathBuf};
 
 use kernels::backend::DType;
 use models::{
-    Device, KvDType, LoadOptions, Source, load, open_weights, read_spec, weight_footprint,
+    Device, KvDType, LoadOptions, Source, WeightFormat, load, open_weights, read_spec,
+    weight_footprint,
 };
 use serde::Deserialize;
 
@@ -152,7 +153,7 @@ fn memory_is_told_by_what_the_codes_become() {
         let folder = folder(name);
         let source = Source::Directory(&folder);
         let (spec, weights) = (read_spec(source).unwrap(), open_weights(source).unwrap());
-        let format = models::WeightFormat::Stored;
+        let format = WeightFormat::Stored;
         let found = weight_footprint(&spec, &weights, format, device, 1).unwrap();
         assert!(found.types.contains(dtype.name()), "{name}: {:?}", found.types);
     }

@@ -349,12 +349,12 @@ fn start_engine(
 }
 
 /// Returns what the weights become by the settings in force.
-pub(super) fn weight_format(config: &Config) -> anyhow::Result<WeightFormat> {
+pub(super) fn weight_format(config: &Config) -> WeightFormat {
     match (config.model.quantize, config.model.dtype) {
-        (QuantizeChoice::Int8, _) => Ok(WeightFormat::Int8),
-        (QuantizeChoice::Fp8, _) => Ok(WeightFormat::Fp8),
-        (QuantizeChoice::None, DtypeChoice::Bf16) => Ok(WeightFormat::Stored),
-        (QuantizeChoice::None, DtypeChoice::F32) => Ok(WeightFormat::F32),
+        (QuantizeChoice::Int8, _) => WeightFormat::Int8,
+        (QuantizeChoice::Fp8, _) => WeightFormat::Fp8,
+        (QuantizeChoice::None, DtypeChoice::Bf16) => WeightFormat::Stored,
+        (QuantizeChoice::None, DtypeChoice::F32) => WeightFormat::F32,
     }
 }
 

@@ -184,7 +184,7 @@ fn options(config: &Config) -> anyhow::Result<LoadOptions> {
     let engine = &config.engine;
     Ok(LoadOptions {
         device: device(config),
-        weight_format: weight_format(config)?,
+        weight_format: weight_format(config),
         block_size: engine.block_size,
         kv_dtype: kv_dtype(config),
         kv_cache: KvCacheSize::Blocks(0),

@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
     let options = compose::device_options(&config).map_err(CliError::Usage)?;
     let plan = Plan {
         widths: widths(&spec),
-        format: compose::weight_format(&config).map_err(CliError::Usage)?,
+        format: compose::weight_format(&config),
         batch: arguments.batch.iter().map(|&batch| batch.into()).collect(),
         prefill: arguments.prefill.iter().map(|&tokens| tokens as usize).collect(),
         context_tokens: arguments.context as usize,

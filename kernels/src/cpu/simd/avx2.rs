@@ -75,8 +75,8 @@ fn widen_f16(chunk: &[f16; LANES]) -> __m256 {
 /// Sign-extended to sixteen bits and moved up, a code has its sign at f16's place, and copies of it to be cleared.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn widen_e4m3(chunk: &[E4m3; LANES]) -> __m256 {
-    let codes = _mm_cvtsi64_si128(i64::from_le_bytes(bytemuck::cast(*chunk)));
+fn widen_e4m3(chunk: [E4m3; LANES]) -> __m256 {
+    let codes = _mm_cvtsi64_si128(i64::from_le_bytes(bytemuck::cast(chunk)));
     let moved = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(codes));
     _mm256_cvtph_ps(_mm_and_si128(moved, _mm_set1_epi16(0xBF80_u16.cast_signed())))
 }
@@ -189,7 +189,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn load_e4m3(self, chunk: &[E4m3; LANES]) -> __m256 {
         // SAFETY: the token proves the feature.
-        unsafe { widen_e4m3(chunk) }
+        unsafe { widen_e4m3(*chunk) }
     }
 
     #[inline(always)]
