@@ -112,13 +112,15 @@ pub enum ModelError {
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
     /// A folder holds none.
-    #[error("{} is no adapter: it must have adapter_config.json and adapter_model.safetensors, as PEFT saves them", directory.display())]
+    #[error("{} is no adapter, for it has no {missing}: it must be a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them", directory.display())]
     None {
         /// The folder.
         directory: PathBuf,
+        /// The first file that it lacks.
+        missing: &'static str,
     },
     /// A folder holds an adapter where a model is wanted.
-    #[error("{} is an adapter, not a model: load the model that it was trained on{}, with this as its adapter", directory.display(), base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default())]
+    #[error("{} is an adapter, not a model: load the model that it was trained on{}, with this as its adapter (`--adapters NAME=FOLDER`)", directory.display(), base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default())]
     NoModel {
         /// The folder.
         directory: PathBuf,

@@ -289,7 +289,7 @@ fn what_does_not_fit_is_refused_with_its_name() {
     let case = |name: &str| architectures.iter().find(|case| case.name == name).unwrap();
     let llama = case("llama");
     let folder = Folder::new("adapter");
-    assert!(refusal(llama, &folder).contains("is no adapter: it must have adapter_config.json"));
+    assert!(refusal(llama, &folder).contains("is no adapter, for it has no adapter_config.json"));
 
     let config = fs::read_to_string(golden("llama-two/adapter_config.json")).unwrap();
     let write = |config: &str, change: Change<'_>| write_changed(&folder, config, change);
@@ -368,7 +368,7 @@ fn what_adapters_take_is_counted_before_they_are_loaded() {
 fn an_adapter_is_no_model_and_says_which_it_wants() {
     let folder = golden("llama-two");
     let error = read_spec(Source::at(&folder)).unwrap_err().to_string();
-    let ending = "is an adapter, not a model: load the model that it was trained on (tiny/llama), with this as its adapter";
+    let ending = "is an adapter, not a model: load the model that it was trained on (tiny/llama), with this as its adapter (`--adapters NAME=FOLDER`)";
     assert!(error.ends_with(ending), "{error}");
 }
 

@@ -119,7 +119,7 @@ fn choose_adapter(config: &mut Config, adapter: Option<&str>) -> Result<(), CliE
     adapters.retain(|known| Some(known.name.as_str()) == adapter);
     match adapter {
         Some(_) if adapters.is_empty() => Err(CliError::Usage(anyhow!(
-            "--adapter must be one of --adapters, which names {names}"
+            "--adapter must be one of `model.adapters` (--adapters), which names {names}"
         ))),
         _ => Ok(()),
     }

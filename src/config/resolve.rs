@@ -129,10 +129,14 @@ fn adapter(text: &str, environment: &Environment) -> Result<AdapterConfig, Viola
     const KEY: &str = "model.adapters";
     let rule =
         "names and where the adapters are, such as `review=./adapters/review` or `review=org/name`";
-    let Some((name, source)) = text.split_once('=') else {
+    // A blank behind a comma is no part of a name.
+    let Some((name, source)) = text.trim().split_once('=') else {
         return Err(broken(KEY, rule, format!("{text:?}")));
     };
-    check_name(KEY, name)?;
+    check_name(KEY, name).map_err(|violation| Violation {
+        rule: format!("names of {}, and where the adapters are", violation.rule),
+        ..violation
+    })?;
     match model_source(source, environment) {
         Ok(ModelSource::Demo | ModelSource::Hub(HubModel { file: Some(_), .. })) | Err(_) => {
             Err(broken(KEY, rule, format!("{text:?}")))

@@ -55,8 +55,9 @@ fn an_adapter_answers_where_it_is_asked_for() {
     let [plain, adapted] = [&[][..], &["--adapter", "review"]].map(complete);
     assert_eq!((plain.code, adapted.code), (Some(0), Some(0)), "{plain:?} {adapted:?}");
     assert_ne!(plain.stdout, adapted.stdout);
-    complete(&["--adapter", "other"])
-        .is_refused_with("--adapter must be one of --adapters, which names review");
+    complete(&["--adapter", "other"]).is_refused_with(
+        "--adapter must be one of `model.adapters` (--adapters), which names review",
+    );
 }
 
 #[test]

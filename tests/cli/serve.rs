@@ -279,7 +279,7 @@ fn an_adapter_that_is_none_ends_the_process_with_its_name() {
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     let message = "the adapter `review`: ";
-    assert!(rest.contains(message) && rest.contains("is no adapter: it must have"), "{rest}");
+    assert!(rest.contains(message) && rest.contains("is no adapter, for it has no"), "{rest}");
     assert_eq!(server.ended().code(), Some(1));
 }
 

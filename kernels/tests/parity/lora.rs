@@ -73,8 +73,8 @@ fn what_cannot_be_added_is_refused() {
     assert_eq!(group(&[1, NO_ADAPTER]), Ok(()));
 
     let pairs = lora.pairs(backend, &[pair, pair]).unwrap();
-    let (short, x) = (upload(backend, &[0.0; 19]), upload(backend, &[0.0; 20]));
-    let [mut out, mut too_short] = [12, 11].map(|len| upload(backend, &vec![0.0; len]));
+    let (short, x) = (upload(backend, &[0.0; 16]), upload(backend, &[0.0; 20]));
+    let [mut out, mut too_short] = [12, 8].map(|len| upload(backend, &vec![0.0; len]));
     assert!(lora.add(backend, &short, &pairs, &mut out).is_err());
     assert!(lora.add(backend, &x, &pairs, &mut too_short).is_err());
     lora.add(backend, &x, &pairs, &mut out).unwrap();

@@ -55,10 +55,13 @@ impl Adapter {
     /// [`ModelError::Adapter`] where the folder has none; [`ModelError::Read`], [`ModelError::Config`] or
     /// [`ModelError::Weights`], naming the file.
     pub fn open(name: impl Into<String>, directory: &Path) -> Result<Self, ModelError> {
-        let (config, weights) = (directory.join(ADAPTER_CONFIG_FILE), directory.join(ADAPTER_FILE));
-        if !config.is_file() || !weights.is_file() {
-            return Err(AdapterError::None { directory: directory.to_owned() }.into());
+        let missing = [ADAPTER_CONFIG_FILE, ADAPTER_FILE]
+            .into_iter()
+            .find(|file| !directory.join(file).is_file());
+        if let Some(missing) = missing {
+            return Err(AdapterError::None { directory: directory.to_owned(), missing }.into());
         }
+        let (config, weights) = (directory.join(ADAPTER_CONFIG_FILE), directory.join(ADAPTER_FILE));
         let text = fs::read(&config)
             .map_err(|source| ModelError::Read { path: config.clone(), source })?;
         let config = AdapterConfig::from_json(&text)?;

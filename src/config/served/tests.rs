@@ -143,6 +143,10 @@ fn refusals_of_values_name_the_tables_key() {
             "`model.adapters` must be other than all names, aliases and adapters before it, got \"a\" (at FILE:3:1)",
         ),
         (
+            "[model]\nadapters = [\"=./a\"]",
+            "`model.adapters` must be names of 1 to 256 printable bytes, no blank first or last, and where the adapters are, got \"\" (at FILE:2:1)",
+        ),
+        (
             "[model]\nadapters = [\"./a\"]",
             "`model.adapters` must be names and where the adapters are, such as `review=./adapters/review` or `review=org/name`, got \"./a\" (at FILE:2:1)",
         ),
