@@ -7,7 +7,8 @@ use crate::formats::RUN_LEN;
 use crate::mixture::{Experts, Mixture, MixtureShape};
 use crate::reference::ReferenceBackend;
 use crate::selftest::rig::{
-    Random, Stored, Use, decodes, download, relative_error, rounded_values, upload,
+    KEPT, Random, Stored, Use, decodes, download, padded, relative_error, rounded_values, upload,
+    without_padding,
 };
 use crate::selftest::{Grid, INT8_LIMIT, OPERAND_LIMIT, Outcome};
 
@@ -78,23 +79,17 @@ impl Case {
         let down = stored(downs, (hidden, wide))?;
         backend.reserve(num_rows)?;
         let mut rows = |values: &[f32], width: usize, padding: f32, usage| {
-            let mut rows = values[first * width..(first + num_tokens) * width].to_vec();
-            rows.resize(num_rows * width, padding);
+            let rows = padded(values, width, first..first + num_tokens, (num_rows, padding));
             upload(backend, &rows, usage)
         };
         let x = rows(&self.x, hidden, f32::NAN, Use::Operand)?;
         let logits = rows(&self.logits, num_experts, f32::NAN, Use::Buffer)?;
-        let mut residual = rows(&self.residual, hidden, 7.0, Use::Buffer)?;
+        let mut residual = rows(&self.residual, hidden, KEPT, Use::Buffer)?;
         mixture.route(backend, &step, &logits)?;
         let experts = Experts { activation: self.activation, gate: &gate, up: &up, down: &down };
         mixture.add(backend, &x, &experts, &mut residual)?;
-        let mut out = download(backend, &residual, num_rows * hidden)?;
-        let padding = out.split_off(num_tokens * hidden);
-        // Whatever touched it shows as no number.
-        if padding.iter().any(|value| value.to_bits() != 7.0_f32.to_bits()) {
-            out.fill(f32::NAN);
-        }
-        Ok(out)
+        let out = download(backend, &residual, num_rows * hidden)?;
+        Ok(without_padding(out, num_tokens * hidden))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The way into a backend's buffers and out, random numbers, and the measure of error.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::backend::{Backend, BackendError, DType, MatrixData, WeightFormat};
@@ -158,6 +160,30 @@ pub(super) fn decodes<B: Backend>(
     let mut step = backend.step(room, room, 1)?;
     backend.load_step(&input, &mut step)?;
     Ok(step)
+}
+
+/// What rows that a device adds hold where they must keep what they have.
+pub(super) const KEPT: f32 = 7.0;
+
+/// Returns some rows of `values`, `[_, width]`, and behind them padding up to `num_rows`.
+pub(super) fn padded(
+    values: &[f32],
+    width: usize,
+    rows: Range<usize>,
+    (num_rows, padding): (usize, f32),
+) -> Vec<f32> {
+    let mut padded = values[rows.start * width..rows.end * width].to_vec();
+    padded.resize(num_rows * width, padding);
+    padded
+}
+
+/// Takes off what is behind the first `len` values, which must be [`KEPT`]: whatever touched it makes all of them no numbers.
+pub(super) fn without_padding(mut values: Vec<f32>, len: usize) -> Vec<f32> {
+    let padding = values.split_off(len);
+    if padding.iter().any(|value| value.to_bits() != KEPT.to_bits()) {
+        values.fill(f32::NAN);
+    }
+    values
 }
 
 /// Elements of a plain type, one byte off any alignment.
