@@ -37,7 +37,7 @@ pub mod weights;
 mod chat;
 mod shown;
 
-pub use adapter::Adapter;
+pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};
 pub use chat::ChatDefinition;
 pub use config::DecoderSpec;
 pub use error::ModelError;

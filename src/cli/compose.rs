@@ -7,9 +7,9 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use models::{
-    Adapter, DecoderSpec, Device, DeviceOptions, GraphMode, KvDType, LoadOptions, Progress,
-    SimdTier, Source, WeightFormat, chat_definition, load_weights, open_weights, read_spec,
-    tokenizer_json, weights::Weights,
+    ADAPTER_CONFIG_FILE, Adapter, DecoderSpec, Device, DeviceOptions, GraphMode, KvDType,
+    LoadOptions, Progress, SimdTier, Source, WeightFormat, chat_definition, load_weights,
+    open_weights, read_spec, tokenizer_json, weights::Weights,
 };
 use tracing::{info, warn};
 
@@ -113,10 +113,7 @@ fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed
     }
     let mut options = vec![None; configs.len()];
     for index in placement.order() {
-        let placed = placement.load_options(index);
-        let placed =
-            if is_alone { placed } else { placed.context("no room beside the other models") };
-        options[index] = Some(of_model(&configs[index], is_alone, placed)?);
+        options[index] = Some(of_model(&configs[index], is_alone, placement.load_options(index))?);
     }
     let mut composed = Vec::with_capacity(configs.len());
     for ((config, model), options) in configs.iter().zip(opened).zip(options.into_iter().flatten())
@@ -126,14 +123,13 @@ fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed
     Ok(composed)
 }
 
-/// Says of which of several models an error is.
+/// Says of which of several models an error is, in the words of its table.
 fn of_model<T>(config: &Config, is_alone: bool, result: anyhow::Result<T>) -> anyhow::Result<T> {
     let name = &config.model.served_name;
-    result.map_err(
-        |error| {
-            if is_alone { error } else { error.context(format!("the model `{name}`")) }
-        },
-    )
+    let own = |error: anyhow::Error| anyhow!(config.in_own_words(&format!("{error:#}")));
+    result.map_err(own).map_err(|error| {
+        if is_alone { error } else { error.context(format!("the model `{name}`")) }
+    })
 }
 
 /// A model whose headers were read, and no weights.
@@ -158,16 +154,32 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let tokenizer = tokenizer.or_bos(bos);
     let chat = chat(config, source, &tokenizer);
     check_completion(config, context_tokens(config, &spec)?)?;
-    let adapters = open_adapters(config)?;
+    let adapters = open_adapters(config, source)?;
     Ok(Opened { spec, weights, adapters, tokenizer, template, chat })
 }
 
-/// Reads the headers of a model's adapters.
-fn open_adapters(config: &Config) -> anyhow::Result<Arc<[Adapter]>> {
+/// Reads the headers of the adapters of the model at `source`.
+fn open_adapters(config: &Config, source: Source<'_>) -> anyhow::Result<Arc<[Adapter]>> {
+    let own_template = chat_definition(source).ok().flatten().map(|own| own.template);
+    if let Some(path) = path(config)?.filter(|path| path.join(ADAPTER_CONFIG_FILE).is_file()) {
+        warn!(
+            model = config.model.served_name,
+            "an adapter lies beside the model in {} and is not served; to serve it, name it with model.adapters",
+            path.display()
+        );
+    }
     let open = |adapter: &AdapterConfig| {
         let AdapterConfig { name, source } = adapter;
         let path = path_of(config, source)?.context("an adapter has a place")?;
         let opened = Adapter::open(name, &path)?;
+        let template = chat_definition(Source::at(&path)).ok().flatten().map(|own| own.template);
+        if template.is_some() && template != own_template {
+            warn!(
+                model = config.model.served_name,
+                adapter = name,
+                "the adapter has a chat template of its own, which is not used: chats are rendered by the model's"
+            );
+        }
         info!(
             model = config.model.served_name,
             adapter = name,
@@ -293,6 +305,26 @@ fn check_completion(config: &Config, context_tokens: usize) -> anyhow::Result<()
 /// Returns the model's folder or file; the embedded model has none.
 pub(super) fn path(config: &Config) -> anyhow::Result<Option<PathBuf>> {
     path_of(config, &config.model.source)
+}
+
+/// Checks what can be told of the models before anything is read: that their families exist, and they and their adapters
+/// are where the settings say. What the hub has is not asked.
+///
+/// # Errors
+/// The first of them, with the model's name where there are several.
+pub(super) fn check_models(config: &Config) -> anyhow::Result<()> {
+    let configs = config.each_model();
+    for config in &configs {
+        let check = || {
+            fim::check_family(config)?;
+            let own = std::iter::once(&config.model.source);
+            let sources = own.chain(config.model.adapters.iter().map(|adapter| &adapter.source));
+            let mut paths = sources.filter(|source| matches!(source, ModelSource::Path(_)));
+            paths.try_for_each(|source| path_of(config, source).map(|_| ()))
+        };
+        of_model(config, configs.len() == 1, check())?;
+    }
+    Ok(())
 }
 
 /// Returns where a model or an adapter is; the embedded model is nowhere.

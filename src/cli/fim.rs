@@ -102,6 +102,14 @@ pub(super) fn choose(
     Ok(recognised.family())
 }
 
+/// Refuses a family that nobody knows.
+pub(super) fn check_family(config: &Config) -> anyhow::Result<()> {
+    match &config.model.family {
+        FamilyChoice::Named(name) => by_setting(config, name).map(|_| ()),
+        FamilyChoice::Auto | FamilyChoice::None => Ok(()),
+    }
+}
+
 /// Returns the family of a setting: by its name, or by one that editors use.
 fn by_setting(config: &Config, name: &str) -> anyhow::Result<&'static Family> {
     if let Some(family) = family::by_name(name) {

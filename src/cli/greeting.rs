@@ -9,9 +9,12 @@ use std::{
 const PREFIX: &str = "impl fmt::Display for Point {\n    fn fmt";
 const SUFFIX: &str = "\n        write!(f, \"{} {}\", self.x, self.y)\n    }\n}\n";
 
-/// Returns the greeting of a server that listens on `address` and serves `models`.
-pub fn greeting(address: SocketAddr, models: &[&str]) -> String {
-    let (version, names, url) = (env!("CARGO_PKG_VERSION"), models.join(", "), url(address));
+/// Returns the greeting of a server that listens on `address` and serves `models`, with these adapters of them.
+pub fn greeting(address: SocketAddr, models: &[&str], adapters: &[&str]) -> String {
+    let (version, mut names, url) = (env!("CARGO_PKG_VERSION"), models.join(", "), url(address));
+    if let Some(noun) = [None, Some("adapter"), Some("adapters")][adapters.len().min(2)] {
+        let _ = write!(names, " with the {noun} {}", adapters.join(", "));
+    }
     let first = models.first().copied().unwrap_or_default();
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -63,6 +66,20 @@ mod tests {
         ];
         for (address, expected) in rows {
             assert_eq!(url(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_greeting_names_what_a_request_may_name() {
+        let address = "127.0.0.1:5052".parse().unwrap();
+        let rows: [(&[&str], &[&str], &str); 3] = [
+            (&["a", "b"], &[], "serves a, b on"),
+            (&["a"], &["x"], "serves a with the adapter x on"),
+            (&["a", "b"], &["x", "y"], "serves a, b with the adapters x, y on"),
+        ];
+        for (models, adapters, expected) in rows {
+            let text = greeting(address, models, adapters);
+            assert!(text.contains(expected), "{text}");
         }
     }
 

@@ -94,7 +94,8 @@ Examples:
   lacuna print-config > lacuna.toml && lacuna --config lacuna.toml
 
 An option is also a variable (--max-num-seqs is LACUNA_MAX_NUM_SEQS) and a key of the file that --config or \
-LACUNA_CONFIG names. Options win over variables, variables over the file, the file over the defaults. \
+LACUNA_CONFIG names. Options win over variables, variables over the file, the file over the defaults; \
+a table of [[models]] wins for its own model. \
 -h lists the common options, --help all of them.
 
 Exit codes: 0 success; 64 a command line, a setting or a file of settings that breaks a rule; 1 any other failure, \
@@ -168,7 +169,8 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         }
         Some(Command::CheckConfig(arguments)) => {
             let file = arguments.file.or_else(|| environment.config_file());
-            Config::load(&RawConfig::default(), environment, file.as_deref())?;
+            let config = Config::load(&RawConfig::default(), environment, file.as_deref())?;
+            compose::check_models(&config).map_err(CliError::Usage)?;
             let what =
                 file.map_or_else(|| "the settings".to_owned(), |file| file.display().to_string());
             print(&format!("{what}: ok\n"))

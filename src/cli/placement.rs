@@ -121,7 +121,14 @@ impl Placement {
     pub(super) fn load_options(&mut self, index: usize) -> anyhow::Result<LoadOptions> {
         let Placed { name, rank_spec, demand, options } = &self.models[index];
         let room = self.plan.room(index);
-        let num_blocks = plan_num_blocks(rank_spec, demand, room)?;
+        let planned = plan_num_blocks(rank_spec, demand, room);
+        let fits_alone = || plan_num_blocks(rank_spec, demand, self.plan.room_alone(index)).is_ok();
+        let num_blocks = match planned {
+            Err(error) if fits_alone() => {
+                return Err(error).context("no room beside the other models");
+            }
+            planned => planned?,
+        };
         let block_bytes = kv_bytes_per_block(rank_spec, demand.block_size, demand.kv_dtype);
         info!(
             model = name,

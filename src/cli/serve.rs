@@ -124,8 +124,13 @@ async fn start_models(
     // All at once: who asks for the second model while it loads is told to come back, not that there is none.
     state.serve(models);
     let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
-    info!(%address, model = names.join(", "), "serving");
-    print(&greeting(address, &names))?;
+    let each_model = config.each_model();
+    let adapters: Vec<&str> = each_model
+        .iter()
+        .flat_map(|config| config.model.adapters.iter().map(|adapter| adapter.name.as_str()))
+        .collect();
+    info!(%address, model = names.join(", "), adapters = adapters.join(", "), "serving");
+    print(&greeting(address, &names, &adapters))?;
     Ok(running)
 }
 

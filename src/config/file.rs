@@ -40,6 +40,8 @@ pub(super) fn parse(text: &str, name: &str, known: Option<&[String]>) -> Result<
     let source = Source { text, name };
     let mut document = DeTable::parse(text).map_err(|error| source.refuse(&error, None))?;
     let places = source.places(document.get_ref());
+    // Before the keys in them, which would be called unknown.
+    source.check_models(document.get_ref())?;
     if let Some(known) = known {
         check_keys(&places, known)?;
     }
@@ -50,10 +52,6 @@ pub(super) fn parse(text: &str, name: &str, known: Option<&[String]>) -> Result<
         let key = before.max_by_key(|(_, (_, start))| *start).map(|(key, _)| key.as_str());
         source.refuse(&error, key)
     };
-    if let Some(model) = document.get_ref().get("model").filter(|model| model.get_ref().is_array())
-    {
-        return Err(source.refuse_models("model", model));
-    }
     let models = document.get_mut().remove(MODELS);
     let mut raw = RawConfig::deserialize(toml::Deserializer::from(document)).map_err(refuse)?;
     if let Some(models) = models {
@@ -104,11 +102,15 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     let Some((key, (place, _))) = unknown.min_by_key(|(_, (_, start))| *start) else {
         return Ok(());
     };
-    let known = table_of(key).map_or_else(|| known.to_vec(), |table| keys_of_table(table, known));
-    let keys = || known.iter().map(String::as_str);
-    let leaf = key.rsplit('.').next().unwrap_or(key).replace('_', "-");
+    let own = table_of(key).map_or_else(|| known.to_vec(), |table| keys_of_table(table, known));
+    let keys = || own.iter().map(String::as_str);
+    let leaf = key.rsplit('.').next().unwrap_or(key);
+    let option = leaf.replace('_', "-");
     // Who writes the option's name, as in `[model] model`, means the option's key.
-    let by_option = keys().find(|known| option_of(known).is_some_and(|option| option == leaf));
+    let by_option = keys().find(|known| option_of(known).is_some_and(|known| known == option));
+    // A setting of the server that stands in a model's table.
+    let elsewhere = || known.iter().find(|known| known.rsplit('.').next() == Some(leaf));
+    let by_option = by_option.or_else(|| elsewhere().map(String::as_str));
     let is_section = places.keys().any(|inner| {
         inner.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with(['.', '[']))
     });
@@ -159,6 +161,17 @@ impl Source<'_> {
             places.insert(name, (self.place(at), at));
         }
         places
+    }
+
+    /// Refuses several models where there is one, and one where there are several.
+    fn check_models(&self, document: &DeTable<'_>) -> Result<(), ConfigError> {
+        if let Some(model) = document.get("model").filter(|model| model.get_ref().is_array()) {
+            return Err(self.refuse_models("model", model));
+        }
+        if let Some(models) = document.get(MODELS).filter(|models| !models.get_ref().is_array()) {
+            return Err(self.refuse_models(MODELS, models));
+        }
+        Ok(())
     }
 
     /// Returns the tables of `[[models]]`.

@@ -58,6 +58,13 @@ impl Config {
         std::iter::once(first.clone()).chain(more).collect()
     }
 
+    /// Returns a message about the first model with its keys as whoever wrote the settings knows them.
+    #[must_use]
+    pub fn in_own_words(&self, message: &str) -> String {
+        let in_table = |table| served::in_words_of_table(message, table);
+        self.table.map_or_else(|| message.to_owned(), in_table)
+    }
+
     /// Returns the first model's `key` as whoever wrote the settings knows it: `model.dtype`, or `models[1].dtype`.
     pub fn model_key(&self, key: &str) -> String {
         self.table.map_or_else(|| format!("model.{key}"), |table| served::key_in(table, key))

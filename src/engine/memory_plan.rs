@@ -129,6 +129,15 @@ impl MemoryPlan {
         rooms.reduce(least).unwrap_or(Room { free_bytes: 0, cache_bytes: 0 })
     }
 
+    /// Returns what a rank of a model would find if it were served alone.
+    ///
+    /// # Panics
+    /// Where there is no such model.
+    pub fn room_alone(&self, index: usize) -> Room {
+        let entries = vec![Entry { cache_bytes: None, ..self.entries[index].clone() }];
+        Self { memories: self.memories.clone(), entries }.room(0)
+    }
+
     /// Notes what a rank's cache takes.
     ///
     /// # Panics
@@ -266,7 +275,9 @@ mod tests {
     #[test]
     fn models_that_fit_alone_and_not_together_find_too_little() {
         let large = Claim { model_bytes: 600, ..on(&[0]) };
-        check(&[large.clone(), large], &[], &[(400, 0), (400, 0)]);
+        check(&[large.clone(), large.clone()], &[], &[(400, 0), (400, 0)]);
+        let room = plan(&[large.clone(), large]).room_alone(1);
+        assert_eq!(room, Room { free_bytes: 1000, cache_bytes: 200 });
     }
     #[test]
     fn a_share_is_a_models_own_part() {

@@ -92,7 +92,7 @@ fn bad_files_are_refused_with_the_place() {
 
 #[test]
 fn several_models_are_checked_and_printed_and_taken_back() {
-    let text = b"[[models]]\nsource = \"demo\"\naliases = [\"codestral-latest\"]\nadapters = [\"review=/a/b\", \"docs=org/docs@v2\"]\n[[models]]\nsource = \"demo\"\nserved_name = \"small\"\nmax_num_seqs = 2\n";
+    let text = b"[[models]]\nsource = \"demo\"\naliases = [\"codestral-latest\"]\nadapters = [\"review=org/review@v1\", \"docs=org/docs@v2\"]\n[[models]]\nsource = \"demo\"\nserved_name = \"small\"\nmax_num_seqs = 2\n";
     let file = TempFile::new("several.toml", text);
     assert_eq!(lacuna(&["check-config", file.path()], &[]).code, Some(0));
     let printed = lacuna(&["print-config", "--config", file.path()], &[]).stdout;
@@ -101,7 +101,7 @@ fn several_models_are_checked_and_printed_and_taken_back() {
         ("[[models]]", 2),
         ("[model]", 0),
         ("served_name = \"small\"", 1),
-        ("adapters = [\"review=/a/b\", \"docs=org/docs@v2\"]", 1),
+        ("adapters = [\"review=org/review@v1\", \"docs=org/docs@v2\"]", 1),
         ("max_num_seqs = 32", 2),
     ];
     for (line, num) in rows {
@@ -115,6 +115,28 @@ fn several_models_are_checked_and_printed_and_taken_back() {
     lacuna(&["check-config", file.path()], &beside).is_refused_with(
         "`model.device` must be left out where `[[models]]` says what is loaded, or be a key of its tables, got \"cpu\" (from LACUNA_DEVICE)",
     );
+}
+
+#[test]
+fn families_and_folders_that_are_not_there_are_found_before_the_start() {
+    let rows: &[(&str, &str)] = &[
+        ("[model]\nfamily = \"qwen9\"", "`model.family` must be auto, none or one of "),
+        (
+            "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"a/b\"\nfamily = \"qwen9\"",
+            "the model `a/b`: `models[1].family` must be auto, none or one of ",
+        ),
+        (
+            "[model]\nsource = \"/nowhere/coder\"",
+            "there is no folder or regular file /nowhere/coder",
+        ),
+        ("[model.adapters]\na = \"/nowhere/a\"", "there is no folder or regular file /nowhere/a"),
+    ];
+    for (text, message) in rows {
+        let file = TempFile::new("missing.toml", text.as_bytes());
+        let run = lacuna(&["check-config", file.path()], &[]);
+        assert_eq!(run.code, Some(64), "{run:?}");
+        assert!(run.stderr.contains(message), "{run:?}");
+    }
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //!
 //! A table is checked by the rules of `[model]` and `[engine]`; only the keys in its refusals are the table's own.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::config::{
     Environment, ServedConfig, Violation,
-    layers::entries,
+    layers::{self, entries},
     raw::{RawConfig, RawEngine, RawModel, RawServed},
     resolve,
 };
@@ -59,10 +59,10 @@ pub(super) fn resolve(
             engine: resolve::engine(engine)?,
         })
     };
-    let mut names = HashSet::new();
+    let mut names = HashMap::new();
     let Some(tables) = tables else {
         let served = one(model, engine)?;
-        check_names(&served, &mut names)?;
+        check_names(&served, &mut names, "model")?;
         return Ok((served, Vec::new()));
     };
     let mut all = Vec::with_capacity(tables.len());
@@ -70,7 +70,9 @@ pub(super) fn resolve(
         let own_engine = table.engine.clone();
         let served = check_source(&table.model)
             .and_then(|()| one(table.model.or(model.clone()), table.engine.or(engine.clone())))
-            .and_then(|served| check_names(&served, &mut names).map(|()| served))
+            .and_then(|served| {
+                check_names(&served, &mut names, &table_name(index)).map(|()| served)
+            })
             .map_err(|violation| in_table(violation, index, own_engine))?;
         all.push(served);
     }
@@ -87,19 +89,44 @@ fn check_source(own: &RawModel) -> Result<(), Violation> {
         .ok_or_else(|| resolve::broken("model.source", rule, "nothing"))
 }
 
-/// A name leads to one model.
-fn check_names(served: &ServedConfig, names: &mut HashSet<String>) -> Result<(), Violation> {
+/// A name leads to one model. `names` has the key of each that was given, `section` is that of `served`.
+fn check_names(
+    served: &ServedConfig,
+    names: &mut HashMap<String, String>,
+    section: &str,
+) -> Result<(), Violation> {
     let model = &served.model;
-    let own = [("model.served_name", &model.served_name)];
-    let aliases = model.aliases.iter().map(|alias| ("model.aliases", alias));
-    let adapters = model.adapters.iter().map(|adapter| ("model.adapters", &adapter.name));
-    for (key, name) in own.into_iter().chain(aliases).chain(adapters) {
-        if !names.insert(name.clone()) {
-            let rule = "other than all names, aliases and adapters before it";
-            return Err(resolve::broken(key, rule, format!("{name:?}")));
+    let own = [("served_name", &model.served_name)];
+    let aliases = model.aliases.iter().map(|alias| ("aliases", alias));
+    let adapters = model.adapters.iter().map(|adapter| ("adapters", &adapter.name));
+    for (leaf, name) in own.into_iter().chain(aliases).chain(adapters) {
+        if let Some(other) = names.insert(name.clone(), format!("{section}.{leaf}")) {
+            let rule = format!("a name of its own, other than those of `{other}`");
+            let (key, got) = (format!("model.{leaf}"), format!("{name:?}"));
+            return Err(Violation { key, rule, got });
         }
     }
     Ok(())
+}
+
+/// Returns a message about one of several models with the keys of its table in the place of those of the sections.
+pub(super) fn in_words_of_table(message: &str, table: usize) -> String {
+    let known = entries(&layers::defaults().unwrap_or_default());
+    let of_table = |part: &str| {
+        let leaf = part.strip_prefix("model.").or_else(|| part.strip_prefix("engine."))?;
+        known.iter().any(|(key, _)| key == part).then(|| key_in(table, leaf))
+    };
+    between_backticks(message, of_table)
+}
+
+/// Replaces what stands between backticks, which is how messages name keys.
+fn between_backticks(text: &str, replace: impl Fn(&str) -> Option<String>) -> String {
+    let parts = text.split('`').enumerate();
+    let parts = parts.map(|(index, part)| {
+        let replaced = if index % 2 == 1 { replace(part) } else { None };
+        replaced.unwrap_or_else(|| part.to_owned())
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 /// Puts the names of a table's keys in the place of those of the sections. A key of `[engine]` that the table leaves out
@@ -111,12 +138,7 @@ fn in_table(violation: Violation, table: usize, engine: RawEngine) -> Violation 
         Some((_, leaf)) if said.iter().any(|(said, _)| said == key) => Some(key_in(table, leaf)),
         _ => None,
     };
-    // Rules name other keys between backticks, so that each second part is one.
-    let parts = violation.rule.split('`').enumerate();
-    let parts = parts.map(|(index, part)| {
-        let key = own(part).filter(|_| index % 2 == 1);
-        key.unwrap_or_else(|| part.to_owned())
-    });
-    let rule = parts.collect::<Vec<_>>().join("`");
+    // Rules name other keys too.
+    let rule = between_backticks(&violation.rule, own);
     Violation { key: own(&violation.key).unwrap_or(violation.key), rule, got: violation.got }
 }

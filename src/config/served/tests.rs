@@ -99,6 +99,22 @@ fn what_is_no_table_of_settings_is_refused_with_its_place() {
             "[[models]]\nmax_num_seq = 1",
             "FILE:2:1: unknown key `models[0].max_num_seq`; the nearest is `models[0].max_num_seqs`",
         ),
+        (
+            "[[models]]\nport = 1",
+            "FILE:2:1: unknown key `models[0].port`; the nearest is `server.port`",
+        ),
+        (
+            "[models]\nsource = \"demo\"",
+            "FILE:1:1: `models`: several models are tables, each under `[[models]]`",
+        ),
+        (
+            "[model]\nadapters = \"review=./a\"",
+            "FILE:2:12: `model.adapters`: a list such as [\"review=./adapters/review\"], or a table such as { review = \"./adapters/review\" }",
+        ),
+        (
+            "[[models]]\nadapters = { \"a=b\" = \"./a\" }",
+            "FILE:2:12: `models[0].adapters`: a name has no `=`, got \"a=b\"",
+        ),
         ("[models]\n", "FILE:1:1: `models`: several models are tables, each under `[[models]]`"),
         (
             "[[model]]\nsource = \"demo\"\n",
@@ -113,6 +129,26 @@ fn what_is_no_table_of_settings_is_refused_with_its_place() {
     for (text, message) in rows {
         is_refused_with(text, message);
     }
+}
+
+#[test]
+fn adapters_are_a_list_or_a_table() {
+    let list = load("[model]\nadapters = [\"a=./a\", \"b=org/b\"]").unwrap();
+    let table = load("[model.adapters]\nb = \"org/b\"\na = \"./a\"").unwrap();
+    let inline = load("[[models]]\nsource = \"demo\"\nadapters = { a = \"./a\", b = \"org/b\" }");
+    assert_eq!(list.model.adapters.len(), 2);
+    assert_eq!(list.model, table.model);
+    assert_eq!(list.model, inline.unwrap().model);
+}
+
+#[test]
+fn messages_name_the_tables_keys_and_leave_other_names_alone() {
+    let message =
+        "raise `engine.kv_cache_memory` or lower `model.dtype`; `model.norm.weight`, model.dtype";
+    let small = &load(TWO).unwrap().each_model()[1];
+    let expected = "raise `models[1].kv_cache_memory` or lower `models[1].dtype`; `model.norm.weight`, model.dtype";
+    assert_eq!(small.in_own_words(message), expected);
+    assert_eq!(load("").unwrap().in_own_words(message), message);
 }
 
 #[test]
@@ -132,15 +168,15 @@ fn refusals_of_values_name_the_tables_key() {
         ),
         (
             "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"demo\"",
-            "`models[1].served_name` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:3:1)",
+            "`models[1].served_name` must be a name of its own, other than those of `models[0].served_name`, got \"demo\" (at FILE:3:1)",
         ),
         (
             "[[models]]\nsource = \"demo\"\n[[models]]\nsource = \"a/b\"\naliases = [\"a\", \"demo\"]",
-            "`models[1].aliases` must be other than all names, aliases and adapters before it, got \"demo\" (at FILE:5:1)",
+            "`models[1].aliases` must be a name of its own, other than those of `models[0].served_name`, got \"demo\" (at FILE:5:1)",
         ),
         (
             "[model]\naliases = [\"a\"]\nadapters = [\"a=./a\"]",
-            "`model.adapters` must be other than all names, aliases and adapters before it, got \"a\" (at FILE:3:1)",
+            "`model.adapters` must be a name of its own, other than those of `model.aliases`, got \"a\" (at FILE:3:1)",
         ),
         (
             "[model]\nadapters = [\"=./a\"]",
