@@ -77,6 +77,19 @@ pub enum ModelError {
         /// What it would be.
         found: &'static str,
     },
+    /// A GPU computes an expert's gate and up in one product.
+    #[error(
+        "gates and ups of experts must be of one type on a GPU, got {gate} and {up} (`{tensor}`): int8 or fp8 makes one of \
+         types that are not integers already"
+    )]
+    UnlikeExperts {
+        /// The tensor of the up.
+        tensor: String,
+        /// What the gate would be.
+        gate: &'static str,
+        /// What the up would be.
+        up: &'static str,
+    },
     /// The CPU cannot be used as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),

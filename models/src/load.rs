@@ -324,7 +324,7 @@ impl WeightFootprint {
 ///
 /// # Errors
 /// [`ModelError::Config`] where the spec breaks a rule; [`ModelError::Weights`] where they are not those of the spec;
-/// [`ModelError::Option`] where they cannot be cut so; [`ModelError::PlainExperts`].
+/// [`ModelError::Option`] where they cannot be cut so; [`ModelError::PlainExperts`] and [`ModelError::UnlikeExperts`].
 pub fn weight_footprint(
     spec: &DecoderSpec,
     weights: &Weights,
@@ -339,6 +339,12 @@ pub fn weight_footprint(
     if num_ranks > 1 {
         plan = shard.plan(spec, plan, weights, format)?;
     }
+    if device.is_gpu() {
+        let found = |tensor: &TensorSpec| Ok(type_name(weights.find(tensor)?.1, format));
+        for mixture in plan.layers.iter().filter_map(|layer| layer.ffn.mixture()) {
+            mixture.check_on_gpu(found)?;
+        }
+    }
     let (mut num_bytes, mut unread_bytes, mut widened_bytes) = (0, 0, 0);
     let (mut expert_bytes, mut types) = (0, BTreeSet::new());
     for (matrix, role) in plan.matrices() {
@@ -349,10 +355,6 @@ pub fn weight_footprint(
             let (rows, cols) = (kept[0], kept[1]);
             let (_, dtype) = weights.find(part)?;
             let found = type_name(dtype, format);
-            let is_plain = [DType::F16, DType::F32].iter().any(|plain| plain.name() == found);
-            if role == Role::Expert && device.is_gpu() && is_plain {
-                return Err(ModelError::PlainExperts { tensor: part.name.clone(), found });
-            }
             types.insert(found);
             parts.push(MatrixData { rows, cols, dtype, bytes: &[] });
         }

@@ -2,7 +2,9 @@
 
 use std::slice;
 
-use crate::weights::TensorSpec;
+use kernels::backend::DType;
+
+use crate::{error::ModelError, weights::TensorSpec};
 
 /// The feed-forward part of a layer.
 #[derive(Clone, Debug)]
@@ -54,7 +56,40 @@ pub(crate) enum Role {
     Expert,
 }
 
+impl MixturePlan {
+    /// Refuses experts that a GPU has no products for, `found` being the type of a tensor once it is loaded.
+    ///
+    /// # Errors
+    /// [`ModelError::PlainExperts`], [`ModelError::UnlikeExperts`], and those of `found`.
+    pub(crate) fn check_on_gpu(
+        &self,
+        found: impl Fn(&TensorSpec) -> Result<&'static str, ModelError>,
+    ) -> Result<(), ModelError> {
+        for tensor in self.gates.iter().chain(&self.ups).chain(&self.downs) {
+            let (tensor, found) = (&tensor.name, found(tensor)?);
+            if [DType::F16, DType::F32].iter().any(|plain| plain.name() == found) {
+                return Err(ModelError::PlainExperts { tensor: tensor.clone(), found });
+            }
+        }
+        for (gate, up) in self.gates.iter().zip(&self.ups) {
+            let (gate, tensor, up) = (found(gate)?, up.name.clone(), found(up)?);
+            if gate != up {
+                return Err(ModelError::UnlikeExperts { tensor, gate, up });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl FeedForwardPlan {
+    /// Returns the experts, where there are any.
+    pub(crate) fn mixture(&self) -> Option<&MixturePlan> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Mixture(mixture) => Some(mixture),
+        }
+    }
+
     /// Returns every matrix, and what it is.
     pub(crate) fn matrices(&self) -> Vec<(&[TensorSpec], Role)> {
         let all = match self {
@@ -108,5 +143,35 @@ impl FeedForwardPlan {
                 [slice::from_mut(router).iter_mut().chain(experts).collect(), Vec::new()]
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_takes_experts_whose_gates_and_ups_are_alike_and_not_plain() {
+        let matrix = |name: &str| TensorSpec::matrix(name, 4, 4);
+        let mixture = MixturePlan {
+            router: matrix("router"),
+            gates: vec![matrix("gate")],
+            ups: vec![matrix("up")],
+            downs: vec![matrix("down")],
+        };
+        let check = |gate, up, down| {
+            let found = |tensor: &TensorSpec| match tensor.name.as_str() {
+                "gate" => Ok(gate),
+                "up" => Ok(up),
+                _ => Ok(down),
+            };
+            mixture.check_on_gpu(found).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("q4_k", "q4_k", "q6_k"), Ok(()));
+        assert_eq!(check("bf16", "bf16", "bf16"), Ok(()));
+        let plain = "experts must be bf16 or codes on a GPU, got f32 (`down`)";
+        assert!(check("bf16", "bf16", "f32").unwrap_err().starts_with(plain));
+        let unlike = "of one type on a GPU, got q4_k and q5_k (`up`)";
+        assert!(check("q4_k", "q5_k", "q6_k").unwrap_err().contains(unlike));
     }
 }
