@@ -16,5 +16,6 @@ pub mod provider;
 pub mod selftest;
 pub mod server;
 pub mod service;
+pub mod syntax;
 pub mod telemetry;
 pub mod tokenizer;

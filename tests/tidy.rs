@@ -10,7 +10,7 @@ use std::{
 /// Modules of `src/`, lowest layer first. A module names strictly lower layers only.
 const LAYERS: &[&[&str]] = &[
     &["completion", "config", "telemetry"],
-    &["tokenizer", "client"],
+    &["tokenizer", "client", "syntax"],
     &["prompt", "engine", "postprocess", "hub"],
     &["provider"],
     &["routing"],
@@ -58,6 +58,8 @@ const FENCED: &[(&str, &[&str])] = &[
     ("reqwest::", &["src/provider/", "src/auth/", "src/hub/"]),
     ("tokenizers::", &["src/tokenizer/"]),
     ("tracing_subscriber::", &["src/telemetry/"]),
+    // The grammars' crates too, whose names begin so.
+    ("tree_sitter", &["src/syntax/"]),
 ];
 
 /// Files that take values and the time, and return values.
@@ -90,6 +92,7 @@ const PURE: &[&str] = &[
     "src/routing/backoff.rs",
     "src/routing/circuit_breaker.rs",
     "src/routing/route.rs",
+    "src/syntax/",
     "src/tokenizer/detokenizer",
     "src/tokenizer/stop",
 ];
@@ -350,6 +353,8 @@ mod tests {
             ("src/provider/http.rs", "src/service.rs", "let a = reqwest::Client::new();"),
             ("src/tokenizer/mod.rs", "src/prompt/mod.rs", "use tokenizers::Tokenizer;"),
             ("src/telemetry/logs.rs", "src/cli/mod.rs", "use tracing_subscriber::fmt;"),
+            ("src/syntax/mod.rs", "src/prompt/mod.rs", "use tree_sitter::Parser;"),
+            ("src/syntax/mod.rs", "src/prompt/mod.rs", "let a = tree_sitter_go::LANGUAGE;"),
         ];
         for (inside, outside, code) in rows {
             gives(inside, code, None);

@@ -11,8 +11,75 @@ struct Row {
     extensions: &'static [&'static str],
     /// Whole file names, lower case.
     file_names: &'static [&'static str],
+    /// How comments are spelled.
+    comments: Comments,
+    /// The grammar that its files are parsed by.
+    grammar: Option<Grammar>,
+}
+
+/// How a language spells comments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Comments {
     /// What begins a comment to the end of the line.
-    line_comment: &'static str,
+    pub line: Option<&'static str>,
+    /// What begins and what ends a comment that may stand anywhere.
+    pub block: Option<(&'static str, &'static str)>,
+}
+
+const C_LIKE: Comments = Comments { line: Some("//"), block: Some(("/*", "*/")) };
+const HASH: Comments = Comments { line: Some("#"), block: None };
+
+/// The grammars that there are; `syntax` knows what each says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Grammar {
+    /// C.
+    C,
+    /// C++.
+    Cpp,
+    /// C#.
+    CSharp,
+    /// Go.
+    Go,
+    /// Java.
+    Java,
+    /// JavaScript, with JSX.
+    JavaScript,
+    /// Kotlin.
+    Kotlin,
+    /// PHP.
+    Php,
+    /// Python.
+    Python,
+    /// Ruby.
+    Ruby,
+    /// Rust.
+    Rust,
+    /// Scala.
+    Scala,
+    /// TypeScript with elements of JSX.
+    Tsx,
+    /// TypeScript.
+    TypeScript,
+}
+
+impl Grammar {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::C,
+        Self::Cpp,
+        Self::CSharp,
+        Self::Go,
+        Self::Java,
+        Self::JavaScript,
+        Self::Kotlin,
+        Self::Php,
+        Self::Python,
+        Self::Ruby,
+        Self::Rust,
+        Self::Scala,
+        Self::Tsx,
+        Self::TypeScript,
+    ];
 }
 
 /// A known language; compares by identity of its row.
@@ -41,9 +108,19 @@ impl Language {
         self.0.name
     }
 
-    /// Returns what begins a comment to the end of the line.
-    pub fn line_comment(self) -> &'static str {
-        self.0.line_comment
+    /// Returns how comments are spelled.
+    pub fn comments(self) -> Comments {
+        self.0.comments
+    }
+
+    /// Returns the grammar of its files, if there is one.
+    pub fn grammar(self) -> Option<Grammar> {
+        self.0.grammar
+    }
+
+    /// Returns all languages, one for each row of the table.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ROWS.iter().map(Self)
     }
 }
 
@@ -54,183 +131,225 @@ const ROWS: &[Row] = &[
         editor_ids: &["c"],
         extensions: &["c", "h"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::C),
     },
     Row {
         name: "cpp",
         editor_ids: &["cpp", "c++"],
         extensions: &["cc", "cpp", "cxx", "hpp", "hh", "hxx", "h++", "c++", "cu", "cuh"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Cpp),
     },
     Row {
         name: "csharp",
         editor_ids: &["csharp", "c#"],
         extensions: &["cs"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::CSharp),
     },
     Row {
         name: "go",
         editor_ids: &["go", "golang"],
         extensions: &["go"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Go),
     },
     Row {
         name: "java",
         editor_ids: &["java"],
         extensions: &["java"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Java),
     },
     Row {
         name: "js",
         editor_ids: &["javascript", "javascriptreact"],
         extensions: &["js", "jsx", "mjs", "cjs"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::JavaScript),
     },
     Row {
         name: "kotlin",
         editor_ids: &["kotlin"],
         extensions: &["kt", "kts"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Kotlin),
     },
     Row {
         name: "php",
         editor_ids: &["php"],
         extensions: &["php", "phtml"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Php),
     },
     Row {
         name: "python",
         editor_ids: &["python"],
         extensions: &["py", "pyi", "pyw"],
         file_names: &["sconstruct"],
-        line_comment: "#",
+        comments: HASH,
+        grammar: Some(Grammar::Python),
     },
     Row {
         name: "ruby",
         editor_ids: &["ruby"],
         extensions: &["rb", "rake", "gemspec"],
         file_names: &["gemfile", "rakefile"],
-        line_comment: "#",
+        comments: HASH,
+        grammar: Some(Grammar::Ruby),
     },
     Row {
         name: "rust",
         editor_ids: &["rust"],
         extensions: &["rs"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Rust),
     },
     Row {
         name: "scala",
         editor_ids: &["scala"],
         extensions: &["scala", "sc"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::Scala),
     },
     Row {
         name: "shell",
         editor_ids: &["shellscript", "sh", "bash", "zsh"],
         extensions: &["sh", "bash", "zsh"],
         file_names: &[".bashrc", ".zshrc"],
-        line_comment: "#",
+        comments: HASH,
+        grammar: None,
     },
     Row {
         name: "sql",
         editor_ids: &["sql"],
         extensions: &["sql"],
         file_names: &[],
-        line_comment: "--",
+        comments: Comments { line: Some("--"), block: Some(("/*", "*/")) },
+        grammar: None,
     },
     Row {
         name: "swift",
         editor_ids: &["swift"],
         extensions: &["swift"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: None,
     },
     Row {
         name: "ts",
-        editor_ids: &["typescript", "typescriptreact"],
-        extensions: &["ts", "tsx", "mts", "cts"],
+        editor_ids: &["typescript"],
+        extensions: &["ts", "mts", "cts"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: Some(Grammar::TypeScript),
+    },
+    // TypeScript by name, with a grammar of its own: `<T>x` is a cast in one and an element in the other.
+    Row {
+        name: "ts",
+        editor_ids: &["typescriptreact"],
+        extensions: &["tsx"],
+        file_names: &[],
+        comments: C_LIKE,
+        grammar: Some(Grammar::Tsx),
     },
     Row {
         name: "lua",
         editor_ids: &["lua"],
         extensions: &["lua"],
         file_names: &[],
-        line_comment: "--",
+        comments: Comments { line: Some("--"), block: Some(("--[[", "]]")) },
+        grammar: None,
     },
     Row {
         name: "haskell",
         editor_ids: &["haskell"],
         extensions: &["hs"],
         file_names: &[],
-        line_comment: "--",
+        comments: Comments { line: Some("--"), block: Some(("{-", "-}")) },
+        grammar: None,
     },
     Row {
         name: "perl",
         editor_ids: &["perl"],
         extensions: &["pl", "pm"],
         file_names: &[],
-        line_comment: "#",
+        comments: HASH,
+        grammar: None,
     },
-    Row { name: "r", editor_ids: &["r"], extensions: &["r"], file_names: &[], line_comment: "#" },
+    Row {
+        name: "r",
+        editor_ids: &["r"],
+        extensions: &["r"],
+        file_names: &[],
+        comments: HASH,
+        grammar: None,
+    },
     Row {
         name: "dart",
         editor_ids: &["dart"],
         extensions: &["dart"],
         file_names: &[],
-        line_comment: "//",
+        comments: C_LIKE,
+        grammar: None,
     },
     Row {
         name: "zig",
         editor_ids: &["zig"],
         extensions: &["zig"],
         file_names: &[],
-        line_comment: "//",
+        comments: Comments { line: Some("//"), block: None },
+        grammar: None,
     },
     Row {
         name: "terraform",
         editor_ids: &["terraform", "hcl"],
         extensions: &["tf", "hcl", "tfvars"],
         file_names: &[],
-        line_comment: "#",
+        comments: Comments { line: Some("#"), block: Some(("/*", "*/")) },
+        grammar: None,
     },
     Row {
         name: "toml",
         editor_ids: &["toml"],
         extensions: &["toml"],
         file_names: &[],
-        line_comment: "#",
+        comments: HASH,
+        grammar: None,
     },
     Row {
         name: "yaml",
         editor_ids: &["yaml", "dockercompose"],
         extensions: &["yaml", "yml"],
         file_names: &[],
-        line_comment: "#",
+        comments: HASH,
+        grammar: None,
     },
     Row {
         name: "dockerfile",
         editor_ids: &["dockerfile"],
         extensions: &["dockerfile"],
         file_names: &["dockerfile", "containerfile"],
-        line_comment: "#",
+        comments: HASH,
+        grammar: None,
     },
     Row {
         name: "makefile",
         editor_ids: &["makefile"],
         extensions: &["mk", "mak"],
         file_names: &["makefile", "gnumakefile"],
-        line_comment: "#",
+        comments: HASH,
+        grammar: None,
     },
 ];
 

@@ -4,6 +4,6 @@ pub mod language;
 pub mod request;
 pub mod response;
 
-pub use language::Language;
+pub use language::{Comments, Grammar, Language};
 pub use request::{ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, SamplingParams};
 pub use response::{Choice, Completion, CompletionChunk, FinishReason, TokenLogprob, Usage};
