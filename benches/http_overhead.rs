@@ -156,6 +156,8 @@ async fn start() -> SocketAddr {
         num_stops_limit: 32,
         suffix_share: 0.3,
         context_share: 0.3,
+        ranks_context: true,
+        masks_secrets: true,
         line_start_layout: None,
         timeout: Duration::from_secs(30),
     };

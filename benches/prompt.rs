@@ -38,6 +38,7 @@ fn prompt_building(criterion: &mut Criterion) {
             suffix: &suffix,
             file_name: None,
             repository: None,
+            language: None,
             context: &[],
         };
         group.bench_function(name, |bench| {

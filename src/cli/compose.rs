@@ -231,6 +231,8 @@ impl Opened {
                 suffix: config.completion.suffix_share,
                 context: config.completion.context_share,
             },
+            ranks_context: config.completion.ranks_context,
+            masks_secrets: config.completion.masks_secrets,
             max_tokens_default: config.completion.max_tokens_default,
             max_tokens_limit: config.completion.max_tokens_limit,
         });

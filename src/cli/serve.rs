@@ -266,6 +266,8 @@ mod tests {
             },
             eos_token_ids: Vec::new(),
             shares: Shares { suffix: 0.2, context: 0.3 },
+            ranks_context: true,
+            masks_secrets: true,
             max_tokens_default: 8,
             max_tokens_limit: 8,
         });

@@ -103,6 +103,20 @@ impl Language {
         by_name.or_else(by_editor).map(Self)
     }
 
+    /// Returns the language of a script, by the program that its first line asks for: `#!/usr/bin/env python3`.
+    pub fn of_script(text: &str) -> Option<Self> {
+        let line = text.lines().next()?.strip_prefix("#!")?;
+        let mut words = line.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word));
+        // `env` may have options and variables before the program.
+        let is_program =
+            |word: &&str| !word.starts_with('-') && !word.contains('=') && *word != "env";
+        let program = words.find(is_program)?;
+        let program = program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let by_program = INTERPRETERS.iter().find(|(name, _)| *name == program);
+        let name = by_program.map_or(program, |(_, language)| language);
+        ROWS.iter().find(|row| row.name == name).map(Self)
+    }
+
     /// Returns the name, lower case: `python`, `cpp`.
     pub fn name(self) -> &'static str {
         self.0.name
@@ -123,6 +137,22 @@ impl Language {
         ROWS.iter().map(Self)
     }
 }
+
+/// Programs that have another name than their language.
+const INTERPRETERS: &[(&str, &str)] = &[
+    ("bash", "shell"),
+    ("bun", "ts"),
+    ("dash", "shell"),
+    ("deno", "ts"),
+    ("ksh", "shell"),
+    ("node", "js"),
+    ("nodejs", "js"),
+    ("pypy", "python"),
+    ("Rscript", "r"),
+    ("runghc", "haskell"),
+    ("sh", "shell"),
+    ("zsh", "shell"),
+];
 
 /// Names follow the gateway's published enumeration where it has one (`js`, `ts`, `cpp`, `csharp`).
 const ROWS: &[Row] = &[
@@ -356,6 +386,23 @@ const ROWS: &[Row] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn detects_a_script_by_its_first_line() {
+        let rows = [
+            ("#!/usr/bin/env python3\nimport os", Some("python")),
+            ("#!/usr/bin/env -S FOO=1 node --flag", Some("js")),
+            ("#! /bin/sh", Some("shell")),
+            ("#!/usr/bin/python3.12 -u", Some("python")),
+            ("#!/usr/bin/awk -f", None),
+            ("#!", None),
+            ("# python", None),
+            ("", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(Language::of_script(text).map(Language::name), expected, "{text}");
+        }
+    }
 
     #[test]
     fn detects_by_path_then_by_editor() {

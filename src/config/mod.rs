@@ -306,6 +306,10 @@ pub struct CompletionConfig {
     pub suffix_share: f64,
     /// Largest share of the prompt's tokens given to other files, in [0, 1).
     pub context_share: f64,
+    /// Whether other files are put in the order of their use; else the client's counts.
+    pub ranks_context: bool,
+    /// Whether secrets are masked before the model reads them.
+    pub masks_secrets: bool,
     /// Whether the typed part of the cursor's line follows the middle sentinel; `None` as the family prefers.
     pub line_start_layout: Option<bool>,
     /// Longest time of a request.

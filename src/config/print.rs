@@ -47,6 +47,8 @@ impl From<&Config> for RawConfig {
                 max_stops: integer(completion.num_stops_limit),
                 suffix_share: Some(completion.suffix_share),
                 context_share: Some(completion.context_share),
+                rank_context: Some(completion.ranks_context),
+                mask_secrets: Some(completion.masks_secrets),
                 line_start_layout: Some(
                     completion
                         .line_start_layout

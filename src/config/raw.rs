@@ -235,6 +235,12 @@ pub struct RawCompletion {
     /// Largest share of the prompt's tokens given to other files.
     #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true, hide_short_help = true)]
     pub context_share: Option<f64>,
+    /// Whether other files are put in the order of their use; false keeps the client's order.
+    #[arg(long, value_name = "true|false", hide_possible_values = true, hide_short_help = true)]
+    pub rank_context: Option<bool>,
+    /// Whether passwords, keys and tokens in source text are masked before the model reads them.
+    #[arg(long, value_name = "true|false", hide_possible_values = true, hide_short_help = true)]
+    pub mask_secrets: Option<bool>,
     /// Whether the typed part of the cursor's line follows the middle sentinel; auto does as the family prefers.
     #[arg(long, value_name = "auto|on|off", hide_short_help = true)]
     pub line_start_layout: Option<String>,
@@ -419,6 +425,8 @@ impl RawCompletion {
             max_stops: self.max_stops.or(lower.max_stops),
             suffix_share: self.suffix_share.or(lower.suffix_share),
             context_share: self.context_share.or(lower.context_share),
+            rank_context: self.rank_context.or(lower.rank_context),
+            mask_secrets: self.mask_secrets.or(lower.mask_secrets),
             line_start_layout: self.line_start_layout.or(lower.line_start_layout),
             timeout: self.timeout.or(lower.timeout),
         }

@@ -214,6 +214,8 @@ fn completion(raw: RawCompletion) -> Result<CompletionConfig, Violation> {
         num_stops_limit: integer("completion.max_stops", raw.max_stops, 1..=1024)?,
         suffix_share,
         context_share,
+        ranks_context: said("completion.rank_context", raw.rank_context)?,
+        masks_secrets: said("completion.mask_secrets", raw.mask_secrets)?,
         line_start_layout: word(
             "completion.line_start_layout",
             raw.line_start_layout,

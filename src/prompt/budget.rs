@@ -69,17 +69,22 @@ fn in_blocks(demand: usize, room: usize, block: usize) -> usize {
     if demand <= room { demand } else { room / block * block }
 }
 
+/// Returns the bytes of text that a model of `context_tokens_max` has room for at most.
+pub fn bytes_worth_encoding(context_tokens_max: usize) -> usize {
+    context_tokens_max.saturating_mul(BYTES_PER_TOKEN_MAX)
+}
+
 /// Returns where the end of a text begins that is worth encoding for a model of `context_tokens_max`: on a line border
 /// that stays where it is while the text grows by some lines.
 pub fn tail_worth_encoding(text: &str, context_tokens_max: usize) -> usize {
-    let bytes = |num_tokens: usize| num_tokens.saturating_mul(BYTES_PER_TOKEN_MAX);
-    let block = bytes(block_tokens(context_tokens_max));
-    next_line(text, drop_whole_blocks(text.len(), bytes(context_tokens_max), block))
+    let block = bytes_worth_encoding(block_tokens(context_tokens_max));
+    let window = bytes_worth_encoding(context_tokens_max);
+    next_line(text, drop_whole_blocks(text.len(), window, block))
 }
 
 /// Returns where the beginning of a text ends that is worth encoding for `num_tokens` tokens.
 pub fn head_worth_encoding(text: &str, num_tokens: usize) -> usize {
-    let window = num_tokens.saturating_mul(BYTES_PER_TOKEN_MAX);
+    let window = bytes_worth_encoding(num_tokens);
     if text.len() <= window { text.len() } else { text.floor_char_boundary(window) }
 }
 

@@ -1,6 +1,14 @@
 //! A family's facts with the ids of one tokenizer, and the order of a prompt's segments.
 
-use crate::prompt::family::{FileMark, FilesForm, FilesPlace, Fim, Layout, Order};
+use std::borrow::Cow;
+
+use crate::{
+    completion::Comments,
+    prompt::{
+        context::commented,
+        family::{FileMark, FilesForm, FilesPlace, Fim, Layout, Order},
+    },
+};
 
 /// Why a form does not fit a tokenizer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +90,8 @@ pub struct FilesTemplate {
     place: FilesPlace,
     name_end: String,
     mark: String,
+    /// How a file's lines become comments; `None` where they stand as they are.
+    comments: Option<Comments>,
 }
 
 impl FilesTemplate {
@@ -99,7 +109,26 @@ impl FilesTemplate {
             place: form.place,
             name_end: form.repo_name.map_or("", |(_, end)| end).to_owned(),
             mark: mark.to_owned(),
+            comments: None,
         })
+    }
+
+    /// Returns the form for families that were trained on one file: others stand before its text as comments.
+    pub fn in_comments(comments: Comments) -> Self {
+        Self {
+            repo_name: None,
+            file: None,
+            place: FilesPlace::InPrefix,
+            name_end: String::new(),
+            mark: String::new(),
+            comments: Some(comments),
+        }
+    }
+
+    /// Returns a file's text as it is shown.
+    pub fn content_text<'t>(&self, content: &'t str) -> Cow<'t, str> {
+        let Some(comments) = self.comments else { return Cow::Borrowed(content) };
+        Cow::Owned(content.lines().map(|line| commented(line, comments) + "\n").collect())
     }
 
     /// Returns the text that names a repository; `None` where the form has no place for it.
@@ -109,13 +138,18 @@ impl FilesTemplate {
 
     /// Returns the text of a path's line.
     pub fn header_text(&self, path: &str) -> String {
-        format!("{}{path}\n", self.mark)
+        let line = format!("{}{path}", self.mark);
+        self.comments.map_or_else(|| line.clone(), |comments| commented(&line, comments)) + "\n"
     }
 
     /// Returns the text that ends a file.
     pub fn footer_text(&self) -> &'static str {
         // What is a token needs no room around it.
-        if self.file.is_some() { "" } else { "\n\n" }
+        match (self.file, self.comments) {
+            (Some(_), _) => "",
+            (None, None) => "\n\n",
+            (None, Some(_)) => "\n",
+        }
     }
 
     /// Returns whether a name or other files begin the prefix.
@@ -232,10 +266,14 @@ impl FimTemplate {
     }
 
     /// Returns the segments of a gap, and of other files where there are any to show.
-    pub fn segments<'a>(&self, shown: Option<FilesIds<'a>>, ids: GapIds<'a>) -> Vec<Segment<'a>> {
+    pub fn segments<'a>(
+        &self,
+        shown: Option<(&FilesTemplate, FilesIds<'a>)>,
+        ids: GapIds<'a>,
+    ) -> Vec<Segment<'a>> {
         let mut segments = Vec::from_iter(self.bos.map(Segment::Special));
         let mut before = vec![Segment::Special(self.prefix)];
-        if let Some((form, shown)) = self.files.as_ref().zip(shown) {
+        if let Some((form, shown)) = shown {
             let (others, current) = form.segments(shown);
             match form.place {
                 FilesPlace::BeforeGap => segments.extend(others.into_iter().chain([current])),
@@ -287,7 +325,8 @@ mod tests {
         let files = [file];
         let shown = FilesIds { name: &[5], files: &files, current: &[6] };
         let ids = GapIds { prefix: &[1, 2], suffix: &[3], typed: &[4] };
-        let segments = template.segments(shows_files.then_some(shown), ids);
+        let form = template.files().filter(|_| shows_files);
+        let segments = template.segments(form.map(|form| (form, shown)), ids);
         let word = |segment: &Segment<'_>| match segment {
             Segment::Special(id) => {
                 (*tokens.iter().find(|token| id_of(token) == *id).unwrap()).to_owned()

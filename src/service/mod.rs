@@ -8,7 +8,7 @@ use std::{
 use futures_util::stream;
 
 use crate::{
-    completion::CompletionRequest,
+    completion::{CompletionRequest, Input, Language},
     config::CompletionConfig,
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     service::rules::check,
@@ -83,6 +83,9 @@ impl CompletionService {
         let model = self.model();
         account.model(&model);
         account.prompt(&request);
+        if let Input::Fim { prefix, .. } = &request.input {
+            request.language = request.language.or_else(|| Language::of_script(prefix));
+        }
         let deadline = Instant::now() + self.limits.timeout;
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);

@@ -54,6 +54,8 @@ fn service() -> CompletionService {
         num_stops_limit: 4,
         suffix_share: 0.2,
         context_share: 0.3,
+        ranks_context: true,
+        masks_secrets: true,
         line_start_layout: None,
         timeout: Duration::from_mins(1),
     };

@@ -98,6 +98,7 @@ fn prompts(typing: Typing, layout: Layout) -> Vec<(Prompt, bool)> {
                 suffix: &after,
                 file_name: Some("scheduler.rs"),
                 repository: None,
+                language: None,
                 context: &context,
             };
             prompts.push((builder.gap(&template, gap, MAX_TOKENS).unwrap(), index == 0));

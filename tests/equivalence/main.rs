@@ -188,6 +188,7 @@ fn prompts_are_built_as_the_golden_set_has_them() {
             suffix: &case.suffix,
             file_name: None,
             repository: None,
+            language: None,
             context: &[],
         };
         let prompt = builder.gap(&template.clone().with_layout(layout), gap, 48).unwrap();

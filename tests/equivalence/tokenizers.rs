@@ -85,7 +85,8 @@ fn check(case: &Case, tokenizer: &Tokenizer, what: &str) {
     let shares = Shares { suffix: 0.25, context: 0.25 };
     let builder = PromptBuilder { tokenizer, context_tokens_max: 4096, shares };
     for Fim { prefix, suffix, ids } in &case.fim {
-        let gap = Gap { prefix, suffix, file_name: None, repository: None, context: &[] };
+        let gap =
+            Gap { prefix, suffix, file_name: None, repository: None, language: None, context: &[] };
         let prompt = builder.gap(&template, gap, 16).unwrap();
         assert_eq!(prompt.token_ids, *ids, "{name}: {prefix:?} {suffix:?}");
     }
@@ -117,7 +118,8 @@ fn files_in_the_prefix_stand_as_they_are() {
     };
     let context = [file("a.py", "a = 1\n"), file("b.py", "b = 2\n")];
     let (prefix, suffix, file_name) = ("def f():\n", "\nf()\n", Some("c.py"));
-    let gap = Gap { prefix, suffix, file_name, repository: None, context: &context };
+    let gap =
+        Gap { prefix, suffix, file_name, repository: None, language: None, context: &context };
     let prompt = builder.gap(&template, gap, 16).unwrap();
     let expected = "\nf()\n+++++ b.py\nb = 2\n\n\n+++++ a.py\na = 1\n\n\n+++++ c.py\ndef f():\n";
     assert_eq!(tokenizer.decode(&prompt.token_ids), expected);
@@ -139,7 +141,7 @@ fn starcoder2_is_shown_files_as_it_was_trained() {
     let context = [ContextItem { name: "a.py".to_owned(), content: "a = 1\n".to_owned() }];
     let (prefix, suffix) = ("def f():\n", "\nf()\n");
     let (file_name, repository) = (Some("c.py"), Some("shop"));
-    let gap = Gap { prefix, suffix, file_name, repository, context: &context };
+    let gap = Gap { prefix, suffix, file_name, repository, language: None, context: &context };
     let prompt = builder.gap(&template, gap, 16).unwrap();
     let written: String = prompt.token_ids.iter().map(|&id| tokenizer.token_text(id)).collect();
     assert_eq!(

@@ -1,17 +1,21 @@
 //! From the texts of a request to the token ids of a prompt.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use crate::{
-    completion::ContextItem,
+    completion::{ContextItem, Language},
     prompt::{
         budget::{self, Demand, Shares},
+        builder::window::{Before, Room},
         chat::ChatPiece,
+        context,
         family::Layout,
         template::{ContextFile, FilesIds, FilesTemplate, FimTemplate, GapIds, Origin, Segment},
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
+
+mod window;
 
 /// Why no prompt could be built.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,8 @@ pub struct Gap<'a> {
     pub file_name: Option<&'a str>,
     /// Name of the repository or project.
     pub repository: Option<&'a str>,
+    /// Language of the file: how comments are written.
+    pub language: Option<Language>,
     /// Other files, the most useful first.
     pub context: &'a [ContextItem],
 }
@@ -140,13 +146,13 @@ impl PromptBuilder<'_> {
         let suffix_tokens = total.min(template.suffix_tokens_max());
         let suffix_end = budget::head_worth_encoding(gap.suffix, suffix_tokens);
         let suffix = self.tokenizer.encode(&gap.suffix[..suffix_end])?;
-        let shown = match template.files() {
-            Some(form) => Shown::encode(self, form, &gap, total)?,
-            None => Shown::default(),
-        };
-        let before = &before[budget::tail_worth_encoding(before, self.context_tokens_max)..];
-        let is_midway = template.files().is_some_and(FilesTemplate::begins_prefix);
-        let prefix = if is_midway && !shown.files.is_empty() {
+        let in_comments =
+            || Cow::Owned(FilesTemplate::in_comments(context::comments_of(gap.language)));
+        let form = template.files().map_or_else(in_comments, Cow::Borrowed);
+        let shown = Shown::encode(self, &form, &gap, total)?;
+        let start = budget::tail_worth_encoding(before, self.context_tokens_max);
+        let before = &before[start..];
+        let prefix = if form.begins_prefix() && !shown.files.is_empty() {
             self.tokenizer.encode(before)?
         } else {
             self.encode_document(before)?
@@ -158,16 +164,17 @@ impl PromptBuilder<'_> {
         };
         let budget = budget::divide(total, demand, self.shares, block);
         let bytes_of = |id| self.tokenizer.token_bytes(id);
-        let ids = GapIds {
-            prefix: &prefix[budget::keep_tail(&prefix, budget.prefix, block, bytes_of)],
-            suffix: &suffix[budget::keep_head(&suffix, budget.suffix, bytes_of)],
-            typed: &typed,
-        };
+        let suffix = &suffix[budget::keep_head(&suffix, budget.suffix, bytes_of)];
+        let num_suffix_bytes = suffix.iter().map(|id| bytes_of(*id).len()).sum();
+        let before = Before { text: before, start, ids: &prefix, num_suffix_bytes };
+        let room = Room { num_tokens: budget.prefix, block };
+        let prefix = window::window(self.tokenizer, &gap, before, room)?;
+        let ids = GapIds { prefix: &prefix, suffix, typed: &typed };
         let num_context_tokens_sent = shown.num_text_tokens();
         let mut prompt = Prompt { num_context_tokens_sent, ..Prompt::default() };
         let shown = shown.fit(budget.context, bytes_of);
         prompt.num_context_tokens_used = shown.num_text_tokens();
-        prompt.extend(&template.segments(shown.ids(), ids));
+        prompt.extend(&template.segments(shown.ids().map(|ids| (&*form, ids)), ids));
         Ok(prompt)
     }
 
@@ -301,7 +308,7 @@ impl Shown {
             let worth = budget::head_worth_encoding(&item.content, share);
             shown.files.push(ContextFile {
                 header: tokenizer.encode(&form.header_text(&one_line(&item.name)))?,
-                ids: tokenizer.encode(&item.content[..worth])?,
+                ids: tokenizer.encode(&form.content_text(&item.content[..worth]))?,
                 footer: footer.clone(),
             });
         }

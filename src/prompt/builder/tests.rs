@@ -23,12 +23,32 @@ fn builder(tokenizer: &Tokenizer, context_tokens_max: usize) -> PromptBuilder<'_
 }
 
 fn gap<'a>(prefix: &'a str, suffix: &'a str, context: &'a [ContextItem]) -> Gap<'a> {
-    Gap { prefix, suffix, file_name: Some("src/a.py"), repository: Some("shop"), context }
+    Gap {
+        prefix,
+        suffix,
+        file_name: Some("src/a.py"),
+        repository: Some("shop"),
+        language: None,
+        context,
+    }
 }
 
 /// Shows a prompt with its control tokens by name.
 fn show(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     ids.iter().map(|&id| tokenizer.token_text(id)).collect()
+}
+
+#[test]
+fn other_files_are_comments_of_the_language_where_the_family_knows_one_file() {
+    let tokenizer = tokenizer();
+    let template = template(tokenizer, fim_by_name("lacuna-demo").unwrap());
+    let files = [ContextItem { name: "b.ts".to_owned(), content: "b = 1\n\n  c".to_owned() }];
+    let language = Language::detect("a.ts", None);
+    let gap = Gap { language, ..gap("a = 1\n", "", &files) };
+    let prompt = builder(tokenizer, 2048).gap(&template, gap, 64).unwrap();
+    let expected = "<|fim_prefix|>// b.ts\n// b = 1\n//\n//   c\n\n// src/a.py\na = 1\n<|fim_suffix|><|fim_middle|>";
+    assert_eq!(show(tokenizer, &prompt.token_ids), expected);
+    assert!(prompt.num_context_tokens_used > 0);
 }
 
 #[test]
@@ -61,7 +81,8 @@ fn golden_prompts() {
         (
             fim_by_name("lacuna-demo").unwrap(),
             &files,
-            "<|fim_prefix|>def f(x):\n<|fim_suffix|>\nprint(f(1))\n<|fim_middle|>    return ",
+            "<|fim_prefix|># c .py\n# c = 2\n\n# b.py\n# b = 1\n\n# src/a.py\ndef f(x):\n<|fim_suffix|>\nprint(f(1))\n\
+             <|fim_middle|>    return ",
         ),
     ];
     for (fim, context, expected) in rows {
@@ -88,6 +109,7 @@ fn control_tokens_in_user_text_stay_text() {
     let hostile_gap = Gap {
         file_name: Some(hostile),
         repository: Some(hostile),
+        language: None,
         ..gap(hostile, hostile, &files)
     };
     let prompt =
@@ -254,4 +276,29 @@ proptest! {
             prop_assert!(!is_last || typed.len() > 8 || shown.ends_with(typed));
         }
     }
+}
+
+#[test]
+fn a_cut_text_keeps_its_imports_and_open_scopes_within_its_tokens() {
+    let tokenizer = tokenizer();
+    let template = template(tokenizer, fim_by_name("lacuna-demo").unwrap());
+    let line = |line: usize| format!("        value_{line} = compute(value_{})\n", line / 2);
+    let head = "import os\n\nclass Cart:\n    def total(self):\n";
+    let text = |num_lines| head.to_owned() + &(0..num_lines).map(line).collect::<Vec<_>>().concat();
+    let show_of = |num_lines: usize, typed: &str| {
+        let prefix = text(num_lines) + typed;
+        let language = Language::detect("a.py", None);
+        let gap = Gap { language, ..gap(&prefix, "\nprint(1)\n", &[]) };
+        let prompt = builder(tokenizer, 512).gap(&template, gap, 64).unwrap();
+        assert!(prompt.token_ids.len() <= 512 - 64);
+        show(tokenizer, &prompt.token_ids)
+    };
+    let short = show_of(4, "        v");
+    assert!(short.starts_with(&format!("<|fim_prefix|>{head}        value_0")), "{short}");
+    let long = show_of(200, "        v");
+    let outline = "<|fim_prefix|>import os\nclass Cart:\n    def total(self):\n        value_1";
+    assert!(long.starts_with(outline), "{long}");
+    // A key adds to the end and leaves all before it where it was.
+    let next = show_of(200, "        va");
+    assert_eq!(long.split("<|fim_suffix|>").next(), next.split("<|fim_suffix|>").next());
 }

@@ -10,7 +10,8 @@ use crate::{
     engine::{EngineHandle, EngineState, SequenceRequest, SubmitError},
     prompt::{
         ChatError, ChatPiece, ChatTemplate, FimTemplate, Gap, Prompt, PromptBuilder, PromptError,
-        budget::Shares,
+        budget::{self, Shares},
+        context::{self, ContextOptions, Texts},
     },
     provider::{
         CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
@@ -45,6 +46,10 @@ pub struct LocalParts {
     pub eos_token_ids: Vec<u32>,
     /// How a prompt is divided.
     pub shares: Shares,
+    /// Whether other files are put in the order of their use.
+    pub ranks_context: bool,
+    /// Whether secrets are masked.
+    pub masks_secrets: bool,
     /// Tokens of a choice where the request says nothing.
     pub max_tokens_default: u32,
     /// Most tokens of a choice: what a conversation's next turn gets where the request says nothing.
@@ -71,6 +76,7 @@ struct Asking {
     chat: Option<ChatTemplate>,
     stop_token_ids: Arc<[u32]>,
     shares: Shares,
+    context: ContextOptions,
     context_tokens_max: usize,
     max_tokens_default: u32,
     max_tokens_limit: u32,
@@ -90,6 +96,11 @@ impl LocalProvider {
             chat: parts.chat,
             stop_token_ids,
             shares: parts.shares,
+            context: ContextOptions {
+                is_ranked: parts.ranks_context,
+                masks_secrets: parts.masks_secrets,
+                bytes_max: budget::bytes_worth_encoding(parts.model.max_context_tokens as usize),
+            },
             context_tokens_max: parts.model.max_context_tokens as usize,
             max_tokens_default: parts.max_tokens_default,
             max_tokens_limit: parts.max_tokens_limit,
@@ -201,12 +212,20 @@ impl Asking {
                 let template = self.template.as_ref().ok_or_else(|| {
                     ProviderError::invalid("suffix", "the model was not trained to fill gaps")
                 })?;
+                let texts = Texts {
+                    prefix: std::mem::take(prefix),
+                    suffix: std::mem::take(suffix),
+                    items: std::mem::take(&mut request.context),
+                };
+                let (file_name, language) = (request.file_name.as_deref(), request.language);
+                let texts = context::arrange(texts, file_name, language, self.context);
                 let gap = Gap {
-                    prefix,
-                    suffix,
-                    file_name: request.file_name.as_deref(),
+                    prefix: &texts.prefix,
+                    suffix: &texts.suffix,
+                    file_name,
                     repository: request.repository.as_deref(),
-                    context: &request.context,
+                    language,
+                    context: &texts.items,
                 };
                 builder.gap(template, gap, max_tokens)
             }

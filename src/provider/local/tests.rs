@@ -75,6 +75,8 @@ fn provider(step_time: Duration) -> (Engine, LocalProvider) {
         model,
         eos_token_ids: Vec::new(),
         shares: Shares { suffix: 0.2, context: 0.3 },
+        ranks_context: true,
+        masks_secrets: true,
         max_tokens_default: 1000,
         max_tokens_limit: 1000,
     });

@@ -116,6 +116,8 @@ pub(crate) fn limits() -> CompletionConfig {
         num_stops_limit: 32,
         suffix_share: 0.3,
         context_share: 0.3,
+        ranks_context: true,
+        masks_secrets: true,
         line_start_layout: None,
         timeout: PATIENCE,
     }

@@ -1,0 +1,150 @@
+//! What a window must not lose: the imports above it, the declarations that it lies in, and how what it leaves out is called.
+//!
+//! Imports and the open declarations stand as they were, so that the window still reads as the end of a file. Other
+//! declarations, of which only the head is known, are comments.
+
+use crate::{
+    completion::Language,
+    prompt::context::comment::commented,
+    syntax::{Budget, Syntax, Tree, window},
+};
+
+/// How much of the text before a window is looked at from its beginning, where imports are, and from its end.
+const LOOKED_AT_BYTES: usize = 16 << 10;
+
+/// Longer lines are data.
+const LINE_BYTES_MAX: usize = 200;
+
+/// Longer imports name more than fits.
+const IMPORT_BYTES_MAX: usize = 1000;
+
+/// Deeper scopes are few, and their names say little.
+const ENCLOSING_MAX: usize = 8;
+
+/// A file around a window of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    /// What stands before the window.
+    pub head: &'a str,
+    /// The window up to the cursor.
+    pub kept: &'a str,
+    /// What stands behind the window.
+    pub tail: &'a str,
+}
+
+/// Returns the outline of what is cut off, whole lines of at most so many bytes; empty where there is nothing to tell.
+pub fn outline(cut: Cut<'_>, language: Option<Language>, num_bytes_max: usize) -> String {
+    let mut left = num_bytes_max;
+    let mut take = |line: &String| {
+        let fits = line.len() < left;
+        left -= if fits { line.len() + 1 } else { 0 };
+        fits
+    };
+    // By how much is lost without them.
+    let mut enclosing = enclosing_lines(cut.head, cut.kept);
+    enclosing.retain(&mut take);
+    let (mut imported, mut signatures) = (Vec::new(), Vec::new());
+    if let Some((syntax, language)) = language.and_then(|found| Some((Syntax::of(found)?, found))) {
+        let budget = Budget::of_bytes(LOOKED_AT_BYTES);
+        let parse = |text| syntax.parse(text, budget);
+        let beginning = parse(window::after(cut.head, LOOKED_AT_BYTES));
+        imported = beginning.iter().flat_map(imports).collect();
+        imported.retain(&mut take);
+        let end = parse(window::before(cut.head, LOOKED_AT_BYTES));
+        let behind = parse(window::after(cut.tail, LOOKED_AT_BYTES));
+        // The nearest first: what lies before a window and at its end, then what is behind it.
+        let near = end.iter().flat_map(|tree| signature_lines(tree).into_iter().rev());
+        let near: Vec<String> = near.chain(behind.iter().flat_map(signature_lines)).collect();
+        let comment = |line: &String| commented(line.trim(), language.comments());
+        let is_open = |line: &&String| enclosing.iter().any(|open| open.trim() == line.trim());
+        signatures = near.iter().filter(|line| !is_open(line)).map(comment).collect();
+        signatures.retain(&mut take);
+    }
+    let lines = imported.into_iter().chain(signatures).chain(enclosing);
+    lines.map(|line| line + "\n").collect()
+}
+
+/// Returns the lines that the first line of the window is inside of, by their indentation: the outermost first.
+fn enclosing_lines(head: &str, kept: &str) -> Vec<String> {
+    let inner = kept.lines().find(|line| !line.trim().is_empty());
+    let Some(mut indent) = inner.map(indent_of) else { return Vec::new() };
+    let mut found = Vec::new();
+    for line in window::before(head, LOOKED_AT_BYTES).lines().rev() {
+        let opens = line.trim_end().ends_with(|c: char| "{:([".contains(c))
+            || line.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '@');
+        if line.trim().is_empty() || indent_of(line) >= indent || !opens {
+            continue;
+        }
+        indent = indent_of(line);
+        if line.len() <= LINE_BYTES_MAX {
+            found.push(line.trim_end().to_owned());
+        }
+        if indent == 0 || found.len() == ENCLOSING_MAX {
+            break;
+        }
+    }
+    found.reverse();
+    found
+}
+
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// Returns each import whole, in one line or several.
+fn imports(tree: &Tree<'_>) -> Vec<String> {
+    let texts = tree.imports().into_iter().map(|range| tree.text()[range].trim_end());
+    texts.filter(|text| text.len() <= IMPORT_BYTES_MAX).map(ToOwned::to_owned).collect()
+}
+
+/// Returns the first lines of what is declared.
+fn signature_lines(tree: &Tree<'_>) -> Vec<String> {
+    let heads = tree.signatures().into_iter().map(|signature| &tree.text()[signature.head]);
+    let lines = heads.filter_map(|head| head.lines().next()).map(str::trim_end);
+    lines.filter(|line| line.len() <= LINE_BYTES_MAX).map(ToOwned::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "import os\nfrom shop import (\n    Order,\n)\n\ndef tax(price):\n    return price * 0.2\n\nclass Cart:\n    size = 1\n    def total(self, orders):\n        sum = 0\n";
+    const KEPT: &str = "        for order in orders:\n            sum += ";
+    const TAIL: &str = "def send(cart):\n    pass\n";
+
+    fn python(num_bytes_max: usize) -> String {
+        let cut = Cut { head: HEAD, kept: KEPT, tail: TAIL };
+        outline(cut, Language::detect("a.py", None), num_bytes_max)
+    }
+
+    #[test]
+    fn imports_and_open_scopes_stand_and_other_declarations_are_comments() {
+        let expected = "import os\nfrom shop import (\n    Order,\n)\n# def tax(price):\n# def send(cart):\nclass Cart:\n    def total(self, orders):\n";
+        assert_eq!(python(1000), expected);
+    }
+
+    #[test]
+    fn what_is_lost_most_is_kept_longest() {
+        assert_eq!(python(60), "import os\nclass Cart:\n    def total(self, orders):\n");
+        assert_eq!(python(12), "class Cart:\n");
+        assert_eq!(python(0), "");
+    }
+
+    #[test]
+    fn scopes_need_no_grammar() {
+        let cut = Cut {
+            head: "unit Shop {\n  cost = 1\n  work total {\n    x\n",
+            kept: "    y\n",
+            tail: "",
+        };
+        assert_eq!(outline(cut, None, 1000), "unit Shop {\n  work total {\n");
+    }
+
+    #[test]
+    fn braces_left_open_by_the_cut_are_scopes_too() {
+        let head = "use std::fmt;\n\nimpl fmt::Display for Cart {\n    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {\n        let a = 1;\n";
+        let cut = Cut { head, kept: "        write!(f, \"", tail: "" };
+        let expected = "use std::fmt;\nimpl fmt::Display for Cart {\n    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {\n";
+        assert_eq!(outline(cut, Language::detect("a.rs", None), 1000), expected);
+    }
+}
