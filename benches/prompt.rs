@@ -4,9 +4,15 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use lacuna::{
-    prompt::{FimTemplate, Gap, PromptBuilder, budget::Shares, family},
+    completion::{ContextItem, Language},
+    prompt::{
+        FimTemplate, Gap, PromptBuilder,
+        budget::{self, Shares},
+        context::{self, ContextOptions, Cut, Texts},
+        family,
+    },
     tokenizer::{Detokenizer, StopMatcher, Tokenizer},
 };
 
@@ -48,6 +54,58 @@ fn prompt_building(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Real code: 50 KB around the cursor and eight other files, of which the window has room for a part.
+fn context(criterion: &mut Criterion) {
+    let tokenizer = tokenizer();
+    let fim = family::fim_by_name("lacuna-demo").expect("the family is in the table");
+    let template =
+        FimTemplate::resolve("lacuna-demo", fim, |token| tokenizer.added_token_id(token))
+            .expect("the sentinels are tokens");
+    let builder = PromptBuilder {
+        tokenizer: &tokenizer,
+        context_tokens_max: 2048,
+        shares: Shares { suffix: 0.2, context: 0.3 },
+    };
+    let file = include_str!("../kernels/src/backend.rs");
+    let (prefix, suffix) = (file.repeat(2), file.to_owned());
+    let items: Vec<ContextItem> = (0..8)
+        .map(|index| ContextItem {
+            name: format!("a{index}.rs"),
+            content: format!("{file}{index}"),
+        })
+        .collect();
+    let language = Language::detect("a.rs", None);
+    let options = ContextOptions {
+        is_ranked: true,
+        masks_secrets: true,
+        bytes_max: budget::bytes_worth_encoding(2048),
+    };
+    let texts = || Texts { prefix: prefix.clone(), suffix: suffix.clone(), items: items.clone() };
+    let mut group = criterion.benchmark_group(format!("context of {} KB", prefix.len() * 5 / 1000));
+    group.bench_function("arrange", |bench| {
+        let arrange = |texts| context::arrange(texts, Some("a.rs"), language, options);
+        bench.iter_batched(texts, arrange, BatchSize::LargeInput);
+    });
+    group.bench_function("mask", |bench| bench.iter(|| context::mask(black_box(&prefix))));
+    group.bench_function("outline", |bench| {
+        let cut = Cut { head: &prefix, kept: "    fn a() {\n", tail: &suffix };
+        bench.iter(|| context::outline(black_box(cut), language, 1024));
+    });
+    group.bench_function("prompt", |bench| {
+        let arranged = context::arrange(texts(), Some("a.rs"), language, options);
+        let gap = Gap {
+            prefix: &arranged.prefix,
+            suffix: &arranged.suffix,
+            file_name: Some("a.rs"),
+            repository: None,
+            language,
+            context: &arranged.items,
+        };
+        bench.iter(|| builder.gap(&template, black_box(gap), 64));
+    });
+    group.finish();
+}
+
 fn text_out(criterion: &mut Criterion) {
     let tokenizer = tokenizer();
     let ids = tokenizer.encode(&code(64)).expect("plain text is encoded");
@@ -73,5 +131,5 @@ fn text_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, prompt_building, text_out);
+criterion_group!(benches, prompt_building, context, text_out);
 criterion_main!(benches);

@@ -9,8 +9,16 @@ use crate::{
     syntax::{Budget, Syntax, Tree, window},
 };
 
-/// How much of the text before a window is looked at from its beginning, where imports are, and from its end.
-const LOOKED_AT_BYTES: usize = 16 << 10;
+/// How much is read by a grammar, which takes about a millisecond for 16 KB: of the beginning of a file, where its imports
+/// are, ...
+const BEGINNING_BYTES: usize = 8 << 10;
+/// ... of what stands right before a window, ...
+const NEAR_BYTES: usize = 8 << 10;
+/// ... and of what stands right behind it.
+const BEHIND_BYTES: usize = 4 << 10;
+
+/// How much is searched for the scopes that a window lies in, line by line.
+const SCOPE_BYTES: usize = 64 << 10;
 
 /// Longer lines are data.
 const LINE_BYTES_MAX: usize = 200;
@@ -45,13 +53,12 @@ pub fn outline(cut: Cut<'_>, language: Option<Language>, num_bytes_max: usize) -
     enclosing.retain(&mut take);
     let (mut imported, mut signatures) = (Vec::new(), Vec::new());
     if let Some((syntax, language)) = language.and_then(|found| Some((Syntax::of(found)?, found))) {
-        let budget = Budget::of_bytes(LOOKED_AT_BYTES);
-        let parse = |text| syntax.parse(text, budget);
-        let beginning = parse(window::after(cut.head, LOOKED_AT_BYTES));
+        let parse = |text: &'_ str| syntax.parse(text, Budget::of_bytes(text.len()));
+        let beginning = parse(window::after(cut.head, BEGINNING_BYTES));
         imported = beginning.iter().flat_map(imports).collect();
         imported.retain(&mut take);
-        let end = parse(window::before(cut.head, LOOKED_AT_BYTES));
-        let behind = parse(window::after(cut.tail, LOOKED_AT_BYTES));
+        let end = parse(window::before(cut.head, NEAR_BYTES));
+        let behind = parse(window::after(cut.tail, BEHIND_BYTES));
         // The nearest first: what lies before a window and at its end, then what is behind it.
         let near = end.iter().flat_map(|tree| signature_lines(tree).into_iter().rev());
         let near: Vec<String> = near.chain(behind.iter().flat_map(signature_lines)).collect();
@@ -69,7 +76,7 @@ fn enclosing_lines(head: &str, kept: &str) -> Vec<String> {
     let inner = kept.lines().find(|line| !line.trim().is_empty());
     let Some(mut indent) = inner.map(indent_of) else { return Vec::new() };
     let mut found = Vec::new();
-    for line in window::before(head, LOOKED_AT_BYTES).lines().rev() {
+    for line in window::before(head, SCOPE_BYTES).lines().rev() {
         let opens = line.trim_end().ends_with(|c: char| "{:([".contains(c))
             || line.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '@');
         if line.trim().is_empty() || indent_of(line) >= indent || !opens {
