@@ -9,14 +9,14 @@ use std::{
 const PREFIX: &str = "impl fmt::Display for Point {\n    fn fmt";
 const SUFFIX: &str = "\n        write!(f, \"{} {}\", self.x, self.y)\n    }\n}\n";
 
-/// Returns the greeting of a server that listens on `address` and serves `models`.
-pub fn greeting(address: SocketAddr, models: &[&str]) -> String {
+/// Returns the greeting of a server that listens on `address`, serves `models`, and asks who it is from unless `is_open`.
+pub fn greeting(address: SocketAddr, models: &[&str], is_open: bool) -> String {
     let (version, names, url) = (env!("CARGO_PKG_VERSION"), models.join(", "), url(address));
     let first = models.first().copied().unwrap_or_default();
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "Lacuna {version} serves {names} on {url}");
-    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, first));
+    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, first, is_open));
     text
 }
 
@@ -31,7 +31,7 @@ pub fn url(address: SocketAddr) -> String {
 }
 
 /// Returns a shell line that asks for a completion.
-fn curl_line(address: SocketAddr, model: &str) -> String {
+fn curl_line(address: SocketAddr, model: &str, is_open: bool) -> String {
     let body = serde_json::json!({
         "model": model,
         "prompt": PREFIX,
@@ -41,10 +41,9 @@ fn curl_line(address: SocketAddr, model: &str) -> String {
     });
     // Inside single quotes the shell reads nothing but the closing quote.
     let body = body.to_string().replace('\'', r"'\''");
-    format!(
-        "curl -s {}/v1/completions -H 'content-type: application/json' -d '{body}'",
-        url(address)
-    )
+    let key = if is_open { "" } else { "-H \"x-api-key: $LACUNA_API_KEY\" " };
+    let url = url(address);
+    format!("curl -s {url}/v1/completions -H 'content-type: application/json' {key}-d '{body}'")
 }
 
 #[cfg(test)]
@@ -69,7 +68,7 @@ mod tests {
     #[test]
     fn the_shell_hands_the_body_on_as_it_is() {
         let name = "it's \"mine\" $HOME `x` \\";
-        let line = curl_line("127.0.0.1:5052".parse().unwrap(), name);
+        let line = curl_line("127.0.0.1:5052".parse().unwrap(), name, true);
         let script =
             format!("curl() {{ for word; do last=$word; done; printf %s \"$last\"; }}\n{line}");
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
