@@ -2,7 +2,7 @@
 //!
 //! A provider answers at once with eight tokens; eight clients keep a connection each, on the same two worker threads
 //! as the server, and send one request after another. Prints a table, then JSON. It measures and asserts nothing.
-//! `cargo bench --bench http_overhead`; where other work shares the cores, the tail shows its time slices, and
+//! One row shows a token, which is verified. `cargo bench --bench http_overhead`; where other work shares the cores, the tail shows its time slices, and
 //! `chrt -r 5` before the executable shows ours alone.
 #![expect(
     clippy::print_stdout,
@@ -19,8 +19,9 @@ use std::{
 use futures_util::{future::BoxFuture, stream};
 use lacuna::{
     api::{ApiState, DrainFlag, router},
+    auth::{Clock, Credentials, Guard},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Usage},
-    config::{CompletionConfig, ServerConfig},
+    config::{AuthConfig, CompletionConfig, Proxies, Secret, ServerConfig},
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     server::{ServeOptions, bind, serve},
     service::CompletionService,
@@ -75,6 +76,8 @@ impl Provider for Instantly {
 struct Row {
     name: &'static str,
     path: &'static str,
+    /// Whether the server asks who it is, and a token says so.
+    has_token: bool,
     body: String,
     /// What the answer ends with.
     end: &'static [u8],
@@ -91,11 +94,12 @@ fn rows() -> Vec<Row> {
             r#"{{"current_file":{{"file_name":"a.py","content_above_cursor":"{prefix}","content_below_cursor":"{suffix}"}}{more}}}"#
         )
     };
-    let row = |name, path, body, end| Row { name, path, body, end };
+    let row = |name, path, body, end| Row { name, path, has_token: false, body, end };
     vec![
         row("openai", "/v1/completions", openai(""), b"}"),
         row("openai, streamed", "/v1/completions", openai(r#","stream":true"#), b"0\r\n\r\n"),
         row("gitlab", "/v2/code/completions", gitlab(""), b"}"),
+        Row { has_token: true, ..row("gitlab, token", "/v2/code/completions", gitlab(""), b"}") },
         row("gitlab, streamed", "/v2/code/completions", gitlab(r#","stream":true"#), b"0\r\n\r\n"),
     ]
 }
@@ -107,7 +111,9 @@ fn main() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let address = start().await;
+        let (guard, token) = guarded().await;
+        let open = Guard::new(AuthConfig::open(), &Proxies::default(), Clock::system());
+        let (open, guarded) = (start(open.unwrap()).await, start(guard).await);
         println!(
             "{NUM_CLIENTS} clients, {NUM_THREADS} threads for both sides, {} tokens an answer",
             TOKENS.len()
@@ -118,7 +124,9 @@ fn main() {
         );
         let mut lines = Vec::new();
         for row in rows() {
-            let (times, wall) = measure(address, &row).await;
+            let (address, headers) =
+                if row.has_token { (guarded, token.as_str()) } else { (open, "") };
+            let (times, wall) = measure(address, headers, &row).await;
             let at = |share: f64| {
                 times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3
             };
@@ -138,7 +146,24 @@ fn main() {
     });
 }
 
-async fn start() -> SocketAddr {
+/// Returns a guard and the headers that show it a token of its own.
+async fn guarded() -> (Guard, String) {
+    let mut config = AuthConfig::open();
+    config.signing_key.pem = Some(Secret::from(include_str!("../tests/keys/one.pem")));
+    config.bypass.external_with_header = true;
+    let guard = Guard::new(config, &Proxies::default(), Clock::system()).unwrap();
+    let user = "ada";
+    let request =
+        Credentials { bypass: Some("true"), global_user_id: Some(user), ..Credentials::default() };
+    let caller = guard.authenticate(&request).await.unwrap();
+    let token = guard.issue(&caller, &request).unwrap().token;
+    let headers = format!(
+        "Authorization: Bearer {token}\r\nX-Gitlab-Authentication-Type: oidc\r\nX-Gitlab-Global-User-Id: {user}\r\n"
+    );
+    (guard, headers)
+}
+
+async fn start(guard: Guard) -> SocketAddr {
     let config = ServerConfig {
         host: [127, 0, 0, 1].into(),
         port: 0,
@@ -172,7 +197,7 @@ async fn start() -> SocketAddr {
     };
     let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits, 128);
     let drain = DrainFlag::default();
-    let app = router(ApiState::new(service, &config, drain.clone()), &config);
+    let app = router(ApiState::new(service, &config, Arc::new(guard), drain.clone()), &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = ServeOptions {
@@ -185,9 +210,9 @@ async fn start() -> SocketAddr {
 }
 
 /// Returns the times of all requests, rising, and of the whole.
-async fn measure(address: SocketAddr, row: &Row) -> (Vec<Duration>, Duration) {
+async fn measure(address: SocketAddr, headers: &str, row: &Row) -> (Vec<Duration>, Duration) {
     let request: Arc<[u8]> = format!(
-        "POST {} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+        "POST {} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n{}",
         row.path,
         row.body.len(),
         row.body

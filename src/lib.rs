@@ -4,6 +4,7 @@
 //! (who completes), [`prompt`] (how a gap becomes tokens), [`engine`] (how tokens are decoded), [`api`] (the dialects).
 
 pub mod api;
+pub mod auth;
 pub mod bench;
 pub mod cli;
 pub mod client;

@@ -29,6 +29,7 @@ const FENCED: &[(&str, &[&str])] = &[
     // The environment: variables, arguments, the working folder. A bench names what it was built for.
     ("env::", &["src/config/", "src/bench/machine.rs", "kernels/build"]),
     ("hyper::", &["src/client/", "src/server"]),
+    ("jsonwebtoken::", &["src/auth/"]),
     ("kernels::", &["kernels/", "models/"]),
     ("minijinja::", &["src/prompt/chat/"]),
     (
@@ -64,6 +65,14 @@ const FENCED: &[(&str, &[&str])] = &[
 
 /// Files that take values and the time, and return values.
 const PURE: &[&str] = &[
+    "src/auth/api_keys.rs",
+    "src/auth/caller.rs",
+    "src/auth/claims.rs",
+    "src/auth/credentials.rs",
+    "src/auth/key_set.rs",
+    "src/auth/limits.rs",
+    "src/auth/token.rs",
+    "src/auth/user_token.rs",
     "src/bench/arrivals.rs",
     "src/bench/dialect.rs",
     "src/bench/engine/steps.rs",
@@ -343,6 +352,7 @@ mod tests {
             ("src/config/environment.rs", "src/hub/mod.rs", "let a = std::env::var(\"A\");"),
             ("src/config/environment.rs", "src/hub/mod.rs", "for a in env::vars_os() {}"),
             ("src/client/mod.rs", "src/cli/compose.rs", "use hyper::Request;"),
+            ("src/auth/token.rs", "src/api/access.rs", "use jsonwebtoken::decode;"),
             (
                 "models/src/decoder.rs",
                 "src/engine/model_runner.rs",

@@ -88,7 +88,7 @@ async fn read<'a>(
 
 /// Most clients read the answer only after they have sent everything: closing at once would reset their connection
 /// and lose the 413. So as much again is read and dropped.
-async fn discard(mut pieces: BodyDataStream, bytes_max: usize) {
+pub(super) async fn discard(mut pieces: BodyDataStream, bytes_max: usize) {
     let mut discarded = 0;
     while let Some(Ok(piece)) = pieces.next().await {
         discarded += piece.len();

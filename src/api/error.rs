@@ -22,6 +22,12 @@ pub(super) enum ApiErrorKind {
     UnknownRoute,
     /// The endpoint has other methods.
     WrongMethod,
+    /// Nobody knows who asks.
+    Unauthenticated,
+    /// Who asks may not.
+    Unauthorised,
+    /// Who asks does so too often.
+    RateLimited,
     /// A web page called that may not.
     ForbiddenOrigin,
     /// The body is over the limit.
@@ -47,6 +53,9 @@ impl ApiErrorKind {
             Self::UnknownModel => "unknown_model",
             Self::UnknownRoute => "unknown_route",
             Self::WrongMethod => "wrong_method",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unauthorised => "unauthorised",
+            Self::RateLimited => "rate_limited",
             Self::ForbiddenOrigin => "forbidden_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::ReadTimeout => "read_timeout",

@@ -1,7 +1,7 @@
 //! The dialects: each translates its wire format to the vocabulary and back, and knows nothing of completing.
 //!
 //! A dialect is a folder: `wire` (the bytes' shape), `convert` (to a request and back), `mod` (endpoints, errors).
-//! What all share is here: the id of a request, limits of a body, admission, CORS, tolerant paths.
+//! What all share is here: the id of a request, who may call, limits of a body, admission, CORS, tolerant paths.
 
 use std::{
     sync::{
@@ -26,10 +26,12 @@ use crate::api::{
     correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
     error::{ApiError, ApiErrorKind},
 };
+use crate::auth::Guard;
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::service::{CompletionService, ServedModels, ServedName};
 
+mod access;
 mod body;
 mod clock;
 mod correlation;
@@ -64,6 +66,7 @@ pub struct ApiState(Arc<Shared>);
 struct Shared {
     /// Empty while the models load.
     models: OnceLock<ServedModels>,
+    guard: Arc<Guard>,
     drain: DrainFlag,
     admission: Arc<Semaphore>,
     body_bytes_max: usize,
@@ -86,19 +89,25 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
 
 impl ApiState {
-    /// Serves `models` within the limits of `config`.
-    pub fn new(models: impl Into<ServedModels>, config: &ServerConfig, drain: DrainFlag) -> Self {
-        let state = Self::loading(config, drain);
+    /// Serves `models` within the limits of `config` to whom `guard` lets in.
+    pub fn new(
+        models: impl Into<ServedModels>,
+        config: &ServerConfig,
+        guard: Arc<Guard>,
+        drain: DrainFlag,
+    ) -> Self {
+        let state = Self::loading(config, guard, drain);
         state.serve(models);
         state
     }
 
     /// Answers probes, and 503 to everything that needs the model, until [`ApiState::serve`].
-    pub fn loading(config: &ServerConfig, drain: DrainFlag) -> Self {
+    pub fn loading(config: &ServerConfig, guard: Arc<Guard>, drain: DrainFlag) -> Self {
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
             models: OnceLock::new(),
+            guard,
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
             body_bytes_max: config.body_bytes_max,
@@ -132,6 +141,15 @@ impl ApiState {
 
     fn is_ready(&self) -> bool {
         !self.0.drain.is_raised() && self.0.models.get().is_some_and(ServedModels::is_ready)
+    }
+
+    /// Returns whether nobody is asked who they are.
+    pub fn is_open(&self) -> bool {
+        self.0.guard.is_open()
+    }
+
+    fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     fn allowed_origins(&self) -> &[String] {
@@ -206,6 +224,7 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
         .merge(openai::routes())
         .merge(monitoring::routes())
         .fallback(unknown_route)
+        .layer(from_fn_with_state(state.clone(), access::guard))
         .with_state(state);
     // Rewriting a path has no effect once a router has chosen, so an outer router does it.
     let mut router =
@@ -218,11 +237,16 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
 
 /// An unknown path answers in the shape of the dialect it looks like.
 async fn unknown_route(request: Request) -> Response {
-    let path = request.uri().path();
-    if ["/v2/", "/v3/", "/v4/", "/monitoring/"].iter().any(|root| path.starts_with(root)) {
+    if is_gitlab(request.uri().path()) {
         return gitlab::unknown_route();
     }
     openai::unknown_route(request.method())
+}
+
+/// Returns whether a path looks like one of the gateway's.
+fn is_gitlab(path: &str) -> bool {
+    const ROOTS: [&str; 6] = ["/v1/code/", "/v1/prompts/", "/v2/", "/v3/", "/v4/", "/monitoring/"];
+    ROOTS.iter().any(|root| path.starts_with(root))
 }
 
 fn cors(origins: Vec<String>) -> CorsLayer {

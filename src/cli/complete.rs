@@ -81,6 +81,7 @@ pub(super) fn run(arguments: CompleteArgs, environment: &Environment) -> Result<
         place::split(&text, line, column).map_err(|error| CliError::Usage(error.into()))?;
     let server = url.as_deref().map(Server::parse).transpose();
     let server = server.map_err(|error| CliError::Usage(error.into()))?;
+    let server = server.map(|server| server.with_api_key(environment.api_key()));
     let mut raw = RawConfig {
         model: arguments.model,
         hub: arguments.hub,

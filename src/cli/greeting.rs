@@ -9,8 +9,22 @@ use std::{
 const PREFIX: &str = "impl fmt::Display for Point {\n    fn fmt";
 const SUFFIX: &str = "\n        write!(f, \"{} {}\", self.x, self.y)\n    }\n}\n";
 
-/// Returns the greeting of a server that listens on `address` and serves `models`, with these adapters of them.
-pub fn greeting(address: SocketAddr, models: &[&str], adapters: &[&str]) -> String {
+/// A server as a person is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Greeting<'a> {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its models by name.
+    pub models: &'a [&'a str],
+    /// Their adapters by name.
+    pub adapters: &'a [&'a str],
+    /// Whether it answers without asking who a request is from.
+    pub is_open: bool,
+}
+
+/// Returns the greeting of a server.
+pub fn greeting(greeting: Greeting<'_>) -> String {
+    let Greeting { address, models, adapters, is_open } = greeting;
     let (version, mut names, url) = (env!("CARGO_PKG_VERSION"), models.join(", "), url(address));
     if let Some(noun) = [None, Some("adapter"), Some("adapters")][adapters.len().min(2)] {
         let _ = write!(names, " with the {noun} {}", adapters.join(", "));
@@ -19,7 +33,7 @@ pub fn greeting(address: SocketAddr, models: &[&str], adapters: &[&str]) -> Stri
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "Lacuna {version} serves {names} on {url}");
-    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, first));
+    let _ = writeln!(text, "\nTry it:\n  {}\n", curl_line(address, first, is_open));
     text
 }
 
@@ -34,7 +48,7 @@ pub fn url(address: SocketAddr) -> String {
 }
 
 /// Returns a shell line that asks for a completion.
-fn curl_line(address: SocketAddr, model: &str) -> String {
+fn curl_line(address: SocketAddr, model: &str, is_open: bool) -> String {
     let body = serde_json::json!({
         "model": model,
         "prompt": PREFIX,
@@ -44,10 +58,9 @@ fn curl_line(address: SocketAddr, model: &str) -> String {
     });
     // Inside single quotes the shell reads nothing but the closing quote.
     let body = body.to_string().replace('\'', r"'\''");
-    format!(
-        "curl -s {}/v1/completions -H 'content-type: application/json' -d '{body}'",
-        url(address)
-    )
+    let key = if is_open { "" } else { "-H \"x-api-key: $LACUNA_API_KEY\" " };
+    let url = url(address);
+    format!("curl -s {url}/v1/completions -H 'content-type: application/json' {key}-d '{body}'")
 }
 
 #[cfg(test)]
@@ -78,7 +91,7 @@ mod tests {
             (&["a", "b"], &["x", "y"], "serves a, b with the adapters x, y on"),
         ];
         for (models, adapters, expected) in rows {
-            let text = greeting(address, models, adapters);
+            let text = greeting(Greeting { address, models, adapters, is_open: true });
             assert!(text.contains(expected), "{text}");
         }
     }
@@ -86,7 +99,7 @@ mod tests {
     #[test]
     fn the_shell_hands_the_body_on_as_it_is() {
         let name = "it's \"mine\" $HOME `x` \\";
-        let line = curl_line("127.0.0.1:5052".parse().unwrap(), name);
+        let line = curl_line("127.0.0.1:5052".parse().unwrap(), name, true);
         let script =
             format!("curl() {{ for word; do last=$word; done; printf %s \"$last\"; }}\n{line}");
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();

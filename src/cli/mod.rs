@@ -1,4 +1,4 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `selftest`,
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `keys`, `selftest`,
 //! `check-config` and `print-config` are the tools beside it.
 
 use std::{
@@ -21,6 +21,7 @@ pub mod compose;
 mod fetch;
 mod fim;
 pub mod greeting;
+mod keys;
 mod models;
 pub mod place;
 mod placement;
@@ -89,6 +90,7 @@ Examples:
   lacuna serve --model ~/models/coder --port 6000
   lacuna serve --model Qwen/Qwen2.5-Coder-0.5B --max-num-seqs 16 --kv-cache-memory 2GiB
   lacuna models inspect Qwen/Qwen2.5-Coder-0.5B
+  lacuna keys new ada
   lacuna complete src/main.rs --line 12 --column 9
   lacuna complete src/main.rs --line 12 --column 9 --url http://127.0.0.1:5052
   lacuna print-config > lacuna.toml && lacuna --config lacuna.toml
@@ -112,6 +114,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Download models, look at them, list them.
     Models(models::ModelsArgs),
+    /// Make API keys for who may ask.
+    Keys(keys::KeysArgs),
     /// Compute every operator and the embedded model on a device, and compare.
     Selftest(Box<selftest::SelftestArgs>),
     /// Check a file of settings, together with the variables, and say what is wrong.
@@ -156,11 +160,12 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
     match cli.command {
-        None => serve::run(&load(cli.serve, environment)?),
-        Some(Command::Serve(settings)) => serve::run(&load(*settings, environment)?),
+        None => serve::run(&load(cli.serve, environment)?, environment),
+        Some(Command::Serve(settings)) => serve::run(&load(*settings, environment)?, environment),
         Some(Command::Complete(arguments)) => complete::run(*arguments, environment),
         Some(Command::Bench(arguments)) => bench::run(arguments, environment),
         Some(Command::Models(arguments)) => models::run(arguments, environment),
+        Some(Command::Keys(arguments)) => keys::run(&arguments),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =
@@ -170,6 +175,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::CheckConfig(arguments)) => {
             let file = arguments.file.or_else(|| environment.config_file());
             let config = Config::load(&RawConfig::default(), environment, file.as_deref())?;
+            config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
             compose::check_models(&config).map_err(CliError::Usage)?;
             let what =
                 file.map_or_else(|| "the settings".to_owned(), |file| file.display().to_string());

@@ -1,20 +1,21 @@
 //! `lacuna serve`: listens, loads, serves, drains.
 
-use std::{mem::ManuallyDrop, net::SocketAddr, time::Duration};
+use std::{mem::ManuallyDrop, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
 
 use crate::{
     api::{ApiState, DrainFlag, router},
+    auth::{Clock, Guard},
     cli::{
         CliError,
         compose::{ComposedModels, compose_all},
         fetch::fetch_all,
-        greeting::greeting,
+        greeting::{Greeting, greeting},
         print, runtime, start_logs,
     },
-    config::Config,
+    config::{Config, Environment},
     engine::{Engine, EngineHandle, EngineState},
     server::{ServeOptions, Signals, bind, serve},
 };
@@ -26,16 +27,26 @@ const ENGINE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// A port that is taken, a model that does not load, an engine that fails, a system without signals.
-pub(super) fn run(config: &Config) -> Result<(), CliError> {
+pub(super) fn run(config: &Config, environment: &Environment) -> Result<(), CliError> {
+    config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
+    let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
+    let guard = Arc::new(guard.map_err(|error| CliError::Usage(error.into()))?);
     start_logs(&config.log)?;
+    let unused = environment.unused_of_gateway();
+    if !unused.is_empty() {
+        warn!(
+            unused = unused.join(", "),
+            "variables of GitLab's AI Gateway that mean nothing here"
+        );
+    }
     let runtime = runtime(config.server.num_worker_threads)?;
-    let ended = runtime.block_on(serve_until_signal(config));
+    let ended = runtime.block_on(serve_until_signal(config, guard));
     // A model that still loads would hold the process for minutes; the process's end frees what it has.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
+async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), CliError> {
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
     // the model, which takes time, while probes are answered already.
     let mut signals = Signals::watch().context("cannot watch signals")?;
@@ -45,10 +56,10 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
         format!("cannot listen on {address}; another --port, or 0 for any that is free, may help")
     })?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    info!(%address, "listening");
+    info!(%address, is_open = guard.is_open(), "listening");
 
     let drain = DrainFlag::default();
-    let state = ApiState::loading(&config.server, drain.clone());
+    let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone());
     let router = router(state.clone(), &config.server);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
@@ -59,6 +70,7 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
     let shutdown = async {
         tokio::select! {
             () = signals.next() => {}
+            never = guard.keep() => match never {},
             error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
         }
     };
@@ -130,7 +142,8 @@ async fn start_models(
         .flat_map(|config| config.model.adapters.iter().map(|adapter| adapter.name.as_str()))
         .collect();
     info!(%address, model = names.join(", "), adapters = adapters.join(", "), "serving");
-    print(&greeting(address, &names, &adapters))?;
+    let is_open = state.is_open();
+    print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))?;
     Ok(running)
 }
 
@@ -271,8 +284,7 @@ mod tests {
             max_tokens_default: 8,
             max_tokens_limit: 8,
         });
-        let service =
-            CompletionService::new(std::sync::Arc::new(provider), config.completion.clone(), 1);
+        let service = CompletionService::new(Arc::new(provider), config.completion.clone(), 1);
         (engine, (name.to_owned(), handle), service)
     }
 
@@ -294,7 +306,9 @@ mod tests {
         let mut models = ServedModels::new(large);
         models.push(small);
         let drain = DrainFlag::default();
-        let state = ApiState::new(models, &config.server, drain.clone());
+        let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
+        let guard = Arc::new(guard.unwrap());
+        let state = ApiState::new(models, &config.server, guard, drain.clone());
         let listener = bind(SocketAddr::new(config.server.host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let timeout = Duration::from_mins(1);

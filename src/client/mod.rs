@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::config::Secret;
+
 mod events;
 
 pub use events::{EventParser, EventTooLong};
@@ -92,6 +94,8 @@ pub struct Server {
     authority: String,
     /// Path before the endpoint, without a slash at its end.
     base: String,
+    /// What is shown to it.
+    api_key: Option<Secret>,
 }
 
 type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
@@ -132,7 +136,14 @@ impl Server {
             port,
             authority: authority.to_string(),
             base: uri.path().trim_end_matches('/').to_owned(),
+            api_key: None,
         })
+    }
+
+    /// Shows a key with each request.
+    #[must_use]
+    pub fn with_api_key(self, api_key: Option<Secret>) -> Self {
+        Self { api_key, ..self }
     }
 
     /// Returns `host[:port]` as it was typed.
@@ -195,9 +206,13 @@ impl Server {
             .await
             .map_err(|source| self.unreachable(io::Error::other(source)))?;
         let mut connection = Some(Box::pin(connection));
-        let request = Request::post(format!("{}{endpoint}", self.base))
+        let mut request = Request::post(format!("{}{endpoint}", self.base))
             .header(header::HOST, &self.authority)
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(key) = &self.api_key {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", key.reveal()));
+        }
+        let request = request
             .body(Full::new(Bytes::from(body.to_string())))
             .map_err(cut_off("the request"))?;
         let mut response = Box::pin(sender.send_request(request));

@@ -6,6 +6,7 @@ use clap::{Args as _, FromArgMatches as _};
 
 use crate::config::{
     Secret,
+    auth::{API_KEYS, SIGNING_KEY, VALIDATION_KEY},
     error::{ConfigError, nearest},
     raw::RawConfig,
 };
@@ -15,10 +16,32 @@ const PREFIX: &str = "LACUNA_";
 /// The variable that names the file of settings; it is no setting itself.
 const CONFIG: &str = "LACUNA_CONFIG";
 
+/// The key that this program shows to a server that it asks.
+const API_KEY: &str = "LACUNA_API_KEY";
+/// Variables that are ours and no settings.
+const NO_SETTINGS: [&str; 5] = [CONFIG, SIGNING_KEY, VALIDATION_KEY, API_KEYS, API_KEY];
+
+/// What begins the name of each variable of GitLab's AI Gateway.
+const GATEWAY_PREFIX: &str = "AIGW_";
+/// The gateway's variables that GitLab tells operators to set, and ours that they stand for where ours is not set. What
+/// stands for the same is joined, as a list.
+const GATEWAY: [(&str, &str); 8] = [
+    ("AIGW_GITLAB_URL", "LACUNA_ISSUERS"),
+    ("AIGW_CUSTOMER_PORTAL_URL", "LACUNA_ISSUERS"),
+    ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "LACUNA_AUTH_SERVICE_NAME"),
+    ("AIGW_SELF_SIGNED_JWT__SIGNING_KEY", SIGNING_KEY),
+    ("AIGW_SELF_SIGNED_JWT__VALIDATION_KEY", VALIDATION_KEY),
+    ("AIGW_AUTH__BYPASS_EXTERNAL", "LACUNA_AUTH_BYPASS_EXTERNAL"),
+    ("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER", "LACUNA_AUTH_BYPASS_EXTERNAL_WITH_HEADER"),
+    ("AIGW_AUTH__BYPASS_JWT_SIGNATURE", "LACUNA_AUTH_BYPASS_JWT_SIGNATURE"),
+];
+
 /// A copy of the process's variables, so that everything after it is a function of values.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
+    /// Those of our variables that the gateway's stand for, with their names.
+    gateway: BTreeMap<&'static str, &'static str>,
 }
 
 impl Environment {
@@ -32,7 +55,35 @@ impl Environment {
     /// Returns an environment of these variables.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         // An empty variable counts as absent: compose files and unit templates cannot leave one out.
-        Self { variables: variables.into_iter().filter(|(_, value)| !value.is_empty()).collect() }
+        let variables = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let mut environment = Self { variables, gateway: BTreeMap::new() };
+        environment.read_gateway();
+        environment
+    }
+
+    /// Sets ours where only the gateway's are set.
+    fn read_gateway(&mut self) {
+        for (theirs, ours) in GATEWAY {
+            let is_ours = self.variables.contains_key(ours) && !self.gateway.contains_key(ours);
+            let Some(value) = self.get(theirs).filter(|_| !is_ours).map(python_word) else {
+                continue;
+            };
+            self.gateway.insert(ours, theirs);
+            let joined = self.get(ours).map(|before| format!("{before},{value}")).unwrap_or(value);
+            self.variables.insert(ours.to_owned(), joined);
+        }
+    }
+
+    /// Returns the name under which somebody set `variable`.
+    pub(super) fn spelled<'a>(&self, variable: &'a str) -> &'a str {
+        self.gateway.get(variable).copied().unwrap_or(variable)
+    }
+
+    /// Returns the gateway's variables that are set and mean nothing here.
+    pub fn unused_of_gateway(&self) -> Vec<&str> {
+        let is_used = |name: &str| GATEWAY.iter().any(|(theirs, _)| *theirs == name);
+        let names = self.variables.keys().map(String::as_str);
+        names.filter(|name| name.starts_with(GATEWAY_PREFIX) && !is_used(name)).collect()
     }
 
     /// Returns the file of settings that the environment names.
@@ -50,7 +101,7 @@ impl Environment {
         let mut raw = RawConfig::default();
         for (name, value) in &self.variables {
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-            if name == CONFIG || is_service_link(rest, value) {
+            if NO_SETTINGS.contains(&name.as_str()) || is_service_link(rest, value) {
                 continue;
             }
             let option = rest.to_lowercase().replace('_', "-");
@@ -63,10 +114,15 @@ impl Environment {
                 .clone()
                 .try_get_matches_from([argument])
                 .and_then(|matches| RawConfig::from_arg_matches(&matches))
-                .map_err(|error| refuse(name, value, &error))?;
+                .map_err(|error| refuse(self.spelled(name), value, &error))?;
             raw = raw.or(said);
         }
         Ok(raw)
+    }
+
+    /// Returns the key that is shown to servers.
+    pub fn api_key(&self) -> Option<Secret> {
+        self.get(API_KEY).map(Secret::from)
     }
 
     /// Returns the user's own folder.
@@ -126,9 +182,18 @@ fn is_service_link(rest: &str, value: &str) -> bool {
         || rest == "PORT" && (value.starts_with("tcp://") || value.starts_with("udp://"))
 }
 
+/// The gateway takes Python's words for true and false, which are more than ours.
+fn python_word(value: &str) -> String {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "on" | "yes" | "t" | "y" => "true".to_owned(),
+        "false" | "0" | "off" | "no" | "f" | "n" => "false".to_owned(),
+        _ => value.to_owned(),
+    }
+}
+
 fn unknown(name: &str, options: &[&str]) -> ConfigError {
     let mut variables: Vec<String> = options.iter().map(|option| variable(option)).collect();
-    variables.push(CONFIG.to_owned());
+    variables.extend(NO_SETTINGS.map(str::to_owned));
     let nearest =
         nearest(&name.to_uppercase(), variables.iter().map(String::as_str)).unwrap_or_default();
     ConfigError::UnknownVariable { name: name.to_owned(), nearest: nearest.to_owned() }
@@ -216,6 +281,46 @@ mod tests {
         .settings()
         .unwrap();
         assert_eq!(raw, RawConfig::default());
+    }
+
+    #[test]
+    fn the_gateway_s_variables_stand_for_ours() {
+        let gateway = environment(&[
+            ("AIGW_GITLAB_URL", "https://gitlab.example.com"),
+            ("AIGW_CUSTOMER_PORTAL_URL", "https://customers.example.com"),
+            ("AIGW_AUTH__BYPASS_EXTERNAL", "True"),
+            ("AIGW_AUTH__BYPASS_JWT_SIGNATURE", "0"),
+            ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "gateway"),
+            ("AIGW_SELF_SIGNED_JWT__SIGNING_KEY", "pem"),
+            ("AIGW_LOGGING__LEVEL", "debug"),
+            ("AIGW_FASTAPI__API_PORT", ""),
+        ]);
+        let auth = gateway.settings().unwrap().auth;
+        let issuers = ["https://gitlab.example.com", "https://customers.example.com"];
+        assert_eq!(auth.issuers.unwrap(), issuers);
+        assert_eq!(auth.bypass_external, Some(true));
+        assert_eq!(auth.bypass_jwt_signature, Some(false));
+        assert_eq!(auth.service_name.as_deref(), Some("gateway"));
+        assert_eq!(gateway.get(SIGNING_KEY), Some("pem"));
+        assert_eq!(gateway.unused_of_gateway(), ["AIGW_LOGGING__LEVEL"]);
+    }
+
+    #[test]
+    fn ours_win_over_the_gateway_s() {
+        let both = environment(&[
+            ("AIGW_GITLAB_URL", "https://theirs.example"),
+            ("AIGW_CUSTOMER_PORTAL_URL", "https://theirs.example"),
+            ("LACUNA_ISSUERS", "https://ours.example"),
+        ]);
+        let issuers = both.settings().unwrap().auth.issuers;
+        assert_eq!(issuers.unwrap(), ["https://ours.example"]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_variable_that_was_set() {
+        let error = environment(&[("AIGW_AUTH__BYPASS_EXTERNAL", "maybe")]).settings().unwrap_err();
+        let message = "the variable `AIGW_AUTH__BYPASS_EXTERNAL` must be true or false, got maybe";
+        assert_eq!(error.to_string(), message);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Config {
             let origin = if says(options, key) {
                 Some(format!("from --{option}"))
             } else if says(&variables, key) {
-                Some(format!("from {}", variable(&option)))
+                Some(format!("from {}", environment.spelled(&variable(&option))))
             } else {
                 file.place(key).map(|place| format!("at {place}"))
             };

@@ -5,6 +5,7 @@
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
+mod auth;
 mod environment;
 mod error;
 mod file;
@@ -19,6 +20,9 @@ mod served;
 mod tests;
 mod units;
 
+pub use auth::{
+    API_KEY_SCOPES, ApiKeyConfig, AuthConfig, BypassConfig, KeyConfig, is_api_key_name,
+};
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
@@ -29,6 +33,8 @@ pub use raw::RawConfig;
 pub struct Config {
     /// Listening and HTTP.
     pub server: ServerConfig,
+    /// Who may ask.
+    pub auth: AuthConfig,
     /// What is loaded; of several models the first, which answers where a request names none.
     pub model: ModelConfig,
     /// The table of `[[models]]` that says so; `None` where `[model]` does.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
-    LogFormat, ModelConfig, ModelSource, SimdChoice, fim,
+    LogFormat, ModelConfig, ModelSource, SimdChoice, auth, fim,
     raw::{
         RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
     },
@@ -36,6 +36,7 @@ impl From<&Config> for RawConfig {
                 read_timeout: Some(format_time(server.read_timeout)),
                 worker_threads: integer(server.num_worker_threads),
             },
+            auth: auth::print(&config.auth),
             model: table.map_or_else(|| raw_model(&config.model), |_| RawModel::default()),
             models: table.map(|_| config.each_model().iter().map(raw_served).collect()),
             hub: raw_hub(&config.hub),

@@ -11,6 +11,8 @@ use clap::{
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+use crate::config::auth::RawAuth;
+
 /// Everything that can be typed; `None` is "not said here".
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,6 +20,9 @@ pub struct RawConfig {
     /// `[server]`
     #[command(flatten)]
     pub server: RawServer,
+    /// `[auth]`
+    #[command(flatten)]
+    pub auth: RawAuth,
     /// `[model]`
     #[command(flatten)]
     #[serde(skip_serializing_if = "RawModel::is_empty")]
@@ -292,7 +297,7 @@ fn scalar() -> impl TypedValueParser<Value = Scalar> {
     StringValueParser::new().map(|text| Scalar::from(text.as_str()))
 }
 
-fn integer(text: &str) -> Result<i64, &'static str> {
+pub(super) fn integer(text: &str) -> Result<i64, &'static str> {
     text.parse().map_err(|_| "must be an integer")
 }
 
@@ -306,6 +311,7 @@ impl RawConfig {
     pub fn or(self, lower: Self) -> Self {
         Self {
             server: self.server.or(lower.server),
+            auth: self.auth.or(lower.auth),
             model: self.model.or(lower.model),
             models: self.models.or(lower.models),
             hub: self.hub.or(lower.hub),

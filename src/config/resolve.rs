@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
-    ServerConfig, SimdChoice, Violation, fim, hub,
+    ServerConfig, SimdChoice, Violation, auth, fim, hub,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -41,6 +41,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
     Ok(Config {
         server: server(raw.server)?,
+        auth: auth::resolve(raw.auth, environment)?,
         model: first.model,
         table,
         hub: hub::resolve(raw.hub, environment)?,

@@ -6,14 +6,18 @@
 use std::{error::Error as _, time::Duration};
 
 use reqwest::{
-    Client, Method, NoProxy, Proxy, Response, StatusCode, Url,
+    Client, Method, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{self, HeaderMap},
 };
 
 use crate::{
-    config::{HubConfig, HubModel, Proxies, Secret},
-    hub::{HubError, PullEvent, Watch, error::Fault, proxy::Ways},
+    config::{HubConfig, HubModel, Secret},
+    hub::{
+        HubError, PullEvent, Watch,
+        error::Fault,
+        proxy::{Ways, through_proxies},
+    },
 };
 
 /// More than any chain of mirrors has.
@@ -294,28 +298,15 @@ impl Resolve for Resolver {
 pub(super) const LINKED_ETAG_HEADER: &str = "x-linked-etag";
 
 fn builder(config: &HubConfig) -> Result<reqwest::ClientBuilder, HubError> {
-    let Proxies { http, https, exceptions } = &config.proxies;
-    let exceptions = exceptions.as_deref().and_then(NoProxy::from_string);
-    let mut builder = Client::builder()
+    let builder = Client::builder()
         .user_agent(concat!("lacuna/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .dns_resolver(Resolver)
         .connect_timeout(config.idle_timeout)
-        .read_timeout(config.idle_timeout)
-        // The library would read the environment itself, which is done once and elsewhere.
-        .no_proxy();
-    let unreadable = |_| HubError::Client {
+        .read_timeout(config.idle_timeout);
+    through_proxies(builder, &config.proxies).map_err(|_| HubError::Client {
         what: "a proxy's address (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be read".to_owned(),
-    };
-    if let Some(address) = http {
-        let proxy = Proxy::http(address.reveal()).map_err(unreadable)?;
-        builder = builder.proxy(proxy.no_proxy(exceptions.clone()));
-    }
-    if let Some(address) = https {
-        let proxy = Proxy::https(address.reveal()).map_err(unreadable)?;
-        builder = builder.proxy(proxy.no_proxy(exceptions));
-    }
-    Ok(builder)
+    })
 }
 
 fn broken(error: &dyn std::error::Error) -> HubError {

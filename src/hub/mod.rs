@@ -30,4 +30,5 @@ pub use cache::{cache_folder, find};
 pub use cached::{CachedRepository, CachedSnapshot, list};
 pub use error::{Fault, HubError};
 pub use outline::{Outline, outline};
+pub use proxy::through_proxies;
 pub use pull::{PullEvent, Pulled, Watch, check, pull};

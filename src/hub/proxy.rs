@@ -1,9 +1,10 @@
-//! Which proxy is on the way to an address, so that what it does is not blamed on who was asked.
+//! The proxies on the ways out of here: a client that takes them, and which one is on the way to an address, so that what it
+//! does is not blamed on who was asked.
 //!
 //! The client finds its way by the same library and the same texts, and tells nobody.
 
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::Url;
+use reqwest::{ClientBuilder, NoProxy, Proxy, Url};
 
 use crate::config::{Proxies, Secret};
 
@@ -28,6 +29,26 @@ impl Ways {
         let host = proxy.uri().host()?;
         Some(proxy.uri().port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
     }
+}
+
+/// Makes a client go the ways that the environment names, for whoever calls out of here.
+///
+/// # Errors
+/// An address that cannot be read.
+pub fn through_proxies(
+    builder: ClientBuilder,
+    proxies: &Proxies,
+) -> Result<ClientBuilder, reqwest::Error> {
+    let exceptions = proxies.exceptions.as_deref().and_then(NoProxy::from_string);
+    // The library would read the environment itself, which is done once and elsewhere.
+    let mut builder = builder.no_proxy();
+    if let Some(address) = &proxies.http {
+        builder = builder.proxy(Proxy::http(address.reveal())?.no_proxy(exceptions.clone()));
+    }
+    if let Some(address) = &proxies.https {
+        builder = builder.proxy(Proxy::https(address.reveal())?.no_proxy(exceptions));
+    }
+    Ok(builder)
 }
 
 #[cfg(test)]

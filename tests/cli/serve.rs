@@ -55,10 +55,15 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lacuna"))
             .args(["serve", "--port", "0", "--log-format", "json"])
             .args(arguments)
             .env_clear()
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -389,4 +394,36 @@ fn no_log_line_holds_source_text() {
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains(MARKER), "{rest}");
+}
+
+#[test]
+fn what_is_bypassed_and_what_means_nothing_is_told() {
+    let model = DemoModel::endless("bypassed");
+    let variables = [("AIGW_AUTH__BYPASS_EXTERNAL", "true"), ("AIGW_LOGGING__LEVEL", MARKER)];
+    let mut server = Server::start_with(&["--model", model.path()], &variables);
+    let unused = server.line("variables of GitLab's AI Gateway that mean nothing here");
+    assert_eq!(unused["unused"], "AIGW_LOGGING__LEVEL");
+    let bypassed = server.line("authentication is bypassed");
+    assert_eq!(
+        (&bypassed["level"], &bypassed["switch"]),
+        (&"WARN".into(), &"auth.bypass_external".into())
+    );
+}
+
+#[test]
+fn tokens_and_keys_are_not_logged() {
+    let model = DemoModel::endless("secrets");
+    let key = format!("ada:{}", "0f".repeat(32));
+    let arguments = ["--model", model.path(), "--log", "trace"];
+    let mut server = Server::start_with(&arguments, &[("LACUNA_API_KEYS", &key)]);
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    write!(
+        stream,
+        "GET /v1/models HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {MARKER}\r\nx-api-key: {MARKER}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert_eq!(server.line("refused")["auth_error"], "unknown_api_key");
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::{
     PATIENCE,
     client::{Connection, post, request},
-    within,
+    open_guard, within,
 };
 
 const OPENAI: &str = "/v1/completions";
@@ -53,7 +53,10 @@ impl DemoServer {
     async fn start_config(config: &Config) -> Self {
         let ComposedModels { engines, handles, models } = compose_all(config).unwrap();
         let drain = DrainFlag::default();
-        let app = router(ApiState::new(models, &config.server, drain.clone()), &config.server);
+        let app = router(
+            ApiState::new(models, &config.server, open_guard(), drain.clone()),
+            &config.server,
+        );
         let listener = bind((config.server.host, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions { read_timeout: PATIENCE, drain_timeout: PATIENCE, drain };

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod auth;
 mod bad_input;
 mod bench;
 mod chat;
@@ -14,6 +15,7 @@ mod common;
 mod demo;
 mod demo_chat;
 mod gitlab;
+mod issuers;
 mod lifecycle;
 mod openai;
 mod openai_stream;

@@ -27,6 +27,7 @@ use crate::provider::{CompletionEvent, CompletionStream, ProviderError, Provider
 use crate::service::{Account, CompletionService};
 
 mod convert;
+mod user_token;
 mod wire;
 
 /// Returns the dialect's endpoints.
@@ -34,10 +35,11 @@ pub(super) fn routes() -> Router<ApiState> {
     Router::new()
         .route("/v2/code/completions", post(completions))
         .route("/v2/completions", post(completions))
+        .route("/v1/code/user_access_token", post(user_token::create))
         .method_not_allowed_fallback(wrong_method)
 }
 
-/// An error in this dialect's shape: `{"detail": "…"}`.
+/// An error in this dialect's shape: `{"detail": "…"}`, but `{"error": "…"}` to who is not known.
 struct GitlabError(ApiError);
 
 impl From<ApiError> for GitlabError {
@@ -63,10 +65,18 @@ impl IntoResponse for GitlabError {
             ApiErrorKind::WrongMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned())
             }
-            ApiErrorKind::ForbiddenOrigin => (StatusCode::FORBIDDEN, error.message.clone()),
+            ApiErrorKind::Unauthenticated => {
+                let body = Json(json!({ "error": error.message }));
+                return error.into_response(StatusCode::UNAUTHORIZED, body);
+            }
+            ApiErrorKind::Unauthorised | ApiErrorKind::ForbiddenOrigin => {
+                (StatusCode::FORBIDDEN, error.message.clone())
+            }
             ApiErrorKind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, error.message.clone()),
             ApiErrorKind::ReadTimeout => (StatusCode::REQUEST_TIMEOUT, error.message.clone()),
-            ApiErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY.to_owned()),
+            ApiErrorKind::Overloaded | ApiErrorKind::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, TOO_MANY.to_owned())
+            }
             ApiErrorKind::Unavailable | ApiErrorKind::DeadlineExceeded | ApiErrorKind::Internal => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Inference failed".to_owned())
             }
@@ -86,6 +96,11 @@ fn named(error: &ApiError) -> String {
         }
         _ => error.message.clone(),
     }
+}
+
+/// Answers who is not let in.
+pub(super) fn refusal(error: ApiError) -> Response {
+    GitlabError(error).into_response()
 }
 
 /// Answers an unknown path.

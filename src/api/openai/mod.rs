@@ -83,6 +83,12 @@ impl OpenAiError {
             ApiErrorKind::UnknownModel => (StatusCode::NOT_FOUND, REQUEST, Some("model_not_found")),
             ApiErrorKind::UnknownRoute => (StatusCode::NOT_FOUND, REQUEST, None),
             ApiErrorKind::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, REQUEST, None),
+            ApiErrorKind::Unauthenticated => {
+                (StatusCode::UNAUTHORIZED, REQUEST, Some("invalid_api_key"))
+            }
+            ApiErrorKind::Unauthorised => {
+                (StatusCode::FORBIDDEN, REQUEST, Some("insufficient_permissions"))
+            }
             ApiErrorKind::ForbiddenOrigin => {
                 (StatusCode::FORBIDDEN, REQUEST, Some("origin_not_allowed"))
             }
@@ -92,7 +98,7 @@ impl OpenAiError {
             ApiErrorKind::ReadTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, REQUEST, Some("request_timeout"))
             }
-            ApiErrorKind::Overloaded => {
+            ApiErrorKind::Overloaded | ApiErrorKind::RateLimited => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
             }
             ApiErrorKind::Unavailable => {
@@ -114,6 +120,11 @@ impl IntoResponse for OpenAiError {
         let body = Json(self.body()).into_response();
         self.0.into_response(status, body)
     }
+}
+
+/// Answers who is not let in.
+pub(super) fn refusal(error: ApiError) -> Response {
+    OpenAiError(error).into_response()
 }
 
 /// Answers an unknown path.

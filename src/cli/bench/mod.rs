@@ -100,8 +100,8 @@ enum Format {
 pub(super) fn run(arguments: BenchArgs, environment: &Environment) -> Result<(), CliError> {
     match arguments.command {
         Command::Engine(arguments) => engine::run(&arguments, environment),
-        Command::Serve(arguments) => serving::serve(&arguments),
-        Command::Keystrokes(arguments) => serving::keystrokes(&arguments),
+        Command::Serve(arguments) => serving::serve(&arguments, environment),
+        Command::Keystrokes(arguments) => serving::keystrokes(&arguments, environment),
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
         Command::Kernels(arguments) => operators::run(&arguments, environment),
     }

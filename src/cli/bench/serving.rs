@@ -27,6 +27,7 @@ use crate::{
         complete::read,
     },
     client::Server,
+    config::Environment,
     server::Signals,
 };
 
@@ -130,9 +131,10 @@ fn rate(text: &str) -> Result<f64, &'static str> {
 }
 
 impl TargetArgs {
-    fn target(&self) -> Result<Target, CliError> {
+    fn target(&self, environment: &Environment) -> Result<Target, CliError> {
+        let server = Server::parse(&self.url).map_err(|error| CliError::Usage(error.into()))?;
         Ok(Target {
-            server: Server::parse(&self.url).map_err(|error| CliError::Usage(error.into()))?,
+            server: server.with_api_key(environment.api_key()),
             dialect: match self.dialect {
                 DialectName::OpenAi => Dialect::OpenAi,
                 DialectName::Infill => Dialect::Infill,
@@ -157,8 +159,8 @@ impl TargetArgs {
     }
 }
 
-pub(super) fn serve(arguments: &ServeArgs) -> Result<(), CliError> {
-    let target = arguments.target.target()?;
+pub(super) fn serve(arguments: &ServeArgs, environment: &Environment) -> Result<(), CliError> {
+    let target = arguments.target.target(environment)?;
     let plan = ServePlan {
         load: match arguments.rate {
             Some(rate) => Load::Rate(rate),
@@ -241,8 +243,11 @@ fn places(file: &Path, arguments: &ServeArgs) -> anyhow::Result<Vec<Surroundings
     Ok((0..arguments.requests.min(64)).map(place).collect())
 }
 
-pub(super) fn keystrokes(arguments: &KeystrokesArgs) -> Result<(), CliError> {
-    let target = arguments.target.target()?;
+pub(super) fn keystrokes(
+    arguments: &KeystrokesArgs,
+    environment: &Environment,
+) -> Result<(), CliError> {
+    let target = arguments.target.target(environment)?;
     let client = match arguments.client {
         ClientName::Plain => ClientKind::Plain,
         ClientName::LineStart if target.dialect == Dialect::Infill => ClientKind::LineStart,

@@ -53,12 +53,14 @@ pub fn outline(cut: Cut<'_>, language: Option<Language>, num_bytes_max: usize) -
     enclosing.retain(&mut take);
     let (mut imported, mut signatures) = (Vec::new(), Vec::new());
     if let Some((syntax, language)) = language.and_then(|found| Some((Syntax::of(found)?, found))) {
-        let parse = |text: &'_ str| syntax.parse(text, Budget::of_bytes(text.len()));
-        let beginning = parse(window::after(cut.head, BEGINNING_BYTES));
+        let [beginning, end, behind] = [
+            window::after(cut.head, BEGINNING_BYTES),
+            window::before(cut.head, NEAR_BYTES),
+            window::after(cut.tail, BEHIND_BYTES),
+        ]
+        .map(|text| syntax.parse(text, Budget::of_bytes(text.len())));
         imported = beginning.iter().flat_map(imports).collect();
         imported.retain(&mut take);
-        let end = parse(window::before(cut.head, NEAR_BYTES));
-        let behind = parse(window::after(cut.tail, BEHIND_BYTES));
         // The nearest first: what lies before a window and at its end, then what is behind it.
         let near = end.iter().flat_map(|tree| signature_lines(tree).into_iter().rev());
         let near: Vec<String> = near.chain(behind.iter().flat_map(signature_lines)).collect();

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lacuna::{
     api::{ApiState, DrainFlag, router},
-    config::{CompletionConfig, ServerConfig},
+    auth::{Clock, Guard},
+    config::{AuthConfig, CompletionConfig, Proxies, ServerConfig},
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
 };
@@ -13,6 +14,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::support::provider::{Script, ScriptedProvider};
 
 pub(crate) mod client;
+pub(crate) mod issuer;
 pub(crate) mod provider;
 
 /// Far longer than anything here takes, far shorter than a person waits.
@@ -49,10 +51,25 @@ impl TestServer {
         server
     }
 
+    /// Starts behind a guard of the test's own.
+    pub(crate) async fn start_guarded(script: Script, guard: Arc<Guard>) -> Self {
+        let server = Self::start_loading_guarded(script, |_| {}, guard).await;
+        server.finish_loading();
+        server
+    }
+
     /// Starts as while a model loads.
     pub(crate) async fn start_loading(
         script: Script,
         change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
+        Self::start_loading_guarded(script, change, open_guard()).await
+    }
+
+    async fn start_loading_guarded(
+        script: Script,
+        change: impl FnOnce(&mut ServerConfig),
+        guard: Arc<Guard>,
     ) -> Self {
         let mut config = ServerConfig {
             host: [127, 0, 0, 1].into(),
@@ -67,7 +84,7 @@ impl TestServer {
         change(&mut config);
         let provider = Arc::new(ScriptedProvider::new(script));
         let drain = DrainFlag::default();
-        let state = ApiState::loading(&config, drain.clone());
+        let state = ApiState::loading(&config, guard, drain.clone());
         let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -106,6 +123,12 @@ impl TestServer {
     pub(crate) async fn drained(self) -> Drained {
         within("the drain", self.task).await.unwrap()
     }
+}
+
+/// Lets everybody in.
+pub(crate) fn open_guard() -> Arc<Guard> {
+    let guard = Guard::new(AuthConfig::open(), &Proxies::default(), Clock::system());
+    Arc::new(guard.unwrap())
 }
 
 pub(crate) fn limits() -> CompletionConfig {

@@ -1,0 +1,38 @@
+//! Tokens for editors: GitLab asks for one in a user's name and hands it on.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use serde_json::json;
+
+use crate::api::{ApiState, access::credentials, error::ApiError, gitlab::GitlabError};
+use crate::auth::{Caller, UserTokenError};
+
+/// Answers `POST /v1/code/user_access_token`, which has no body.
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Arc<Caller>>,
+    headers: HeaderMap,
+) -> Response {
+    let error = match state.guard().issue(&caller, &credentials(&headers)) {
+        Ok(issued) => {
+            let body = json!({ "token": issued.token, "expires_at": issued.expires_at });
+            return Json(body).into_response();
+        }
+        Err(error) => error,
+    };
+    let status = match error {
+        UserTokenError::NotAllowed => StatusCode::FORBIDDEN,
+        UserTokenError::Unsigned => StatusCode::INTERNAL_SERVER_ERROR,
+        UserTokenError::NoUser => {
+            return GitlabError(ApiError::invalid("X-Gitlab-Global-User-Id", error))
+                .into_response();
+        }
+    };
+    (status, Json(json!({ "detail": error.to_string() }))).into_response()
+}
