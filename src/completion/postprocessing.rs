@@ -87,6 +87,8 @@ pub enum PostProcessing {
     },
     /// The steps for code that was asked for in words, without these.
     Generation {
+        /// Text before the cursor, which a conversation does not tell.
+        before: String,
         /// Steps left out.
         without: Vec<Step>,
     },

@@ -11,6 +11,7 @@ mod file;
 mod fim;
 mod hub;
 pub mod layers;
+mod postprocess;
 mod print;
 pub mod raw;
 mod resolve;
@@ -22,6 +23,7 @@ mod units;
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
+pub use postprocess::PostprocessConfig;
 pub use raw::RawConfig;
 
 /// Everything that can be set.
@@ -41,6 +43,8 @@ pub struct Config {
     pub more_models: Vec<ServedConfig>,
     /// Rules of a completion.
     pub completion: CompletionConfig,
+    /// What is taken from a completion before it is handed on.
+    pub postprocess: PostprocessConfig,
     /// Logging.
     pub log: LogConfig,
 }

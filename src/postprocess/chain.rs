@@ -59,9 +59,14 @@ impl Chain {
         Self(self.0.iter().copied().filter(|step| !steps.contains(step)).collect())
     }
 
-    /// Returns whether a step is among these.
-    pub fn has(&self, step: Step) -> bool {
-        self.0.contains(&step)
+    /// Returns whether there are no steps.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether a step asks for a score.
+    pub fn has_score(&self) -> bool {
+        self.0.contains(&Step::MinScore)
     }
 
     /// Returns the steps that work on an answer that is handed on piece by piece.
