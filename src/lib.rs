@@ -12,6 +12,7 @@ pub mod completion;
 pub mod config;
 pub mod engine;
 pub mod hub;
+pub mod postprocess;
 pub mod prompt;
 pub mod provider;
 pub mod selftest;

@@ -9,7 +9,8 @@ use std::{
 
 /// Modules of `src/`, lowest layer first. A module names strictly lower layers only.
 const LAYERS: &[&[&str]] = &[
-    &["completion", "config", "telemetry"],
+    &["completion"],
+    &["config", "telemetry"],
     &["tokenizer", "client", "syntax"],
     &["prompt", "engine", "postprocess", "hub"],
     &["provider"],

@@ -18,7 +18,7 @@ use crate::{
         place, print, runtime, start_logs,
     },
     client::Server,
-    completion::{CompletionRequest, Input, Language, SamplingParams},
+    completion::{CompletionRequest, Input, Language, PostProcessing, SamplingParams},
     config::{
         Config, Environment, RawConfig,
         raw::{RawCompletion, RawEngine, RawHub, RawLog, RawModel},
@@ -203,6 +203,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         num_choices: 1,
         logprobs: None,
         deadline: None,
+        postprocessing: PostProcessing::None,
         model: None,
     };
     let account = Account::open("complete", "cli.complete");

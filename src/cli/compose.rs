@@ -239,6 +239,7 @@ impl Opened {
         let service = |provider| {
             let limits = config.completion.clone();
             CompletionService::new(Arc::new(provider), limits, config.engine.num_queued_max)
+                .with_postprocess(config.postprocess.clone())
         };
         let adapters = (0..).zip(&config.model.adapters);
         let adapters =

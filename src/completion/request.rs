@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::completion::language::Language;
+use crate::completion::{language::Language, postprocessing::PostProcessing};
 
 /// One completion, free of any dialect.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct CompletionRequest {
     pub logprobs: Option<u32>,
     /// When the answer must be there: what is written by then is the answer.
     pub deadline: Option<Instant>,
+    /// What becomes of the text before it is handed on.
+    pub postprocessing: PostProcessing,
     /// Model asked for; `None` takes the one that is served.
     pub model: Option<String>,
 }

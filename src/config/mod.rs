@@ -12,6 +12,7 @@ mod file;
 mod fim;
 mod hub;
 pub mod layers;
+mod postprocess;
 mod print;
 pub mod raw;
 mod resolve;
@@ -26,6 +27,7 @@ pub use auth::{
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
+pub use postprocess::PostprocessConfig;
 pub use raw::RawConfig;
 
 /// Everything that can be set.
@@ -47,6 +49,8 @@ pub struct Config {
     pub more_models: Vec<ServedConfig>,
     /// Rules of a completion.
     pub completion: CompletionConfig,
+    /// What is taken from a completion before it is handed on.
+    pub postprocess: PostprocessConfig,
     /// Logging.
     pub log: LogConfig,
 }

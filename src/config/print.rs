@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
-    LogFormat, ModelConfig, ModelSource, SimdChoice, auth, fim,
+    LogFormat, ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess,
     raw::{
         RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
     },
@@ -58,6 +58,7 @@ impl From<&Config> for RawConfig {
                 ),
                 timeout: Some(format_time(completion.timeout)),
             },
+            postprocess: postprocess::raw(&config.postprocess),
             log: RawLog {
                 format: Some(
                     match log.format {

@@ -40,6 +40,9 @@ pub struct RawConfig {
     /// `[completion]`
     #[command(flatten)]
     pub completion: RawCompletion,
+    /// `[postprocess]`
+    #[command(flatten)]
+    pub postprocess: RawPostprocess,
     /// `[log]`
     #[command(flatten)]
     pub log: RawLog,
@@ -254,6 +257,41 @@ pub struct RawCompletion {
     pub timeout: Option<String>,
 }
 
+/// `[postprocess]`: what is taken from a completion before it is handed on.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Post-processing")]
+pub struct RawPostprocess {
+    /// Steps for code at a cursor, in their order, separated by commas; see docs/postprocessing.md.
+    #[arg(
+        long = "postprocess-completion",
+        value_name = "STEPS",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub completion: Option<Vec<String>>,
+    /// Steps for code that was asked for in words.
+    #[arg(
+        long = "postprocess-generation",
+        value_name = "STEPS",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub generation: Option<Vec<String>>,
+    /// Whether they work on completions of the OpenAI dialect too.
+    #[arg(long = "postprocess-openai", value_name = "true|false", hide_short_help = true)]
+    pub openai: Option<bool>,
+    /// Least mean log-probability of a completion, or MODEL=SCORE for one model, separated by commas.
+    #[arg(
+        long,
+        value_name = "[MODEL=]SCORE",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
+    pub min_score: Option<Vec<String>>,
+}
+
 /// `[log]`: logging.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -317,6 +355,7 @@ impl RawConfig {
             hub: self.hub.or(lower.hub),
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),
+            postprocess: self.postprocess.or(lower.postprocess),
             log: RawLog {
                 format: self.log.format.or(lower.log.format),
                 filter: self.log.filter.or(lower.log.filter),
@@ -418,6 +457,17 @@ impl RawEngine {
             tensor_parallel_size: self.tensor_parallel_size.or(lower.tensor_parallel_size),
             threads: self.threads.or(lower.threads),
             cpu_simd: self.cpu_simd.or(lower.cpu_simd),
+        }
+    }
+}
+
+impl RawPostprocess {
+    fn or(self, lower: Self) -> Self {
+        Self {
+            completion: self.completion.or(lower.completion),
+            generation: self.generation.or(lower.generation),
+            openai: self.openai.or(lower.openai),
+            min_score: self.min_score.or(lower.min_score),
         }
     }
 }

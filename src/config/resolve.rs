@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
-    ServerConfig, SimdChoice, Violation, auth, fim, hub,
+    ServerConfig, SimdChoice, Violation, auth, fim, hub, postprocess,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -48,6 +48,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         engine: first.engine,
         more_models,
         completion: completion(raw.completion)?,
+        postprocess: postprocess::resolve(raw.postprocess)?,
         log: log(raw.log)?,
     })
 }

@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     completion::{CompletionRequest, Input, Language, Usage},
+    postprocess::Effect,
     provider::{CompletionEvent, ModelInfo, ProviderError},
-    telemetry::{RequestRecord, record_request},
+    telemetry::{RequestRecord, record_postprocessing, record_request},
 };
 
 /// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
@@ -32,6 +33,8 @@ struct Entries {
     time_to_first_token: Option<Duration>,
     usage: Usage,
     finish_reason: Option<&'static str>,
+    effects: Vec<Effect>,
+    num_tokens_saved: u32,
     failure: Option<&'static str>,
 }
 
@@ -54,6 +57,8 @@ impl Account {
             time_to_first_token: None,
             usage: Usage::default(),
             finish_reason: None,
+            effects: Vec::new(),
+            num_tokens_saved: 0,
             failure: None,
         })))
     }
@@ -66,6 +71,21 @@ impl Account {
     /// Notes whether pieces are handed on as they come.
     pub fn streaming(&self, is_streaming: bool) {
         self.entries().is_streaming = Some(is_streaming);
+    }
+
+    /// Returns whether pieces are handed on as they come.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.entries().is_streaming.unwrap_or(false)
+    }
+
+    /// Notes what the steps of post-processing did to a choice.
+    pub(super) fn effects(&self, effects: impl Iterator<Item = Effect>) {
+        self.entries().effects.extend(effects);
+    }
+
+    /// Notes how many tokens were not written because they would have been deleted.
+    pub(super) fn saved(&self, num_tokens: u32) {
+        self.entries().num_tokens_saved += num_tokens;
     }
 
     /// Notes a failure by its label; the first one stays.
@@ -120,6 +140,19 @@ impl Account {
 }
 
 impl Entries {
+    /// Returns which steps changed something, and how many choices each.
+    fn changes(&self) -> Vec<(&'static str, u32)> {
+        let mut changes: Vec<(&'static str, u32)> = Vec::new();
+        for effect in self.effects.iter().filter(|effect| effect.is_change) {
+            let name = effect.step.name();
+            match changes.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, count)) => *count += 1,
+                None => changes.push((name, 1)),
+            }
+        }
+        changes
+    }
+
     fn outcome(&self) -> &'static str {
         let is_done = self.num_prompts > 0 && self.num_prompts_done == self.num_prompts;
         self.failure.unwrap_or(if is_done { "ok" } else { "cancelled" })
@@ -128,6 +161,10 @@ impl Entries {
 
 impl Drop for Entries {
     fn drop(&mut self) {
+        if !self.effects.is_empty() {
+            let took = self.effects.iter().map(|effect| effect.took).sum();
+            record_postprocessing(&self.request_id, &self.changes(), took, self.num_tokens_saved);
+        }
         record_request(&RequestRecord {
             request_id: &self.request_id,
             endpoint: self.endpoint,

@@ -9,13 +9,14 @@ use futures_util::stream;
 
 use crate::{
     completion::{CompletionRequest, Input, Language},
-    config::CompletionConfig,
+    config::{CompletionConfig, PostprocessConfig},
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
-    service::rules::check,
+    service::{refine::Plan, rules::check},
 };
 
 mod account;
 mod models;
+mod refine;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub struct CompletionService {
     provider: Arc<dyn Provider>,
     limits: CompletionConfig,
     num_sequences_max: usize,
+    postprocess: Arc<PostprocessConfig>,
 }
 
 impl std::fmt::Debug for CompletionService {
@@ -48,7 +50,19 @@ impl CompletionService {
         limits: CompletionConfig,
         num_sequences_max: usize,
     ) -> Self {
-        Self { provider, limits, num_sequences_max }
+        let postprocess = Arc::new(PostprocessConfig::none());
+        Self { provider, limits, num_sequences_max, postprocess }
+    }
+
+    /// Takes from completions what these settings name.
+    #[must_use]
+    pub fn with_postprocess(self, postprocess: PostprocessConfig) -> Self {
+        Self { postprocess: Arc::new(postprocess), ..self }
+    }
+
+    /// Returns what is taken from completions.
+    pub fn postprocess(&self) -> &PostprocessConfig {
+        &self.postprocess
     }
 
     /// Returns the most choices of a request, over all its prompts.
@@ -90,6 +104,7 @@ impl CompletionService {
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);
         let give_up = tokio::time::Instant::from_std(deadline + GRACE);
+        let plan = Plan::of(&mut request, &self.postprocess, &model.name, account.is_streaming());
         let started = match check(&request, &self.limits, model.vocab_size) {
             Ok(()) => {
                 let complete = self.provider.complete(request);
@@ -101,6 +116,12 @@ impl CompletionService {
         };
         match started {
             Ok(events) => {
+                let events = match plan {
+                    Some(plan) => {
+                        plan.apply(events, self.limits.max_tokens_default, account.clone())
+                    }
+                    None => events,
+                };
                 let accounted = Accounted { events, account, give_up };
                 Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
             }

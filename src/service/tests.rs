@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::*;
 use crate::{
-    completion::{CompletionChunk, Input, SamplingParams},
+    completion::{CompletionChunk, Input, PostProcessing, SamplingParams},
     provider::ProviderErrorKind,
 };
 
@@ -77,6 +77,7 @@ fn request(deadline: Option<Instant>) -> CompletionRequest {
         num_choices: 1,
         logprobs: None,
         deadline,
+        postprocessing: PostProcessing::None,
         model: None,
     }
 }

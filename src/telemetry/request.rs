@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{debug, info};
 
 /// What is known of a request when it has ended. Lengths, times, ids and labels of closed sets; no text of a user.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,25 @@ pub fn record_request(record: &RequestRecord<'_>) {
         finish_reason = record.finish_reason,
         is_streaming = record.is_streaming,
         "request"
+    );
+}
+
+/// Writes at debug which steps of post-processing changed how many choices of a request, how long all took, and how
+/// many tokens were not written because a step would have deleted them.
+pub fn record_postprocessing(
+    request_id: &str,
+    changes: &[(&'static str, u32)],
+    took: Duration,
+    tokens_saved: u32,
+) {
+    let counts = changes.iter().map(|(step, count)| format!("{step}={count}"));
+    debug!(
+        target: "lacuna::request",
+        request_id,
+        changes = counts.collect::<Vec<_>>().join(" "),
+        took_ms = milliseconds(took),
+        tokens_saved,
+        "post-processing"
     );
 }
 

@@ -12,7 +12,7 @@ use crate::api::{
 };
 use crate::completion::{
     Choice, Completion, CompletionRequest, ContextItem, FinishReason, Input, Language,
-    SamplingParams,
+    PostProcessing, SamplingParams,
 };
 use crate::provider::ModelInfo;
 
@@ -67,6 +67,7 @@ pub(super) fn asked(wire: WireRequest, num_choices_limit: u32) -> Result<Asked, 
         num_choices,
         logprobs: None,
         deadline: None,
+        postprocessing: PostProcessing::Completion { without: Vec::new() },
         // It was chosen by its names already, see `model_names`.
         model: None,
     };

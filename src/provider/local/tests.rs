@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
-    completion::{FinishReason, SamplingParams},
+    completion::{FinishReason, PostProcessing, SamplingParams},
     engine::{
         self, Batch, Engine, EngineLimits, Executor, ExecutorError, SampledToken, SamplingRow,
     },
@@ -98,6 +98,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         num_choices,
         logprobs: None,
         deadline: None,
+        postprocessing: PostProcessing::None,
         model: None,
     }
 }

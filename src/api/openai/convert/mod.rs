@@ -13,7 +13,7 @@ use crate::api::{
     },
 };
 use crate::completion::{
-    CompletionRequest, ContextItem, Input, SamplingParams, TokenLogprob, Usage,
+    CompletionRequest, ContextItem, Input, PostProcessing, SamplingParams, TokenLogprob, Usage,
 };
 use crate::provider::ModelInfo;
 use crate::service::{CompletionService, ServedModels};
@@ -111,6 +111,10 @@ pub(super) fn asked(
         num_choices,
         logprobs,
         deadline: None,
+        postprocessing: match service.postprocess().openai {
+            true if form == Form::Text => PostProcessing::Completion { without: Vec::new() },
+            _ => PostProcessing::None,
+        },
         model: Some(model.name.clone()),
     };
     let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));

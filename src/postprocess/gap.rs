@@ -1,0 +1,92 @@
+//! What stands around a completion, as far as steps look.
+
+use std::ops::Range;
+
+use crate::{
+    completion::{Comments, Grammar, Language},
+    syntax::{Budget, Syntax, Tree, window},
+};
+
+/// How far steps look before the cursor and behind it: some two screens of code, which a grammar reads in a millisecond.
+const BEFORE_BYTES: usize = 4 << 10;
+const AFTER_BYTES: usize = 2 << 10;
+
+/// Most bytes of a completion that are parsed together with what stands around it.
+const PARSED_BYTES_MAX: usize = BEFORE_BYTES + AFTER_BYTES + (8 << 10);
+
+/// What stands around a completion: the file's own text, without what a prompt adds.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    pub(super) before: String,
+    pub(super) after: String,
+    pub(super) language: Option<Language>,
+    /// Least mean log-probability of a completion that is kept.
+    pub(super) min_score: Option<f32>,
+}
+
+impl Gap {
+    /// Looks at the file around a cursor.
+    pub fn new(prefix: &str, suffix: &str, language: Option<Language>) -> Self {
+        Self {
+            before: window::before(prefix, BEFORE_BYTES).to_owned(),
+            after: window::after(suffix, AFTER_BYTES).to_owned(),
+            language,
+            min_score: None,
+        }
+    }
+
+    /// Sets the least mean log-probability of a completion that is kept.
+    #[must_use]
+    pub fn with_min_score(self, min_score: Option<f32>) -> Self {
+        Self { min_score, ..self }
+    }
+
+    pub(super) fn grammar(&self) -> Option<Grammar> {
+        self.language.and_then(Language::grammar)
+    }
+
+    pub(super) fn comments(&self) -> Option<Comments> {
+        self.language.map(Language::comments)
+    }
+
+    /// Calls `ask` with the tree of a text, where the language has a grammar that can make something of it.
+    pub(super) fn with_tree<T>(&self, text: &str, ask: impl FnOnce(Tree<'_>) -> T) -> Option<T> {
+        let syntax = self.language.and_then(Syntax::of)?;
+        syntax.parse(text, Budget::of_bytes(PARSED_BYTES_MAX)).map(ask)
+    }
+
+    /// Returns the number of mistakes in the file with this in the gap, where a grammar can tell.
+    pub(super) fn num_errors(&self, middle: &str) -> Option<usize> {
+        let text = [&self.before, middle, &self.after].concat();
+        self.with_tree(&text, |tree| tree.num_errors(0..text.len()))
+    }
+
+    /// Returns where the scope ends in which a place of the completion stands, as a place of the completion.
+    pub(super) fn scope_end(&self, completion: &str, position: usize) -> Option<usize> {
+        let text = [&self.before, completion].concat();
+        let from = self.before.len();
+        let block = |tree: Tree<'_>| tree.smallest_block(from + position, 2);
+        let Range { start, end } = self.with_tree(&text, block)??;
+        // A brace that the grammar made up closes nothing.
+        let is_closed = !text[start..].starts_with('{') || text[..end].ends_with('}');
+        is_closed.then(|| end.saturating_sub(from))
+    }
+
+    /// Returns how the file breaks its lines.
+    pub(super) fn line_break(&self) -> &'static str {
+        if self.before.contains("\r\n") || self.after.contains("\r\n") { "\r\n" } else { "\n" }
+    }
+
+    /// Returns what stays of a completion whose end was taken off because the text behind the cursor has it: the
+    /// space before it goes too, but a line break stays where that text does not bring its own.
+    pub(super) fn without_loose_end<'t>(&self, completion: &'t str) -> &'t str {
+        let kept = completion.trim_end();
+        let space = &completion[kept.len()..];
+        let brings_break = self.after.trim_start_matches([' ', '\t', '\r']).starts_with('\n');
+        if brings_break || kept.is_empty() {
+            return kept;
+        }
+        let line_break = space.find('\n').map_or(0, |newline| newline + 1);
+        &completion[..kept.len() + line_break]
+    }
+}
