@@ -10,6 +10,7 @@ pub mod client;
 pub mod completion;
 pub mod config;
 pub mod engine;
+pub mod flags;
 pub mod hub;
 pub mod prompt;
 pub mod provider;

@@ -10,7 +10,7 @@ use std::{
 /// Modules of `src/`, lowest layer first. A module names strictly lower layers only.
 const LAYERS: &[&[&str]] = &[
     &["completion", "config", "telemetry"],
-    &["tokenizer", "client"],
+    &["tokenizer", "client", "flags"],
     &["prompt", "engine", "postprocess", "hub"],
     &["provider"],
     &["routing"],
@@ -30,7 +30,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("env::", &["src/config/", "src/bench/machine.rs", "kernels/build"]),
     ("hyper::", &["src/client/", "src/server"]),
     ("kernels::", &["kernels/", "models/"]),
-    ("minijinja::", &["src/prompt/chat/"]),
+    ("minijinja::", &["src/prompt/chat/", "src/prompt/registry/"]),
     (
         "models::",
         &[
@@ -83,6 +83,7 @@ const PURE: &[&str] = &[
     "src/engine/sampler",
     "src/engine/scheduler",
     "src/engine/sequence",
+    "src/flags/",
     "src/hub/digest.rs",
     "src/hub/select.rs",
     "src/postprocess/",

@@ -9,6 +9,7 @@ mod environment;
 mod error;
 mod file;
 mod fim;
+mod gateway;
 mod hub;
 pub mod layers;
 mod print;
@@ -21,6 +22,7 @@ mod units;
 
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
+pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use raw::RawConfig;
 
@@ -41,6 +43,12 @@ pub struct Config {
     pub more_models: Vec<ServedConfig>,
     /// Rules of a completion.
     pub completion: CompletionConfig,
+    /// How GitLab's dialect answers.
+    pub gateway: GatewayConfig,
+    /// Prompts beside the binary's own.
+    pub prompts: PromptsConfig,
+    /// Feature flags.
+    pub flags: FlagsConfig,
     /// Logging.
     pub log: LogConfig,
 }

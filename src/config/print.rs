@@ -55,6 +55,9 @@ impl From<&Config> for RawConfig {
                 ),
                 timeout: Some(format_time(completion.timeout)),
             },
+            gateway: (&config.gateway).into(),
+            prompts: (&config.prompts).into(),
+            flags: (&config.flags).into(),
             log: RawLog {
                 format: Some(
                     match log.format {

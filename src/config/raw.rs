@@ -9,6 +9,8 @@ use clap::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::config::gateway::{RawFlags, RawGateway, RawPrompts};
+
 /// Everything that can be typed; `None` is "not said here".
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +35,15 @@ pub struct RawConfig {
     /// `[completion]`
     #[command(flatten)]
     pub completion: RawCompletion,
+    /// `[gateway]`
+    #[command(flatten)]
+    pub gateway: RawGateway,
+    /// `[prompts]`
+    #[command(flatten)]
+    pub prompts: RawPrompts,
+    /// `[flags]`
+    #[command(flatten)]
+    pub flags: RawFlags,
     /// `[log]`
     #[command(flatten)]
     pub log: RawLog,
@@ -302,6 +313,9 @@ impl RawConfig {
             hub: self.hub.or(lower.hub),
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),
+            gateway: self.gateway.or(lower.gateway),
+            prompts: self.prompts.or(lower.prompts),
+            flags: self.flags.or(lower.flags),
             log: RawLog {
                 format: self.log.format.or(lower.log.format),
                 filter: self.log.filter.or(lower.log.filter),

@@ -16,12 +16,14 @@ use crate::{
 
 mod account;
 mod models;
+mod prompts;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use account::Account;
 pub use models::{NameKind, ServedModel, ServedModels, ServedName};
+pub use prompts::{Prompts, PromptsError};
 
 /// What a provider may take beyond the request's time to hand on what it has, before the service gives up on it.
 const GRACE: Duration = Duration::from_secs(1);
