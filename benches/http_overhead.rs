@@ -18,9 +18,9 @@ use std::{
 
 use futures_util::{future::BoxFuture, stream};
 use lacuna::{
-    api::{ApiState, DrainFlag, router},
+    api::{ApiState, DrainFlag, Gateway, router},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Usage},
-    config::{CompletionConfig, ServerConfig},
+    config::{CompletionConfig, Config, Environment, RawConfig, ServerConfig},
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     server::{ServeOptions, bind, serve},
     service::CompletionService,
@@ -170,7 +170,9 @@ async fn start() -> SocketAddr {
     };
     let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits, 128);
     let drain = DrainFlag::default();
-    let app = router(ApiState::new(service, &config, drain.clone()), &config);
+    let defaults = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+    let gateway = Gateway::load(&defaults).unwrap();
+    let app = router(ApiState::new(service, &config, drain.clone(), gateway), &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = ServeOptions {

@@ -40,6 +40,8 @@ mod monitoring;
 mod openai;
 mod origin;
 
+pub use gitlab::Gateway;
+
 /// Says whether the server is on its way out, so that probes stop sending it work.
 #[derive(Clone, Debug, Default)]
 pub struct DrainFlag(Arc<AtomicBool>);
@@ -72,6 +74,7 @@ struct Shared {
     allowed_origins: Vec<String>,
     read_timeout: Duration,
     started_unix_seconds: u64,
+    gateway: Gateway,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -87,14 +90,19 @@ const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
 
 impl ApiState {
     /// Serves `models` within the limits of `config`.
-    pub fn new(models: impl Into<ServedModels>, config: &ServerConfig, drain: DrainFlag) -> Self {
-        let state = Self::loading(config, drain);
+    pub fn new(
+        models: impl Into<ServedModels>,
+        config: &ServerConfig,
+        drain: DrainFlag,
+        gateway: Gateway,
+    ) -> Self {
+        let state = Self::loading(config, drain, gateway);
         state.serve(models);
         state
     }
 
     /// Answers probes, and 503 to everything that needs the model, until [`ApiState::serve`].
-    pub fn loading(config: &ServerConfig, drain: DrainFlag) -> Self {
+    pub fn loading(config: &ServerConfig, drain: DrainFlag, gateway: Gateway) -> Self {
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
@@ -106,6 +114,7 @@ impl ApiState {
             allowed_origins: config.cors_allowed_origins.clone(),
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
+            gateway,
         }))
     }
 
@@ -150,6 +159,10 @@ impl ApiState {
 
     fn read_timeout(&self) -> Duration {
         self.0.read_timeout
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.0.gateway
     }
 
     fn started_unix_seconds(&self) -> u64 {
@@ -219,7 +232,8 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
 /// An unknown path answers in the shape of the dialect it looks like.
 async fn unknown_route(request: Request) -> Response {
     let path = request.uri().path();
-    if ["/v2/", "/v3/", "/v4/", "/monitoring/"].iter().any(|root| path.starts_with(root)) {
+    let roots = ["/v2/", "/v3/", "/v4/", "/v1/code/", "/v1/prompts/", "/monitoring/"];
+    if roots.iter().any(|root| path.starts_with(root)) {
         return gitlab::unknown_route();
     }
     openai::unknown_route(request.method())

@@ -1,12 +1,12 @@
 //! `lacuna serve`: listens, loads, serves, drains.
 
-use std::{mem::ManuallyDrop, net::SocketAddr, time::Duration};
+use std::{mem::ManuallyDrop, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{ApiState, DrainFlag, router},
+    api::{ApiState, DrainFlag, Gateway, router},
     cli::{
         CliError,
         compose::{ComposedModels, compose_all},
@@ -36,6 +36,8 @@ pub(super) fn run(config: &Config) -> Result<(), CliError> {
 }
 
 async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
+    let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
+    let prompts = Arc::clone(&gateway.prompts);
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
     // the model, which takes time, while probes are answered already.
     let mut signals = Signals::watch().context("cannot watch signals")?;
@@ -48,7 +50,7 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
     info!(%address, "listening");
 
     let drain = DrainFlag::default();
-    let state = ApiState::loading(&config.server, drain.clone());
+    let state = ApiState::loading(&config.server, drain.clone(), gateway);
     let router = router(state.clone(), &config.server);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
@@ -60,6 +62,7 @@ async fn serve_until_signal(config: &Config) -> Result<(), CliError> {
         tokio::select! {
             () = signals.next() => {}
             error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
+            () = prompts.watch() => {}
         }
     };
     let num_cut = tokio::select! {
@@ -264,8 +267,7 @@ mod tests {
             max_tokens_default: 8,
             max_tokens_limit: 8,
         });
-        let service =
-            CompletionService::new(std::sync::Arc::new(provider), config.completion.clone(), 1);
+        let service = CompletionService::new(Arc::new(provider), config.completion.clone(), 1);
         (engine, (name.to_owned(), handle), service)
     }
 
@@ -287,7 +289,8 @@ mod tests {
         let mut models = ServedModels::new(large);
         models.push(small);
         let drain = DrainFlag::default();
-        let state = ApiState::new(models, &config.server, drain.clone());
+        let gateway = Gateway::load(&config).unwrap();
+        let state = ApiState::new(models, &config.server, drain.clone(), gateway);
         let listener = bind(SocketAddr::new(config.server.host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let timeout = Duration::from_mins(1);

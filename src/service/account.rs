@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    completion::{CompletionRequest, Input, Language, Usage},
+    completion::{CompletionRequest, FinishReason, Input, Language, Usage},
     provider::{CompletionEvent, ModelInfo, ProviderError},
-    telemetry::{RequestRecord, record_request},
+    telemetry::{Caller, RequestRecord, record_request},
 };
 
 /// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
@@ -33,6 +33,8 @@ struct Entries {
     usage: Usage,
     finish_reason: Option<&'static str>,
     failure: Option<&'static str>,
+    prompt: Option<String>,
+    caller: Caller,
 }
 
 impl Account {
@@ -55,6 +57,8 @@ impl Account {
             usage: Usage::default(),
             finish_reason: None,
             failure: None,
+            prompt: None,
+            caller: Caller::default(),
         })))
     }
 
@@ -66,6 +70,23 @@ impl Account {
     /// Notes whether pieces are handed on as they come.
     pub fn streaming(&self, is_streaming: bool) {
         self.entries().is_streaming = Some(is_streaming);
+    }
+
+    /// Notes who calls, where the request tells.
+    pub fn caller(&self, caller: Caller) {
+        self.entries().caller = caller;
+    }
+
+    /// Notes which prompt of the registry asks the model.
+    pub fn prompt_made_by(&self, place: String) {
+        self.entries().prompt = Some(place);
+    }
+
+    /// Notes that what has come is the whole answer, though the model would go on.
+    pub fn suffice(&self) {
+        let mut entries = self.entries();
+        entries.num_prompts_done = entries.num_prompts;
+        entries.finish_reason.get_or_insert(FinishReason::Stop.as_label());
     }
 
     /// Notes a failure by its label; the first one stays.
@@ -145,6 +166,8 @@ impl Drop for Entries {
             total_time: self.began.elapsed(),
             finish_reason: self.finish_reason,
             is_streaming: self.is_streaming,
+            prompt: self.prompt.as_deref(),
+            caller: &self.caller,
         });
     }
 }

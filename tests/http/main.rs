@@ -14,6 +14,8 @@ mod common;
 mod demo;
 mod demo_chat;
 mod gitlab;
+mod gitlab_gateway;
+mod gitlab_generations;
 mod lifecycle;
 mod openai;
 mod openai_stream;

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lacuna::{
-    api::{ApiState, DrainFlag, router},
-    config::{CompletionConfig, ServerConfig},
+    api::{ApiState, DrainFlag, Gateway, router},
+    config::{CompletionConfig, Config, Environment, RawConfig, ServerConfig},
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
 };
@@ -49,10 +49,34 @@ impl TestServer {
         server
     }
 
+    /// Starts with settings of the gateway of the test's own, over a provider of its own.
+    pub(crate) async fn start_gateway(
+        provider: ScriptedProvider,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config =
+            Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+        change(&mut config);
+        let gateway = Gateway::load(&config).unwrap();
+        let server = Self::start_parts(provider, |_| {}, gateway).await;
+        server.finish_loading();
+        server
+    }
+
     /// Starts as while a model loads.
     pub(crate) async fn start_loading(
         script: Script,
         change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
+        let config = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+        let gateway = Gateway::load(&config).unwrap();
+        Self::start_parts(ScriptedProvider::new(script), change, gateway).await
+    }
+
+    async fn start_parts(
+        provider: ScriptedProvider,
+        change: impl FnOnce(&mut ServerConfig),
+        gateway: Gateway,
     ) -> Self {
         let mut config = ServerConfig {
             host: [127, 0, 0, 1].into(),
@@ -65,9 +89,9 @@ impl TestServer {
             num_worker_threads: 2,
         };
         change(&mut config);
-        let provider = Arc::new(ScriptedProvider::new(script));
+        let provider = Arc::new(provider);
         let drain = DrainFlag::default();
-        let state = ApiState::loading(&config, drain.clone());
+        let state = ApiState::loading(&config, drain.clone(), gateway);
         let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
