@@ -1,5 +1,5 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `selftest`,
-//! `check-config` and `print-config` are the tools beside it.
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `prompts`,
+//! `selftest`, `check-config` and `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -25,6 +25,7 @@ mod models;
 pub mod place;
 mod placement;
 pub mod progress;
+mod prompts;
 mod selftest;
 pub mod serve;
 
@@ -111,6 +112,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Download models, look at them, list them.
     Models(models::ModelsArgs),
+    /// List the prompts that models are asked with; check a folder of them.
+    Prompts(prompts::PromptsArgs),
     /// Compute every operator and the embedded model on a device, and compare.
     Selftest(Box<selftest::SelftestArgs>),
     /// Check a file of settings, together with the variables, and say what is wrong.
@@ -160,6 +163,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Complete(arguments)) => complete::run(*arguments, environment),
         Some(Command::Bench(arguments)) => bench::run(arguments, environment),
         Some(Command::Models(arguments)) => models::run(arguments, environment),
+        Some(Command::Prompts(arguments)) => prompts::run(arguments, environment),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =
