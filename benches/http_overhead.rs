@@ -18,10 +18,12 @@ use std::{
 
 use futures_util::{future::BoxFuture, stream};
 use lacuna::{
-    api::{ApiState, DrainFlag, router},
+    api::{ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Credentials, Guard},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Usage},
-    config::{AuthConfig, CompletionConfig, Proxies, Secret, ServerConfig},
+    config::{
+        AuthConfig, CompletionConfig, Config, Environment, Proxies, RawConfig, Secret, ServerConfig,
+    },
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     server::{ServeOptions, bind, serve},
     service::CompletionService,
@@ -197,7 +199,10 @@ async fn start(guard: Guard) -> SocketAddr {
     };
     let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits, 128);
     let drain = DrainFlag::default();
-    let app = router(ApiState::new(service, &config, Arc::new(guard), drain.clone()), &config);
+    let defaults = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+    let gateway = Gateway::load(&defaults).unwrap();
+    let app =
+        router(ApiState::new(service, &config, Arc::new(guard), drain.clone(), gateway), &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = ServeOptions {

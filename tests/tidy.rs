@@ -11,7 +11,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["completion"],
     &["config", "telemetry"],
-    &["tokenizer", "client", "syntax"],
+    &["tokenizer", "client", "flags", "syntax"],
     &["prompt", "engine", "postprocess", "hub"],
     &["provider"],
     &["routing"],
@@ -32,7 +32,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("hyper::", &["src/client/", "src/server"]),
     ("jsonwebtoken::", &["src/auth/"]),
     ("kernels::", &["kernels/", "models/"]),
-    ("minijinja::", &["src/prompt/chat/"]),
+    ("minijinja::", &["src/prompt/chat/", "src/prompt/registry/"]),
     (
         "models::",
         &[
@@ -95,6 +95,7 @@ const PURE: &[&str] = &[
     "src/engine/sampler",
     "src/engine/scheduler",
     "src/engine/sequence",
+    "src/flags/",
     "src/hub/digest.rs",
     "src/hub/select.rs",
     "src/postprocess/",

@@ -42,6 +42,8 @@ mod monitoring;
 mod openai;
 mod origin;
 
+pub use gitlab::Gateway;
+
 /// Says whether the server is on its way out, so that probes stop sending it work.
 #[derive(Clone, Debug, Default)]
 pub struct DrainFlag(Arc<AtomicBool>);
@@ -75,6 +77,7 @@ struct Shared {
     allowed_origins: Vec<String>,
     read_timeout: Duration,
     started_unix_seconds: u64,
+    gateway: Gateway,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -95,14 +98,20 @@ impl ApiState {
         config: &ServerConfig,
         guard: Arc<Guard>,
         drain: DrainFlag,
+        gateway: Gateway,
     ) -> Self {
-        let state = Self::loading(config, guard, drain);
+        let state = Self::loading(config, guard, drain, gateway);
         state.serve(models);
         state
     }
 
     /// Answers probes, and 503 to everything that needs the model, until [`ApiState::serve`].
-    pub fn loading(config: &ServerConfig, guard: Arc<Guard>, drain: DrainFlag) -> Self {
+    pub fn loading(
+        config: &ServerConfig,
+        guard: Arc<Guard>,
+        drain: DrainFlag,
+        gateway: Gateway,
+    ) -> Self {
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
@@ -115,6 +124,7 @@ impl ApiState {
             allowed_origins: config.cors_allowed_origins.clone(),
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
+            gateway,
         }))
     }
 
@@ -168,6 +178,10 @@ impl ApiState {
 
     fn read_timeout(&self) -> Duration {
         self.0.read_timeout
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.0.gateway
     }
 
     fn started_unix_seconds(&self) -> u64 {

@@ -1,5 +1,5 @@
-//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `keys`, `selftest`,
-//! `check-config` and `print-config` are the tools beside it.
+//! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `keys`, `prompts`,
+//! `selftest`, `check-config` and `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -26,6 +26,7 @@ mod models;
 pub mod place;
 mod placement;
 pub mod progress;
+mod prompts;
 mod selftest;
 pub mod serve;
 
@@ -116,6 +117,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// Make API keys for who may ask.
     Keys(keys::KeysArgs),
+    /// List the prompts that models are asked with; check a folder of them.
+    Prompts(prompts::PromptsArgs),
     /// Compute every operator and the embedded model on a device, and compare.
     Selftest(Box<selftest::SelftestArgs>),
     /// Check a file of settings, together with the variables, and say what is wrong.
@@ -166,6 +169,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Bench(arguments)) => bench::run(arguments, environment),
         Some(Command::Models(arguments)) => models::run(arguments, environment),
         Some(Command::Keys(arguments)) => keys::run(&arguments),
+        Some(Command::Prompts(arguments)) => prompts::run(arguments, environment),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =

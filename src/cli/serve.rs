@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{ApiState, DrainFlag, router},
+    api::{ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Guard},
     cli::{
         CliError,
@@ -47,6 +47,8 @@ pub(super) fn run(config: &Config, environment: &Environment) -> Result<(), CliE
 }
 
 async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), CliError> {
+    let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
+    let prompts = Arc::clone(&gateway.prompts);
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
     // the model, which takes time, while probes are answered already.
     let mut signals = Signals::watch().context("cannot watch signals")?;
@@ -59,7 +61,7 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
     info!(%address, is_open = guard.is_open(), "listening");
 
     let drain = DrainFlag::default();
-    let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone());
+    let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone(), gateway);
     let router = router(state.clone(), &config.server);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
@@ -72,6 +74,7 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
             () = signals.next() => {}
             never = guard.keep() => match never {},
             error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
+            () = prompts.watch() => {}
         }
     };
     let num_cut = tokio::select! {
@@ -308,7 +311,8 @@ mod tests {
         let drain = DrainFlag::default();
         let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
         let guard = Arc::new(guard.unwrap());
-        let state = ApiState::new(models, &config.server, guard, drain.clone());
+        let gateway = Gateway::load(&config).unwrap();
+        let state = ApiState::new(models, &config.server, guard, drain.clone(), gateway);
         let listener = bind(SocketAddr::new(config.server.host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let timeout = Duration::from_mins(1);

@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod file;
 mod fim;
+mod gateway;
 mod hub;
 pub mod layers;
 mod postprocess;
@@ -26,6 +27,7 @@ pub use auth::{
 };
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
+pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use postprocess::PostprocessConfig;
 pub use raw::RawConfig;
@@ -51,6 +53,12 @@ pub struct Config {
     pub completion: CompletionConfig,
     /// What is taken from a completion before it is handed on.
     pub postprocess: PostprocessConfig,
+    /// How GitLab's dialect answers.
+    pub gateway: GatewayConfig,
+    /// Prompts beside the binary's own.
+    pub prompts: PromptsConfig,
+    /// Feature flags.
+    pub flags: FlagsConfig,
     /// Logging.
     pub log: LogConfig,
 }

@@ -59,6 +59,9 @@ impl From<&Config> for RawConfig {
                 timeout: Some(format_time(completion.timeout)),
             },
             postprocess: postprocess::raw(&config.postprocess),
+            gateway: (&config.gateway).into(),
+            prompts: (&config.prompts).into(),
+            flags: (&config.flags).into(),
             log: RawLog {
                 format: Some(
                     match log.format {

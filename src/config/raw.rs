@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::config::auth::RawAuth;
 
+use crate::config::gateway::{RawFlags, RawGateway, RawPrompts};
+
 /// Everything that can be typed; `None` is "not said here".
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,15 @@ pub struct RawConfig {
     /// `[postprocess]`
     #[command(flatten)]
     pub postprocess: RawPostprocess,
+    /// `[gateway]`
+    #[command(flatten)]
+    pub gateway: RawGateway,
+    /// `[prompts]`
+    #[command(flatten)]
+    pub prompts: RawPrompts,
+    /// `[flags]`
+    #[command(flatten)]
+    pub flags: RawFlags,
     /// `[log]`
     #[command(flatten)]
     pub log: RawLog,
@@ -356,6 +367,9 @@ impl RawConfig {
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),
             postprocess: self.postprocess.or(lower.postprocess),
+            gateway: self.gateway.or(lower.gateway),
+            prompts: self.prompts.or(lower.prompts),
+            flags: self.flags.or(lower.flags),
             log: RawLog {
                 format: self.log.format.or(lower.log.format),
                 filter: self.log.filter.or(lower.log.filter),

@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
-    ServerConfig, SimdChoice, Violation, auth, fim, hub, postprocess,
+    ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, postprocess,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -49,6 +49,9 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         more_models,
         completion: completion(raw.completion)?,
         postprocess: postprocess::resolve(raw.postprocess)?,
+        gateway: gateway::gateway(raw.gateway)?,
+        prompts: gateway::prompts(raw.prompts, environment)?,
+        flags: gateway::flags(raw.flags)?,
         log: log(raw.log)?,
     })
 }

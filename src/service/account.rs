@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    completion::{CompletionRequest, Input, Language, Usage},
+    completion::{CompletionRequest, FinishReason, Input, Language, Usage},
     postprocess::Effect,
     provider::{CompletionEvent, ModelInfo, ProviderError},
-    telemetry::{RequestRecord, record_postprocessing, record_request},
+    telemetry::{Caller, RequestRecord, record_postprocessing, record_request},
 };
 
 /// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
@@ -36,6 +36,8 @@ struct Entries {
     effects: Vec<Effect>,
     num_tokens_saved: u32,
     failure: Option<&'static str>,
+    prompt: Option<String>,
+    caller: Caller,
 }
 
 impl Account {
@@ -60,6 +62,8 @@ impl Account {
             effects: Vec::new(),
             num_tokens_saved: 0,
             failure: None,
+            prompt: None,
+            caller: Caller::default(),
         })))
     }
 
@@ -86,6 +90,23 @@ impl Account {
     /// Notes how many tokens were not written because they would have been deleted.
     pub(super) fn saved(&self, num_tokens: u32) {
         self.entries().num_tokens_saved += num_tokens;
+    }
+
+    /// Notes who calls, where the request tells.
+    pub fn caller(&self, caller: Caller) {
+        self.entries().caller = caller;
+    }
+
+    /// Notes which prompt of the registry asks the model.
+    pub fn prompt_made_by(&self, place: String) {
+        self.entries().prompt = Some(place);
+    }
+
+    /// Notes that what has come is the whole answer, though the model would go on.
+    pub fn suffice(&self) {
+        let mut entries = self.entries();
+        entries.num_prompts_done = entries.num_prompts;
+        entries.finish_reason.get_or_insert(FinishReason::Stop.as_label());
     }
 
     /// Notes a failure by its label; the first one stays.
@@ -182,6 +203,8 @@ impl Drop for Entries {
             total_time: self.began.elapsed(),
             finish_reason: self.finish_reason,
             is_streaming: self.is_streaming,
+            prompt: self.prompt.as_deref(),
+            caller: &self.caller,
         });
     }
 }

@@ -16,6 +16,7 @@ use crate::{
 
 mod account;
 mod models;
+mod prompts;
 mod refine;
 mod rules;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 
 pub use account::Account;
 pub use models::{NameKind, ServedModel, ServedModels, ServedName};
+pub use prompts::{Prompts, PromptsError};
 
 /// What a provider may take beyond the request's time to hand on what it has, before the service gives up on it.
 const GRACE: Duration = Duration::from_secs(1);

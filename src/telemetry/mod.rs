@@ -5,4 +5,4 @@
 pub mod logs;
 pub mod request;
 
-pub use request::{RequestRecord, record_postprocessing, record_request};
+pub use request::{Caller, RequestRecord, record_postprocessing, record_request};

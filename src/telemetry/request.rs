@@ -39,6 +39,29 @@ pub struct RequestRecord<'a> {
     pub finish_reason: Option<&'static str>,
     /// Whether pieces were handed on as they came; `None` where the request could not be read.
     pub is_streaming: Option<bool>,
+    /// Task, family and version of the prompt that asked the model; `None` where there was none.
+    pub prompt: Option<&'a str>,
+    /// Who called.
+    pub caller: &'a Caller,
+}
+
+/// Who called, as the request says: words of headers, bounded by whoever read them; the user is a hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// `saas` or `self-managed`.
+    pub realm: Option<String>,
+    /// The GitLab instance.
+    pub instance: Option<String>,
+    /// A hash of the user's id.
+    pub user: Option<String>,
+    /// Kind of the client, such as `ide`.
+    pub client_type: Option<String>,
+    /// Name of the client.
+    pub client_name: Option<String>,
+    /// Version of the client.
+    pub client_version: Option<String>,
+    /// Version of the language server between the client and here.
+    pub language_server: Option<String>,
 }
 
 /// Writes the line of a request: exactly one event at `info`, with the record's fields. What is `None` is left out.
@@ -61,6 +84,14 @@ pub fn record_request(record: &RequestRecord<'_>) {
         total_ms = milliseconds(record.total_time),
         finish_reason = record.finish_reason,
         is_streaming = record.is_streaming,
+        prompt = record.prompt,
+        realm = record.caller.realm,
+        instance = record.caller.instance,
+        user = record.caller.user,
+        client_type = record.caller.client_type,
+        client_name = record.caller.client_name,
+        client_version = record.caller.client_version,
+        language_server = record.caller.language_server,
         "request"
     );
 }
@@ -93,7 +124,7 @@ fn milliseconds(time: Duration) -> f64 {
 mod tests {
     use std::{
         io,
-        sync::{Arc, Mutex},
+        sync::{Arc, LazyLock, Mutex},
     };
 
     use tracing_subscriber::fmt::MakeWriter;
@@ -123,6 +154,17 @@ mod tests {
         }
     }
 
+    static CALLER: LazyLock<Caller> = LazyLock::new(|| Caller {
+        realm: Some("saas".to_owned()),
+        instance: Some("one".to_owned()),
+        user: Some("ba7816bf8f01cfea".to_owned()),
+        client_type: Some("ide".to_owned()),
+        client_name: Some("an editor".to_owned()),
+        client_version: Some("1.2".to_owned()),
+        language_server: Some("7.17.1".to_owned()),
+    });
+    static NOBODY: LazyLock<Caller> = LazyLock::new(Caller::default);
+
     fn record() -> RequestRecord<'static> {
         RequestRecord {
             request_id: "r-1",
@@ -141,6 +183,8 @@ mod tests {
             total_time: Duration::from_millis(31),
             finish_reason: Some("stop"),
             is_streaming: Some(true),
+            prompt: Some("task/base/1.0.0"),
+            caller: &CALLER,
         }
     }
 
@@ -180,6 +224,14 @@ mod tests {
             "total_ms": 31.0,
             "finish_reason": "stop",
             "is_streaming": true,
+            "prompt": "task/base/1.0.0",
+            "realm": "saas",
+            "instance": "one",
+            "user": "ba7816bf8f01cfea",
+            "client_type": "ide",
+            "client_name": "an editor",
+            "client_version": "1.2",
+            "language_server": "7.17.1",
         });
         assert_eq!(serde_json::Value::Object(line.clone()), expected);
         let page = include_str!("../../docs/operations.md");
@@ -198,14 +250,25 @@ mod tests {
             language: None,
             time_to_first_token: None,
             finish_reason: None,
+            prompt: None,
+            caller: &NOBODY,
             ..record()
         };
         let lines = lines("info", || record_request(&record));
         let line = lines[0].as_object().unwrap();
-        for field in ["model", "is_streaming", "language", "ttft_ms", "finish_reason"] {
+        for field in [
+            "model",
+            "is_streaming",
+            "language",
+            "ttft_ms",
+            "finish_reason",
+            "prompt",
+            "realm",
+            "user",
+        ] {
             assert!(!line.contains_key(field), "{field}");
         }
-        assert_eq!(line.len(), 4 + 16 - 5);
+        assert_eq!(line.len(), 4 + 24 - 13);
     }
 
     #[test]

@@ -46,9 +46,17 @@ fn short_help_leaves_the_rare_options_out() {
 
 #[test]
 fn every_subcommand_has_help() {
-    for command in
-        ["serve", "complete", "bench", "models", "keys", "selftest", "check-config", "print-config"]
-    {
+    for command in [
+        "serve",
+        "complete",
+        "bench",
+        "models",
+        "keys",
+        "prompts",
+        "selftest",
+        "check-config",
+        "print-config",
+    ] {
         let run = lacuna(&[command, "--help"], &[]);
         assert_eq!(run.code, Some(0), "{run:?}");
         assert!(run.stdout.contains(&format!("Usage: lacuna {command}")), "{}", run.stdout);

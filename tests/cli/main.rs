@@ -7,6 +7,7 @@ mod bench;
 mod complete;
 mod config;
 mod help;
+mod prompts;
 mod selftest;
 mod serve;
 #[path = "../equivalence/trained.rs"]

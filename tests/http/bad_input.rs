@@ -326,7 +326,6 @@ async fn refuses_broken_rules_in_gitlab() {
     let item = json!({"type": "file", "name": "n", "content": "c"});
     let rows: Vec<(&str, Value, &str)> = vec![
         ("/prompt_version", json!(0), "prompt_version"),
-        ("/prompt_version", json!(3), "prompt_version"),
         ("/prompt_version", json!(4), "prompt_version"),
         ("/prompt_version", json!(1e300), "prompt_version"),
         ("/prompt_version", json!("1"), "prompt_version"),

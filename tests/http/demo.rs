@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lacuna::{
-    api::{ApiState, DrainFlag, router},
+    api::{ApiState, DrainFlag, Gateway, router},
     cli::compose::{ComposedModels, compose_all},
     config::{Config, Environment, RawConfig},
     engine::EngineHandle,
@@ -53,10 +53,9 @@ impl DemoServer {
     async fn start_config(config: &Config) -> Self {
         let ComposedModels { engines, handles, models } = compose_all(config).unwrap();
         let drain = DrainFlag::default();
-        let app = router(
-            ApiState::new(models, &config.server, open_guard(), drain.clone()),
-            &config.server,
-        );
+        let gateway = Gateway::load(config).unwrap();
+        let state = ApiState::new(models, &config.server, open_guard(), drain.clone(), gateway);
+        let app = router(state, &config.server);
         let listener = bind((config.server.host, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions { read_timeout: PATIENCE, drain_timeout: PATIENCE, drain };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     TestServer,
     client::{self, post},
-    provider::{Script, Step, USAGE, chunk, end, sum},
+    provider::{Script, ScriptedProvider, Step, USAGE, chunk, end, sum},
 };
 
 const PATHS: [&str; 2] = ["/v2/code/completions", "/v2/completions"];
@@ -180,7 +180,10 @@ type Change<'a> = &'a dyn Fn(&mut Value);
 /// What GitLab and its language server send, and what careless clients do.
 #[tokio::test]
 async fn takes_what_clients_send() {
-    let server = TestServer::start(sum()).await;
+    let server = TestServer::start_gateway(ScriptedProvider::new(sum()), |config| {
+        config.gateway.has_custom_models = true;
+    })
+    .await;
     let rows: [(&str, Change<'_>); 12] = [
         ("no version", &|b| drop(b.as_object_mut().unwrap().remove("prompt_version"))),
         ("null version", &|b| b["prompt_version"] = json!(null)),

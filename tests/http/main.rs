@@ -15,6 +15,8 @@ mod common;
 mod demo;
 mod demo_chat;
 mod gitlab;
+mod gitlab_gateway;
+mod gitlab_generations;
 mod issuers;
 mod lifecycle;
 mod openai;

@@ -30,7 +30,7 @@ pub(super) async fn create(
         UserTokenError::NotAllowed => StatusCode::FORBIDDEN,
         UserTokenError::Unsigned => StatusCode::INTERNAL_SERVER_ERROR,
         UserTokenError::NoUser => {
-            return GitlabError(ApiError::invalid("X-Gitlab-Global-User-Id", error))
+            return GitlabError::from(ApiError::invalid("X-Gitlab-Global-User-Id", error))
                 .into_response();
         }
     };

@@ -6,13 +6,13 @@ use minijinja::{Error, ErrorKind, value::Value};
 
 /// Takes what is written, up to a limit.
 #[derive(Debug)]
-pub(super) struct Bounded {
+pub(in crate::prompt) struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,
 }
 
 impl Bounded {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(in crate::prompt) fn new(bytes_max: usize) -> Self {
         Self { bytes: Vec::new(), bytes_max }
     }
 
@@ -58,7 +58,7 @@ impl Bounded {
     ///
     /// # Errors
     /// What is no text.
-    pub(super) fn into_text(self) -> Result<String, Error> {
+    pub(in crate::prompt) fn into_text(self) -> Result<String, Error> {
         String::from_utf8(self.bytes).map_err(|_| ErrorKind::BadSerialization.into())
     }
 }

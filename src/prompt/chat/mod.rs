@@ -9,7 +9,7 @@
 //! # Source
 //! How templates are rendered: `render_jinja_template` of Hugging Face's transformers, which they are written for.
 
-mod bounded;
+pub(super) mod bounded;
 mod date;
 mod json;
 mod mask;

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lacuna::{
-    api::{ApiState, DrainFlag, router},
+    api::{ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Guard},
-    config::{AuthConfig, CompletionConfig, Proxies, ServerConfig},
+    config::{AuthConfig, CompletionConfig, Config, Environment, Proxies, RawConfig, ServerConfig},
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
 };
@@ -53,7 +53,21 @@ impl TestServer {
 
     /// Starts behind a guard of the test's own.
     pub(crate) async fn start_guarded(script: Script, guard: Arc<Guard>) -> Self {
-        let server = Self::start_loading_guarded(script, |_| {}, guard).await;
+        let provider = ScriptedProvider::new(script);
+        let server = Self::start_parts(provider, |_| {}, guard, default_gateway()).await;
+        server.finish_loading();
+        server
+    }
+
+    /// Starts with settings of the gateway of the test's own, over a provider of its own.
+    pub(crate) async fn start_gateway(
+        provider: ScriptedProvider,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = default_config();
+        change(&mut config);
+        let gateway = Gateway::load(&config).unwrap();
+        let server = Self::start_parts(provider, |_| {}, open_guard(), gateway).await;
         server.finish_loading();
         server
     }
@@ -63,13 +77,15 @@ impl TestServer {
         script: Script,
         change: impl FnOnce(&mut ServerConfig),
     ) -> Self {
-        Self::start_loading_guarded(script, change, open_guard()).await
+        let provider = ScriptedProvider::new(script);
+        Self::start_parts(provider, change, open_guard(), default_gateway()).await
     }
 
-    async fn start_loading_guarded(
-        script: Script,
+    async fn start_parts(
+        provider: ScriptedProvider,
         change: impl FnOnce(&mut ServerConfig),
         guard: Arc<Guard>,
+        gateway: Gateway,
     ) -> Self {
         let mut config = ServerConfig {
             host: [127, 0, 0, 1].into(),
@@ -82,9 +98,9 @@ impl TestServer {
             num_worker_threads: 2,
         };
         change(&mut config);
-        let provider = Arc::new(ScriptedProvider::new(script));
+        let provider = Arc::new(provider);
         let drain = DrainFlag::default();
-        let state = ApiState::loading(&config, guard, drain.clone());
+        let state = ApiState::loading(&config, guard, drain.clone(), gateway);
         let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -144,4 +160,12 @@ pub(crate) fn limits() -> CompletionConfig {
         line_start_layout: None,
         timeout: PATIENCE,
     }
+}
+
+fn default_config() -> Config {
+    Config::load(&RawConfig::default(), &Environment::default(), None).unwrap()
+}
+
+fn default_gateway() -> Gateway {
+    Gateway::load(&default_config()).unwrap()
 }

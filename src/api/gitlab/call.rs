@@ -1,0 +1,142 @@
+//! What every endpoint of the dialect does with a request: who calls, which model answers, what is noted of it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
+
+use crate::api::{
+    Admission, ApiState,
+    clock::unix_seconds,
+    error::{ApiError, ApiErrorKind},
+    gitlab::{
+        context::GitlabContext,
+        convert::{Asked, Asking, ModelWish, answer::Said},
+        error::GitlabError,
+        texts::Texts,
+    },
+};
+use crate::auth::Caller;
+use crate::completion::{Completion, Language};
+use crate::prompt::registry::Place;
+use crate::provider::{ModelInfo, ProviderError};
+use crate::service::{Account, CompletionService};
+
+/// Says which prompt made an answer.
+const X_LACUNA_PROMPT: HeaderName = HeaderName::from_static("x-lacuna-prompt");
+
+/// A request of the dialect.
+pub(super) struct Call<'a> {
+    state: &'a ApiState,
+    account: &'a Account,
+    /// Who was let in.
+    caller: Option<Arc<Caller>>,
+    context: GitlabContext,
+    flags: Vec<String>,
+    /// What the endpoint calls the fields of the vocabulary.
+    names: fn(&'static str) -> &'static str,
+}
+
+impl<'a> Call<'a> {
+    /// Reads who calls.
+    pub(super) fn open(
+        state: &'a ApiState,
+        account: &'a Account,
+        request: &Request,
+        names: fn(&'static str) -> &'static str,
+    ) -> Self {
+        let context = GitlabContext::of(request.headers());
+        let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
+        account.caller(context.caller.clone());
+        let flags = state.gateway().flags.in_force(&context.flags, &context.actor);
+        Self { state, account, caller, context, flags, names }
+    }
+
+    /// Refuses a caller who has none of these unit primitives, where only the body tells which are needed.
+    pub(super) fn authorise(
+        &self,
+        any_of: &[&str],
+        refusal: &'static str,
+    ) -> Result<(), GitlabError> {
+        let may = |caller: &Arc<Caller>| any_of.iter().any(|scope| caller.may(scope));
+        if self.caller.as_ref().is_some_and(may) {
+            return Ok(());
+        }
+        Err(ApiError::new(ApiErrorKind::Unauthorised, refusal).into())
+    }
+
+    /// Returns what answers.
+    pub(super) fn service(&self, wish: &ModelWish) -> Result<&'a CompletionService, GitlabError> {
+        wish.check(self.state.gateway().config.has_custom_models)?;
+        Ok(wish.service(self.state.models()?))
+    }
+
+    /// Returns what a body is translated with.
+    pub(super) fn asking<'s>(&'s self, service: &'s CompletionService) -> Asking<'s> {
+        Asking {
+            context: &self.context,
+            model: service.model(),
+            limits: service.limits(),
+            prompts: self.state.gateway().prompts.current(),
+            flags: &self.flags,
+        }
+    }
+
+    /// Notes what is asked and takes a place among the requests in work.
+    pub(super) fn admit(&self, asked: &Asked) -> Result<Admission, GitlabError> {
+        self.account.streaming(asked.is_streaming);
+        if let Some((place, _)) = &asked.prompt {
+            self.account.prompt_made_by(place.to_string());
+        }
+        Ok(self.state.admit()?)
+    }
+
+    /// Waits for the whole answer.
+    pub(super) async fn whole(
+        &self,
+        service: &CompletionService,
+        asked: Asked,
+    ) -> Result<Completion, GitlabError> {
+        let events = service.complete(asked.request, self.account.clone()).await;
+        let events = events.map_err(|error| self.failed(error))?;
+        events.collect().await.map_err(|error| self.failed(error))
+    }
+
+    /// Waits for the first text of the answer.
+    pub(super) async fn texts(
+        &self,
+        service: &CompletionService,
+        asked: Asked,
+        admission: Admission,
+    ) -> Result<Texts, GitlabError> {
+        let texts = Texts::open(service, asked, self.account, admission).await;
+        texts.map_err(|error| self.failed(error))
+    }
+
+    /// Returns what an answer says beside its text.
+    pub(super) fn said<'s>(&'s self, model: &'s ModelInfo, language: Option<Language>) -> Said<'s> {
+        let config = &self.state.gateway().config;
+        Said { model, language, flags: &self.flags, config, created: unix_seconds() }
+    }
+
+    /// Returns the flags in force.
+    pub(super) fn flags(&self) -> &[String] {
+        &self.flags
+    }
+
+    fn failed(&self, error: ProviderError) -> GitlabError {
+        ApiError::from_provider(error, self.names).into()
+    }
+}
+
+/// Says in an answer which prompt made it.
+pub(super) fn marked(mut response: Response, place: Option<&Place>) -> Response {
+    let value = place.and_then(|place| HeaderValue::from_str(&place.to_string()).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(X_LACUNA_PROMPT, value);
+    }
+    response
+}

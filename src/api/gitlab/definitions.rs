@@ -1,0 +1,122 @@
+//! `GET /v1/models/definitions`: which models GitLab may choose from, and which is the default for what.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+
+use crate::api::{ApiState, gitlab::error::GitlabError};
+use crate::provider::ModelInfo;
+use crate::service::{NameKind, ServedModels, ServedName};
+
+/// Returns the endpoint.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new().route("/v1/models/definitions", get(definitions))
+}
+
+#[derive(Debug, Serialize)]
+struct WireDefinitions<'a> {
+    models: Vec<WireModel<'a>>,
+    unit_primitives: Vec<WireFeature<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WireModel<'a> {
+    name: &'a str,
+    identifier: &'a str,
+    provider: String,
+    /// Null: what is not wanted any more is not served.
+    deprecation: Option<&'static str>,
+    description: String,
+    /// Null: it costs what the machine costs.
+    cost_indicator: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct WireFeature<'a> {
+    feature_setting: &'static str,
+    default_model: &'a str,
+    default_models: [&'a str; 1],
+    /// No model is kept for some users.
+    models_for_tags: WireNothing,
+    /// The older name of the same.
+    models_for_size_preference: WireNothing,
+    selectable_models: Vec<&'a str>,
+    beta_models: [&'static str; 0],
+    deprecated_models: [&'static str; 0],
+    dev: Option<&'static str>,
+    unit_primitives: [&'static str; 1],
+}
+
+/// An object without members.
+#[derive(Debug, Serialize)]
+struct WireNothing {}
+
+/// What GitLab does with a model, its unit primitive, and whether a model is made for it.
+const FEATURES: [(&str, &str, fn(&ModelInfo) -> bool); 2] = [
+    ("code_completions", "complete_code", |model| model.has_fim),
+    ("code_generations", "generate_code", |model| model.has_chat),
+];
+
+async fn definitions(State(state): State<ApiState>) -> Result<Response, GitlabError> {
+    let models = state.models()?;
+    let features =
+        FEATURES.map(|(setting, primitive, suits)| feature(models, setting, primitive, suits));
+    let definitions =
+        WireDefinitions { models: wire_models(models), unit_primitives: features.into() };
+    Ok(Json(definitions).into_response())
+}
+
+fn wire_models(models: &ServedModels) -> Vec<WireModel<'_>> {
+    let own = models.names().iter().filter(|served| served.kind != NameKind::Alias);
+    own.map(wire_model).collect()
+}
+
+fn wire_model(ServedName { name, kind, service, model }: &ServedName) -> WireModel<'_> {
+    let info = service.model();
+    let of = match kind {
+        NameKind::Adapter => format!(", an adapter of {model}"),
+        NameKind::Model | NameKind::Alias => String::new(),
+    };
+    let description =
+        format!("Served by this machine{of}, {} tokens of context", info.max_context_tokens);
+    WireModel {
+        name,
+        identifier: name,
+        provider: info.engine.clone(),
+        deprecation: None,
+        description,
+        cost_indicator: None,
+    }
+}
+
+/// The default is the first model that is made for it, else the first: it does what it can.
+fn feature<'a>(
+    models: &'a ServedModels,
+    feature_setting: &'static str,
+    unit_primitive: &'static str,
+    suits: fn(&ModelInfo) -> bool,
+) -> WireFeature<'a> {
+    let own = || models.names().iter().filter(|served| served.kind != NameKind::Alias);
+    let selectable: Vec<&str> = own()
+        .filter(|served| suits(&served.service.model()))
+        .map(|served| served.name.as_str())
+        .collect();
+    let first = || own().next().map_or("", |served| served.name.as_str());
+    let default_model = selectable.first().copied().unwrap_or_else(first);
+    WireFeature {
+        feature_setting,
+        default_model,
+        default_models: [default_model],
+        models_for_tags: WireNothing {},
+        models_for_size_preference: WireNothing {},
+        selectable_models: selectable,
+        beta_models: [],
+        deprecated_models: [],
+        dev: None,
+        unit_primitives: [unit_primitive],
+    }
+}

@@ -1,0 +1,116 @@
+//! Prompts by name: GitLab's own test of a model (`model_configuration/check`), and whatever an operator's folder holds.
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Request, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::Map;
+
+use crate::api::{
+    ApiState, body,
+    correlation::RequestId,
+    gitlab::{
+        call::{Call, marked},
+        convert::{ModelWish, answer, generation},
+        error::GitlabError,
+        texts::bare,
+        wire::prompts::{WirePromptAnswer, WirePromptRequest, WirePromptUsage},
+    },
+};
+use crate::prompt::registry::Inputs;
+use crate::service::Account;
+
+/// Returns the endpoints.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new().route("/v1/prompts/{*id}", post(text)).route("/v2/prompts/{*id}", post(object))
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A text of JSON.
+    Text,
+    /// An object with the text and what it took.
+    Object,
+}
+
+async fn text(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    task: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, GitlabError> {
+    answer(&state, &id, task, request, Form::Text).await
+}
+
+async fn object(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    task: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, GitlabError> {
+    answer(&state, &id, task, request, Form::Object).await
+}
+
+async fn answer(
+    state: &ApiState,
+    id: &RequestId,
+    task: Result<Path<String>, PathRejection>,
+    request: Request,
+    form: Form,
+) -> Result<Response, GitlabError> {
+    let account = Account::open(&id.0, "gitlab.prompts");
+    // A name that is no UTF-8 is no prompt's either.
+    let answer = match task {
+        Ok(Path(task)) => run(state, &task, request, &account, form).await,
+        Err(_) => Err(GitlabError::NoPrompt),
+    };
+    // Who asks for a prompt by name tests the model as often as not.
+    let answer = answer.map_err(GitlabError::of_model_test);
+    answer.inspect_err(|error| account.fail(error.as_label()))
+}
+
+async fn run(
+    state: &ApiState,
+    task: &str,
+    request: Request,
+    account: &Account,
+    form: Form,
+) -> Result<Response, GitlabError> {
+    let call = Call::open(state, account, &request, |_| "inputs");
+    let wire: WirePromptRequest = body::read_json(state, request).await?;
+    let service = call.service(&ModelWish::of_metadata(wire.model_metadata.as_ref())?)?;
+    let asking = call.asking(service);
+    let prompt = generation::find(task, wire.prompt_version.as_deref(), &asking)?;
+    if !prompt.unit_primitives.is_empty() {
+        let any_of: Vec<&str> = prompt.unit_primitives.iter().map(String::as_str).collect();
+        call.authorise(&any_of, "Unauthorized to access this prompt")?;
+    }
+    let inputs = Inputs(wire.inputs.unwrap_or_else(Map::new));
+    let rendered = prompt.render(inputs, call.flags())?;
+    let asked = generation::of_prompt(rendered, &prompt, &asking, wire.stream.unwrap_or(false));
+    let admission = call.admit(&asked)?;
+    let response = if asked.is_streaming {
+        bare(call.texts(service, asked, admission).await?)
+    } else {
+        let cleaning = asked.cleaning;
+        let completion = call.whole(service, asked).await?;
+        let usage = completion.usage;
+        let first = completion.choices.into_iter().next();
+        let content = answer::clean(first.map(|choice| choice.text).unwrap_or_default(), cleaning);
+        match form {
+            Form::Text => Json(content).into_response(),
+            Form::Object => {
+                let usage = WirePromptUsage {
+                    input_tokens: usage.num_prompt_tokens,
+                    output_tokens: usage.num_completion_tokens,
+                    total_tokens: usage.num_prompt_tokens + usage.num_completion_tokens,
+                };
+                Json(WirePromptAnswer { content, usage }).into_response()
+            }
+        }
+    };
+    Ok(marked(response, Some(&prompt.place)))
+}

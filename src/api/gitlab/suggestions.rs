@@ -1,0 +1,107 @@
+//! The v3 and v4 endpoints: components in, a completion or whole code out; v4 streams events, v3 bare text.
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+
+use crate::api::{
+    ApiState, body,
+    clock::unix_seconds,
+    correlation::RequestId,
+    gitlab::{
+        call::{Call, marked},
+        convert::{ModelWish, answer, components::Components, components::wire_name},
+        error::GitlabError,
+        sse,
+        texts::bare,
+        wire::{
+            answer::{WireStreamMetadata, WireStreamModel, WireStreamStart},
+            components::WireComponents,
+        },
+    },
+};
+use crate::auth::{COMPLETE_CODE, GENERATE_CODE};
+use crate::completion::PostProcessing;
+use crate::service::Account;
+
+/// Returns the endpoints.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new()
+        .route("/v3/code/completions", post(with_bare_streams))
+        .route("/v4/code/suggestions", post(with_events))
+}
+
+/// How a stream is written.
+#[derive(Clone, Copy)]
+enum Streams {
+    Bare,
+    Events,
+}
+
+async fn with_bare_streams(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, GitlabError> {
+    let account = Account::open(&id.0, "gitlab.suggestions_v3");
+    let answer = answer(&state, request, &account, Streams::Bare).await;
+    answer.inspect_err(|error| account.fail(error.as_label()))
+}
+
+async fn with_events(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, GitlabError> {
+    let account = Account::open(&id.0, "gitlab.suggestions");
+    let answer = answer(&state, request, &account, Streams::Events).await;
+    answer.inspect_err(|error| account.fail(error.as_label()))
+}
+
+async fn answer(
+    state: &ApiState,
+    request: Request,
+    account: &Account,
+    streams: Streams,
+) -> Result<Response, GitlabError> {
+    let call = Call::open(state, account, &request, wire_name);
+    let wire: WireComponents = body::read_json(state, request).await?;
+    let mut wish = ModelWish::of_metadata(wire.model_metadata.as_ref())?;
+    let components = Components::check(wire)?;
+    wish.name(components.model_name());
+    let service = call.service(&wish)?;
+    let asked = components.asked(&call.asking(service))?;
+    let scope = match &asked.request.postprocessing {
+        PostProcessing::Generation { .. } => GENERATE_CODE,
+        PostProcessing::Completion { .. } | PostProcessing::None => COMPLETE_CODE,
+    };
+    call.authorise(&[scope], "Unauthorized to access code suggestions")?;
+    let admission = call.admit(&asked)?;
+    let prompt = asked.prompt.clone();
+    let model = service.model();
+    let response = match (asked.is_streaming, streams) {
+        (true, Streams::Bare) => bare(call.texts(service, asked, admission).await?),
+        (true, Streams::Events) => {
+            let name = prompt.as_ref().map_or(&model.name, |(_, name)| name);
+            let texts = call.texts(service, asked, admission).await?;
+            let start = WireStreamStart {
+                metadata: WireStreamMetadata {
+                    model: WireStreamModel { engine: "agent", name },
+                    timestamp: unix_seconds(),
+                    enabled_feature_flags: call.flags(),
+                },
+            };
+            sse::respond(&start, texts)
+        }
+        (false, _) => {
+            let (cleaning, language) = (asked.cleaning, asked.request.language);
+            let said = call.said(&model, language);
+            let completion = call.whole(service, asked).await?;
+            Json(answer::suggestions(completion, cleaning, said)).into_response()
+        }
+    };
+    Ok(marked(response, prompt.as_ref().map(|(place, _)| place)))
+}

@@ -1,0 +1,30 @@
+//! The JSON of the prompts' endpoints.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::api::{gitlab::wire::WireModelMetadata, json::Object};
+
+/// Body of a request for a prompt.
+#[derive(Debug, Deserialize)]
+pub(in crate::api::gitlab) struct WirePromptRequest {
+    pub(in crate::api::gitlab) inputs: Option<Map<String, Value>>,
+    pub(in crate::api::gitlab) prompt_version: Option<String>,
+    pub(in crate::api::gitlab) stream: Option<bool>,
+    pub(in crate::api::gitlab) model_metadata: Option<Object<WireModelMetadata>>,
+}
+
+/// What a prompt's second version answers; the first answers with the text alone.
+#[derive(Debug, Serialize)]
+pub(in crate::api::gitlab) struct WirePromptAnswer {
+    pub(in crate::api::gitlab) content: String,
+    pub(in crate::api::gitlab) usage: WirePromptUsage,
+}
+
+/// What it took.
+#[derive(Debug, Serialize)]
+pub(in crate::api::gitlab) struct WirePromptUsage {
+    pub(in crate::api::gitlab) input_tokens: u32,
+    pub(in crate::api::gitlab) output_tokens: u32,
+    pub(in crate::api::gitlab) total_tokens: u32,
+}
