@@ -102,11 +102,11 @@ async fn what_gitlab_sends_is_answered() {
     }
 }
 
-#[tokio::test]
-async fn bodies_that_break_a_rule_are_refused_by_name() {
-    let server = TestServer::start(sum()).await;
-    let long = "x".repeat(256);
-    let rows: [(&str, String, &str); 18] = [
+/// A path, a body that breaks a rule there, and words of the refusal.
+type Broken = (&'static str, String, &'static str);
+
+fn broken_files() -> Vec<Broken> {
+    vec![
         (
             "/v2/completions",
             v2(|b| drop(b["current_file"].as_object_mut().unwrap().remove("content_below_cursor"))),
@@ -158,6 +158,12 @@ async fn bodies_that_break_a_rule_are_refused_by_name() {
             }),
             "`prompt` must be a list",
         ),
+    ]
+}
+
+fn broken_components() -> Vec<Broken> {
+    let long = "x".repeat(256);
+    vec![
         ("/v4/code/suggestions", "{}".to_owned(), "`prompt_components` is required"),
         (
             "/v4/code/suggestions",
@@ -198,7 +204,13 @@ async fn bodies_that_break_a_rule_are_refused_by_name() {
             }),
             "`model_metadata.endpoint` is not taken",
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn bodies_that_break_a_rule_are_refused_by_name() {
+    let server = TestServer::start(sum()).await;
+    let rows = broken_files().into_iter().chain(broken_components());
     for (path, body, words) in rows {
         let answer = post(server.address, path, &body).await;
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
