@@ -5,6 +5,7 @@
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
+mod adapters;
 mod auth;
 mod environment;
 mod error;

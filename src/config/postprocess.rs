@@ -129,13 +129,9 @@ fn min_score(text: &str) -> Result<(Option<String>, f32), Violation> {
         None => (None, text),
     };
     let min: Option<f32> = score.trim().parse().ok();
-    match min.filter(|min| min.is_finite() && *min <= 0.0) {
-        Some(min) => Ok((model, min)),
-        None => {
-            let rule = "log-probabilities, so at most 0, each alone or behind MODEL=";
-            Err(broken("postprocess.min_score", rule, text))
-        }
-    }
+    let rule = "log-probabilities, so at most 0, each alone or behind MODEL=";
+    let min = min.filter(|min| min.is_finite() && *min <= 0.0);
+    min.map(|min| (model, min)).ok_or_else(|| broken("postprocess.min_score", rule, text))
 }
 
 #[cfg(test)]

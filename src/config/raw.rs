@@ -3,17 +3,17 @@
 //! One field is one setting, declared once: its name is the key in the TOML file, its doc line the help text, its
 //! option `--key-name` also the variable `LACUNA_KEY_NAME`. Defaults are in `lacuna.example.toml`, see [`super::layers`].
 
-use std::collections::BTreeMap;
-
 use clap::{
     Args,
     builder::{StringValueParser, TypedValueParser},
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 
-use crate::config::auth::RawAuth;
-
-use crate::config::gateway::{RawFlags, RawGateway, RawPrompts};
+use crate::config::{
+    adapters,
+    auth::RawAuth,
+    gateway::{RawFlags, RawGateway, RawPrompts},
+};
 
 /// Everything that can be typed; `None` is "not said here".
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -112,7 +112,7 @@ pub struct RawModel {
     pub aliases: Option<Vec<String>>,
     /// LoRA adapters of it, each a name that clients use and where it is, separated by commas.
     #[arg(long, value_name = "NAME=DIR|org/name", value_delimiter = ',', hide_short_help = true)]
-    #[serde(deserialize_with = "adapters")]
+    #[serde(deserialize_with = "adapters::read")]
     pub adapters: Option<Vec<String>>,
     /// Device to compute on.
     #[arg(long, value_name = "auto|cpu|cuda:N")]
@@ -390,29 +390,6 @@ impl RawServer {
             read_timeout: self.read_timeout.or(lower.read_timeout),
             worker_threads: self.worker_threads.or(lower.worker_threads),
         }
-    }
-}
-
-/// Reads adapters: a list as the option has it, or a table of names.
-fn adapters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "a list such as [\"review=./adapters/review\"], or a table such as { review = \"./adapters/review\" }"
-    )]
-    enum Adapters {
-        List(Vec<String>),
-        Table(BTreeMap<String, String>),
-    }
-    let pair = |(name, source): (String, String)| {
-        if name.contains('=') {
-            return Err(D::Error::custom(format!("a name has no `=`, got {name:?}")));
-        }
-        Ok(format!("{name}={source}"))
-    };
-    match Adapters::deserialize(deserializer)? {
-        Adapters::List(list) => Ok(Some(list)),
-        Adapters::Table(table) => table.into_iter().map(pair).collect::<Result<_, _>>().map(Some),
     }
 }
 

@@ -187,7 +187,9 @@ fn states(folder: &Path) -> Result<BTreeMap<String, State>, PromptsError> {
             let path = format!("{below}{name}");
             if about.is_dir() && depth < DEPTH_MAX {
                 open.push((entry.path(), format!("{path}/"), depth + 1));
-            } else if about.is_file() && name.ends_with(".yml") {
+            } else if about.is_file()
+                && entry.path().extension().is_some_and(|extension| extension == "yml")
+            {
                 states.insert(path, (about.modified().ok(), about.len()));
             }
             if states.len() > FILES_MAX {

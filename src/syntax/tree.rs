@@ -10,7 +10,7 @@ use crate::syntax::grammars::{Kinds, Roles};
 
 /// The syntax tree of a text; all ranges are of its bytes.
 pub struct Tree<'t> {
-    tree: tree_sitter::Tree,
+    inner: tree_sitter::Tree,
     text: &'t str,
     kinds: &'static Kinds,
 }
@@ -53,8 +53,8 @@ impl fmt::Debug for Tree<'_> {
 }
 
 impl<'t> Tree<'t> {
-    pub(super) fn new(tree: tree_sitter::Tree, text: &'t str, kinds: &'static Kinds) -> Self {
-        Self { tree, text, kinds }
+    pub(super) fn new(inner: tree_sitter::Tree, text: &'t str, kinds: &'static Kinds) -> Self {
+        Self { inner, text, kinds }
     }
 
     /// Returns the text.
@@ -95,7 +95,7 @@ impl<'t> Tree<'t> {
             is_only = false;
             Next::Nowhere
         });
-        is_only && num_comments > 0 && !self.tree.root_node().has_error()
+        is_only && num_comments > 0 && !self.inner.root_node().has_error()
     }
 
     /// Returns the smallest scope around the byte at a position that has so many lines at least.
@@ -103,7 +103,7 @@ impl<'t> Tree<'t> {
     /// Lines count from what opens it: a body of one line under its header has two.
     pub fn smallest_block(&self, position: usize, num_lines_min: usize) -> Option<Range<usize>> {
         let mut smallest = None;
-        let mut cursor = self.tree.walk();
+        let mut cursor = self.inner.walk();
         let mut opened_at = 0;
         loop {
             let node = cursor.node();
@@ -202,7 +202,7 @@ impl<'t> Tree<'t> {
 
     /// Goes through the nodes, each before those in it.
     fn walk(&self, mut visit: impl FnMut(Inner<'_>) -> Next) {
-        let mut cursor = self.tree.walk();
+        let mut cursor = self.inner.walk();
         loop {
             match visit(cursor.node()) {
                 Next::Nowhere => return,

@@ -220,7 +220,7 @@ fn several_models_are_served_together_or_not_at_all() {
         ),
         (
             "source = \"demo\"\nkv_cache_memory = \"16TiB\"\n",
-            "the model `b`: no room beside the other models: the weights and a step take",
+            "once loaded and `models[1].kv_cache_memory` asks for 17592186044416, and",
         ),
     ];
     for (second, message) in rows {

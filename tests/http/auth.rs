@@ -130,6 +130,7 @@ async fn a_caller_needs_the_endpoint_s_scope() {
         config.api_keys = vec![
             ApiKeyConfig { scopes: vec!["duo_chat".to_owned()], ..key("bot", "other") },
             ApiKeyConfig { scopes: vec!["generate_code".to_owned()], ..key("gen", "generates") },
+            ApiKeyConfig { scopes: vec!["complete_code".to_owned()], ..key("com", "completes") },
             key("ada", "all"),
         ];
     }))
@@ -162,6 +163,22 @@ async fn a_caller_needs_the_endpoint_s_scope() {
                 assert_eq!((answer.status, answer.json()), expected, "{path}");
             }
         }
+    }
+    let file = json!({
+        "file_name": "a.py", "content_above_cursor": "a = ", "content_below_cursor": "",
+    });
+    for (r#type, key, status) in [
+        ("code_editor_completion", "all", 200),
+        ("code_editor_completion", "generates", 403),
+        ("code_editor_generation", "generates", 200),
+        ("code_editor_generation", "completes", 403),
+    ] {
+        let body = json!({ "prompt_components": [{ "type": r#type, "payload": file }] });
+        let (path, body) = ("/v4/code/suggestions", body.to_string());
+        let headers = [&*format!("x-api-key: {key}")];
+        let request = client::request("POST", path, &headers, body.as_bytes());
+        let answer = client::send(server.address, &request).await;
+        assert_eq!(answer.status, status, "{type} {key}: {}", answer.text());
     }
     let answer = post(&server, OPENAI, &["x-api-key: other"]).await;
     assert_eq!(

@@ -200,7 +200,7 @@ fn broken_components() -> Vec<Broken> {
         (
             "/v3/code/completions",
             components(|b| {
-                b["model_metadata"] = json!({"provider": "openai", "name": "codestral", "endpoint": "http://secret/v1"})
+                b["model_metadata"] = json!({"provider": "openai", "name": "codestral", "endpoint": "http://secret/v1"});
             }),
             "`model_metadata.endpoint` is not taken",
         ),

@@ -55,8 +55,11 @@ struct WireFeature<'a> {
 #[derive(Debug, Serialize)]
 struct WireNothing {}
 
+/// Says whether a model is made for something.
+type Suits = fn(&ModelInfo) -> bool;
+
 /// What GitLab does with a model, its unit primitive, and whether a model is made for it.
-const FEATURES: [(&str, &str, fn(&ModelInfo) -> bool); 2] = [
+const FEATURES: [(&str, &str, Suits); 2] = [
     ("code_completions", "complete_code", |model| model.has_fim),
     ("code_generations", "generate_code", |model| model.has_chat),
 ];

@@ -59,7 +59,7 @@ pub(super) fn comment_above(prefix: &str, language: Option<Language>) -> Option<
 }
 
 /// Returns what a line says that is a comment and nothing else.
-fn comment_text<'a>(line: &'a str, language: Option<Language>) -> Option<&'a str> {
+fn comment_text(line: &str, language: Option<Language>) -> Option<&str> {
     let line = line.trim();
     if let Some(inner) = line.strip_prefix("/*") {
         return Some(inner.trim_start_matches('*').trim_end_matches("*/").trim());

@@ -6,7 +6,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use serde_json::Map;
 
 use crate::api::{
     ApiState, body,
@@ -88,7 +87,7 @@ async fn run(
         let any_of: Vec<&str> = prompt.unit_primitives.iter().map(String::as_str).collect();
         call.authorise(&any_of, "Unauthorized to access this prompt")?;
     }
-    let inputs = Inputs(wire.inputs.unwrap_or_else(Map::new));
+    let inputs = Inputs(wire.inputs.unwrap_or_default());
     let rendered = prompt.render(inputs, call.flags())?;
     let asked = generation::of_prompt(rendered, &prompt, &asking, wire.stream.unwrap_or(false));
     let admission = call.admit(&asked)?;

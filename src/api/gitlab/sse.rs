@@ -46,13 +46,14 @@ fn events(state: State) -> impl Stream<Item = Result<Bytes, ProviderError>> + Se
         let event = match std::mem::replace(&mut state.phase, Phase::Running) {
             Phase::Start(start) => start,
             Phase::Ended => return Ok(None),
-            Phase::Running => match state.texts.next().await? {
-                Some(content) => content_chunk(&content),
-                None => {
+            Phase::Running => {
+                if let Some(content) = state.texts.next().await? {
+                    content_chunk(&content)
+                } else {
                     state.phase = Phase::Ended;
                     event("stream_end", &())
                 }
-            },
+            }
         };
         Ok(Some((event, state)))
     })

@@ -11,6 +11,7 @@ struct CodeFences {
     has_fences: bool,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as all steps begin")]
 pub(super) fn begin(gap: Arc<Gap>) -> Box<dyn PostProcessor> {
     let has_fences = gap.before.contains(FENCE) || gap.after.contains(FENCE);
     Box::new(CodeFences { tail: Tail::default(), has_fences })

@@ -103,13 +103,11 @@ impl Scope {
         let text = &self.tail.text;
         let first = text.len() - text.trim_start().len();
         let spaces = |line: &str| line.len() - line.trim_start().len();
-        match text[..first].rfind('\n') {
-            Some(newline) => first - newline - 1,
-            None => {
-                let typed = self.gap.before.rsplit('\n').next().unwrap_or_default();
-                if typed.trim().is_empty() { typed.len() + first } else { spaces(typed) }
-            }
+        if let Some(newline) = text[..first].rfind('\n') {
+            return first - newline - 1;
         }
+        let typed = self.gap.before.rsplit('\n').next().unwrap_or_default();
+        if typed.trim().is_empty() { typed.len() + first } else { spaces(typed) }
     }
 }
 

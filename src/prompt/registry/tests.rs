@@ -12,7 +12,7 @@ fn prompt(path: &str, body: &str) -> Result<Prompt, PromptFileError> {
 }
 
 fn inputs(json: serde_json::Value) -> Inputs {
-    Inputs(json.as_object().unwrap().clone())
+    Inputs(serde_json::from_value(json).unwrap())
 }
 
 #[test]

@@ -6,7 +6,7 @@ pub(super) mod generation;
 mod model;
 pub(super) mod v2;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 pub(super) use model::ModelWish;
 
@@ -176,7 +176,7 @@ impl File {
     /// Returns what becomes of the answer of a model that talks about this file.
     fn talk(&self) -> Cleaning {
         // In Markdown a fence is code.
-        if self.name.ends_with(".md") {
+        if Path::new(&self.name).extension().is_some_and(|extension| extension == "md") {
             return Cleaning::Nothing;
         }
         let line = self.prefix.rsplit('\n').next().unwrap_or_default();

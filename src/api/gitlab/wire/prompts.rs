@@ -23,6 +23,7 @@ pub(in crate::api::gitlab) struct WirePromptAnswer {
 
 /// What it took.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "they are the wire's")]
 pub(in crate::api::gitlab) struct WirePromptUsage {
     pub(in crate::api::gitlab) input_tokens: u32,
     pub(in crate::api::gitlab) output_tokens: u32,

@@ -111,9 +111,10 @@ pub(super) fn asked(
         num_choices,
         logprobs,
         deadline: None,
-        postprocessing: match service.postprocess().openai {
-            true if form == Form::Text => PostProcessing::Completion { without: Vec::new() },
-            _ => PostProcessing::None,
+        postprocessing: if service.postprocess().openai && form == Form::Text {
+            PostProcessing::Completion { without: Vec::new() }
+        } else {
+            PostProcessing::None
         },
         model: Some(model.name.clone()),
     };
