@@ -23,8 +23,8 @@ use crate::api::{
 use crate::auth::{COMPLETE_CODE, Caller, CallerKind, Credentials, GENERATE_CODE, Permit};
 
 /// Asked by who has no token: probes, and GitLab while it is set up.
-const PUBLIC: [&str; 5] =
-    ["/health", "/monitoring/healthz", "/monitoring/ready", "/metrics", "/v1/models/definitions"];
+const PUBLIC: [&str; 4] =
+    ["/health", "/monitoring/healthz", "/monitoring/ready", "/v1/models/definitions"];
 
 /// What an endpoint asks of a caller.
 struct Access {

@@ -111,7 +111,7 @@ impl Caller {
         Self {
             kind,
             key_name: None,
-            user: credentials.global_user_id.map(|id| hash(&[id])),
+            user: credentials.user().map(|id| hash(&[id])),
             realm: credentials.realm.and_then(Realm::parse),
             issuer: None,
             scopes: None,
@@ -147,7 +147,7 @@ impl Caller {
         let user = match kind {
             CallerKind::User => Claims::text(claims.sub.as_ref()),
             // Only the instance is proven; which of its users it asks for is its word.
-            _ => credentials.global_user_id.or(Claims::text(claims.sub.as_ref())),
+            _ => credentials.user().or(Claims::text(claims.sub.as_ref())),
         };
         Self {
             kind,

@@ -45,6 +45,11 @@ impl<'a> Credentials<'a> {
         Ok(token)
     }
 
+    /// Returns the user that the request names; an empty name is nobody's.
+    pub(super) fn user(&self) -> Option<&'a str> {
+        self.global_user_id.map(str::trim).filter(|id| !id.is_empty())
+    }
+
     /// Returns what may be an API key, the header for it first: clients that send both have a placeholder in the other.
     pub(super) fn api_keys(&self) -> impl Iterator<Item = &'a str> {
         self.api_key.map(str::trim).into_iter().chain(self.bearer().ok())

@@ -21,7 +21,9 @@ use crate::{
     config::Proxies,
 };
 
-/// Keys are good for a day; an hour before its end they are asked for again.
+/// Keys are good for a day...
+const LIFETIME: Duration = Duration::from_hours(24);
+/// ... and an hour before its end they are asked for again.
 const REFRESH: Duration = Duration::from_hours(23);
 /// How soon an issuer is asked again that failed, and how often at most for a key that is not known.
 const RETRY: Duration = Duration::from_mins(1);
@@ -81,28 +83,37 @@ impl Directory {
     /// Asks issuers for their keys, now and whenever it is time, for ever.
     pub(super) async fn keep(&self, clock: &Clock) -> Infallible {
         let Some(http) = &self.http else { return std::future::pending().await };
-        let mut known: Vec<Vec<Key>> = vec![Vec::new(); self.issuers.len()];
+        let mut known: Vec<(u64, Vec<Key>)> = vec![(0, Vec::new()); self.issuers.len()];
+        let reserved = |own: &str| {
+            let others = self.issuers.iter().filter(|issuer| *issuer != own).cloned();
+            others.chain([self.service_name.clone()]).collect::<Vec<_>>()
+        };
         loop {
             let began = clock.unix_seconds();
             let asking =
-                self.issuers.iter().map(|issuer| issuer::keys(http, issuer, &self.service_name));
+                self.issuers.iter().map(|issuer| issuer::keys(http, issuer, reserved(issuer)));
             let mut pause = REFRESH;
-            for ((issuer, known), answer) in
+            for ((issuer, (read_at, known)), answer) in
                 self.issuers.iter().zip(&mut known).zip(join_all(asking).await)
             {
                 match answer {
                     Ok(keys) => {
                         tracing::info!(issuer, num_keys = keys.len(), "read an issuer's keys");
-                        *known = keys;
+                        (*read_at, *known) = (began, keys);
                     }
                     Err(error) => {
+                        // Else who keeps an issuer from being asked keeps a key that it withdrew.
+                        if began > *read_at + LIFETIME.as_secs() {
+                            known.clear();
+                        }
                         let num_kept = known.len();
                         tracing::warn!(issuer, %error, num_kept, "an issuer's keys are not to be had");
                         pause = RETRY;
                     }
                 }
             }
-            let keys = self.own.iter().chain(known.iter().flatten()).cloned().collect();
+            let keys =
+                self.own.iter().chain(known.iter().flat_map(|(_, keys)| keys)).cloned().collect();
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(KeySet(keys));
             self.rounds.send_modify(|round| *round += 1);
             self.rest(pause, began, clock).await;

@@ -135,9 +135,18 @@ impl Guard {
                 _ => AuthError::UnknownApiKey,
             });
         }
-        let token = request.bearer()?;
+        let has_keys = !api_keys.is_empty();
+        let token = match request.bearer() {
+            Err(_) if has_keys && request.api_key.is_some() => {
+                return Err(AuthError::UnknownApiKey);
+            }
+            bearer => bearer?,
+        };
         if request.authentication_type != Some(OIDC) {
-            return Err(AuthError::WrongType);
+            // Who has mistyped a key must not be sent to look for GitLab's headers.
+            let is_jwt = token.matches('.').count() == 2;
+            let is_key = has_keys && !is_jwt;
+            return Err(if is_key { AuthError::UnknownApiKey } else { AuthError::WrongType });
         }
         let claims = match self.check(token, &self.directory.keys()) {
             Err(AuthError::UnknownKey) => self.check(token, &*self.directory.hurried().await),

@@ -96,14 +96,14 @@ pub(super) fn client(proxies: &Proxies, is_encrypted: bool) -> Result<Client, Ke
 }
 
 /// Returns the keys that the issuer at `address` publishes. Its tokens name it by this address or by the one that it says;
-/// never by `reserved`, our own name.
+/// never by `reserved`: our own name, and those of other issuers.
 ///
 /// # Errors
 /// An issuer that does not answer, or not with keys.
 pub(super) async fn keys(
     http: &Client,
     address: &str,
-    reserved: &str,
+    reserved: Vec<String>,
 ) -> Result<Vec<Key>, IssuerError> {
     let what = DISCOVERY;
     let url = Url::parse(&format!("{address}{DISCOVERY}"));
@@ -111,11 +111,14 @@ pub(super) async fn keys(
     let discovery: Discovery =
         serde_json::from_slice(&bytes).map_err(|_| IssuerError::Malformed(what))?;
     let url = Url::parse(&discovery.jwks_uri).ok();
-    let url = url.filter(|url| ["http", "https"].contains(&url.scheme()));
+    // Keys that come in the clear are anybody's: where the issuer is asked over TLS, so are its keys.
+    let schemes: &[&str] =
+        if address.starts_with("https:") { &["https"] } else { &["http", "https"] };
+    let url = url.filter(|url| schemes.contains(&url.scheme()));
     let bytes = read(http, url.ok_or(IssuerError::Malformed("its jwks_uri"))?, JWKS).await?;
     let mut names = vec![address.to_owned()];
     let said = discovery.issuer.trim_end_matches('/');
-    if said != address && said != reserved {
+    if said != address && !reserved.iter().any(|name| name == said) {
         names.push(said.to_owned());
     }
     let keys = read_jwks(&bytes, &names).ok_or(IssuerError::Malformed(JWKS))?;

@@ -245,6 +245,29 @@ async fn headers_are_told_apart_before_tokens_are_looked_at() {
 }
 
 #[tokio::test]
+async fn a_mistyped_key_is_told_as_one_where_tokens_are_taken_too() {
+    let key = ApiKeyConfig {
+        name: "ada".to_owned(),
+        digest: [0; 32],
+        scopes: Vec::new(),
+        requests_per_minute: None,
+        concurrent_requests: None,
+    };
+    let guard = guard(|config| {
+        config.signing_key = pem(ONE);
+        config.api_keys = vec![key];
+    });
+    let shown = Credentials { api_key: Some("wrong"), ..Credentials::default() };
+    assert_eq!(guard.authenticate(&shown).await.unwrap_err(), AuthError::UnknownApiKey);
+    let error = ask(&guard, "Bearer wrong", Credentials::default()).await.unwrap_err();
+    assert_eq!(error, AuthError::UnknownApiKey);
+    let error = ask(&guard, "Bearer a.b.c", Credentials::default()).await.unwrap_err();
+    assert_eq!(error, AuthError::WrongType);
+    let none = guard.authenticate(&Credentials::default()).await.unwrap_err();
+    assert_eq!(none, AuthError::NoHeader);
+}
+
+#[tokio::test]
 async fn keys_pass_from_one_role_to_the_other() {
     let token = format!("Bearer {}", sign(Some(OWN_ID), &own(|_| {}), ONE));
     // Before: three is announced. Then three signs. Then one is dropped.

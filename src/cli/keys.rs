@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use crate::{
     auth::draw_api_key,
     cli::{CliError, print},
-    config::{API_KEY_SCOPES, is_api_key_name},
+    config::{API_KEY_SCOPES, is_api_key_name, is_scope},
 };
 
 /// Arguments of `lacuna keys`.
@@ -53,8 +53,4 @@ pub(super) fn run(arguments: &KeysArgs) -> Result<(), CliError> {
     print(&format!(
         "The key, shown this once; whoever has it may ask in the name of {name}:\n  {key}\n\nIts line for the file that --api-keys-file names, or for LACUNA_API_KEYS:\n  {name}:{hash}{more}\n"
     ))
-}
-
-fn is_scope(scope: &str) -> bool {
-    !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }

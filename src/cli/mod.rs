@@ -11,6 +11,8 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
+    api::Gateway,
+    auth::{Clock, Guard},
     config::{Config, ConfigError, Environment, LogConfig, LogFormat, RawConfig, layers},
     telemetry::logs,
 };
@@ -181,6 +183,9 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
             let config = Config::load(&RawConfig::default(), environment, file.as_deref())?;
             config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
             compose::check_models(&config).map_err(CliError::Usage)?;
+            Gateway::load(&config).map_err(|error| CliError::Usage(error.into()))?;
+            Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system())
+                .map_err(|error| CliError::Usage(error.into()))?;
             let what =
                 file.map_or_else(|| "the settings".to_owned(), |file| file.display().to_string());
             print(&format!("{what}: ok\n"))

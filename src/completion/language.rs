@@ -117,6 +117,13 @@ impl Language {
         ROWS.iter().find(|row| row.name == name).map(Self)
     }
 
+    /// Returns whether a file is Markdown, in which a fence of code is text.
+    pub fn is_markdown(file_name: &str) -> bool {
+        let extension = file_name.rsplit_once('.').map(|(_, extension)| extension);
+        let is = |known: &str| extension.is_some_and(|own| own.eq_ignore_ascii_case(known));
+        ["md", "markdown", "mdx", "mkd", "qmd", "rmd"].into_iter().any(is)
+    }
+
     /// Returns the name, lower case: `python`, `cpp`.
     pub fn name(self) -> &'static str {
         self.0.name
@@ -401,6 +408,13 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(Language::of_script(text).map(Language::name), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn markdown_is_told_by_its_extension() {
+        for (name, expected) in [("a/README.md", true), ("x.MarkDown", true), ("md", false)] {
+            assert_eq!(Language::is_markdown(name), expected, "{name}");
         }
     }
 

@@ -24,7 +24,7 @@ mod tests;
 mod units;
 
 pub use auth::{
-    API_KEY_SCOPES, ApiKeyConfig, AuthConfig, BypassConfig, KeyConfig, is_api_key_name,
+    API_KEY_SCOPES, ApiKeyConfig, AuthConfig, BypassConfig, KeyConfig, is_api_key_name, is_scope,
 };
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};

@@ -1,6 +1,9 @@
 //! What stands around a completion, as far as steps look.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use crate::{
     completion::{Comments, Grammar, Language},
@@ -14,6 +17,26 @@ const AFTER_BYTES: usize = 2 << 10;
 /// Most bytes of a completion that are parsed together with what stands around it.
 const PARSED_BYTES_MAX: usize = BEFORE_BYTES + AFTER_BYTES + (8 << 10);
 
+/// Most steps that the grammar may take for a completion, over all questions. Plain code takes about one for each 100
+/// bytes, hostile text many times that, and each the longer the more of it there is.
+const NUM_STEPS_MAX: u32 = 1536;
+
+/// What is left of the grammar's steps; a copy begins anew.
+#[derive(Debug)]
+struct Allowance(AtomicU32);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(AtomicU32::new(NUM_STEPS_MAX))
+    }
+}
+
+impl Clone for Allowance {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// What stands around a completion: the file's own text, without what a prompt adds.
 #[derive(Clone, Debug)]
 pub struct Gap {
@@ -22,6 +45,7 @@ pub struct Gap {
     pub(super) language: Option<Language>,
     /// Least mean log-probability of a completion that is kept.
     pub(super) min_score: Option<f32>,
+    allowance: Allowance,
 }
 
 impl Gap {
@@ -32,6 +56,7 @@ impl Gap {
             after: window::after(suffix, AFTER_BYTES).to_owned(),
             language,
             min_score: None,
+            allowance: Allowance::default(),
         }
     }
 
@@ -52,7 +77,15 @@ impl Gap {
     /// Calls `ask` with the tree of a text, where the language has a grammar that can make something of it.
     pub(super) fn with_tree<T>(&self, text: &str, ask: impl FnOnce(Tree<'_>) -> T) -> Option<T> {
         let syntax = self.language.and_then(Syntax::of)?;
-        syntax.parse(text, Budget::of_bytes(PARSED_BYTES_MAX)).map(ask)
+        if text.len() > PARSED_BYTES_MAX {
+            return None;
+        }
+        let left = self.allowance.0.load(Ordering::Relaxed);
+        let own = Budget::of_bytes(text.len());
+        let budget = Budget { num_steps_max: own.num_steps_max.min(left), ..own };
+        let (tree, num_steps) = syntax.parse_counted(text, budget);
+        self.allowance.0.store(left.saturating_sub(num_steps), Ordering::Relaxed);
+        tree.map(ask)
     }
 
     /// Returns the number of mistakes in the file with this in the gap, where a grammar can tell.

@@ -68,6 +68,8 @@ fn sentinels_go_unless_the_file_has_them() {
         (("a.py", "", "<|cursor", ""), "<|cursor"),
         (("a.fs", "", "f <| x |> g", ""), "f <| x |> g"),
         (("a.html", "", "<s>a</s>", ""), "<s>a</s>"),
+        (("a.py", "", "table[PREFIX] + x[INST]", ""), "table[PREFIX] + x[INST]"),
+        (("a.java", "", "List<MID> a", ""), "List<MID> a"),
         (("a.py", "EOT = \"<|endoftext|>\"\nb = ", "\"<|endoftext|>\"", ""), "\"<|endoftext|>\""),
     ];
     check(&[Step::SpecialTokens], WHOLE, &rows);
@@ -195,6 +197,11 @@ fn brackets_that_close_too_much_go() {
         (("a.go", "func f() {\n\tif a {\n", "\t\tb()\n\t}\n}", "\n}\n"), "\t\tb()\n\t}"),
     ];
     check(&[Step::Brackets], WHOLE, &rows);
+}
+
+#[test]
+fn every_sentinel_begins_as_the_search_for_them_expects() {
+    assert!(MARKERS.iter().all(|marker| marker.starts_with('<')));
 }
 
 #[test]

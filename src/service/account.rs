@@ -103,8 +103,9 @@ impl Account {
     }
 
     /// Notes that what has come is the whole answer, though the model would go on.
-    pub fn suffice(&self) {
+    pub fn suffice(&self, usage: Option<Usage>) {
         let mut entries = self.entries();
+        entries.usage = usage.unwrap_or(entries.usage);
         entries.num_prompts_done = entries.num_prompts;
         entries.finish_reason.get_or_insert(FinishReason::Stop.as_label());
     }

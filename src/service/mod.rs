@@ -98,10 +98,10 @@ impl CompletionService {
     ) -> Result<CompletionStream, ProviderError> {
         let model = self.model();
         account.model(&model);
-        account.prompt(&request);
         if let Input::Fim { prefix, .. } = &request.input {
             request.language = request.language.or_else(|| Language::of_script(prefix));
         }
+        account.prompt(&request);
         let deadline = Instant::now() + self.limits.timeout;
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);

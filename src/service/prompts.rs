@@ -5,13 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
-use crate::prompt::registry::{Prompt, PromptFileError, PromptRegistry, builtin};
+use crate::prompt::registry::{FILE_BYTES_MAX, Prompt, PromptFileError, PromptRegistry, builtin};
 
 /// How often the folder is looked at: soon enough for who edits a prompt, and a few system calls.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -160,13 +161,21 @@ impl Prompts {
 
     fn read(&self, path: &str) -> Result<Prompt, PromptFileError> {
         let file = self.folder.as_deref().unwrap_or(Path::new("")).join(path);
-        let text = fs::read_to_string(file).map_err(|error| PromptFileError {
+        // One byte more than may be: what is larger is refused, and not read.
+        let text = read_at_most(&file, FILE_BYTES_MAX + 1).map_err(|error| PromptFileError {
             path: path.to_owned(),
             line: None,
             reason: format!("cannot be read: {error}"),
         })?;
         Prompt::parse(path, &text)
     }
+}
+
+/// Reads the beginning of a file, of at most so many bytes.
+fn read_at_most(file: &Path, num_bytes: usize) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(file)?.take(num_bytes as u64).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Returns the prompts' files below the folder with `/` between the parts of their paths.

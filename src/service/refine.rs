@@ -9,7 +9,10 @@ use std::{
 use futures_util::stream;
 
 use crate::{
-    completion::{CompletionChunk, CompletionRequest, FinishReason, Input, PostProcessing, Usage},
+    completion::{
+        CompletionChunk, CompletionRequest, FinishReason, Input, Language, PostProcessing, Step,
+        Usage,
+    },
     config::PostprocessConfig,
     postprocess::{Chain, Ending, Flow, Gap, Running},
     provider::{CompletionEvent, CompletionStream, ProviderError},
@@ -40,7 +43,10 @@ impl Plan {
             PostProcessing::Completion { without } => (&config.completion, without),
             PostProcessing::Generation { without, .. } => (&config.generation, without),
         };
-        let chain = Chain::new(steps).without(without);
+        let mut chain = Chain::new(steps).without(without);
+        if request.file_name.as_deref().is_some_and(Language::is_markdown) {
+            chain = chain.without(&[Step::CodeFences]);
+        }
         let chain = if is_streaming { chain.streaming() } else { chain };
         if chain.is_empty() {
             return None;
@@ -189,7 +195,7 @@ impl Refined {
 mod tests {
     use super::*;
     use crate::{
-        completion::{Language, SamplingParams, Step, TokenLogprob},
+        completion::{SamplingParams, TokenLogprob},
         postprocess::MARKERS,
         prompt::family::{FAMILIES, Family},
     };
@@ -287,6 +293,15 @@ mod tests {
     }
 
     #[test]
+    fn fences_stay_in_markdown() {
+        let mut asked = request(1);
+        asked.file_name = Some("README.md".to_owned());
+        assert!(Plan::of(&mut asked, &config(&[Step::CodeFences]), "model", false).is_none());
+        asked.file_name = Some("a.go".to_owned());
+        assert!(Plan::of(&mut asked, &config(&[Step::CodeFences]), "model", false).is_some());
+    }
+
+    #[test]
     fn nothing_is_planned_where_nothing_is_asked_or_left() {
         let mut none = request(1);
         none.postprocessing = PostProcessing::None;
@@ -304,7 +319,9 @@ mod tests {
         for fim in FAMILIES.iter().filter_map(Family::fim) {
             for token in [Some(fim.prefix), Some(fim.suffix), fim.middle].into_iter().flatten() {
                 let text = token.trim_start_matches('▁');
-                assert!(MARKERS.contains(&text), "{token}");
+                // An index and a type's parameter are code.
+                let is_word = |c: char| c.is_ascii_uppercase() || "<>[]".contains(c);
+                assert_ne!(MARKERS.contains(&text), text.chars().all(is_word), "{token}");
             }
         }
     }

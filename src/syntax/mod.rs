@@ -63,15 +63,30 @@ impl Syntax {
 
     /// Returns the tree of a text, or nothing where the budget does not reach.
     pub fn parse(self, text: &str, budget: Budget) -> Option<Tree<'_>> {
+        self.parse_counted(text, budget).0
+    }
+
+    /// As [`Syntax::parse`]; also returns the steps that it took.
+    pub fn parse_counted(self, text: &str, budget: Budget) -> (Option<Tree<'_>>, u32) {
+        let mut num_steps = 0;
+        let tree = self.parse_counting(text, budget, &mut num_steps);
+        (tree, num_steps)
+    }
+
+    fn parse_counting<'t>(
+        self,
+        text: &'t str,
+        budget: Budget,
+        num_steps: &mut u32,
+    ) -> Option<Tree<'t>> {
         if text.len() > budget.num_bytes_max.min(NUM_BYTES_MAX) || depth(text) > DEPTH_MAX {
             return None;
         }
         let mut parser = Parser::new();
         parser.set_language(&self.kinds.language).ok()?;
-        let mut num_steps = 0;
         let mut count = |_: &_| {
-            num_steps += 1;
-            if num_steps > budget.num_steps_max {
+            *num_steps += 1;
+            if *num_steps > budget.num_steps_max {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())

@@ -49,4 +49,9 @@ fn a_key_that_cannot_sign_is_refused_before_anything_starts() {
     assert_eq!(run.code, Some(crate::USAGE));
     assert!(run.stderr.starts_with("error: `auth.signing_key_file` must be a private RSA key"));
     assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+    let checked = lacuna(&["check-config"], &[("LACUNA_SIGNING_KEY", "s3cret")]);
+    assert_eq!((checked.code, checked.stderr), (run.code, run.stderr));
+    let folder = lacuna(&["check-config"], &[("LACUNA_PROMPTS_FOLDER", "/nowhere/prompts")]);
+    assert_eq!(folder.code, Some(crate::USAGE));
+    assert!(folder.stderr.contains("/nowhere/prompts"), "{}", folder.stderr);
 }

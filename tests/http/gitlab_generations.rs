@@ -270,4 +270,7 @@ async fn gitlabs_test_of_a_model_gets_its_text_or_its_failure() {
     let gaps = TestServer::start_gateway(ScriptedProvider::new(sum()).without_chat(), |_| {}).await;
     let answer = post(gaps.address, CHECK, r#"{"inputs":{}}"#).await;
     assert_eq!(answer.header("x-lacuna-prompt"), Some("model_configuration/check/fim/1.0.0"));
+    // It is the version that is not there, not a prompt for such a model.
+    let answer = post(gaps.address, CHECK, r#"{"inputs":{},"prompt_version":"^9"}"#).await;
+    assert_eq!(answer.status, 404, "{}", answer.text());
 }

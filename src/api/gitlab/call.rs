@@ -48,21 +48,20 @@ impl<'a> Call<'a> {
         request: &Request,
         names: fn(&'static str) -> &'static str,
     ) -> Self {
-        let context = GitlabContext::of(request.headers());
+        let mut context = GitlabContext::of(request.headers());
         let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
+        // What a token says goes before what headers say.
+        if let Some(realm) = caller.as_ref().and_then(|caller| caller.realm) {
+            context.actor.realm = Some(realm.as_label().to_owned());
+        }
         account.caller(context.caller.clone());
         let flags = state.gateway().flags.in_force(&context.flags, &context.actor);
         Self { state, account, caller, context, flags, names }
     }
 
-    /// Refuses a caller who has none of these unit primitives, where only the body tells which are needed.
-    pub(super) fn authorise(
-        &self,
-        any_of: &[&str],
-        refusal: &'static str,
-    ) -> Result<(), GitlabError> {
-        let may = |caller: &Arc<Caller>| any_of.iter().any(|scope| caller.may(scope));
-        if self.caller.as_ref().is_some_and(may) {
+    /// Refuses a caller without a unit primitive, where only the body tells which is needed.
+    pub(super) fn authorise(&self, scope: &str, refusal: &'static str) -> Result<(), GitlabError> {
+        if self.caller.as_ref().is_some_and(|caller| caller.may(scope)) {
             return Ok(());
         }
         Err(ApiError::new(ApiErrorKind::Unauthorised, refusal).into())
@@ -78,8 +77,10 @@ impl<'a> Call<'a> {
     pub(super) fn asking<'s>(&'s self, service: &'s CompletionService) -> Asking<'s> {
         Asking {
             context: &self.context,
+            caller: self.caller.as_deref(),
             model: service.model(),
             limits: service.limits(),
+            steps: service.postprocess(),
             prompts: self.state.gateway().prompts.current(),
             flags: &self.flags,
         }

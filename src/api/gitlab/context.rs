@@ -5,6 +5,7 @@
 use axum::http::HeaderMap;
 use semver::Version;
 
+use crate::auth::Realm;
 use crate::flags::{Actor, pseudonym};
 use crate::telemetry::Caller;
 
@@ -49,7 +50,8 @@ impl GitlabContext {
                 user: user.clone(),
                 groups: GROUP_HEADERS.iter().flat_map(|name| list(headers, name)).collect(),
                 instance: instance.clone(),
-                realm: realm.clone(),
+                // A realm that nobody knows must not pass for one of which nothing is forbidden.
+                realm: realm.clone().filter(|realm| Realm::parse(realm).is_some()),
             },
             caller: Caller {
                 realm,

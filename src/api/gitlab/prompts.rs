@@ -83,10 +83,6 @@ async fn run(
     let service = call.service(&ModelWish::of_metadata(wire.model_metadata.as_ref())?)?;
     let asking = call.asking(service);
     let prompt = generation::find(task, wire.prompt_version.as_deref(), &asking)?;
-    if !prompt.unit_primitives.is_empty() {
-        let any_of: Vec<&str> = prompt.unit_primitives.iter().map(String::as_str).collect();
-        call.authorise(&any_of, "Unauthorized to access this prompt")?;
-    }
     let inputs = Inputs(wire.inputs.unwrap_or_default());
     let rendered = prompt.render(inputs, call.flags())?;
     let asked = generation::of_prompt(rendered, &prompt, &asking, wire.stream.unwrap_or(false));

@@ -78,7 +78,7 @@ async fn answer(
         PostProcessing::Generation { .. } => GENERATE_CODE,
         PostProcessing::Completion { .. } | PostProcessing::None => COMPLETE_CODE,
     };
-    call.authorise(&[scope], "Unauthorized to access code suggestions")?;
+    call.authorise(scope, "Unauthorized to access code suggestions")?;
     let admission = call.admit(&asked)?;
     let prompt = asked.prompt.clone();
     let model = service.model();

@@ -14,6 +14,7 @@ use crate::api::{
         lines::Lines,
     },
 };
+use crate::completion::CompletionChunk;
 use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
 use crate::service::{Account, CompletionService};
 
@@ -71,7 +72,7 @@ impl Rest {
         while !self.is_over {
             let text = match self.events.next().await {
                 Some(Ok(CompletionEvent::Chunk(chunk))) if chunk.choice_index == 0 => {
-                    self.clean(chunk.text)
+                    self.clean(chunk)
                 }
                 Some(Ok(CompletionEvent::Chunk(_))) => continue,
                 Some(Ok(CompletionEvent::Done(_))) => {
@@ -91,12 +92,12 @@ impl Rest {
         Ok(None)
     }
 
-    fn clean(&mut self, text: String) -> String {
-        let Some(lines) = &mut self.lines else { return text };
-        let clean = lines.push(&text);
+    fn clean(&mut self, chunk: CompletionChunk) -> String {
+        let Some(lines) = &mut self.lines else { return chunk.text };
+        let clean = lines.push(&chunk.text);
         if lines.is_over() {
             // What follows would be thrown away, so nobody need compute it.
-            self.account.suffice();
+            self.account.suffice(chunk.usage);
             self.events = CompletionStream::new(stream::empty());
             self.is_over = true;
         }

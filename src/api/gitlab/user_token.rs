@@ -28,7 +28,10 @@ pub(super) async fn create(
     };
     let status = match error {
         UserTokenError::NotAllowed => StatusCode::FORBIDDEN,
-        UserTokenError::Unsigned => StatusCode::INTERNAL_SERVER_ERROR,
+        UserTokenError::Unsigned => {
+            tracing::warn!("a token for an editor was asked for: auth.signing_key_file is not set");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         UserTokenError::NoUser => {
             return GitlabError::from(ApiError::invalid("X-Gitlab-Global-User-Id", error))
                 .into_response();

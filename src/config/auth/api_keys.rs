@@ -79,6 +79,9 @@ fn parse_line(line: &str) -> Result<ApiKeyConfig, String> {
         match word.split_once('=') {
             Some(("scopes", scopes)) => {
                 key.scopes = scopes.split(',').map(str::to_owned).collect();
+                if !key.scopes.iter().all(|scope| is_scope(scope)) {
+                    return Err(format!("a scope of {name} is no word such as complete_code"));
+                }
             }
             Some(("requests_per_minute", text)) => key.requests_per_minute = limit(text)?,
             Some(("concurrent_requests", text)) => key.concurrent_requests = limit(text)?,
@@ -89,6 +92,11 @@ fn parse_line(line: &str) -> Result<ApiKeyConfig, String> {
         }
     }
     Ok(key)
+}
+
+/// Returns whether a text can be a scope, in GitLab's words a unit primitive.
+pub fn is_scope(scope: &str) -> bool {
+    !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {
@@ -135,6 +143,7 @@ mod tests {
             (format!("ä:{hash}"), "line 1: a name is 1 to 64"),
             (format!("\nada:{hash} limit=1"), "line 2: of ada there may be scopes="),
             (format!("ada:{hash} requests_per_minute=0"), "line 1: a limit of ada is no number"),
+            (format!("ada:{hash} scopes=complete-code"), "line 1: a scope of ada is no word"),
             (format!("ada:{hash}\nada:{hash}"), "line 2: a second key called ada"),
         ];
         for (text, expected) in rows {

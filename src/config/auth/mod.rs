@@ -10,7 +10,7 @@ use crate::config::{
 mod api_keys;
 mod raw;
 
-pub use api_keys::{API_KEY_SCOPES, ApiKeyConfig, is_api_key_name};
+pub use api_keys::{API_KEY_SCOPES, ApiKeyConfig, is_api_key_name, is_scope};
 pub(super) use raw::RawAuth;
 
 /// The word for a file that there is not.
@@ -122,10 +122,14 @@ impl Config {
     /// An address beyond this machine, with nobody asked who they are; limits of keys and users that nothing tells.
     pub fn check_exposure(&self) -> Result<(), Violation> {
         let auth = &self.auth;
-        if !auth.is_open() {
+        // Whoever knows the switch's name knows its header.
+        let is_bypassed = auth.bypass.external || auth.bypass.external_with_header;
+        if !auth.is_open() && !is_bypassed {
             return Ok(());
         }
-        if auth.requests_per_minute.is_some() || auth.concurrent_requests.is_some() {
+        if auth.is_open()
+            && (auth.requests_per_minute.is_some() || auth.concurrent_requests.is_some())
+        {
             let key = if auth.requests_per_minute.is_some() {
                 "auth.requests_per_minute"
             } else {
@@ -344,7 +348,14 @@ mod tests {
             ("0.0.0.0", &[("LACUNA_ALLOW_ANONYMOUS", "true")], true),
             ("0.0.0.0", &[("LACUNA_API_KEYS", &key)], true),
             ("0.0.0.0", &[("AIGW_GITLAB_URL", "https://gitlab.example.com")], true),
-            ("0.0.0.0", &[("AIGW_AUTH__BYPASS_EXTERNAL", "true")], true),
+            ("0.0.0.0", &[("AIGW_AUTH__BYPASS_EXTERNAL", "true")], false),
+            ("0.0.0.0", &[("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER", "true")], false),
+            (
+                "0.0.0.0",
+                &[("AIGW_AUTH__BYPASS_EXTERNAL", "true"), ("LACUNA_ALLOW_ANONYMOUS", "true")],
+                true,
+            ),
+            ("127.0.0.1", &[("AIGW_AUTH__BYPASS_EXTERNAL", "true")], true),
             ("0.0.0.0", &[("LACUNA_SIGNING_KEY", "pem")], true),
             ("127.0.0.1", &[("LACUNA_REQUESTS_PER_MINUTE", "60")], false),
             ("127.0.0.1", &[("LACUNA_CONCURRENT_REQUESTS", "6")], false),

@@ -10,6 +10,8 @@ use crate::postprocess::{Ending, Gap};
 
 /// Least lines of a group that is no comment.
 const NUM_LINES_MIN: usize = 5;
+/// Most places of a line above that are compared.
+const NUM_PLACES_MAX: usize = 32;
 /// Signs of code, and most of them in a group that goes.
 const SIGNS: &str = "()[];.,$%&^*@#!{}/";
 const SIGNS_SHARE_MAX: f32 = 0.25;
@@ -19,7 +21,11 @@ const DIFFERENT_SHARE_MAX: f32 = 0.35;
 pub(super) fn apply(gap: &Gap, ending: &mut Ending, text: &mut String) {
     let mut above: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, line) in gap.before.lines().enumerate() {
-        above.entry(line.trim()).or_default().push(index);
+        let places = above.entry(line.trim()).or_default();
+        // Each is compared with each that follows; what stands there so often is no copy of one place.
+        if places.len() < NUM_PLACES_MAX {
+            places.push(index);
+        }
     }
     // What is left may follow one another now, so that it is a group.
     while let Some(kept) = without_groups(&above, text) {
@@ -48,8 +54,11 @@ fn without_groups(above: &HashMap<&str, Vec<usize>>, text: &str) -> Option<Strin
     };
     for line in lines {
         let found = above.get(line.trim()).map(Vec::as_slice).unwrap_or_default();
-        let next: Vec<usize> =
-            found.iter().copied().filter(|at| *at > 0 && places.contains(&(at - 1))).collect();
+        let next: Vec<usize> = found
+            .iter()
+            .copied()
+            .filter(|at| *at > 0 && places.binary_search(&(at - 1)).is_ok())
+            .collect();
         if next.is_empty() {
             end(&mut group, &mut kept);
             places = found.to_vec();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::postprocess::{Ending, Flow, Gap, PostProcessor};
 
-/// What is deleted. Ordinary tags such as `<s>` and `<filename>`, which are tokens of some families too, are not here:
-/// code has them.
+/// What is deleted. What code has too is not here, though it is a token of some family: `<s>`, `<filename>`, `List<MID>`,
+/// `table[PREFIX]`.
 pub const MARKERS: &[&str] = &[
     "<|cursor|>",
     "<new_code>",
@@ -47,19 +47,10 @@ pub const MARKERS: &[&str] = &[
     "<｜end▁of▁sentence｜>",
     "<end_of_turn>",
     "<start_of_turn>",
-    "<PRE>",
-    "<SUF>",
-    "<MID>",
-    "<EOT>",
-    "[PREFIX]",
-    "[SUFFIX]",
-    "[MIDDLE]",
-    "[INST]",
-    "[/INST]",
 ];
 
-/// Most bytes kept back: sentinels in sentinels, ten deep.
-const HELD_BYTES_MAX: usize = 256;
+/// Most bytes kept back: sentinels in sentinels, some deep.
+const HELD_BYTES_MAX: usize = 96;
 
 struct SpecialTokens {
     gap: Arc<Gap>,
@@ -97,7 +88,8 @@ impl SpecialTokens {
     fn settled(&self) -> usize {
         let mut settled = self.held.len();
         let mut borders = vec![settled];
-        for (start, _) in self.held.char_indices().rev() {
+        // All of them begin so, which a test holds.
+        for (start, _) in self.held.char_indices().rev().filter(|(_, c)| *c == '<') {
             let begins = |end: &usize| {
                 let piece = &self.held[start..*end];
                 MARKERS.iter().any(|m| m.len() > piece.len() && m.starts_with(piece))

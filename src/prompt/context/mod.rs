@@ -73,8 +73,9 @@ pub fn arrange(
         replace(&mut item.content);
     }
     let (mut prefix, mut suffix) = (prefix, suffix);
-    replace(&mut prefix);
-    replace(&mut suffix);
+    // What lies between is neither in a prompt nor in an outline.
+    replace_ends(&mut prefix, outline::HEAD_BYTES, options.bytes_max + outline::HEAD_BYTES);
+    replace_ends(&mut suffix, options.bytes_max + outline::HEAD_BYTES, 0);
     Texts { prefix, suffix, items: kept }
 }
 
@@ -83,6 +84,16 @@ fn replace(text: &mut String) {
     if let std::borrow::Cow::Owned(masked) = mask(text) {
         *text = masked;
     }
+}
+
+/// Masks the secrets of a text's beginning and end.
+fn replace_ends(text: &mut String, num_head_bytes: usize, num_tail_bytes: usize) {
+    if text.len() <= num_head_bytes.saturating_add(num_tail_bytes) {
+        return replace(text);
+    }
+    let head = text.floor_char_boundary(num_head_bytes);
+    let tail = text.ceil_char_boundary(text.len() - num_tail_bytes);
+    *text = [&*mask(&text[..head]), &text[head..tail], &*mask(&text[tail..])].concat();
 }
 
 #[cfg(test)]
@@ -128,6 +139,15 @@ mod tests {
         let options = ContextOptions { bytes_max: 8, is_ranked: false, ..OPTIONS };
         let expected = [item("b.py", "order"), item("c.py", "ä"), item("d.py", "x")];
         assert_eq!(arranged(&items, options), expected);
+    }
+
+    #[test]
+    fn of_a_long_text_both_ends_are_masked() {
+        let secret = "password = \"correct-horse\"\n";
+        let mut text = format!("{secret}{}ä{secret}", "x".repeat(200));
+        replace_ends(&mut text, 60, 40);
+        assert_eq!(text.matches(MASK).count(), 2, "{text}");
+        assert!(!text.contains("horse") && text.contains(&"x".repeat(200)), "{text}");
     }
 
     #[test]

@@ -17,6 +17,9 @@ const NEAR_BYTES: usize = 8 << 10;
 /// ... and of what stands right behind it.
 const BEHIND_BYTES: usize = 4 << 10;
 
+/// As far as any of them reaches into a text.
+pub(super) const HEAD_BYTES: usize = SCOPE_BYTES;
+
 /// How much is searched for the scopes that a window lies in, line by line.
 const SCOPE_BYTES: usize = 64 << 10;
 

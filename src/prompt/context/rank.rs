@@ -62,10 +62,14 @@ pub(super) fn rank(items: &[ContextItem], place: Place<'_>) -> Vec<usize> {
         }
     }
     let weight = |word: &str| 1.0 / num_with.get(word).map_or(1.0, |count| *count.max(&1) as f64);
+    // In one order, for sums of rounded numbers depend on it, and the order of files on the sums.
+    let mut wanted: Vec<&str> = wanted.into_iter().collect();
+    wanted.sort_unstable();
     let all: f64 = wanted.iter().map(|word| weight(word)).sum();
     let score = |index: usize| {
         let item = &items[index];
-        let common: f64 = wanted.intersection(&words_of[index]).map(|word| weight(word)).sum();
+        let shared = wanted.iter().filter(|word| words_of[index].contains(*word));
+        let common: f64 = shared.map(|word| weight(word)).sum();
         let likeness = if all > 0.0 { (common / all * STEPS).round() / STEPS } else { 0.0 };
         let language = Language::detect(&item.name, None);
         let is_same = language.is_some() && language == place.language;

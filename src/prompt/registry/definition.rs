@@ -17,8 +17,10 @@ const FUEL: u64 = 200_000;
 const DEPTH_MAX: usize = 32;
 /// Most messages, stops, inputs and unit primitives of a prompt.
 const ITEMS_MAX: usize = 64;
-/// Longest file.
-const FILE_BYTES_MAX: usize = 256 << 10;
+/// Most stop texts, as many as a server takes by default.
+const STOPS_MAX: usize = 32;
+/// Longest file of a prompt, in bytes.
+pub const FILE_BYTES_MAX: usize = 256 << 10;
 /// What every template may name: the flags in force, and the engine's own functions.
 const KNOWN: &[&str] = &["dict", "flags", "namespace", "range"];
 
@@ -179,6 +181,10 @@ fn check(file: &File) -> Result<(), (Option<u64>, String)> {
         if list.len() > ITEMS_MAX || list.iter().any(String::is_empty) {
             return Err((None, format!("`{key}` must have at most {ITEMS_MAX} texts, none empty")));
         }
+    }
+    if file.stops.len() > STOPS_MAX {
+        let rule = format!("`stops` must have at most {STOPS_MAX} texts, got {}", file.stops.len());
+        return Err((None, rule));
     }
     let messages = file.messages.as_ref().map_or(1, Vec::len);
     if !(1..=ITEMS_MAX).contains(&messages) {

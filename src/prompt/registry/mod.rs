@@ -18,7 +18,7 @@ mod render;
 mod version;
 
 pub use builtin::builtin;
-pub use definition::{Parameters, Prompt};
+pub use definition::{FILE_BYTES_MAX, Parameters, Prompt};
 pub use place::Place;
 pub use render::{Inputs, RenderError, Rendered};
 pub use version::{VERSION_DEFAULT, VersionRange};
@@ -84,6 +84,11 @@ impl PromptRegistry {
     /// Returns whether there is a prompt for the task, whichever family and version.
     pub fn has_task(&self, task: &str) -> bool {
         self.prompts.contains_key(task)
+    }
+
+    /// Returns whether there is a prompt for the task and the family, whichever version.
+    pub fn has_family(&self, task: &str, family: &str) -> bool {
+        self.prompts.get(task).is_some_and(|families| families.contains_key(family))
     }
 
     /// Returns all prompts by their places.

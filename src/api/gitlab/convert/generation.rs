@@ -3,10 +3,12 @@
 //! A model with a chat template is asked in words, by the prompt of its family. One that only fills gaps is asked to fill
 //! the gap under a comment that says what is wanted, which is how such models saw tasks when they were trained.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    error::ApiError,
+    error::{ApiError, ApiErrorKind},
     gitlab::{
         convert::{Asked, Asking, Cleaning, File},
         error::GitlabError,
@@ -24,11 +26,16 @@ const TASK: &str = "code_suggestions/generations";
 
 /// Characters of code a token, low enough that a prompt of so many fits a context: code has three to four.
 const CHARS_PER_TOKEN: usize = 2;
+/// Most lines of an instruction that become comments, and the deepest indentation that they take over.
+const INSTRUCTION_LINES_MAX: usize = 64;
+const INDENT_CHARS_MAX: usize = 100;
 /// Parts of the context that the texts before and behind the cursor may take, of eight.
 const PREFIX_EIGHTHS: usize = 4;
 const SUFFIX_EIGHTHS: usize = 1;
 /// Parts that what else is known of the project may take.
 const PROJECT_EIGHTHS: usize = 1;
+/// Most tokens of an answer where nobody says: a function with its tests, and room for a model to begin with words.
+const ANSWER_TOKENS: u32 = 1024;
 /// The part of the context that an answer may take.
 const ANSWER_QUARTERS: u32 = 1;
 
@@ -50,7 +57,7 @@ impl Generation {
         mut self,
         asking: &Asking<'_>,
     ) -> Result<Asked, GitlabError> {
-        let cleaning = self.file.talk();
+        let cleaning = self.file.talk(asking);
         let is_streaming = self.is_streaming;
         let name = self.file.name.clone();
         let language = self.file.language;
@@ -80,7 +87,7 @@ impl Generation {
         Ok(asked)
     }
 
-    fn prompt(&self, asking: &Asking<'_>) -> Result<std::sync::Arc<Prompt>, GitlabError> {
+    fn prompt(&self, asking: &Asking<'_>) -> Result<Arc<Prompt>, GitlabError> {
         let task = self.prompt_id.as_deref().unwrap_or(TASK);
         find(task, self.prompt_version.as_deref(), asking)
     }
@@ -92,12 +99,12 @@ impl Generation {
             let text = enhancer.get(key).and_then(Value::as_str);
             text.filter(|text| !text.trim().is_empty()).map(ToOwned::to_owned)
         };
-        let said = text("user_instruction");
+        let eighth = asking.model.max_context_tokens as usize * CHARS_PER_TOKEN / 8;
+        let said = text("user_instruction").map(|said| head(&said, eighth).to_owned());
         let comment = intent::comment_above(&prefix, language);
         // What a comment says stands in the file already.
         let instruction_comment =
             said.as_ref().map(|said| commented(said, &prefix, language)).unwrap_or_default();
-        let eighth = asking.model.max_context_tokens as usize * CHARS_PER_TOKEN / 8;
         let prefix = text("trimmed_content_above_cursor").unwrap_or(prefix);
         let suffix = text("trimmed_content_below_cursor").unwrap_or(suffix);
         let mut room = eighth * PROJECT_EIGHTHS;
@@ -126,7 +133,7 @@ pub(in crate::api::gitlab) fn find(
     task: &str,
     version: Option<&str>,
     asking: &Asking<'_>,
-) -> Result<std::sync::Arc<Prompt>, GitlabError> {
+) -> Result<Arc<Prompt>, GitlabError> {
     let own = family_of(&asking.model.name);
     let families = if asking.model.has_chat || !asking.model.has_fim {
         [own.unwrap_or(FAMILY_BASE), FAMILY_BASE]
@@ -136,9 +143,18 @@ pub(in crate::api::gitlab) fn find(
     let version = version.filter(|text| !text.trim().is_empty()).unwrap_or(VERSION_DEFAULT);
     let range = VersionRange::parse(version).ok_or(GitlabError::NoPrompt)?;
     let found = asking.prompts.find(task, &families, &range);
+    let may = |scope: &String| asking.caller.is_some_and(|caller| caller.may(scope));
     match found {
-        Some(prompt) => Ok(std::sync::Arc::clone(prompt)),
-        None if families == [FAMILY_FIM; 2] && asking.prompts.has_task(task) => {
+        Some(prompt) if prompt.unit_primitives.is_empty() => Ok(Arc::clone(prompt)),
+        Some(prompt) if prompt.unit_primitives.iter().any(may) => Ok(Arc::clone(prompt)),
+        Some(_) => {
+            let refusal = "Unauthorized to access this prompt";
+            Err(ApiError::new(ApiErrorKind::Unauthorised, refusal).into())
+        }
+        None if families == [FAMILY_FIM; 2]
+            && asking.prompts.has_task(task)
+            && !asking.prompts.has_family(task, FAMILY_FIM) =>
+        {
             let rule = "has prompts for models with a chat template only, which this one lacks; a prompt of the family `fim` would do";
             Err(ApiError::invalid("prompt_id", rule).into())
         }
@@ -171,16 +187,18 @@ pub(in crate::api::gitlab) fn of_prompt(
 fn answer_tokens(wanted: Option<u32>, asking: &Asking<'_>) -> u32 {
     let limits = asking.limits;
     let share = (asking.model.max_context_tokens / 4 * ANSWER_QUARTERS).max(1);
-    wanted.unwrap_or(limits.max_tokens_default).min(limits.max_tokens_limit).min(share)
+    wanted.unwrap_or(ANSWER_TOKENS).min(limits.max_tokens_limit).min(share)
 }
 
 /// Returns an instruction as comments where the cursor is, so that what follows it carries it out.
 fn commented(said: &str, prefix: &str, language: Option<Language>) -> String {
     let comments = comments_of(language);
     let line = prefix.rsplit('\n').next().unwrap_or_default();
-    let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
+    let space = line.chars().take_while(|c| c.is_whitespace());
+    // Each line repeats it.
+    let indent: String = space.take(INDENT_CHARS_MAX).collect();
     let mut text = if line.trim().is_empty() { String::new() } else { format!("\n{indent}") };
-    for line in said.trim().lines() {
+    for line in said.trim().lines().take(INSTRUCTION_LINES_MAX) {
         text.push_str(&commented_line(line.trim(), comments));
         text.push('\n');
         text.push_str(&indent);
@@ -235,6 +253,8 @@ mod tests {
             assert_eq!(commented(" sort \n", prefix, language), expected, "{prefix}");
         }
         assert_eq!(commented("a\nb", "  ", None), "# a\n  # b\n  ");
+        let hostile = commented(&"a\n".repeat(100_000), &" ".repeat(100_000), None);
+        assert!(hostile.len() < 10_000, "{} bytes", hostile.len());
     }
 
     #[test]

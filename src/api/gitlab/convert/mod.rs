@@ -6,7 +6,7 @@ pub(super) mod generation;
 mod model;
 pub(super) mod v2;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 pub(super) use model::ModelWish;
 
@@ -18,11 +18,12 @@ use crate::api::{
     },
     json::{Integer, Object},
 };
+use crate::auth::Caller;
 use crate::completion::{
     ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, Language, PostProcessing,
-    SamplingParams,
+    SamplingParams, Step,
 };
-use crate::config::CompletionConfig;
+use crate::config::{CompletionConfig, PostprocessConfig};
 use crate::prompt::registry::{Place, PromptRegistry};
 use crate::provider::ModelInfo;
 
@@ -45,12 +46,16 @@ const ALTERNATIVES_TOP_P: f32 = 0.95;
 /// What a request is translated with.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
-    /// Who calls.
+    /// Who calls, as headers tell.
     pub(super) context: &'a GitlabContext,
+    /// Who was let in.
+    pub(super) caller: Option<&'a Caller>,
     /// What is asked.
     pub(super) model: Arc<ModelInfo>,
     /// The server's limits.
     pub(super) limits: &'a CompletionConfig,
+    /// What is taken from answers.
+    pub(super) steps: &'a PostprocessConfig,
     /// What it may be asked with.
     pub(super) prompts: Arc<PromptRegistry>,
     /// The flags in force.
@@ -154,10 +159,12 @@ impl File {
             check_chars(&at(member), &text, CONTENT_CHARS_MAX)?;
             Ok(text)
         };
+        let prefix = content("content_above_cursor", above)?;
+        let by_name = Language::detect(name, editor_id);
         Ok(Self {
             name: name.to_owned(),
-            language: Language::detect(name, editor_id),
-            prefix: content("content_above_cursor", above)?,
+            language: by_name.or_else(|| Language::of_script(&prefix)),
+            prefix,
             suffix: content("content_below_cursor", below)?,
         })
     }
@@ -174,13 +181,14 @@ impl File {
     }
 
     /// Returns what becomes of the answer of a model that talks about this file.
-    fn talk(&self) -> Cleaning {
-        // In Markdown a fence is code.
-        if Path::new(&self.name).extension().is_some_and(|extension| extension == "md") {
+    fn talk(&self, asking: &Asking<'_>) -> Cleaning {
+        let steps = &asking.steps.generation;
+        if Language::is_markdown(&self.name) || !steps.contains(&Step::CodeFences) {
             return Cleaning::Nothing;
         }
         let line = self.prefix.rsplit('\n').next().unwrap_or_default();
-        Cleaning::Talk { needs_line: !line.trim().is_empty() }
+        let needs_line = steps.contains(&Step::LeadingNewline) && !line.trim().is_empty();
+        Cleaning::Talk { needs_line }
     }
 }
 

@@ -48,7 +48,7 @@ pub(in crate::api::gitlab) fn completion(
         Some(prompt) if asking.model.has_chat => {
             let messages = messages("prompt", prompt)?;
             let mut asked = Asked::plain(Input::Chat(messages), is_streaming);
-            asked.cleaning = file.talk();
+            asked.cleaning = file.talk(asking);
             asked.request.language = file.language;
             asked.request.max_tokens = Some(asking.limits.max_tokens_default);
             asked
