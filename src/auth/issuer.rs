@@ -110,11 +110,7 @@ pub(super) async fn keys(
     let bytes = read(http, url.map_err(|_| IssuerError::Malformed("its address"))?, what).await?;
     let discovery: Discovery =
         serde_json::from_slice(&bytes).map_err(|_| IssuerError::Malformed(what))?;
-    let url = Url::parse(&discovery.jwks_uri).ok();
-    // Keys that come in the clear are anybody's: where the issuer is asked over TLS, so are its keys.
-    let schemes: &[&str] =
-        if address.starts_with("https:") { &["https"] } else { &["http", "https"] };
-    let url = url.filter(|url| schemes.contains(&url.scheme()));
+    let url = keys_url(address, &discovery.jwks_uri);
     let bytes = read(http, url.ok_or(IssuerError::Malformed("its jwks_uri"))?, JWKS).await?;
     let mut names = vec![address.to_owned()];
     let said = discovery.issuer.trim_end_matches('/');
@@ -123,6 +119,14 @@ pub(super) async fn keys(
     }
     let keys = read_jwks(&bytes, &names).ok_or(IssuerError::Malformed(JWKS))?;
     if keys.is_empty() { Err(IssuerError::NoKeys) } else { Ok(keys) }
+}
+
+/// Returns where an issuer's keys are. Keys that come in the clear are anybody's: where the issuer is asked over TLS, so
+/// are its keys.
+fn keys_url(address: &str, jwks_uri: &str) -> Option<Url> {
+    let schemes: &[&str] =
+        if address.starts_with("https:") { &["https"] } else { &["http", "https"] };
+    Url::parse(jwks_uri).ok().filter(|url| schemes.contains(&url.scheme()))
 }
 
 async fn read(http: &Client, url: Url, what: &'static str) -> Result<Vec<u8>, IssuerError> {
@@ -150,4 +154,24 @@ fn causes(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_asked_for_as_safely_as_their_issuer() {
+        let rows = [
+            ("https://a.example", "https://b.example/keys", true),
+            ("https://a.example", "http://a.example/keys", false),
+            ("http://127.0.0.1:1", "http://127.0.0.1:1/keys", true),
+            ("http://127.0.0.1:1", "https://b.example/keys", true),
+            ("http://127.0.0.1:1", "file:///etc/passwd", false),
+            ("https://a.example", "keys", false),
+        ];
+        for (address, jwks_uri, is_asked) in rows {
+            assert_eq!(keys_url(address, jwks_uri).is_some(), is_asked, "{address} {jwks_uri}");
+        }
+    }
 }

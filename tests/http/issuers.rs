@@ -73,7 +73,7 @@ async fn an_issuer_may_change_its_keys() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_fails_is_passed_over_and_its_last_keys_are_kept() {
+async fn an_issuer_that_fails_is_passed_over_and_its_last_keys_are_kept_for_a_day() {
     let clock = TestClock::new();
     let good = Issuer::start(Manner::Good, &[("a", ONE)]).await;
     let frail = Issuer::start(Manner::Failing, &[("b", TWO)]).await;
@@ -91,6 +91,12 @@ async fn an_issuer_that_fails_is_passed_over_and_its_last_keys_are_kept() {
     assert_eq!(status(&server, &forged).await, 401);
     assert_eq!(status(&server, &of_frail).await, 200);
     assert_eq!(status(&server, &of_good).await, 200);
+    // For a day: else a key that was withdrawn would be good for whoever can keep an issuer from being asked.
+    clock.advance(24 * 3600 + 60);
+    let forged = good.bearer(("c", THREE), clock.now());
+    assert_eq!(status(&server, &forged).await, 401);
+    assert_eq!(status(&server, &good.bearer(("a", ONE), clock.now())).await, 200);
+    assert_eq!(status(&server, &frail.bearer(("b", TWO), clock.now())).await, 401);
 }
 
 #[tokio::test]

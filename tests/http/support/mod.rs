@@ -5,7 +5,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use lacuna::{
     api::{ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Guard},
-    config::{AuthConfig, CompletionConfig, Config, Environment, Proxies, RawConfig, ServerConfig},
+    completion::Step,
+    config::{
+        AuthConfig, CompletionConfig, Config, Environment, PostprocessConfig, Proxies, RawConfig,
+        ServerConfig,
+    },
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
 };
@@ -122,7 +126,10 @@ impl TestServer {
     /// Serves the provider from now on.
     pub(crate) fn finish_loading(&self) {
         let service = CompletionService::new(self.provider.clone(), limits(), NUM_SEQUENCES_MAX);
-        self.serve(service.into());
+        // Texts stay as they are scripted, but for what the dialect does by itself.
+        let generation = vec![Step::CodeFences, Step::LeadingNewline];
+        let steps = PostprocessConfig { generation, ..PostprocessConfig::none() };
+        self.serve(service.with_postprocess(steps).into());
     }
 
     /// Serves these models from now on.
