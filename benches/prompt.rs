@@ -20,6 +20,17 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_json(models::demo::TOKENIZER_JSON).expect("the embedded tokenizer is valid")
 }
 
+fn template(tokenizer: &Tokenizer) -> FimTemplate {
+    let fim = family::fim_by_name("lacuna-demo").expect("the family is in the table");
+    FimTemplate::resolve("lacuna-demo", fim, |token| tokenizer.added_token_id(token))
+        .expect("the sentinels are tokens")
+}
+
+fn builder(tokenizer: &Tokenizer) -> PromptBuilder<'_> {
+    let shares = Shares { suffix: 0.2, context: 0.3 };
+    PromptBuilder { tokenizer, context_tokens_max: 2048, shares }
+}
+
 /// Source text of `num_lines` lines, some 30 bytes each.
 fn code(num_lines: usize) -> String {
     "    let value = compute(previous);\n".repeat(num_lines)
@@ -27,15 +38,7 @@ fn code(num_lines: usize) -> String {
 
 fn prompt_building(criterion: &mut Criterion) {
     let tokenizer = tokenizer();
-    let fim = family::fim_by_name("lacuna-demo").expect("the family is in the table");
-    let template =
-        FimTemplate::resolve("lacuna-demo", fim, |token| tokenizer.added_token_id(token))
-            .expect("the sentinels are tokens");
-    let builder = PromptBuilder {
-        tokenizer: &tokenizer,
-        context_tokens_max: 2048,
-        shares: Shares { suffix: 0.2, context: 0.3 },
-    };
+    let (template, builder) = (template(&tokenizer), builder(&tokenizer));
     let mut group = criterion.benchmark_group("prompt");
     for (name, num_lines) in [("1 KB", 32), ("16 KB", 512), ("1 MB", 32_768)] {
         let (prefix, suffix) = (code(num_lines / 2), code(num_lines / 2));
@@ -57,15 +60,7 @@ fn prompt_building(criterion: &mut Criterion) {
 /// Real code: 50 KB around the cursor and eight other files, of which the window has room for a part.
 fn context(criterion: &mut Criterion) {
     let tokenizer = tokenizer();
-    let fim = family::fim_by_name("lacuna-demo").expect("the family is in the table");
-    let template =
-        FimTemplate::resolve("lacuna-demo", fim, |token| tokenizer.added_token_id(token))
-            .expect("the sentinels are tokens");
-    let builder = PromptBuilder {
-        tokenizer: &tokenizer,
-        context_tokens_max: 2048,
-        shares: Shares { suffix: 0.2, context: 0.3 },
-    };
+    let (template, builder) = (template(&tokenizer), builder(&tokenizer));
     let file = include_str!("../kernels/src/backend.rs");
     let (prefix, suffix) = (file.repeat(2), file.to_owned());
     let items: Vec<ContextItem> = (0..8)
