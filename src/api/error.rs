@@ -40,6 +40,8 @@ pub(super) enum ApiErrorKind {
     Unavailable,
     /// The time allowed for the request ran out.
     DeadlineExceeded,
+    /// A service that was asked in our place did not complete it.
+    Upstream,
     /// A fault of ours.
     Internal,
 }
@@ -62,6 +64,7 @@ impl ApiErrorKind {
             Self::Overloaded => ProviderErrorKind::Overloaded.as_label(),
             Self::Unavailable => ProviderErrorKind::Unavailable.as_label(),
             Self::DeadlineExceeded => ProviderErrorKind::DeadlineExceeded.as_label(),
+            Self::Upstream => "upstream",
             Self::Internal => ProviderErrorKind::Internal.as_label(),
         }
     }
@@ -72,10 +75,16 @@ impl From<ProviderErrorKind> for ApiErrorKind {
         match kind {
             ProviderErrorKind::InvalidRequest => Self::Invalid,
             ProviderErrorKind::PromptTooLong => Self::PromptTooLong,
-            ProviderErrorKind::Overloaded => Self::Overloaded,
+            ProviderErrorKind::Overloaded | ProviderErrorKind::UpstreamExhausted => {
+                Self::Overloaded
+            }
             ProviderErrorKind::Unavailable => Self::Unavailable,
             ProviderErrorKind::DeadlineExceeded => Self::DeadlineExceeded,
             ProviderErrorKind::Internal => Self::Internal,
+            ProviderErrorKind::UpstreamRefused
+            | ProviderErrorKind::UpstreamUnreachable
+            | ProviderErrorKind::UpstreamFailed
+            | ProviderErrorKind::UpstreamMalformed => Self::Upstream,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Everything that completes is a [`Provider`]: the engine on this machine today, hosted services later.
+//! Everything that completes is a [`Provider`]: the engine on this machine, and services elsewhere.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, future::BoxFuture};
 
@@ -8,7 +8,10 @@ use crate::completion::{
     Choice, Completion, CompletionChunk, CompletionRequest, FinishReason, Usage,
 };
 
+mod error;
 pub mod local;
+
+pub use error::{ErrorSource, ProviderError, ProviderErrorKind};
 
 /// Something that completes code.
 pub trait Provider: Send + Sync + 'static {
@@ -108,72 +111,5 @@ fn append(choices: &mut Vec<Choice>, chunk: CompletionChunk) {
     choice.logprobs.extend(chunk.logprobs);
     if let Some(reason) = chunk.finish_reason {
         choice.finish_reason = reason;
-    }
-}
-
-/// What went wrong, as a closed set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProviderErrorKind {
-    /// A value of the request breaks a rule; the message names the field.
-    InvalidRequest,
-    /// The prompt does not fit into the model's context.
-    PromptTooLong,
-    /// The queue is full.
-    Overloaded,
-    /// The provider is starting, stopping or dead.
-    Unavailable,
-    /// The time allowed for the request ran out.
-    DeadlineExceeded,
-    /// A fault of ours.
-    Internal,
-}
-
-impl ProviderErrorKind {
-    /// Returns the label for logs and metrics.
-    pub fn as_label(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid_request",
-            Self::PromptTooLong => "prompt_too_long",
-            Self::Overloaded => "overloaded",
-            Self::Unavailable => "unavailable",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::Internal => "internal",
-        }
-    }
-}
-
-/// A failed completion. Its message never holds source text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ProviderError {
-    /// What went wrong.
-    pub kind: ProviderErrorKind,
-    /// The request's field at fault, by the name in [`CompletionRequest`]; dialects translate it.
-    pub field: Option<&'static str>,
-    /// One sentence, lower case, for the client.
-    pub message: String,
-    /// When another try makes sense.
-    pub retry_after: Option<Duration>,
-}
-
-impl ProviderError {
-    /// Makes an error without a field.
-    pub fn new(kind: ProviderErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, field: None, message: message.into(), retry_after: None }
-    }
-
-    /// Makes the error of a request whose time ran out before there was anything to show.
-    pub fn out_of_time() -> Self {
-        Self::new(ProviderErrorKind::DeadlineExceeded, "the time allowed for the request ran out")
-    }
-
-    /// Makes an error about a field of the request.
-    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            kind: ProviderErrorKind::InvalidRequest,
-            field: Some(field),
-            message: message.into(),
-            retry_after: None,
-        }
     }
 }

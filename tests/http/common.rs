@@ -221,6 +221,11 @@ async fn shapes_the_providers_errors_in_openai() {
         (Kind::Unavailable, 503, "server_error", r#""unavailable""#),
         (Kind::DeadlineExceeded, 504, "server_error", r#""deadline_exceeded""#),
         (Kind::Internal, 500, "server_error", r#""internal_error""#),
+        (Kind::UpstreamExhausted, 429, "rate_limit_error", r#""rate_limit_exceeded""#),
+        (Kind::UpstreamRefused, 502, "server_error", r#""upstream_error""#),
+        (Kind::UpstreamUnreachable, 502, "server_error", r#""upstream_error""#),
+        (Kind::UpstreamFailed, 502, "server_error", r#""upstream_error""#),
+        (Kind::UpstreamMalformed, 502, "server_error", r#""upstream_error""#),
     ];
     for (kind, status, r#type, code) in rows {
         let (error, param) = match kind {
@@ -262,6 +267,9 @@ async fn shapes_the_providers_errors_in_gitlab() {
         (error(Kind::Unavailable, None), 503, "Inference failed"),
         (error(Kind::DeadlineExceeded, None), 503, "Inference failed"),
         (error(Kind::Internal, None), 503, "Inference failed"),
+        (error(Kind::UpstreamExhausted, None), 429, "Too many requests. Please try again later."),
+        (error(Kind::UpstreamRefused, None), 503, "Inference failed"),
+        (error(Kind::UpstreamFailed, None), 503, "Inference failed"),
     ];
     for (error, status, detail) in rows {
         let body = format!(r#"{{"detail":"{detail}"}}"#);

@@ -104,9 +104,10 @@ fn status(kind: ApiErrorKind) -> StatusCode {
         ApiErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ApiErrorKind::ReadTimeout => StatusCode::REQUEST_TIMEOUT,
         ApiErrorKind::Overloaded | ApiErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ApiErrorKind::Unavailable | ApiErrorKind::DeadlineExceeded | ApiErrorKind::Internal => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ApiErrorKind::Unavailable
+        | ApiErrorKind::DeadlineExceeded
+        | ApiErrorKind::Upstream
+        | ApiErrorKind::Internal => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -123,9 +124,10 @@ fn detail(error: &ApiError) -> String {
         | ApiErrorKind::BodyTooLarge
         | ApiErrorKind::ReadTimeout => error.message.clone(),
         ApiErrorKind::Overloaded | ApiErrorKind::RateLimited => TOO_MANY.to_owned(),
-        ApiErrorKind::Unavailable | ApiErrorKind::DeadlineExceeded | ApiErrorKind::Internal => {
-            "Inference failed".to_owned()
-        }
+        ApiErrorKind::Unavailable
+        | ApiErrorKind::DeadlineExceeded
+        | ApiErrorKind::Upstream
+        | ApiErrorKind::Internal => "Inference failed".to_owned(),
     }
 }
 

@@ -107,6 +107,7 @@ impl OpenAiError {
             ApiErrorKind::DeadlineExceeded => {
                 (StatusCode::GATEWAY_TIMEOUT, SERVER, Some("deadline_exceeded"))
             }
+            ApiErrorKind::Upstream => (StatusCode::BAD_GATEWAY, SERVER, Some("upstream_error")),
             ApiErrorKind::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error"))
             }
