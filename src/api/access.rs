@@ -18,7 +18,7 @@ use crate::api::{
     ApiState, body,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
-    gitlab, is_gitlab, openai,
+    gitlab, is_gitlab, openai, openapi,
 };
 use crate::auth::{COMPLETE_CODE, Caller, CallerKind, Credentials, GENERATE_CODE, Permit};
 
@@ -89,7 +89,7 @@ const ACCESS: [Access; 7] = [
 /// Finds out who calls and whether they may, and answers those who may not.
 pub(super) async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    if PUBLIC.contains(&head.uri.path()) {
+    if PUBLIC.contains(&head.uri.path()) || openapi::is_of(head.uri.path()) {
         return next.run(Request::from_parts(head, body)).await;
     }
     let began = Instant::now();

@@ -21,6 +21,7 @@ use axum::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tower::{Layer as _, util::MapRequestLayer};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use utoipa::openapi::OpenApi;
 
 use crate::api::{
     correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
@@ -40,6 +41,7 @@ mod gitlab;
 mod json;
 mod monitoring;
 mod openai;
+mod openapi;
 mod origin;
 
 pub use gitlab::Gateway;
@@ -231,12 +233,29 @@ fn check_items(field: &str, num_items: usize, items_max: usize) -> Result<(), Ap
     Err(ApiError::invalid(field, format!("must have at most {items_max} items, got {num_items}")))
 }
 
+/// Returns the description of all endpoints, as JSON to be read by people and programs.
+pub fn openapi() -> String {
+    let (_, document) = described();
+    // A document of texts and numbers always serialises.
+    document.to_pretty_json().unwrap_or_default()
+}
+
+/// Returns the dialects' endpoints and their description.
+fn described() -> (Router<ApiState>, OpenApi) {
+    let mut router = Router::new();
+    let mut document = openapi::head();
+    for (endpoints, description) in [openai::routes(), gitlab::routes(), monitoring::routes()] {
+        router = router.merge(endpoints);
+        document.merge(description);
+    }
+    (router, openapi::finished(document))
+}
+
 /// Returns all endpoints.
 pub fn router(state: ApiState, config: &ServerConfig) -> Router {
-    let endpoints = Router::new()
-        .merge(gitlab::routes())
-        .merge(openai::routes())
-        .merge(monitoring::routes())
+    let (endpoints, document) = described();
+    let endpoints = endpoints.merge(openapi::routes(document));
+    let endpoints = endpoints
         .fallback(unknown_route)
         .layer(from_fn_with_state(state.clone(), access::guard))
         .with_state(state);
@@ -283,7 +302,9 @@ fn cors(origins: Vec<String>) -> CorsLayer {
 /// Clients join a base address and a path with one slash too many, or end with one.
 fn normalise_path(mut request: Request) -> Request {
     let path = request.uri().path();
-    if !path.contains("//") && (!path.ends_with('/') || path == "/") {
+    // A page's parts are found beside it, so its own slash stays.
+    let is_page = path == openapi::PAGE_PATH;
+    if is_page || !path.contains("//") && (!path.ends_with('/') || path == "/") {
         return request;
     }
     let mut normal = String::with_capacity(path.len());
@@ -321,6 +342,7 @@ mod tests {
             ("//", "/"),
             ("/v1/models", "/v1/models"),
             ("/v1/models/", "/v1/models"),
+            ("/docs/", "/docs/"),
             ("//v1//models///a%2Fb//?q=//", "/v1/models/a%2Fb?q=//"),
         ];
         for (given, expected) in rows {

@@ -1,26 +1,47 @@
 //! Probes: is the process alive, and would it take a request now.
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, Router, extract::State, http::StatusCode};
 use serde_json::{Value, json};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{ApiState, gitlab};
 
-/// Returns the probes' endpoints.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/monitoring/healthz", get(async || Json(json!({}))))
-        .route("/monitoring/ready", get(ready))
-        .route("/health", get(health))
-        .method_not_allowed_fallback(gitlab::wrong_method)
+/// Returns the probes' endpoints and their description.
+pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
+    let (router, document) = OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(ready))
+        .routes(routes!(health))
+        .split_for_parts();
+    (router.method_not_allowed_fallback(gitlab::wrong_method), document)
 }
 
-/// Whether a request would be taken, as GitLab's charts ask.
+/// Says that the process is alive.
+#[utoipa::path(get, path = "/monitoring/healthz", tag = "Probes", responses((status = 200, body = Value)))]
+async fn healthz() -> Json<Value> {
+    Json(json!({}))
+}
+
+/// Says whether a request would be taken, as GitLab's charts ask.
+#[utoipa::path(
+    get,
+    path = "/monitoring/ready",
+    tag = "Probes",
+    responses((status = 200, body = Value), (status = 503, body = Value))
+)]
 async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<Value>) {
     let is_ready = state.is_ready();
     (status(is_ready), Json(json!({ "ready": is_ready })))
 }
 
-/// The same, as editors' plugins ask.
+/// Says whether a request would be taken, as editors' plugins ask.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "Probes",
+    responses((status = 200, body = Value), (status = 503, body = Value))
+)]
 async fn health(State(state): State<ApiState>) -> (StatusCode, Json<Value>) {
     let is_ready = state.is_ready();
     let word = if is_ready { "ok" } else { "unavailable" };

@@ -1,5 +1,5 @@
 //! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `keys`, `prompts`,
-//! `selftest`, `check-config` and `print-config` are the tools beside it.
+//! `openapi`, `selftest`, `check-config` and `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -121,6 +121,9 @@ enum Command {
     Keys(keys::KeysArgs),
     /// List the prompts that models are asked with; check a folder of them.
     Prompts(prompts::PromptsArgs),
+    /// Print the description of all HTTP endpoints (`OpenAPI`) as JSON.
+    #[command(name = "openapi")]
+    OpenApi,
     /// Compute every operator and the embedded model on a device, and compare.
     Selftest(Box<selftest::SelftestArgs>),
     /// Check a file of settings, together with the variables, and say what is wrong.
@@ -172,6 +175,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Models(arguments)) => models::run(arguments, environment),
         Some(Command::Keys(arguments)) => keys::run(&arguments),
         Some(Command::Prompts(arguments)) => prompts::run(arguments, environment),
+        Some(Command::OpenApi) => print(&format!("{}\n", crate::api::openapi())),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text =

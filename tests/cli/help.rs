@@ -53,6 +53,7 @@ fn every_subcommand_has_help() {
         "models",
         "keys",
         "prompts",
+        "openapi",
         "selftest",
         "check-config",
         "print-config",

@@ -21,5 +21,6 @@ mod issuers;
 mod lifecycle;
 mod openai;
 mod openai_stream;
+mod openapi;
 mod several;
 mod support;

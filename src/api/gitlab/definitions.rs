@@ -1,29 +1,35 @@
 //! `GET /v1/models/definitions`: which models GitLab may choose from, and which is the default for what.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::api::{ApiState, gitlab::error::GitlabError};
+use crate::api::{
+    ApiState,
+    gitlab::{description::Failures, error::GitlabError},
+};
 use crate::provider::ModelInfo;
 use crate::service::{NameKind, ServedModels, ServedName};
 
 /// Returns the endpoint.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/v1/models/definitions", get(definitions))
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(definitions))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Definitions)]
 struct WireDefinitions<'a> {
     models: Vec<WireModel<'a>>,
     unit_primitives: Vec<WireFeature<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::DefinedModel)]
 struct WireModel<'a> {
     name: &'a str,
     identifier: &'a str,
@@ -35,24 +41,30 @@ struct WireModel<'a> {
     cost_indicator: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Feature)]
 struct WireFeature<'a> {
     feature_setting: &'static str,
     default_model: &'a str,
+    #[schema(value_type = Vec<String>)]
     default_models: [&'a str; 1],
     /// No model is kept for some users.
     models_for_tags: WireNothing,
     /// The older name of the same.
     models_for_size_preference: WireNothing,
     selectable_models: Vec<&'a str>,
+    #[schema(value_type = Vec<String>)]
     beta_models: [&'static str; 0],
+    #[schema(value_type = Vec<String>)]
     deprecated_models: [&'static str; 0],
     dev: Option<&'static str>,
+    #[schema(value_type = Vec<String>)]
     unit_primitives: [&'static str; 1],
 }
 
 /// An object without members.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Nothing)]
 struct WireNothing {}
 
 /// Says whether a model is made for something.
@@ -64,6 +76,13 @@ const FEATURES: [(&str, &str, Suits); 2] = [
     ("code_generations", "generate_code", |model| model.has_chat),
 ];
 
+/// Says which models GitLab may choose from.
+#[utoipa::path(
+    get,
+    path = "/v1/models/definitions",
+    tag = "GitLab",
+    responses((status = 200, body = WireDefinitions<'static>), Failures)
+)]
 async fn definitions(State(state): State<ApiState>) -> Result<Response, GitlabError> {
     let models = state.models()?;
     let features =

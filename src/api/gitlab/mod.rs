@@ -9,8 +9,9 @@
 use axum::{
     Router,
     response::{IntoResponse, Response},
-    routing::post,
 };
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
     ApiState,
@@ -22,6 +23,7 @@ mod call;
 mod context;
 mod convert;
 mod definitions;
+mod description;
 mod error;
 mod gateway;
 mod intent;
@@ -36,15 +38,16 @@ mod wire;
 
 pub use gateway::Gateway;
 
-/// Returns the dialect's endpoints.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
+/// Returns the dialect's endpoints and their description.
+pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
+    let (router, document) = OpenApiRouter::new()
         .merge(v2::routes())
         .merge(suggestions::routes())
         .merge(prompts::routes())
         .merge(definitions::routes())
-        .route("/v1/code/user_access_token", post(user_token::create))
-        .method_not_allowed_fallback(wrong_method)
+        .routes(routes!(user_token::create))
+        .split_for_parts();
+    (router.method_not_allowed_fallback(wrong_method), document)
 }
 
 /// Answers who is not let in.

@@ -1,11 +1,11 @@
 //! Prompts by name: GitLab's own test of a model (`model_configuration/check`), and whatever an operator's folder holds.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
-    routing::post,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
     ApiState, body,
@@ -13,6 +13,7 @@ use crate::api::{
     gitlab::{
         call::{Call, marked},
         convert::{ModelWish, answer, generation},
+        description::{Headers, PromptFailures},
         error::GitlabError,
         texts::bare,
         wire::prompts::{WirePromptAnswer, WirePromptRequest, WirePromptUsage},
@@ -22,8 +23,8 @@ use crate::prompt::registry::Inputs;
 use crate::service::Account;
 
 /// Returns the endpoints.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/v1/prompts/{*id}", post(text)).route("/v2/prompts/{*id}", post(object))
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(text)).routes(routes!(object))
 }
 
 /// How the answer is written.
@@ -35,6 +36,18 @@ enum Form {
     Object,
 }
 
+/// Asks the model with a prompt of the registry, and answers with its text.
+#[utoipa::path(
+    post,
+    path = "/v1/prompts/{*id}",
+    tag = "GitLab",
+    params(("id" = String, Path, description = "Name of the prompt; it may hold slashes."), Headers),
+    request_body = WirePromptRequest,
+    responses(
+        (status = 200, content((String = "application/json"), (String = "text/event-stream"))),
+        PromptFailures
+    )
+)]
 async fn text(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,
@@ -44,6 +57,18 @@ async fn text(
     answer(&state, &id, task, request, Form::Text).await
 }
 
+/// Asks the model with a prompt of the registry, and answers with its text and what it took.
+#[utoipa::path(
+    post,
+    path = "/v2/prompts/{*id}",
+    tag = "GitLab",
+    params(("id" = String, Path, description = "Name of the prompt; it may hold slashes."), Headers),
+    request_body = WirePromptRequest,
+    responses(
+        (status = 200, content((WirePromptAnswer = "application/json"), (String = "text/event-stream"))),
+        PromptFailures
+    )
+)]
 async fn object(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,

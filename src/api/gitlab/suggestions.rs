@@ -1,11 +1,11 @@
 //! The v3 and v4 endpoints: components in, a completion or whole code out; v4 streams events, v3 bare text.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Request, State},
     response::{IntoResponse, Response},
-    routing::post,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
     ApiState, body,
@@ -14,11 +14,12 @@ use crate::api::{
     gitlab::{
         call::{Call, marked},
         convert::{ModelWish, answer, components::Components, components::wire_name},
+        description::{Failures, Headers},
         error::GitlabError,
         sse,
         texts::bare,
         wire::{
-            answer::{WireStreamMetadata, WireStreamModel, WireStreamStart},
+            answer::{WireStreamMetadata, WireStreamModel, WireStreamStart, WireSuggestions},
             components::WireComponents,
         },
     },
@@ -28,10 +29,8 @@ use crate::completion::PostProcessing;
 use crate::service::Account;
 
 /// Returns the endpoints.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/v3/code/completions", post(with_bare_streams))
-        .route("/v4/code/suggestions", post(with_events))
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(with_bare_streams)).routes(routes!(with_events))
 }
 
 /// How a stream is written.
@@ -41,6 +40,20 @@ enum Streams {
     Events,
 }
 
+/// Completes at a cursor, or writes whole code, as the first component says.
+///
+/// A stream is bare text.
+#[utoipa::path(
+    post,
+    path = "/v3/code/completions",
+    tag = "GitLab",
+    params(Headers),
+    request_body = WireComponents,
+    responses(
+        (status = 200, content((WireSuggestions<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
 async fn with_bare_streams(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,
@@ -51,6 +64,20 @@ async fn with_bare_streams(
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
 
+/// Completes at a cursor, or writes whole code, as the first component says.
+///
+/// A stream is events: `stream_start`, a `content_chunk` for each piece, `stream_end`.
+#[utoipa::path(
+    post,
+    path = "/v4/code/suggestions",
+    tag = "GitLab",
+    params(Headers),
+    request_body = WireComponents,
+    responses(
+        (status = 200, content((WireSuggestions<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
 async fn with_events(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,

@@ -8,12 +8,42 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
-use crate::api::{ApiState, access::credentials, error::ApiError, gitlab::GitlabError};
+use crate::api::{
+    ApiState,
+    access::credentials,
+    error::ApiError,
+    gitlab::{
+        GitlabError,
+        description::{Failures, Headers},
+    },
+};
 use crate::auth::{Caller, UserTokenError};
 
-/// Answers `POST /v1/code/user_access_token`, which has no body.
+/// A token for one user.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::UserToken)]
+struct WireToken {
+    token: String,
+    /// Seconds since 1970.
+    expires_at: u64,
+}
+
+/// Makes a token for an editor of the user that the headers name.
+#[utoipa::path(
+    post,
+    path = "/v1/code/user_access_token",
+    tag = "GitLab",
+    params(Headers),
+    responses(
+        (status = 200, body = WireToken),
+        (status = 500, description = "This server has no key to sign tokens with."),
+        Failures
+    )
+)]
 pub(super) async fn create(
     State(state): State<ApiState>,
     Extension(caller): Extension<Arc<Caller>>,
@@ -21,7 +51,7 @@ pub(super) async fn create(
 ) -> Response {
     let error = match state.guard().issue(&caller, &credentials(&headers)) {
         Ok(issued) => {
-            let body = json!({ "token": issued.token, "expires_at": issued.expires_at });
+            let body = WireToken { token: issued.token, expires_at: issued.expires_at };
             return Json(body).into_response();
         }
         Err(error) => error,

@@ -1,11 +1,11 @@
 //! The v2 endpoints: a file and its cursor in, a completion or whole code out.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Request, State},
     response::{IntoResponse, Response},
-    routing::post,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
     ApiState, body,
@@ -13,31 +13,88 @@ use crate::api::{
     gitlab::{
         call::{Call, marked},
         convert::{self, Asked, Asking, ModelWish, answer, wire_name},
+        description::{Failures, Headers},
         error::GitlabError,
         texts::bare,
-        wire::v2::WireRequest,
+        wire::{answer::WireV2Answer, v2::WireRequest},
     },
 };
 use crate::service::Account;
 
 /// Returns the endpoints.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/v2/code/completions", post(completions))
-        .route("/v2/completions", post(completions))
-        .route("/v2/code/generations", post(generations))
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(completions))
+        .routes(routes!(direct_completions))
+        .routes(routes!(generations))
 }
 
+/// Completes at a cursor.
+///
+/// Asked by GitLab, in a user's place.
+#[utoipa::path(
+    post,
+    path = "/v2/code/completions",
+    tag = "GitLab",
+    params(Headers),
+    request_body = WireRequest,
+    responses(
+        (status = 200, content((WireV2Answer<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
 async fn completions(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
+    complete(&state, &id, request).await
+}
+
+/// Completes at a cursor.
+///
+/// Asked by editors themselves, with the token that GitLab got for their user.
+#[utoipa::path(
+    post,
+    path = "/v2/completions",
+    tag = "GitLab",
+    params(Headers),
+    request_body = WireRequest,
+    responses(
+        (status = 200, content((WireV2Answer<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
+async fn direct_completions(
+    State(state): State<ApiState>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, GitlabError> {
+    complete(&state, &id, request).await
+}
+
+async fn complete(
+    state: &ApiState,
+    id: &RequestId,
+    request: Request,
+) -> Result<Response, GitlabError> {
     let account = Account::open(&id.0, "gitlab.completions");
-    let answer = answer(&state, request, &account, convert::v2::completion).await;
+    let answer = answer(state, request, &account, convert::v2::completion).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
 
+/// Writes whole code from instructions: a comment, an empty function, or a prompt of the client.
+#[utoipa::path(
+    post,
+    path = "/v2/code/generations",
+    tag = "GitLab",
+    params(Headers),
+    request_body = WireRequest,
+    responses(
+        (status = 200, content((WireV2Answer<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
 async fn generations(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,

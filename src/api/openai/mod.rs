@@ -9,9 +9,10 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use futures_util::future::try_join_all;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
     ApiState, body,
@@ -21,6 +22,7 @@ use crate::api::{
     finish_reason_name,
     openai::{
         convert::Asked,
+        description::Failures,
         stream::Answer,
         wire::{
             WireCapabilities, WireChoice, WireError, WireFailure, WireModel, WireModels,
@@ -35,17 +37,19 @@ use crate::provider::{CompletionStream, ProviderError};
 use crate::service::{Account, CompletionService, NameKind, ServedName};
 
 mod convert;
+mod description;
 mod stream;
 mod wire;
 
-/// Returns the dialect's endpoints.
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/v1/completions", post(completions))
-        .route("/v1/chat/completions", post(chat_completions))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*id}", get(model))
-        .method_not_allowed_fallback(wrong_method)
+/// Returns the dialect's endpoints and their description.
+pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
+    let (router, document) = OpenApiRouter::new()
+        .routes(routes!(completions))
+        .routes(routes!(chat_completions))
+        .routes(routes!(models))
+        .routes(routes!(model))
+        .split_for_parts();
+    (router.method_not_allowed_fallback(wrong_method), document)
 }
 
 /// An error in this dialect's shape: `{"error": {"message", "type", "param", "code"}}`.
@@ -135,7 +139,7 @@ pub(super) fn unknown_route(method: &Method) -> Response {
 }
 
 /// Answers a method that the endpoint does not have.
-async fn wrong_method(method: Method) -> Response {
+pub(super) async fn wrong_method(method: Method) -> Response {
     let message = format!("this endpoint does not answer {method}");
     OpenAiError(ApiError::new(ApiErrorKind::WrongMethod, message)).into_response()
 }
@@ -225,6 +229,17 @@ impl Head {
     }
 }
 
+/// Completes a text, or with `suffix` the gap between two.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    tag = "OpenAI",
+    request_body = WireRequest,
+    responses(
+        (status = 200, content((WireResponse<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
 async fn completions(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,
@@ -233,6 +248,17 @@ async fn completions(
     complete(Form::Text, &state, request, &id).await
 }
 
+/// Continues a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "OpenAI",
+    request_body = WireRequest,
+    responses(
+        (status = 200, content((WireResponse<'static> = "application/json"), (String = "text/event-stream"))),
+        Failures
+    )
+)]
 async fn chat_completions(
     State(state): State<ApiState>,
     Extension(id): Extension<RequestId>,
@@ -335,12 +361,28 @@ async fn start(
     try_join_all(starts).await
 }
 
+/// Lists what is served.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "OpenAI",
+    responses((status = 200, body = WireModels<'static>), Failures)
+)]
 async fn models(State(state): State<ApiState>) -> Result<Response, OpenAiError> {
     let models = state.models()?.names().iter().map(|served| wire_model(served, &state));
     Ok(Json(WireModels { object: "list", data: models.collect() }).into_response())
 }
 
-/// The wildcard: a model's name may hold slashes.
+/// Tells of one model.
+///
+/// Its name may hold slashes.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{*id}",
+    tag = "OpenAI",
+    params(("id" = String, Path, description = "A name of `/v1/models`.")),
+    responses((status = 200, body = WireModel<'static>), Failures)
+)]
 async fn model(
     State(state): State<ApiState>,
     id: Result<Path<String>, PathRejection>,

@@ -6,7 +6,8 @@ use crate::api::{
     gitlab::{
         convert::{
             Asked, Asking, CONTENT_CHARS_MAX, CONTEXT_ITEMS_MAX, ContextMembers, File, FileMembers,
-            NAME_CHARS_MAX, check_chars, context_item, generation::Generation, messages, required,
+            NAME_CHARS_MAX, check_chars, check_count, context_item, generation::Generation,
+            messages, required,
         },
         error::GitlabError,
         intent,
@@ -81,6 +82,7 @@ impl Components {
     pub(in crate::api::gitlab) fn asked(self, asking: &Asking<'_>) -> Result<Asked, GitlabError> {
         let Self { file, payload, is_generation, context } = self;
         let is_streaming = payload.stream.unwrap_or(false);
+        check_count(payload.choices_count)?;
         if !is_generation {
             // Older language servers send what does not help.
             let context = if asking.context.has_code_context() { context } else { Vec::new() };

@@ -111,11 +111,7 @@ impl Asked {
 
     /// Asks for several choices, as far as the answer has room for them and the server lets.
     fn with_choices(mut self, count: Option<Integer>, limit: u32) -> Result<Self, ApiError> {
-        let Integer(count) = count.unwrap_or(Integer(0));
-        if count < 0 {
-            let rule = format!("must be at least 0, got {count}");
-            return Err(ApiError::invalid("choices_count", rule));
-        }
+        let count = check_count(count)?;
         // A stream has no place for a second choice.
         let limit = if self.is_streaming { 1 } else { limit.max(1) };
         self.request.num_choices = u32::try_from(count).unwrap_or(u32::MAX).clamp(1, limit);
@@ -244,6 +240,15 @@ fn messages(path: &str, prompt: WirePrompt) -> Result<Vec<ChatMessage>, ApiError
         Ok(ChatMessage { role, content })
     };
     wire.into_iter().enumerate().map(message).collect()
+}
+
+/// Checks how many choices are asked for, which generations need not heed.
+fn check_count(count: Option<Integer>) -> Result<i128, ApiError> {
+    let Integer(count) = count.unwrap_or(Integer(0));
+    if count < 0 {
+        return Err(ApiError::invalid("choices_count", format!("must be at least 0, got {count}")));
+    }
+    Ok(count)
 }
 
 fn required(field: &str) -> ApiError {

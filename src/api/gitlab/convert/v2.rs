@@ -6,7 +6,7 @@ use crate::api::{
     gitlab::{
         convert::{
             Asked, Asking, CONTEXT_ITEMS_MAX, ContextMembers, File, FileMembers,
-            MODEL_NAME_CHARS_MAX, NAME_CHARS_MAX, check_chars, context_item,
+            MODEL_NAME_CHARS_MAX, NAME_CHARS_MAX, check_chars, check_count, context_item,
             generation::Generation, messages, required,
         },
         error::GitlabError,
@@ -71,6 +71,7 @@ pub(in crate::api::gitlab) fn generation(
 ) -> Result<Asked, GitlabError> {
     let version = version(wire.prompt_version)?;
     check_unused(&wire)?;
+    check_count(wire.choices_count)?;
     let file = file(&mut wire)?;
     let prompt = match (version, wire.prompt.take()) {
         (PromptVersion::Without, _) => None,

@@ -1,14 +1,17 @@
 //! Answers. The original writes nulls out, so nothing is skipped but in the events of a stream.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Answer of a v2 endpoint.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::V2Answer)]
 pub(in crate::api::gitlab) struct WireV2Answer<'a> {
     /// Always `id`.
     pub(in crate::api::gitlab) id: &'static str,
     pub(in crate::api::gitlab) model: WireV2Model<'a>,
     /// Always empty.
+    #[schema(value_type = Vec<serde_json::Value>)]
     pub(in crate::api::gitlab) experiments: [(); 0],
     /// Always `text_completion`.
     pub(in crate::api::gitlab) object: &'static str,
@@ -19,7 +22,8 @@ pub(in crate::api::gitlab) struct WireV2Answer<'a> {
 }
 
 /// What answered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::V2Model)]
 pub(in crate::api::gitlab) struct WireV2Model<'a> {
     pub(in crate::api::gitlab) engine: &'a str,
     pub(in crate::api::gitlab) name: &'a str,
@@ -32,7 +36,8 @@ pub(in crate::api::gitlab) struct WireV2Model<'a> {
 }
 
 /// What it took.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Tokens)]
 pub(in crate::api::gitlab) struct WireTokens {
     pub(in crate::api::gitlab) input_tokens: u32,
     pub(in crate::api::gitlab) output_tokens: u32,
@@ -43,7 +48,8 @@ pub(in crate::api::gitlab) struct WireTokens {
 }
 
 /// One suggestion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Choice)]
 pub(in crate::api::gitlab) struct WireChoice {
     pub(in crate::api::gitlab) text: String,
     pub(in crate::api::gitlab) index: u32,
@@ -51,13 +57,15 @@ pub(in crate::api::gitlab) struct WireChoice {
 }
 
 /// What else there is to say.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::V2Metadata)]
 pub(in crate::api::gitlab) struct WireV2Metadata<'a> {
     pub(in crate::api::gitlab) enabled_feature_flags: &'a [String],
 }
 
 /// Answer of a v3 or v4 endpoint.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Suggestions)]
 pub(in crate::api::gitlab) struct WireSuggestions<'a> {
     pub(in crate::api::gitlab) choices: Vec<WireChoice>,
     pub(in crate::api::gitlab) metadata: WireMetadata<'a>,
@@ -66,7 +74,8 @@ pub(in crate::api::gitlab) struct WireSuggestions<'a> {
 }
 
 /// What is said of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Metadata)]
 pub(in crate::api::gitlab) struct WireMetadata<'a> {
     pub(in crate::api::gitlab) model: WireModel<'a>,
     /// Seconds since 1970.
@@ -77,7 +86,8 @@ pub(in crate::api::gitlab) struct WireMetadata<'a> {
 }
 
 /// What answered.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = gitlab::Model)]
 pub(in crate::api::gitlab) struct WireModel<'a> {
     pub(in crate::api::gitlab) engine: &'a str,
     pub(in crate::api::gitlab) name: &'a str,

@@ -6,10 +6,11 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
+use utoipa::ToSchema;
 
 use crate::api::{
     json::{List, Object},
-    openai::wire::Unsupported,
+    openai::wire::{Unsupported, schema},
 };
 
 /// Far above what any client sends.
@@ -21,13 +22,20 @@ const PARTS_MAX: usize = 1024;
 pub(in crate::api::openai) type WireMessages = List<Object<WireMessage>, MESSAGES_MAX>;
 
 /// A turn of a conversation; further members, such as a speaker's name, are ignored.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = openai::Message)]
 pub(in crate::api::openai) struct WireMessage {
+    /// `system`, `developer`, `user` or `assistant`.
+    #[schema(value_type = String, required = true)]
     pub(in crate::api::openai) role: Option<String>,
+    #[schema(value_type = Option<schema::Content>)]
     pub(in crate::api::openai) content: Option<WireContent>,
     // A turn that did something else than speak.
+    #[schema(ignore)]
     pub(in crate::api::openai) tool_calls: Option<Unsupported>,
+    #[schema(ignore)]
     pub(in crate::api::openai) function_call: Option<Unsupported>,
+    #[schema(ignore)]
     pub(in crate::api::openai) audio: Option<Unsupported>,
 }
 
@@ -39,7 +47,8 @@ pub(in crate::api::openai) enum WireContent {
 }
 
 /// A part of what was said.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = openai::Part)]
 pub(in crate::api::openai) struct WirePart {
     pub(in crate::api::openai) r#type: Option<String>,
     pub(in crate::api::openai) text: Option<String>,
@@ -74,7 +83,8 @@ impl<'de> Visitor<'de> for ContentVisitor {
 }
 
 /// The model's turn, whole.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Turn)]
 pub(in crate::api::openai) struct WireTurn {
     /// Always `assistant`.
     pub(in crate::api::openai) role: &'static str,
@@ -82,7 +92,8 @@ pub(in crate::api::openai) struct WireTurn {
 }
 
 /// A piece of the model's turn.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Delta)]
 pub(in crate::api::openai) struct WireDelta {
     /// `assistant`, in the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,14 +104,16 @@ pub(in crate::api::openai) struct WireDelta {
 }
 
 /// Log-probabilities in a conversation's shape.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::ChatLogprobs)]
 pub(in crate::api::openai) struct WireChatLogprobs {
     /// One entry a token.
     pub(in crate::api::openai) content: Vec<WireChatToken>,
 }
 
 /// A chosen token and its rivals.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::ChatToken)]
 pub(in crate::api::openai) struct WireChatToken {
     #[serde(flatten)]
     pub(in crate::api::openai) chosen: WireRival,
@@ -108,7 +121,8 @@ pub(in crate::api::openai) struct WireChatToken {
 }
 
 /// A token with its log-probability.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Rival)]
 pub(in crate::api::openai) struct WireRival {
     pub(in crate::api::openai) token: String,
     pub(in crate::api::openai) logprob: f32,

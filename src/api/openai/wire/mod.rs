@@ -7,6 +7,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor},
     ser::SerializeMap as _,
 };
+use utoipa::ToSchema;
 
 use crate::api::{
     json::{Integer, Number, Object},
@@ -18,62 +19,109 @@ use crate::api::{
 
 pub(super) mod chat;
 pub(super) mod prompt;
+mod schema;
 
 /// Body of a completion request, of either form. Every member may be null, which is as good as absent.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = openai::Request)]
 pub(super) struct WireRequest {
     pub(super) model: Option<String>,
+    /// A text or several, each as text or as token ids. Required of completions of texts.
+    #[schema(value_type = Option<schema::Prompt>)]
     pub(super) prompt: Option<WirePrompt>,
+    /// Text after the gap.
     pub(super) suffix: Option<String>,
+    /// Required of conversations.
+    #[schema(value_type = Option<Vec<chat::WireMessage>>, max_items = 1024)]
     pub(super) messages: Option<WireMessages>,
+    #[schema(value_type = Option<i64>, minimum = 0)]
     pub(super) max_tokens: Option<Integer>,
     /// The newer word for it.
+    #[schema(value_type = Option<i64>, minimum = 0)]
     pub(super) max_completion_tokens: Option<Integer>,
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 2)]
     pub(super) temperature: Option<Number>,
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1)]
     pub(super) top_p: Option<Number>,
+    #[schema(value_type = Option<i64>, minimum = 1)]
     pub(super) n: Option<Integer>,
+    #[schema(value_type = Option<i64>, minimum = 1)]
     pub(super) best_of: Option<Integer>,
     pub(super) stream: Option<bool>,
+    #[schema(value_type = Option<WireStreamOptions>)]
     pub(super) stream_options: Option<Object<WireStreamOptions>>,
+    /// A number of rivals, or for conversations a truth value.
+    #[schema(value_type = Option<schema::LogprobsAsked>)]
     pub(super) logprobs: Option<WireLogprobsAsked>,
+    #[schema(value_type = Option<i64>, minimum = 0)]
     pub(super) top_logprobs: Option<Integer>,
     pub(super) echo: Option<bool>,
+    /// A stop text, or several.
+    #[schema(value_type = Option<schema::Stop>)]
     pub(super) stop: Option<WireStop>,
+    #[schema(value_type = Option<f64>, minimum = -2, maximum = 2)]
     pub(super) presence_penalty: Option<Number>,
+    #[schema(value_type = Option<f64>, minimum = -2, maximum = 2)]
     pub(super) frequency_penalty: Option<Number>,
+    /// From token ids to what is added to their logits.
+    #[schema(value_type = Option<std::collections::HashMap<String, f64>>)]
     pub(super) logit_bias: Option<WireLogitBias>,
+    #[schema(value_type = Option<i64>)]
     pub(super) seed: Option<Integer>,
     #[serde(rename = "user")]
     pub(super) _user: Option<String>,
     // Further members that vLLM and its clients know.
+    #[schema(value_type = Option<i64>)]
     pub(super) top_k: Option<Integer>,
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 1)]
     pub(super) min_p: Option<Number>,
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0)]
     pub(super) repetition_penalty: Option<Number>,
+    #[schema(value_type = Option<Vec<i64>>)]
     pub(super) stop_token_ids: Option<Vec<Integer>>,
     pub(super) ignore_eos: Option<bool>,
     // Members that would change the answer if they were heeded: refused rather than ignored.
+    #[schema(ignore)]
     pub(super) allowed_token_ids: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) bad_words: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) include_stop_str_in_output: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) min_tokens: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) prompt_logprobs: Option<Unsupported>,
+    /// `text` and nothing else.
+    #[schema(value_type = Option<WireFormat>)]
     pub(super) response_format: Option<Object<WireFormat>>,
+    #[schema(ignore)]
     pub(super) return_token_ids: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) structured_outputs: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) truncate_prompt_tokens: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) use_beam_search: Option<Unsupported>,
     // The same of conversations.
+    #[schema(ignore)]
     pub(super) audio: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) chat_template: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) chat_template_kwargs: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) continue_final_message: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) functions: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) tools: Option<Unsupported>,
+    #[schema(ignore)]
     pub(super) web_search_options: Option<Unsupported>,
 }
 
 /// What an answer is to be; `text` is no wish.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = openai::ResponseFormat)]
 pub(super) struct WireFormat {
     pub(super) r#type: Option<String>,
 }
@@ -121,7 +169,8 @@ impl Visitor<'_> for LogprobsVisitor {
 }
 
 /// Options of a stream; further ones are ignored.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[schema(as = openai::StreamOptions)]
 pub(super) struct WireStreamOptions {
     pub(super) include_usage: Option<bool>,
     pub(super) continuous_usage_stats: Option<bool>,
@@ -248,7 +297,8 @@ impl<'de> Visitor<'de> for UnsupportedVisitor {
 }
 
 /// A completion, or an event of its stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Completion)]
 pub(super) struct WireResponse<'a> {
     pub(super) id: &'a str,
     /// `text_completion`, `chat.completion` or `chat.completion.chunk`.
@@ -258,6 +308,7 @@ pub(super) struct WireResponse<'a> {
     pub(super) model: &'a str,
     pub(super) choices: Vec<WireChoice>,
     #[serde(skip_serializing_if = "WireUsageMember::is_absent")]
+    #[schema(value_type = Option<WireUsage>, required = false)]
     pub(super) usage: WireUsageMember,
 }
 
@@ -277,7 +328,8 @@ impl WireUsageMember {
 }
 
 /// One choice, or a piece of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Choice)]
 pub(super) struct WireChoice {
     pub(super) index: u32,
     #[serde(flatten)]
@@ -287,7 +339,8 @@ pub(super) struct WireChoice {
 }
 
 /// What a choice says, in the form of the request; the variant is the member's name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Said)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum WireSaid {
     Text(String),
@@ -296,7 +349,8 @@ pub(super) enum WireSaid {
 }
 
 /// Log-probabilities, in the form of the request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::LogprobsMember)]
 #[serde(untagged)]
 pub(super) enum WireLogprobs {
     Text(WireTextLogprobs),
@@ -304,10 +358,12 @@ pub(super) enum WireLogprobs {
 }
 
 /// One entry a token in each list.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::Logprobs)]
 pub(super) struct WireTextLogprobs {
     pub(super) tokens: Vec<String>,
     pub(super) token_logprobs: Vec<f32>,
+    #[schema(value_type = Vec<std::collections::HashMap<String, f32>>)]
     pub(super) top_logprobs: Vec<WireTop>,
     /// Characters from the start of the choice's text.
     pub(super) text_offset: Vec<usize>,
@@ -328,7 +384,8 @@ impl Serialize for WireTop {
 }
 
 /// Tokens read and written, over all prompts and choices.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::Usage)]
 pub(super) struct WireUsage {
     pub(super) prompt_tokens: u32,
     pub(super) completion_tokens: u32,
@@ -337,13 +394,15 @@ pub(super) struct WireUsage {
 }
 
 /// Where prompt tokens came from.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = openai::PromptDetails)]
 pub(super) struct WirePromptDetails {
     pub(super) cached_tokens: u32,
 }
 
 /// A model in the list of models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Model)]
 pub(super) struct WireModel<'a> {
     pub(super) id: &'a str,
     /// Always `model`.
@@ -361,7 +420,8 @@ pub(super) struct WireModel<'a> {
 }
 
 /// What a model can do: our own member, ignored by the original's clients.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Capabilities)]
 pub(super) struct WireCapabilities {
     /// Fills gaps.
     pub(super) fim: bool,
@@ -374,13 +434,16 @@ pub(super) struct WireCapabilities {
 }
 
 /// A failure.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Failure)]
 pub(super) struct WireFailure<'a> {
+    #[schema(inline)]
     pub(super) error: WireError<'a>,
 }
 
 /// What failed, for people and for programs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Error)]
 pub(super) struct WireError<'a> {
     pub(super) message: &'a str,
     pub(super) r#type: &'static str,
@@ -390,7 +453,8 @@ pub(super) struct WireError<'a> {
 }
 
 /// A list of models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = openai::Models)]
 pub(super) struct WireModels<'a> {
     /// Always `list`.
     pub(super) object: &'static str,
