@@ -20,8 +20,8 @@ use crate::{
     client::Server,
     completion::{CompletionRequest, Input, Language, PostProcessing, SamplingParams},
     config::{
-        Config, Environment, RawConfig,
-        raw::{RawCompletion, RawEngine, RawHub, RawLog, RawModel},
+        Config, Environment, RawConfig, RawLog,
+        raw::{RawCompletion, RawEngine, RawHub, RawModel},
     },
     provider::CompletionEvent,
     service::{Account, CompletionService},

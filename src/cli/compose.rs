@@ -240,6 +240,7 @@ impl Opened {
             let limits = config.completion.clone();
             CompletionService::new(Arc::new(provider), limits, config.engine.num_queued_max)
                 .with_postprocess(config.postprocess.clone())
+                .with_content_logging(config.log.content)
         };
         let adapters = (0..).zip(&config.model.adapters);
         let adapters =

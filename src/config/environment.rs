@@ -8,6 +8,7 @@ use crate::config::{
     Secret,
     auth::{API_KEYS, SIGNING_KEY, VALIDATION_KEY},
     error::{ConfigError, nearest},
+    log::content_word,
     raw::RawConfig,
 };
 
@@ -25,7 +26,7 @@ const NO_SETTINGS: [&str; 5] = [CONFIG, SIGNING_KEY, VALIDATION_KEY, API_KEYS, A
 const GATEWAY_PREFIX: &str = "AIGW_";
 /// The gateway's variables that GitLab tells operators to set, and ours that they stand for where ours is not set. What
 /// stands for the same is joined, as a list.
-const GATEWAY: [(&str, &str); 8] = [
+const GATEWAY: [(&str, &str); 9] = [
     ("AIGW_GITLAB_URL", "LACUNA_ISSUERS"),
     ("AIGW_CUSTOMER_PORTAL_URL", "LACUNA_ISSUERS"),
     ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "LACUNA_AUTH_SERVICE_NAME"),
@@ -34,7 +35,10 @@ const GATEWAY: [(&str, &str); 8] = [
     ("AIGW_AUTH__BYPASS_EXTERNAL", "LACUNA_AUTH_BYPASS_EXTERNAL"),
     ("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER", "LACUNA_AUTH_BYPASS_EXTERNAL_WITH_HEADER"),
     ("AIGW_AUTH__BYPASS_JWT_SIGNATURE", "LACUNA_AUTH_BYPASS_JWT_SIGNATURE"),
+    ("AIGW_LOGGING__ENABLE_REQUEST_LOGGING", LOG_CONTENT),
 ];
+/// The variable of whose source text is logged, which has more words than the gateway's two.
+const LOG_CONTENT: &str = "LACUNA_LOG_CONTENT";
 
 /// A copy of the process's variables, so that everything after it is a function of values.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +72,7 @@ impl Environment {
             let Some(value) = self.get(theirs).filter(|_| !is_ours).map(python_word) else {
                 continue;
             };
+            let value = if ours == LOG_CONTENT { content_word(&value) } else { value };
             self.gateway.insert(ours, theirs);
             let joined = self.get(ours).map(|before| format!("{before},{value}")).unwrap_or(value);
             self.variables.insert(ours.to_owned(), joined);

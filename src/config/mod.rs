@@ -14,6 +14,7 @@ mod fim;
 mod gateway;
 mod hub;
 pub mod layers;
+mod log;
 mod postprocess;
 mod print;
 pub mod raw;
@@ -30,6 +31,7 @@ pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
 pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
+pub use log::{ContentLogging, LogConfig, LogFormat, RawLog};
 pub use postprocess::PostprocessConfig;
 pub use raw::RawConfig;
 
@@ -333,22 +335,4 @@ pub struct CompletionConfig {
     pub line_start_layout: Option<bool>,
     /// Longest time of a request.
     pub timeout: Duration,
-}
-
-/// Form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
-
-/// Logging.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// Form of log lines.
-    pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a list of `module=level`.
-    pub filter: String,
 }

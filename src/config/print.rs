@@ -4,10 +4,8 @@ use std::path::Path;
 
 use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
-    LogFormat, ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess,
-    raw::{
-        RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
-    },
+    ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess,
+    raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawModel, RawServed, RawServer, Scalar},
     resolve::AUTO,
     units::{format_size, format_time},
 };
@@ -62,16 +60,7 @@ impl From<&Config> for RawConfig {
             gateway: (&config.gateway).into(),
             prompts: (&config.prompts).into(),
             flags: (&config.flags).into(),
-            log: RawLog {
-                format: Some(
-                    match log.format {
-                        LogFormat::Text => "text",
-                        LogFormat::Json => "json",
-                    }
-                    .to_owned(),
-                ),
-                filter: Some(log.filter.clone()),
-            },
+            log: log.into(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{
     adapters,
     auth::RawAuth,
     gateway::{RawFlags, RawGateway, RawPrompts},
+    log::RawLog,
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -303,19 +304,6 @@ pub struct RawPostprocess {
     pub min_score: Option<Vec<String>>,
 }
 
-/// `[log]`: logging.
-#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Logs")]
-pub struct RawLog {
-    /// Form of log lines.
-    #[arg(long = "log-format", value_name = "text|json")]
-    pub format: Option<String>,
-    /// Level, or a list such as `info,lacuna::engine=debug`.
-    #[arg(long = "log", value_name = "FILTER")]
-    pub filter: Option<String>,
-}
-
 /// A number, or a word or unit that stands for one: `8`, `"auto"`, `"2GiB"`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(untagged, expecting = "an integer or a string")]
@@ -370,10 +358,7 @@ impl RawConfig {
             gateway: self.gateway.or(lower.gateway),
             prompts: self.prompts.or(lower.prompts),
             flags: self.flags.or(lower.flags),
-            log: RawLog {
-                format: self.log.format.or(lower.log.format),
-                filter: self.log.filter.or(lower.log.filter),
-            },
+            log: self.log.or(lower.log),
         }
     }
 }

@@ -10,9 +10,9 @@ use std::{
 
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
-    HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
-    ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, postprocess,
-    raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
+    HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
+    Violation, auth, fim, gateway, hub, log, postprocess,
+    raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
 };
@@ -52,7 +52,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         gateway: gateway::gateway(raw.gateway)?,
         prompts: gateway::prompts(raw.prompts, environment)?,
         flags: gateway::flags(raw.flags)?,
-        log: log(raw.log)?,
+        log: log::resolve(raw.log)?,
     })
 }
 
@@ -230,16 +230,6 @@ fn completion(raw: RawCompletion) -> Result<CompletionConfig, Violation> {
     })
 }
 
-fn log(raw: RawLog) -> Result<LogConfig, Violation> {
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let filter = said("log.filter", raw.filter)?;
-    if !is_log_filter(&filter) {
-        let rule = "off, error, warn, info, debug or trace, or a list of module=level";
-        return Err(broken("log.filter", rule, &filter));
-    }
-    Ok(LogConfig { format: word("log.format", raw.format, &formats)?, filter })
-}
-
 fn check_name(key: &'static str, name: &str) -> Result<(), Violation> {
     let is_printable = !name.contains(char::is_control) && name.trim() == name;
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && is_printable {
@@ -343,21 +333,6 @@ fn is_origin(origin: &str) -> bool {
                 && !scheme.is_empty()
                 && is_host(rest)
         })
-}
-
-/// A bare word must be a level: the logger would take `verbose` for a module and log nothing of ours.
-fn is_log_filter(filter: &str) -> bool {
-    let is_level = |word: &str| {
-        ["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_lowercase().as_str())
-    };
-    filter.split(',').all(|part| match part.trim().split_once('=') {
-        Some((module, level)) => {
-            !module.is_empty()
-                && module.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c))
-                && is_level(level)
-        }
-        None => is_level(part.trim()),
-    })
 }
 
 pub(super) fn broken(key: &'static str, rule: &str, got: impl Display) -> Violation {

@@ -38,6 +38,7 @@ struct Entries {
     failure: Option<&'static str>,
     prompt: Option<String>,
     caller: Caller,
+    wants_content: bool,
 }
 
 impl Account {
@@ -64,6 +65,7 @@ impl Account {
             failure: None,
             prompt: None,
             caller: Caller::default(),
+            wants_content: false,
         })))
     }
 
@@ -95,6 +97,21 @@ impl Account {
     /// Notes who calls, where the request tells.
     pub fn caller(&self, caller: Caller) {
         self.entries().caller = caller;
+    }
+
+    /// Notes that whoever may say so wants the request's source text in the log.
+    pub fn want_content(&self) {
+        self.entries().wants_content = true;
+    }
+
+    /// Returns whether its source text is wanted in the log.
+    pub(super) fn wants_content(&self) -> bool {
+        self.entries().wants_content
+    }
+
+    /// Returns the request's id.
+    pub(super) fn request_id(&self) -> Arc<str> {
+        self.entries().request_id.as_str().into()
     }
 
     /// Notes which prompt of the registry asks the model.

@@ -9,12 +9,13 @@ use futures_util::stream;
 
 use crate::{
     completion::{CompletionRequest, Input, Language},
-    config::{CompletionConfig, PostprocessConfig},
+    config::{CompletionConfig, ContentLogging, PostprocessConfig},
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
-    service::{refine::Plan, rules::check},
+    service::{content::ContentLog, refine::Plan, rules::check},
 };
 
 mod account;
+mod content;
 mod models;
 mod prompts;
 mod refine;
@@ -36,6 +37,7 @@ pub struct CompletionService {
     limits: CompletionConfig,
     num_sequences_max: usize,
     postprocess: Arc<PostprocessConfig>,
+    content: ContentLogging,
 }
 
 impl std::fmt::Debug for CompletionService {
@@ -53,13 +55,20 @@ impl CompletionService {
         num_sequences_max: usize,
     ) -> Self {
         let postprocess = Arc::new(PostprocessConfig::none());
-        Self { provider, limits, num_sequences_max, postprocess }
+        let content = ContentLogging::Never;
+        Self { provider, limits, num_sequences_max, postprocess, content }
     }
 
     /// Takes from completions what these settings name.
     #[must_use]
     pub fn with_postprocess(self, postprocess: PostprocessConfig) -> Self {
         Self { postprocess: Arc::new(postprocess), ..self }
+    }
+
+    /// Logs the source text of whom this says.
+    #[must_use]
+    pub fn with_content_logging(self, content: ContentLogging) -> Self {
+        Self { content, ..self }
     }
 
     /// Returns what is taken from completions.
@@ -106,6 +115,8 @@ impl CompletionService {
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);
         let give_up = tokio::time::Instant::from_std(deadline + GRACE);
+        let content = self.logs_content(&account);
+        let content = content.then(|| ContentLog::open(account.request_id(), &request));
         let plan = Plan::of(&mut request, &self.postprocess, &model.name, account.is_streaming());
         let started = match check(&request, &self.limits, model.vocab_size) {
             Ok(()) => {
@@ -124,7 +135,7 @@ impl CompletionService {
                     }
                     None => events,
                 };
-                let accounted = Accounted { events, account, give_up };
+                let accounted = Accounted { events, account, content, give_up };
                 Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
             }
             Err(error) => {
@@ -133,12 +144,21 @@ impl CompletionService {
             }
         }
     }
+
+    fn logs_content(&self, account: &Account) -> bool {
+        match self.content {
+            ContentLogging::Never => false,
+            ContentLogging::Asked => account.wants_content(),
+            ContentLogging::Always => true,
+        }
+    }
 }
 
 /// A completion whose events are counted on their way.
 struct Accounted {
     events: CompletionStream,
     account: Account,
+    content: Option<ContentLog>,
     give_up: tokio::time::Instant,
 }
 
@@ -147,6 +167,9 @@ impl Accounted {
         let event = tokio::time::timeout_at(self.give_up, self.events.next()).await;
         let event = event.unwrap_or_else(|_| Some(Err(ProviderError::out_of_time())))?;
         self.account.take(&event);
+        if let Some(content) = &mut self.content {
+            content.take(&event);
+        }
         if event.is_err() {
             self.events = CompletionStream::new(stream::empty());
         }

@@ -1,8 +1,11 @@
 //! What the program tells its operator: logs today; metrics and traces have their place here.
 //!
-//! Source text, prompts and completions never pass through here: lengths, times, ids and closed sets of labels do.
+//! Lengths, times, ids and closed sets of labels pass through here. Source text does in [`content`] alone, for who has
+//! asked for it.
 
+pub mod content;
 pub mod logs;
 pub mod request;
 
+pub use content::{PromptContent, record_completion_content, record_prompt_content};
 pub use request::{Caller, RequestRecord, record_postprocessing, record_request};

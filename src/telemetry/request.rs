@@ -121,7 +121,7 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         io,
         sync::{Arc, LazyLock, Mutex},
@@ -189,7 +189,10 @@ mod tests {
     }
 
     /// Returns the lines that `write` logs at `filter`.
-    fn lines(filter: &str, write: impl FnOnce()) -> Vec<serde_json::Value> {
+    pub(in crate::telemetry) fn lines(
+        filter: &str,
+        write: impl FnOnce(),
+    ) -> Vec<serde_json::Value> {
         let page = Page::default();
         let subscriber = logs::json(filter, page.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, write);

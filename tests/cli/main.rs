@@ -6,6 +6,7 @@ mod auth;
 mod bench;
 mod complete;
 mod config;
+mod content;
 mod help;
 mod prompts;
 mod selftest;

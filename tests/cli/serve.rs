@@ -47,9 +47,9 @@ impl Drop for DemoModel {
 }
 
 /// A running server that ends with its value.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    log: BufReader<ChildStderr>,
+    pub(super) log: BufReader<ChildStderr>,
     address: String,
 }
 
@@ -58,7 +58,7 @@ impl Server {
         Self::start_with(arguments, &[])
     }
 
-    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(super) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lacuna"))
             .args(["serve", "--port", "0", "--log-format", "json"])
             .args(arguments)
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Reads the log up to the line with this message.
-    fn line(&mut self, message: &str) -> serde_json::Value {
+    pub(super) fn line(&mut self, message: &str) -> serde_json::Value {
         loop {
             let mut line = String::new();
             assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log has no {message}");
@@ -102,11 +102,16 @@ impl Server {
 
     /// Posts and returns the answer.
     fn answer(&self, path: &str, body: &str) -> String {
+        self.answer_to(path, "", body)
+    }
+
+    /// Posts with further header lines and returns the answer.
+    pub(super) fn answer_to(&self, path: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let length = body.len();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
         let mut answer = String::new();
@@ -114,7 +119,7 @@ impl Server {
         answer
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }

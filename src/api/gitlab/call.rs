@@ -19,12 +19,14 @@ use crate::api::{
         texts::Texts,
     },
 };
-use crate::auth::Caller;
+use crate::auth::{Caller, Realm};
 use crate::completion::{Completion, Language};
 use crate::prompt::registry::Place;
 use crate::provider::{ModelInfo, ProviderError};
 use crate::service::{Account, CompletionService};
 
+/// The flag that asks for source text in the log.
+const CONTENT_FLAG: &str = "expanded_ai_logging";
 /// Says which prompt made an answer.
 const X_LACUNA_PROMPT: HeaderName = HeaderName::from_static("x-lacuna-prompt");
 
@@ -56,6 +58,9 @@ impl<'a> Call<'a> {
         }
         account.caller(context.caller.clone());
         let flags = state.gateway().flags.in_force(&context.flags, &context.actor);
+        if wants_content(state, &context, &flags) {
+            account.want_content();
+        }
         Self { state, account, caller, context, flags, names }
     }
 
@@ -131,6 +136,14 @@ impl<'a> Call<'a> {
     fn failed(&self, error: ProviderError) -> GitlabError {
         ApiError::from_provider(error, self.names).into()
     }
+}
+
+/// Returns whether the caller's GitLab wants source text in the log, in one of the ways that it has: an instance with
+/// models of its own by a header, GitLab's own service by a flag.
+fn wants_content(state: &ApiState, context: &GitlabContext, flags: &[String]) -> bool {
+    let is_saas = context.actor.realm.as_deref() == Some(Realm::Saas.as_label());
+    let by_flag = is_saas && flags.iter().any(|flag| flag == CONTENT_FLAG);
+    by_flag || state.gateway().config.has_custom_models && context.is_verbose
 }
 
 /// Says in an answer which prompt made it.

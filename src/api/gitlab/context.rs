@@ -32,6 +32,8 @@ pub(super) struct GitlabContext {
     pub(super) actor: Actor,
     /// The flags that GitLab has switched on for the user.
     pub(super) flags: Vec<String>,
+    /// Whether the instance logs what its users ask of models.
+    pub(super) is_verbose: bool,
     language_server: Option<Version>,
 }
 
@@ -45,6 +47,8 @@ impl GitlabContext {
         let language_server = word("x-gitlab-language-server-version");
         Self {
             language_server: language_server.as_deref().and_then(|v| Version::parse(v).ok()),
+            is_verbose: word("x-gitlab-enabled-instance-verbose-ai-logs").as_deref()
+                == Some("true"),
             flags: list(headers, "x-gitlab-enabled-feature-flags"),
             actor: Actor {
                 user: user.clone(),

@@ -8,8 +8,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::CliError,
     config::{
-        Config, ConfigError, Environment, HubModel, ModelSource, RawConfig,
-        raw::{RawHub, RawLog},
+        Config, ConfigError, Environment, HubModel, ModelSource, RawConfig, RawLog, raw::RawHub,
     },
 };
 
