@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Lacuna on a GPU machine that has neither Rust nor a network: pack here, measure there.
 #
-#   benches/gpu/run.sh pack DIR            builds with CUDA and puts the stripped program and this script into DIR, under 60 MiB
+#   benches/gpu/run.sh pack DIR            builds with CUDA and puts the stripped, packed program and this script into DIR, under 60 MiB
 #   DIR/run.sh measure OUT [DEVICE]        selftest, kernel bench, then engine benches of random weights beside PyTorch; JSON files in OUT, within ten minutes
 #
 # `pack` needs what `--features cuda` needs (docs/gpu.md); CUDA_COMPUTE_CAP is the card's capability, 90 unless said.
@@ -21,6 +21,8 @@ pack() {
   (cd "$root" && CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90} cargo build --release --locked --features cuda)
   mkdir -p "$dir"
   strip -o "$dir/lacuna" "$target/release/lacuna"
+  # The grammars are large tables that shrink to a fourth.
+  gzip -9 -f "$dir/lacuna"
   cp "$0" "$dir/run.sh"
   cp "$root/benches/gpu/peer_torch.py" "$dir/peer_torch.py"
   local size
@@ -51,10 +53,13 @@ attempt() {
 
 measure() {
   out=$1
-  local device=${2:-cuda:0} here lacuna
+  local device=${2:-cuda:0} here
   here=$(cd "$(dirname "$0")" && pwd)
-  lacuna=$here/lacuna
   mkdir -p "$out"
+  lacuna=$(mktemp -d)/lacuna
+  trap 'rm -rf "$(dirname "$lacuna")"' EXIT
+  gunzip -c "$here/lacuna.gz" >"$lacuna"
+  chmod +x "$lacuna"
   find_libraries
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv >"$out/device.csv" 2>&1 || true
   attempt start "$lacuna" --version
