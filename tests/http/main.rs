@@ -19,6 +19,7 @@ mod gitlab_gateway;
 mod gitlab_generations;
 mod issuers;
 mod lifecycle;
+mod mutations;
 mod openai;
 mod openai_stream;
 mod openapi;

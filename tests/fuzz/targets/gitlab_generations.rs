@@ -1,0 +1,6 @@
+//! Bodies of `POST /v2/code/generations`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    lacuna_fuzz::wire("/v2/code/generations", data);
+});
