@@ -57,6 +57,7 @@ const FENCED: &[(&str, &[&str])] = &[
             "src/tokenizer/",
         ],
     ),
+    ("prometheus::", &["src/telemetry/metrics/"]),
     ("reqwest::", &["src/provider/", "src/auth/", "src/hub/"]),
     ("tokenizers::", &["src/tokenizer/"]),
     ("tracing_subscriber::", &["src/telemetry/"]),

@@ -31,6 +31,7 @@ use crate::auth::Guard;
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::service::{CompletionService, ServedModels, ServedName};
+use crate::telemetry::metrics::Metrics;
 
 mod access;
 mod body;
@@ -39,12 +40,14 @@ mod correlation;
 mod error;
 mod gitlab;
 mod json;
+mod metrics;
 mod monitoring;
 mod openai;
 mod openapi;
 mod origin;
 
 pub use gitlab::Gateway;
+pub use metrics::metrics_router;
 
 /// Says whether the server is on its way out, so that probes stop sending it work.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +83,7 @@ struct Shared {
     read_timeout: Duration,
     started_unix_seconds: u64,
     gateway: Gateway,
+    metrics: Metrics,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -127,6 +131,7 @@ impl ApiState {
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
             gateway,
+            metrics: Metrics::default(),
         }))
     }
 
@@ -180,6 +185,11 @@ impl ApiState {
 
     fn read_timeout(&self) -> Duration {
         self.0.read_timeout
+    }
+
+    /// Returns what is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     fn gateway(&self) -> &Gateway {
@@ -258,6 +268,7 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
     let endpoints = endpoints
         .fallback(unknown_route)
         .layer(from_fn_with_state(state.clone(), access::guard))
+        .layer(from_fn_with_state(state.metrics().clone(), metrics::count))
         .with_state(state);
     // Rewriting a path has no effect once a router has chosen, so an outer router does it.
     let mut router =

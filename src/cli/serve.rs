@@ -1,12 +1,13 @@
 //! `lacuna serve`: listens, loads, serves, drains.
 
-use std::{mem::ManuallyDrop, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, mem::ManuallyDrop, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{ApiState, DrainFlag, Gateway, router},
+    api::{ApiState, DrainFlag, Gateway, metrics_router, router},
     auth::{Clock, Guard},
     cli::{
         CliError,
@@ -15,13 +16,18 @@ use crate::{
         greeting::{Greeting, greeting},
         print, runtime, start_logs,
     },
-    config::{Config, Environment},
-    engine::{Engine, EngineHandle, EngineState},
+    config::{Config, Environment, MetricsAddress},
+    engine::{Engine, EngineHandle, EngineState, EngineStats},
     server::{ServeOptions, Signals, bind, serve},
+    service::ServedModels,
+    telemetry::metrics::{EngineSample, EngineSource},
 };
 
 /// How often the engine is looked after: a supervisor's restart takes longer, and the look is one atomic read.
 const ENGINE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The AI Gateway's port of metrics.
+const METRICS_PORT: u16 = 8082;
 
 /// Serves until a signal comes.
 ///
@@ -59,10 +65,12 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
     })?;
     let address = listener.local_addr().context("cannot tell the port")?;
     info!(%address, is_open = guard.is_open(), "listening");
+    let metrics_listener = bind_metrics(config).await?;
 
     let drain = DrainFlag::default();
     let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone(), gateway);
     let router = router(state.clone(), &config.server);
+    let metrics = hand_out(metrics_listener, &state, config.server.read_timeout);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
         drain_timeout: config.server.drain_timeout,
@@ -75,6 +83,7 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
             never = guard.keep() => match never {},
             error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
             () = prompts.watch() => {}
+            never = metrics => match never {},
         }
     };
     let num_cut = tokio::select! {
@@ -93,6 +102,40 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
         let _undropped = ManuallyDrop::new(engines);
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Listens for whoever asks for metrics. A second server of this machine finds the usual port taken and takes another.
+async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, CliError> {
+    let listener = match config.metrics {
+        MetricsAddress::Off => return Ok(None),
+        MetricsAddress::At(address) => bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for metrics; another --metrics-address, or off, may help")
+        })?,
+        MetricsAddress::Auto => {
+            let host = config.server.host;
+            match bind(SocketAddr::new(host, METRICS_PORT)).await {
+                Ok(listener) => listener,
+                Err(_) => bind(SocketAddr::new(host, 0)).await.context("cannot listen for metrics")?,
+            }
+        }
+    };
+    let address = listener.local_addr().context("cannot tell the port of metrics")?;
+    info!(%address, "metrics");
+    Ok(Some(listener))
+}
+
+/// Hands metrics out for as long as there is a server.
+async fn hand_out(
+    listener: Option<TcpListener>,
+    state: &ApiState,
+    read_timeout: Duration,
+) -> Infallible {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let options =
+        ServeOptions { read_timeout, drain_timeout: Duration::ZERO, drain: DrainFlag::default() };
+    let router = metrics_router(state.metrics().clone());
+    serve(listener, router, options, std::future::pending()).await;
+    std::future::pending().await
 }
 
 async fn second(signals: &mut Signals) {
@@ -136,6 +179,7 @@ async fn start_models(
     let composed = composing.await.context("loading the model panicked")?;
     let ComposedModels { engines: owned, handles: running, models } = composed?;
     engines.extend(owned);
+    state.metrics().watch(engine_source(config, &running, &models));
     // All at once: who asks for the second model while it loads is told to come back, not that there is none.
     state.serve(models);
     let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
@@ -148,6 +192,45 @@ async fn start_models(
     let is_open = state.is_open();
     print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))?;
     Ok(running)
+}
+
+/// Returns what shows the engines' figures when somebody asks for them.
+fn engine_source(config: &Config, running: &[Running], models: &ServedModels) -> EngineSource {
+    let rows: Vec<(EngineSample, EngineHandle)> = config
+        .each_model()
+        .iter()
+        .zip(running)
+        .map(|(config, (name, handle))| {
+            let context = models.find(name).map(|served| served.service.model().max_context_tokens);
+            let sample = EngineSample {
+                model: name.clone(),
+                adapters: config.model.adapters.iter().map(|a| a.name.clone()).collect(),
+                num_running_max: config.engine.num_seqs_max,
+                block_size: config.engine.block_size,
+                max_context_tokens: context.unwrap_or(0),
+                max_output_tokens: config.completion.max_tokens_limit,
+                ..EngineSample::default()
+            };
+            (sample, handle.clone())
+        })
+        .collect();
+    Arc::new(move || rows.iter().map(|(sample, handle)| sampled(sample, &handle.stats())).collect())
+}
+
+fn sampled(sample: &EngineSample, stats: &EngineStats) -> EngineSample {
+    EngineSample {
+        is_ready: stats.state == EngineState::Running,
+        num_waiting: stats.num_queued + stats.num_waiting,
+        num_running: stats.num_running,
+        num_blocks_used: stats.num_blocks_used,
+        num_blocks: stats.num_blocks,
+        num_steps: stats.num_steps,
+        num_prompt_tokens: stats.num_prompt_tokens,
+        num_cache_hit_tokens: stats.num_cache_hit_tokens,
+        num_generated_tokens: stats.num_generated_tokens,
+        num_preemptions: stats.num_preemptions,
+        ..sample.clone()
+    }
 }
 
 /// Waits for the death of an engine, which nobody else would notice, and returns its model's name.
@@ -186,7 +269,7 @@ mod tests {
             ModelInfo,
             local::{LocalParts, LocalProvider},
         },
-        service::{CompletionService, ServedModels},
+        service::CompletionService,
         tokenizer::Tokenizer,
     };
 

@@ -15,6 +15,7 @@ mod gateway;
 mod hub;
 pub mod layers;
 mod log;
+mod metrics;
 mod postprocess;
 mod print;
 pub mod raw;
@@ -32,6 +33,7 @@ pub use error::{ConfigError, Violation};
 pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use log::{ContentLogging, LogConfig, LogFormat, RawLog};
+pub use metrics::{MetricsAddress, RawMetrics};
 pub use postprocess::PostprocessConfig;
 pub use raw::RawConfig;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub flags: FlagsConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Where metrics are handed out.
+    pub metrics: MetricsAddress,
 }
 
 impl Config {

@@ -61,6 +61,7 @@ impl From<&Config> for RawConfig {
             prompts: (&config.prompts).into(),
             flags: (&config.flags).into(),
             log: log.into(),
+            metrics: config.metrics.into(),
         }
     }
 }

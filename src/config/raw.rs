@@ -14,6 +14,7 @@ use crate::config::{
     auth::RawAuth,
     gateway::{RawFlags, RawGateway, RawPrompts},
     log::RawLog,
+    metrics::RawMetrics,
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -58,6 +59,9 @@ pub struct RawConfig {
     /// `[log]`
     #[command(flatten)]
     pub log: RawLog,
+    /// `[metrics]`
+    #[command(flatten)]
+    pub metrics: RawMetrics,
 }
 
 /// `[server]`: listening and HTTP.
@@ -359,6 +363,7 @@ impl RawConfig {
             prompts: self.prompts.or(lower.prompts),
             flags: self.flags.or(lower.flags),
             log: self.log.or(lower.log),
+            metrics: self.metrics.or(lower.metrics),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
-    Violation, auth, fim, gateway, hub, log, postprocess,
+    Violation, auth, fim, gateway, hub, log, metrics, postprocess,
     raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -53,6 +53,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         prompts: gateway::prompts(raw.prompts, environment)?,
         flags: gateway::flags(raw.flags)?,
         log: log::resolve(raw.log)?,
+        metrics: metrics::resolve(raw.metrics)?,
     })
 }
 

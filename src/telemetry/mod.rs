@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod logs;
+pub mod metrics;
 pub mod request;
 
 pub use content::{PromptContent, record_completion_content, record_prompt_content};

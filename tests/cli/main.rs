@@ -8,6 +8,7 @@ mod complete;
 mod config;
 mod content;
 mod help;
+mod metrics;
 mod prompts;
 mod selftest;
 mod serve;

@@ -1,0 +1,56 @@
+//! Metrics: handed out at an address of their own, and HTTP's own ones counted.
+
+use std::time::Instant;
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::{Method, header},
+    middleware::Next,
+    response::Response,
+    routing::get,
+};
+
+use crate::{api::gitlab, telemetry::metrics::Metrics};
+
+/// Prometheus's text format.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Stands for all paths that are no endpoint's.
+const NO_HANDLER: &str = "none";
+
+/// Returns what answers at the address of metrics.
+pub fn metrics_router(metrics: Metrics) -> Router {
+    Router::new()
+        .route("/metrics", get(page))
+        .method_not_allowed_fallback(gitlab::wrong_method)
+        .with_state(metrics)
+}
+
+async fn page(State(metrics): State<Metrics>) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.render())
+}
+
+/// Counts a request by its endpoint, which is one of a closed set.
+pub(super) async fn count(
+    State(metrics): State<Metrics>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let handler = request.extensions().get::<MatchedPath>().cloned();
+    let method = method(request.method());
+    let response = next.run(request).await;
+    let handler = handler.as_ref().map_or(NO_HANDLER, MatchedPath::as_str);
+    metrics.http().record(handler, method, response.status().as_u16(), began.elapsed());
+    response
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

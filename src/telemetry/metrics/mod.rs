@@ -1,0 +1,113 @@
+//! All metrics: declared here and in the files beside it, each with its help, and nowhere else.
+//!
+//! Names and labels of GitLab's AI Gateway where it has them, so that its dashboards and alerts go on; those of the Gateway
+//! API's model-server protocol, so that routers of Kubernetes balance on them; ours begin with `lacuna_`. Values of labels
+//! are of closed sets, or of sets that are bounded here: no client can make more of them than `labels` lets.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use prometheus::{Encoder as _, Registry, TextEncoder, core::Collector};
+
+use crate::telemetry::metrics::{engine::EngineFamilies, requests::RequestFamilies};
+
+mod engine;
+mod http;
+mod labels;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+pub use engine::EngineSample;
+pub use http::HttpFamilies;
+pub use labels::{client_type, version};
+pub use requests::{Inference, Telemetry};
+
+/// Returns what the engines are doing now.
+pub type EngineSource = Arc<dyn Fn() -> Vec<EngineSample> + Send + Sync>;
+
+/// The metrics of a process; copies are the same.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    declared: Declared,
+    requests: RequestFamilies,
+    engine: EngineFamilies,
+    http: HttpFamilies,
+    source: OnceLock<EngineSource>,
+}
+
+/// What was declared so far.
+#[derive(Default)]
+struct Declared {
+    registry: Registry,
+    names: Vec<String>,
+}
+
+impl Declared {
+    /// Declares a family and returns it.
+    fn add<C: Collector + Clone + 'static>(&mut self, family: C) -> Result<C, prometheus::Error> {
+        self.names.extend(family.desc().iter().map(|desc| desc.fq_name.clone()));
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    #[expect(
+        clippy::expect_used,
+        reason = "all names and labels are constants, and a test makes them"
+    )]
+    fn default() -> Self {
+        Self::declare().expect("names of metrics are distinct and well-formed")
+    }
+}
+
+impl Metrics {
+    /// Declares all metrics; what fails is a mistake of this module, two that have one name or a name that is none.
+    fn declare() -> Result<Self, prometheus::Error> {
+        let mut declared = Declared::default();
+        Ok(Self(Arc::new(Families {
+            requests: RequestFamilies::new(&mut declared)?,
+            engine: EngineFamilies::new(&mut declared)?,
+            http: HttpFamilies::new(&mut declared)?,
+            source: OnceLock::new(),
+            declared,
+        })))
+    }
+
+    /// Says where the engines' figures are, once they are there.
+    pub fn watch(&self, source: EngineSource) {
+        let _ = self.0.source.set(source);
+    }
+
+    /// Returns the families of requests.
+    pub fn requests(&self) -> &RequestFamilies {
+        &self.0.requests
+    }
+
+    /// Returns the families of HTTP.
+    pub fn http(&self) -> &HttpFamilies {
+        &self.0.http
+    }
+
+    /// Returns all values in Prometheus's text format.
+    pub fn render(&self) -> String {
+        if let Some(source) = self.0.source.get() {
+            self.0.engine.show(&source());
+        }
+        let mut text = Vec::new();
+        // What was declared can be written: names and labels were checked then.
+        let _ = TextEncoder::new().encode(&self.0.declared.registry.gather(), &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}

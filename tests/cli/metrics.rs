@@ -1,0 +1,70 @@
+//! Metrics at an address of their own: there while the models load, right after requests, off where nobody wants them.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use crate::serve::Server;
+
+fn page(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Returns the value of the one sample whose name and labels have all these words.
+fn value(page: &str, words: &[&str]) -> f64 {
+    let lines = page.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with('#')).collect();
+    let [line] = lines.as_slice() else { panic!("{words:?}: {lines:?}") };
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn what_was_done_is_counted() {
+    let mut server = Server::start_with(&["--metrics-address", "127.0.0.1:0"], &[]);
+    let address = String::from(server.line("metrics")["address"].as_str().unwrap());
+    server.line("serving");
+    let gap = r#"{"prompt":"def f(","suffix":"\n","max_tokens":4,"ignore_eos":true}"#;
+    let answer = server.answer_to("/v1/completions", "", gap);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.answer_to("/v1/completions", "", "{");
+    server.answer_to("/nowhere", "", "{}");
+    let metrics = page(&address, "/metrics");
+    assert!(
+        metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+        "{metrics}"
+    );
+    for (words, expected) in [
+        (&["http_request_duration_seconds_count{", "handler=\"/v1/completions\"", "2xx"][..], 1.0),
+        (&["http_request_duration_seconds_count{", "handler=\"/v1/completions\"", "4xx"], 1.0),
+        (&["http_request_duration_seconds_count{", "handler=\"none\"", "4xx"], 1.0),
+        (&["vllm:num_requests_running{", "demo"], 0.0),
+        (&["vllm:generation_tokens_total{", "demo"], 4.0),
+        (&["lacuna_engine_ready{", "demo"], 1.0),
+        (&["model_max_output_tokens{", "demo"], 4096.0),
+    ] {
+        assert_eq!(value(&metrics, words), expected, "{words:?}\n{metrics}");
+    }
+    assert!(page(&address, "/v1/models").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn metrics_may_be_off_and_an_address_that_is_taken_is_said() {
+    let mut server = Server::start_with(&["--metrics-address", "off"], &[]);
+    server.line("serving");
+    server.signal("TERM");
+    let mut log = String::new();
+    server.log.read_to_string(&mut log).unwrap();
+    assert!(!log.contains("\"metrics\""), "{log}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let run = crate::lacuna(&["--port", "0", "--metrics-address", &address], &[]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let message = format!("cannot listen on {address} for metrics; another --metrics-address");
+    assert!(run.stderr.contains(&message), "{}", run.stderr);
+}
