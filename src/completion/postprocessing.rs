@@ -68,6 +68,11 @@ impl Step {
         }
     }
 
+    /// Returns all steps but one.
+    pub fn all_but(step: Self) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|other| *other != step).collect()
+    }
+
     /// Returns the step of a name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|step| step.name() == name)

@@ -45,6 +45,8 @@ pub struct Gap {
     pub(super) language: Option<Language>,
     /// Least mean log-probability of a completion that is kept.
     pub(super) min_score: Option<f32>,
+    /// Whether the model talks about code, rather than going on with it.
+    pub(super) is_talk: bool,
     allowance: Allowance,
 }
 
@@ -56,6 +58,7 @@ impl Gap {
             after: window::after(suffix, AFTER_BYTES).to_owned(),
             language,
             min_score: None,
+            is_talk: false,
             allowance: Allowance::default(),
         }
     }
@@ -64,6 +67,12 @@ impl Gap {
     #[must_use]
     pub fn with_min_score(self, min_score: Option<f32>) -> Self {
         Self { min_score, ..self }
+    }
+
+    /// Says whether the model talks about code, rather than going on with it.
+    #[must_use]
+    pub fn with_talk(self, is_talk: bool) -> Self {
+        Self { is_talk, ..self }
     }
 
     pub(super) fn grammar(&self) -> Option<Grammar> {

@@ -78,15 +78,53 @@ fn sentinels_go_unless_the_file_has_them() {
 #[test]
 fn fences_go_unless_the_file_has_them() {
     let rows = [
-        (("a.py", "", "```python\na = 1\n```", ""), "a = 1\n"),
-        (("a.py", "", "```python\r\na = 1\r\n```\r\n", ""), "a = 1\r\n"),
+        (("a.py", "", "```python\na = 1\n```", ""), "a = 1"),
+        (("a.py", "", "```python\r\na = 1\r\n```\r\n", ""), "a = 1"),
         (("a.py", "", "```\na = 1\n", ""), "a = 1\n"),
         (("a.py", "", "a = 1```", ""), "a = 1"),
+        (("a.py", "", "a = 1\n", ""), "a = 1\n"),
         (("a.js", "", "`${a}` + ``", ""), "`${a}` + ``"),
         (("a.py", "", "a\n  ```b c\n", ""), "a\n  ```b c\n"),
+        (("a.py", "", "x = ```no fence``` + 1\ny", ""), "x = ```no fence``` + 1\ny"),
+        (("a.cc", "", "``` c++\na", ""), "a"),
+        (("a.js", "", "  ```js\na\n  ```", ""), "a"),
+        (("a.py", "", "```", ""), ""),
         (("a.md", "```sh\nls\n```\n", "```sh\nls\n```\n", ""), "```sh\nls\n```\n"),
+        // What stands behind a closing fence is said to a person.
+        (("a.py", "", "```python\na = 1\n\nb = 2\n```\nThis sets `a`.\n", ""), "a = 1\n\nb = 2"),
+        (("a.py", "", "a = 1\n```\nThis sets `a`.", ""), "a = 1"),
+        (("a.py", "", "a = 1```\nThis sets `a`.", ""), "a = 1"),
+        // What is said before an opening one is not told from code.
+        (("a.py", "", "So:\n```python\na = 1\n```\nDone.", ""), "So:\na = 1"),
+        // Fences of comments, and those that code has further in.
+        (("a.rs", "", "/// ```\n/// f();\n/// ```\nfn f() {}\n", ""), "/// ```\n/// f();\n/// ```\nfn f() {}\n"),
+        (("a.py", "", "```py\n    ```\n    f()\n    ```\n```\n!", ""), "    ```\n    f()\n    ```"),
     ];
     check(&[Step::CodeFences], WHOLE, &rows);
+}
+
+#[test]
+fn the_fences_of_a_file_say_nothing_of_a_model_that_talks() {
+    let case = ("a.rs", "/// ```\n/// f()\n/// ```\n", "```rust\nfn f() {}\n```\nThis is `f`.", "");
+    let chain = Chain::new(&[Step::CodeFences]);
+    assert_eq!(run(&chain, gap(case), &[case.2], WHOLE), case.2);
+    assert_eq!(run(&chain, gap(case).with_talk(true), &[case.2], WHOLE), "fn f() {}");
+}
+
+#[test]
+fn a_closing_fence_ends_the_work_and_takes_its_line_break_along() {
+    let case = ("a.py", "", "", "");
+    let mut running = Chain::new(&[Step::CodeFences]).begin(gap(case), || Duration::ZERO);
+    for (piece, kept, flow) in [
+        ("a", "a", Flow::Open),
+        ("b\nc", "b\nc", Flow::Open),
+        ("\n", "", Flow::Open),
+        ("``", "", Flow::Open),
+        ("`\nmore", "", Flow::Ended),
+    ] {
+        assert_eq!(running.push(piece), (kept.to_owned(), flow), "{piece:?}");
+    }
+    assert_eq!(running.finish(WHOLE), "");
 }
 
 #[test]
@@ -95,6 +133,7 @@ fn generated_code_begins_a_line() {
         (("a.py", "ctx", "x", ""), "\nx"),
         (("a.py", "a\r\nctx", "x", ""), "\r\nx"),
         (("a.py", "ctx\n", "x", ""), "x"),
+        (("a.py", "ctx\n    ", "x", ""), "x"),
         (("a.py", "ctx", "\nx", ""), "\nx"),
         (("a.py", "ctx", "", ""), ""),
         (("a.py", "", "x", ""), "x"),

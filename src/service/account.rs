@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    completion::{CompletionRequest, FinishReason, Input, Language, Usage},
+    completion::{CompletionRequest, Input, Language, Usage},
     postprocess::Effect,
     provider::{CompletionEvent, ModelInfo, ProviderError},
     telemetry::{Caller, RequestRecord, record_postprocessing, record_request},
@@ -100,14 +100,6 @@ impl Account {
     /// Notes which prompt of the registry asks the model.
     pub fn prompt_made_by(&self, place: String) {
         self.entries().prompt = Some(place);
-    }
-
-    /// Notes that what has come is the whole answer, though the model would go on.
-    pub fn suffice(&self, usage: Option<Usage>) {
-        let mut entries = self.entries();
-        entries.usage = usage.unwrap_or(entries.usage);
-        entries.num_prompts_done = entries.num_prompts;
-        entries.finish_reason.get_or_insert(FinishReason::Stop.as_label());
     }
 
     /// Notes a failure by its label; the first one stays.

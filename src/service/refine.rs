@@ -58,7 +58,9 @@ impl Plan {
             (Input::Tokens(_) | Input::Chat(_), _) => ("", ""),
         };
         let min_score = config.min_score(model).filter(|_| chain.has_score());
-        let gap = Gap::new(prefix, suffix, request.language).with_min_score(min_score);
+        let gap = Gap::new(prefix, suffix, request.language)
+            .with_min_score(min_score)
+            .with_talk(matches!(request.input, Input::Chat(_)));
         let hides_logprobs = min_score.is_some() && request.logprobs.is_none();
         if hides_logprobs {
             request.logprobs = Some(0);

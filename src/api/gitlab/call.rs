@@ -80,7 +80,6 @@ impl<'a> Call<'a> {
             caller: self.caller.as_deref(),
             model: service.model(),
             limits: service.limits(),
-            steps: service.postprocess(),
             prompts: self.state.gateway().prompts.current(),
             flags: &self.flags,
         }

@@ -25,7 +25,6 @@ mod definitions;
 mod error;
 mod gateway;
 mod intent;
-mod lines;
 mod prompts;
 mod sse;
 mod suggestions;

@@ -12,7 +12,7 @@ use crate::api::{
     correlation::RequestId,
     gitlab::{
         call::{Call, marked},
-        convert::{ModelWish, answer, generation},
+        convert::{ModelWish, generation},
         error::GitlabError,
         texts::bare,
         wire::prompts::{WirePromptAnswer, WirePromptRequest, WirePromptUsage},
@@ -90,11 +90,10 @@ async fn run(
     let response = if asked.is_streaming {
         bare(call.texts(service, asked, admission).await?)
     } else {
-        let cleaning = asked.cleaning;
         let completion = call.whole(service, asked).await?;
         let usage = completion.usage;
         let first = completion.choices.into_iter().next();
-        let content = answer::clean(first.map(|choice| choice.text).unwrap_or_default(), cleaning);
+        let content = first.map(|choice| choice.text).unwrap_or_default();
         match form {
             Form::Text => Json(content).into_response(),
             Form::Object => {

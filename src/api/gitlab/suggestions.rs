@@ -97,10 +97,9 @@ async fn answer(
             sse::respond(&start, texts)
         }
         (false, _) => {
-            let (cleaning, language) = (asked.cleaning, asked.request.language);
-            let said = call.said(&model, language);
+            let said = call.said(&model, asked.request.language);
             let completion = call.whole(service, asked).await?;
-            Json(answer::suggestions(completion, cleaning, said)).into_response()
+            Json(answer::suggestions(completion, said)).into_response()
         }
     };
     Ok(marked(response, prompt.as_ref().map(|(place, _)| place)))

@@ -63,11 +63,10 @@ async fn answer(
     let response = if asked.is_streaming {
         bare(call.texts(service, asked, admission).await?)
     } else {
-        let (cleaning, language) = (asked.cleaning, asked.request.language);
         let model = service.model();
-        let said = call.said(&model, language);
+        let said = call.said(&model, asked.request.language);
         let completion = call.whole(service, asked).await?;
-        Json(answer::v2(completion, cleaning, said)).into_response()
+        Json(answer::v2(completion, said)).into_response()
     };
     Ok(marked(response, place.as_ref()))
 }

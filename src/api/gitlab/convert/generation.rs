@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::api::{
     error::{ApiError, ApiErrorKind},
     gitlab::{
-        convert::{Asked, Asking, Cleaning, File},
+        convert::{Asked, Asking, File, fences_only},
         error::GitlabError,
         intent,
     },
 };
-use crate::completion::{ChatMessage, Input, Language, PostProcessing, Step};
+use crate::completion::{ChatMessage, Input, Language, PostProcessing};
 use crate::prompt::context::{commented as commented_line, comments_of};
 use crate::prompt::registry::{
     FAMILY_BASE, FAMILY_FIM, Inputs, Prompt, Rendered, VERSION_DEFAULT, VersionRange, family_of,
@@ -57,12 +57,9 @@ impl Generation {
         mut self,
         asking: &Asking<'_>,
     ) -> Result<Asked, GitlabError> {
-        let cleaning = self.file.talk(asking);
         let is_streaming = self.is_streaming;
         let name = self.file.name.clone();
         let language = self.file.language;
-        // Fences, and what is said behind them, go line by line in this dialect.
-        let without = vec![Step::CodeFences, Step::LeadingNewline];
         let before = self.file.prefix.clone();
         let own = self.messages.take().filter(|_| self.prompt_id.is_none());
         let mut asked = match own {
@@ -80,10 +77,7 @@ impl Generation {
         };
         asked.request.file_name = (!name.is_empty()).then_some(name);
         asked.request.language = language;
-        asked.request.postprocessing = PostProcessing::Generation { before, without };
-        if matches!(asked.request.input, Input::Chat(_)) {
-            asked.cleaning = cleaning;
-        }
+        asked.request.postprocessing = PostProcessing::Generation { before, without: Vec::new() };
         Ok(asked)
     }
 
@@ -178,7 +172,7 @@ pub(in crate::api::gitlab) fn of_prompt(
     asked.request.stop = (!stops.is_empty()).then_some(stops);
     asked.prompt = Some((place, prompt.name.clone()));
     if is_chat {
-        asked.cleaning = Cleaning::Talk { needs_line: false };
+        asked.request.postprocessing = fences_only(String::new());
     }
     asked
 }

@@ -6,7 +6,7 @@ use crate::api::{
     gitlab::{
         convert::{
             Asked, Asking, CONTEXT_ITEMS_MAX, ContextMembers, File, FileMembers,
-            MODEL_NAME_CHARS_MAX, NAME_CHARS_MAX, check_chars, context_item,
+            MODEL_NAME_CHARS_MAX, NAME_CHARS_MAX, check_chars, context_item, fences_only,
             generation::Generation, messages, required,
         },
         error::GitlabError,
@@ -48,7 +48,8 @@ pub(in crate::api::gitlab) fn completion(
         Some(prompt) if asking.model.has_chat => {
             let messages = messages("prompt", prompt)?;
             let mut asked = Asked::plain(Input::Chat(messages), is_streaming);
-            asked.cleaning = file.talk(asking);
+            asked.request.postprocessing = fences_only(file.prefix);
+            asked.request.file_name = (!file.name.is_empty()).then_some(file.name);
             asked.request.language = file.language;
             asked.request.max_tokens = Some(asking.limits.max_tokens_default);
             asked
