@@ -18,7 +18,11 @@ fn run(chain: &Chain, gap: Gap, pieces: &[&str], ending: Ending) -> String {
     let mut running = chain.begin(gap, || Duration::ZERO);
     let mut kept = String::new();
     for piece in pieces {
-        let (text, flow) = running.push(piece);
+        // Whether a piece is put off makes no difference.
+        let (text, flow) = match running.try_push(piece) {
+            Taken::Done(text, flow) => (text, flow),
+            Taken::Parked(parked) => running.resume(parked),
+        };
         kept.push_str(&text);
         if flow == Flow::Ended {
             break;
@@ -236,6 +240,24 @@ fn brackets_that_close_too_much_go() {
         (("a.go", "func f() {\n\tif a {\n", "\t\tb()\n\t}\n}", "\n}\n"), "\t\tb()\n\t}"),
     ];
     check(&[Step::Brackets], WHOLE, &rows);
+}
+
+#[test]
+fn a_piece_waits_where_a_step_would_read_much_syntax() {
+    let long = "a()\n".repeat(200);
+    for (case, steps, is_parked) in [
+        (("a.go", long.as_str(), "b()\n", ""), &[Step::Whitespace, Step::Scope][..], true),
+        (("a.go", "", "b()\n", &long), &[Step::Scope], true),
+        (("a.go", "", &long, ""), &[Step::SuffixOverlap], true),
+        (("a.go", "", "b()\n", ""), &[Step::Scope], false),
+        (("a.go", &long, "b()", ""), &[Step::Scope], false),
+        (("a.go", &long, "b()\n", ""), &[Step::Whitespace], false),
+        (("a.unknown", &long, "b()\n", ""), &[Step::Scope], false),
+    ] {
+        let mut running = Chain::new(steps).begin(gap(case), || Duration::ZERO);
+        let taken = running.try_push(case.2);
+        assert_eq!(matches!(taken, Taken::Parked(_)), is_parked, "{steps:?} {case:?}");
+    }
 }
 
 #[test]

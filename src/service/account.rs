@@ -92,6 +92,11 @@ impl Account {
         self.entries().num_tokens_saved += num_tokens;
     }
 
+    #[cfg(test)]
+    pub(super) fn num_tokens_saved(&self) -> u32 {
+        self.entries().num_tokens_saved
+    }
+
     /// Notes who calls, where the request tells.
     pub fn caller(&self, caller: Caller) {
         self.entries().caller = caller;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::stream;
+use tokio::sync::Semaphore;
 
 use crate::{
     completion::{CompletionRequest, Input, Language},
@@ -36,6 +37,8 @@ pub struct CompletionService {
     limits: CompletionConfig,
     num_sequences_max: usize,
     postprocess: Arc<PostprocessConfig>,
+    /// Places to read the syntax of answers in.
+    parsers: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for CompletionService {
@@ -53,7 +56,9 @@ impl CompletionService {
         num_sequences_max: usize,
     ) -> Self {
         let postprocess = Arc::new(PostprocessConfig::none());
-        Self { provider, limits, num_sequences_max, postprocess }
+        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let parsers = Arc::new(Semaphore::new(num_cores));
+        Self { provider, limits, num_sequences_max, postprocess, parsers }
     }
 
     /// Takes from completions what these settings name.
@@ -120,7 +125,9 @@ impl CompletionService {
             Ok(events) => {
                 let events = match plan {
                     Some(plan) => {
-                        plan.apply(events, self.limits.max_tokens_default, account.clone())
+                        let max_tokens = self.limits.max_tokens_default;
+                        let parsers = Arc::clone(&self.parsers);
+                        plan.apply(events, max_tokens, account.clone(), parsers)
                     }
                     None => events,
                 };
