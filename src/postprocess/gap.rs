@@ -41,6 +41,8 @@ impl Clone for Allowance {
 #[derive(Clone, Debug)]
 pub struct Gap {
     pub(super) before: String,
+    /// Whether that is all of it.
+    pub(super) has_file_start: bool,
     pub(super) after: String,
     pub(super) language: Option<Language>,
     /// Least mean log-probability of a completion that is kept.
@@ -53,8 +55,10 @@ pub struct Gap {
 impl Gap {
     /// Looks at the file around a cursor.
     pub fn new(prefix: &str, suffix: &str, language: Option<Language>) -> Self {
+        let before = window::before(prefix, BEFORE_BYTES).to_owned();
         Self {
-            before: window::before(prefix, BEFORE_BYTES).to_owned(),
+            has_file_start: before.len() == prefix.len(),
+            before,
             after: window::after(suffix, AFTER_BYTES).to_owned(),
             language,
             min_score: None,

@@ -234,7 +234,11 @@ fn what_the_suffix_says_goes() {
 #[test]
 fn brackets_that_close_too_much_go() {
     let rows = [
-        (("a.unknown", "f(", "x));", ");"), "x)"),
+        (("a.unknown", "f(", "x));", ");"), "x"),
+        (("a.unknown", "f(", "x));", ""), "x));"),
+        (("a.unknown", "", "1)", ""), "1)"),
+        // What was opened before that is not seen.
+        (("a.unknown", &format!("g(\n{}f(", "a\n".repeat(4000)), "x))", ");"), "x))"),
         (("a.unknown", "f(", "x)", ""), "x)"),
         (("a.unknown", "f(", "g(x)", ")"), "g(x)"),
         (("a.go", "func f() {\n\tif a {\n", "\t\tb()\n\t}\n}", "\n}\n"), "\t\tb()\n\t}"),
