@@ -41,6 +41,7 @@ mod json;
 mod monitoring;
 mod openai;
 mod origin;
+mod steps;
 
 pub use gitlab::Gateway;
 

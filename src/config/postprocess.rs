@@ -9,9 +9,6 @@ use crate::{
     },
 };
 
-/// The word for all steps that are meant for a kind of code.
-const ALL: &str = "all";
-
 /// Those that stream come first, so that what they end is over early.
 const COMPLETION: &[Step] = &[
     Step::SpecialTokens,
@@ -102,24 +99,12 @@ fn steps(
     all: &[Step],
 ) -> Result<Vec<Step>, Violation> {
     let names = said(key, names)?;
-    if names == [ALL] {
-        return Ok(all.to_vec());
+    // No word means all where somebody asks; who sets a list without one wants none.
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    let mut steps = Vec::new();
-    for name in names {
-        let Some(step) = Step::by_name(&name) else {
-            let likeness = |step: &Step| strsim::jaro_winkler(step.name(), &name);
-            let nearest = Step::ALL.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-            let nearest = nearest.map_or("", Step::name);
-            let rule = format!("a list of steps, of which the nearest is {nearest}");
-            return Err(broken(key, &rule, name));
-        };
-        if steps.contains(&step) {
-            return Err(broken(key, "a list that has no step twice", name));
-        }
-        steps.push(step);
-    }
-    Ok(steps)
+    let steps = Step::chosen(names.iter().map(|name| name.trim()), all);
+    steps.map_err(|error| broken(key, &error.rule(), error.word()))
 }
 
 /// Reads `SCORE` or `MODEL=SCORE`.
@@ -137,6 +122,8 @@ fn min_score(text: &str) -> Result<(Option<String>, f32), Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: &str = "all";
 
     fn raw_with(completion: &[&str], min_score: &[&str]) -> RawPostprocess {
         let texts = |texts: &[&str]| Some(texts.iter().map(|&text| text.to_owned()).collect());
@@ -157,6 +144,31 @@ mod tests {
         assert_eq!((config.min_score("a=b"), config.min_score("c")), (Some(-1.5), Some(-2.0)));
         assert_eq!(resolve(raw(&config)).unwrap(), config);
         assert_eq!(PostprocessConfig::none().min_score("c"), None);
+    }
+
+    #[test]
+    fn all_may_be_without_some_and_none_is_a_choice() {
+        let steps = |names: &[&str]| resolve(raw_with(names, &[])).unwrap().completion;
+        assert_eq!(steps(&[]), []);
+        assert_eq!(steps(&["none"]), []);
+        assert_eq!(steps(&["all"]), COMPLETION);
+        let without = steps(&["all", "-scope", " -brackets"]);
+        assert_eq!(without.len(), COMPLETION.len() - 2);
+        assert!(!without.contains(&Step::Scope) && !without.contains(&Step::Brackets));
+        for (names, message) in [
+            (
+                &["all", "-leading_newline"][..],
+                "steps that it has, each once, got -leading_newline",
+            ),
+            (&["all", "-scope", "-scope"], "each once"),
+            (&["all", "scope"], "-NAME for each step left out, got scope"),
+            (&["scope", "-scope"], "-NAME"),
+            (&["none", "scope"], "-NAME"),
+            (&["all", "-scopes"], "the nearest is scope, got scopes"),
+        ] {
+            let error = resolve(raw_with(names, &[])).unwrap_err().to_string();
+            assert!(error.contains(message), "{names:?}: {error}");
+        }
     }
 
     #[test]

@@ -101,7 +101,10 @@ fn fences_go_unless_the_file_has_them() {
         // What is said before an opening one is not told from code.
         (("a.py", "", "So:\n```python\na = 1\n```\nDone.", ""), "So:\na = 1"),
         // Fences of comments, and those that code has further in.
-        (("a.rs", "", "/// ```\n/// f();\n/// ```\nfn f() {}\n", ""), "/// ```\n/// f();\n/// ```\nfn f() {}\n"),
+        (
+            ("a.rs", "", "/// ```\n/// f();\n/// ```\nfn f() {}\n", ""),
+            "/// ```\n/// f();\n/// ```\nfn f() {}\n",
+        ),
         (("a.py", "", "```py\n    ```\n    f()\n    ```\n```\n!", ""), "    ```\n    f()\n    ```"),
     ];
     check(&[Step::CodeFences], WHOLE, &rows);

@@ -17,6 +17,7 @@ mod demo_chat;
 mod gitlab;
 mod gitlab_gateway;
 mod gitlab_generations;
+mod gitlab_order;
 mod issuers;
 mod lifecycle;
 mod openai;

@@ -18,9 +18,10 @@ use crate::api::{
         error::GitlabError,
         texts::Texts,
     },
+    steps,
 };
 use crate::auth::Caller;
-use crate::completion::{Completion, Language};
+use crate::completion::{Completion, Language, Step};
 use crate::prompt::registry::Place;
 use crate::provider::{ModelInfo, ProviderError};
 use crate::service::{Account, CompletionService};
@@ -36,18 +37,20 @@ pub(super) struct Call<'a> {
     caller: Option<Arc<Caller>>,
     context: GitlabContext,
     flags: Vec<String>,
+    /// Steps of post-processing that the request does without.
+    left_out: Vec<Step>,
     /// What the endpoint calls the fields of the vocabulary.
     names: fn(&'static str) -> &'static str,
 }
 
 impl<'a> Call<'a> {
-    /// Reads who calls.
+    /// Reads who calls, and what headers ask for.
     pub(super) fn open(
         state: &'a ApiState,
         account: &'a Account,
         request: &Request,
         names: fn(&'static str) -> &'static str,
-    ) -> Self {
+    ) -> Result<Self, GitlabError> {
         let mut context = GitlabContext::of(request.headers());
         let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
         // What a token says goes before what headers say.
@@ -56,7 +59,9 @@ impl<'a> Call<'a> {
         }
         account.caller(context.caller.clone());
         let flags = state.gateway().flags.in_force(&context.flags, &context.actor);
-        Self { state, account, caller, context, flags, names }
+        let mut left_out = steps::left_out(request.headers())?;
+        left_out.extend(steps::left_out_by(&flags));
+        Ok(Self { state, account, caller, context, flags, left_out, names })
     }
 
     /// Refuses a caller without a unit primitive, where only the body tells which is needed.
@@ -85,13 +90,19 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Notes what is asked and takes a place among the requests in work.
-    pub(super) fn admit(&self, asked: &Asked) -> Result<Admission, GitlabError> {
+    /// Takes a place among the requests in work: once it is known that the caller may, and before anything is done.
+    pub(super) fn admit(&self) -> Result<Admission, GitlabError> {
+        Ok(self.state.admit()?)
+    }
+
+    /// Notes what is asked, and leaves out the steps that the request does without.
+    pub(super) fn noted(&self, mut asked: Asked) -> Asked {
         self.account.streaming(asked.is_streaming);
         if let Some((place, _)) = &asked.prompt {
             self.account.prompt_made_by(place.to_string());
         }
-        Ok(self.state.admit()?)
+        asked.request.postprocessing.leave_out(self.left_out.iter().copied());
+        asked
     }
 
     /// Waits for the whole answer.

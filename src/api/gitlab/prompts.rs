@@ -78,15 +78,16 @@ async fn run(
     account: &Account,
     form: Form,
 ) -> Result<Response, GitlabError> {
-    let call = Call::open(state, account, &request, |_| "inputs");
+    let call = Call::open(state, account, &request, |_| "inputs")?;
     let wire: WirePromptRequest = body::read_json(state, request).await?;
     let service = call.service(&ModelWish::of_metadata(wire.model_metadata.as_ref())?)?;
     let asking = call.asking(service);
     let prompt = generation::find(task, wire.prompt_version.as_deref(), &asking)?;
     let inputs = Inputs(wire.inputs.unwrap_or_default());
+    let admission = call.admit()?;
     let rendered = prompt.render(inputs, call.flags())?;
     let asked = generation::of_prompt(rendered, &prompt, &asking, wire.stream.unwrap_or(false));
-    let admission = call.admit(&asked)?;
+    let asked = call.noted(asked);
     let response = if asked.is_streaming {
         bare(call.texts(service, asked, admission).await?)
     } else {

@@ -24,7 +24,6 @@ use crate::api::{
     },
 };
 use crate::auth::{COMPLETE_CODE, GENERATE_CODE};
-use crate::completion::PostProcessing;
 use crate::service::Account;
 
 /// Returns the endpoints.
@@ -67,19 +66,16 @@ async fn answer(
     account: &Account,
     streams: Streams,
 ) -> Result<Response, GitlabError> {
-    let call = Call::open(state, account, &request, wire_name);
+    let call = Call::open(state, account, &request, wire_name)?;
     let wire: WireComponents = body::read_json(state, request).await?;
     let mut wish = ModelWish::of_metadata(wire.model_metadata.as_ref())?;
     let components = Components::check(wire)?;
     wish.name(components.model_name());
-    let service = call.service(&wish)?;
-    let asked = components.asked(&call.asking(service))?;
-    let scope = match &asked.request.postprocessing {
-        PostProcessing::Generation { .. } => GENERATE_CODE,
-        PostProcessing::Completion { .. } | PostProcessing::None => COMPLETE_CODE,
-    };
+    let scope = if components.is_generation() { GENERATE_CODE } else { COMPLETE_CODE };
     call.authorise(scope, "Unauthorized to access code suggestions")?;
-    let admission = call.admit(&asked)?;
+    let service = call.service(&wish)?;
+    let admission = call.admit()?;
+    let asked = call.noted(components.asked(&call.asking(service))?);
     let prompt = asked.prompt.clone();
     let model = service.model();
     let response = match (asked.is_streaming, streams) {

@@ -54,11 +54,11 @@ async fn answer(
     account: &Account,
     translate: fn(WireRequest, &Asking<'_>) -> Result<Asked, GitlabError>,
 ) -> Result<Response, GitlabError> {
-    let call = Call::open(state, account, &request, wire_name);
+    let call = Call::open(state, account, &request, wire_name)?;
     let wire: WireRequest = body::read_json(state, request).await?;
     let service = call.service(&ModelWish::of_v2(&wire)?)?;
-    let asked = translate(wire, &call.asking(service))?;
-    let admission = call.admit(&asked)?;
+    let admission = call.admit()?;
+    let asked = call.noted(translate(wire, &call.asking(service))?);
     let place = asked.prompt.as_ref().map(|(place, _)| place.clone());
     let response = if asked.is_streaming {
         bare(call.texts(service, asked, admission).await?)

@@ -42,11 +42,7 @@ fn request(num_choices: u32) -> CompletionRequest {
     }
 }
 
-fn chunk(
-    choice_index: u32,
-    text: &str,
-    finish_reason: Option<FinishReason>,
-) -> CompletionChunk {
+fn chunk(choice_index: u32, text: &str, finish_reason: Option<FinishReason>) -> CompletionChunk {
     let logprob = TokenLogprob { token: text.to_owned(), logprob: -2.0, top: Vec::new() };
     let (text, logprobs) = (text.to_owned(), vec![logprob]);
     let usage = Some(USAGE);
@@ -126,7 +122,8 @@ fn much_syntax_is_read_off_the_async_workers() {
         // The one other thread is busy until it is let go.
         let (release, busy) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || busy.recv());
-        let prefixes = ["func f() {\n\t".to_owned(), format!("{}func f() {{\n\t", "a()\n".repeat(200))];
+        let prefixes =
+            ["func f() {\n\t".to_owned(), format!("{}func f() {{\n\t", "a()\n".repeat(200))];
         let mut texts = prefixes.map(|prefix| {
             let mut asked = request(1);
             asked.input = Input::Fim { prefix, suffix: String::new() };
@@ -159,8 +156,7 @@ async fn a_choice_that_becomes_empty_stays_one() {
         chunk(1, " ", Some(FinishReason::Stop)),
     ];
     let (choices, _) = refine(request(2), &[Step::Whitespace], chunks).await;
-    let expected =
-        [(String::new(), FinishReason::Length), ("a ".to_owned(), FinishReason::Stop)];
+    let expected = [(String::new(), FinishReason::Length), ("a ".to_owned(), FinishReason::Stop)];
     assert_eq!(choices, expected);
 }
 

@@ -2,11 +2,9 @@
 
 use crate::api::{
     finish_reason_name,
-    gitlab::{
-        wire::answer::{
-            WireChoice, WireMetadata, WireModel, WireSuggestions, WireTokens, WireV2Answer,
-            WireV2Metadata, WireV2Model,
-        },
+    gitlab::wire::answer::{
+        WireChoice, WireMetadata, WireModel, WireSuggestions, WireTokens, WireV2Answer,
+        WireV2Metadata, WireV2Model,
     },
 };
 use crate::completion::{Choice, Completion, FinishReason, Language, Usage};
@@ -83,7 +81,10 @@ fn tokens(usage: Usage, was_cut: bool) -> WireTokens {
 }
 
 /// Translates a completion for a v3 or v4 endpoint.
-pub(in crate::api::gitlab) fn suggestions(completion: Completion, said: Said<'_>) -> WireSuggestions<'_> {
+pub(in crate::api::gitlab) fn suggestions(
+    completion: Completion,
+    said: Said<'_>,
+) -> WireSuggestions<'_> {
     let model = WireModel { engine: &said.model.engine, name: &said.model.name, lang: said.lang() };
     WireSuggestions {
         choices: said.choices(completion.choices),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{
     error::{ApiError, ApiErrorKind},
     gitlab::{
-        convert::{Asked, Asking, File, fences_only},
+        convert::{Asked, Asking, CONTEXT_ITEMS_MAX, File, fences_only},
         error::GitlabError,
         intent,
     },
@@ -34,6 +34,8 @@ const PREFIX_EIGHTHS: usize = 4;
 const SUFFIX_EIGHTHS: usize = 1;
 /// Parts that what else is known of the project may take.
 const PROJECT_EIGHTHS: usize = 1;
+/// Most items of each kind: as many as there may be files of context.
+const PROJECT_ITEMS_MAX: usize = CONTEXT_ITEMS_MAX;
 /// Most tokens of an answer where nobody says: a function with its tests, and room for a model to begin with words.
 const ANSWER_TOKENS: u32 = 1024;
 /// The part of the context that an answer may take.
@@ -221,7 +223,8 @@ fn head(text: &str, chars_max: usize) -> &str {
 /// Returns the first items of a list that find room; what is no list says nothing.
 fn fitting(list: Option<&Value>, room: &mut usize) -> Vec<Value> {
     let mut fitting = Vec::new();
-    for item in list.and_then(Value::as_array).into_iter().flatten() {
+    let items = list.and_then(Value::as_array).into_iter().flatten();
+    for item in items.take(PROJECT_ITEMS_MAX) {
         let num_chars = item.as_str().map_or_else(|| item.to_string().len(), str::len);
         let Some(left) = room.checked_sub(num_chars) else { break };
         *room = left;
@@ -270,6 +273,9 @@ mod tests {
         let list = json!(["abc", "de", "f"]);
         assert_eq!(fitting(Some(&list), &mut room), [json!("abc"), json!("de")]);
         assert_eq!(room, 0);
+        // What takes no room is an item all the same.
+        let list = json!(vec![""; 1000]);
+        assert_eq!(fitting(Some(&list), &mut 5).len(), PROJECT_ITEMS_MAX);
         assert!(
             fitting(None, &mut room).is_empty() && fitting(Some(&json!("a")), &mut 9).is_empty()
         );
