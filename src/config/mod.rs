@@ -25,6 +25,7 @@ mod units;
 
 pub use auth::{
     API_KEY_SCOPES, ApiKeyConfig, AuthConfig, BypassConfig, KeyConfig, is_api_key_name, is_scope,
+    misspelt_scope,
 };
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};

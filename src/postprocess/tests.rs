@@ -299,6 +299,16 @@ fn loops_end_after_the_first_time() {
         (("a.c", "", &*"-".repeat(900), ""), "-"),
     ];
     check(&[Step::Repetition], WHOLE, &rows);
+    // A row that its author ended, and one that only the limit did.
+    let numbers = "1000, ".repeat(10);
+    check(&[Step::Repetition], WHOLE, &[(("a.c", "", &numbers, ""), &numbers)]);
+    let rows = [
+        (("a.c", "", &*numbers, ""), "1000, "),
+        (("a.c", "", &*format!("int a[] = {{ {numbers}10"), ""), "int a[] = { 1000,"),
+        (("a.c", "", &*"1000, ".repeat(5), ""), &*"1000, ".repeat(5)),
+        (("a.c", "", &*"-".repeat(100), ""), &*"-".repeat(100)),
+    ];
+    check(&[Step::Repetition], CUT, &rows);
 }
 
 #[test]

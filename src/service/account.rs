@@ -99,7 +99,14 @@ impl Account {
 
     /// Notes who calls, where the request tells.
     pub fn caller(&self, caller: Caller) {
-        self.entries().caller = caller;
+        let mut entries = self.entries();
+        let key_name = entries.caller.key_name.take();
+        entries.caller = Caller { key_name, ..caller };
+    }
+
+    /// Notes with which API key they call.
+    pub fn key_name(&self, key_name: Option<String>) {
+        self.entries().caller.key_name = key_name;
     }
 
     /// Notes which prompt of the registry asks the model.

@@ -48,6 +48,8 @@ pub struct RequestRecord<'a> {
 /// Who called, as the request says: words of headers, bounded by whoever read them; the user is a hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
+    /// Name of the API key.
+    pub key_name: Option<String>,
     /// `saas` or `self-managed`.
     pub realm: Option<String>,
     /// The GitLab instance.
@@ -85,6 +87,7 @@ pub fn record_request(record: &RequestRecord<'_>) {
         finish_reason = record.finish_reason,
         is_streaming = record.is_streaming,
         prompt = record.prompt,
+        key_name = record.caller.key_name,
         realm = record.caller.realm,
         instance = record.caller.instance,
         user = record.caller.user,
@@ -155,6 +158,7 @@ mod tests {
     }
 
     static CALLER: LazyLock<Caller> = LazyLock::new(|| Caller {
+        key_name: Some("ada".to_owned()),
         realm: Some("saas".to_owned()),
         instance: Some("one".to_owned()),
         user: Some("ba7816bf8f01cfea".to_owned()),
@@ -225,6 +229,7 @@ mod tests {
             "finish_reason": "stop",
             "is_streaming": true,
             "prompt": "task/base/1.0.0",
+            "key_name": "ada",
             "realm": "saas",
             "instance": "one",
             "user": "ba7816bf8f01cfea",
@@ -268,7 +273,7 @@ mod tests {
         ] {
             assert!(!line.contains_key(field), "{field}");
         }
-        assert_eq!(line.len(), 4 + 24 - 13);
+        assert_eq!(line.len(), 4 + 25 - 14);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl GitlabContext {
                 realm: realm.clone().filter(|realm| Realm::parse(realm).is_some()),
             },
             caller: Caller {
+                key_name: None,
                 realm,
                 instance,
                 user,

@@ -8,6 +8,7 @@
 
 use axum::{
     Router,
+    http::HeaderMap,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -15,8 +16,9 @@ use axum::{
 use crate::api::{
     ApiState,
     error::{ApiError, ApiErrorKind},
-    gitlab::error::GitlabError,
+    gitlab::{context::GitlabContext, error::GitlabError},
 };
+use crate::telemetry::Caller;
 
 mod call;
 mod context;
@@ -49,6 +51,11 @@ pub(super) fn routes() -> Router<ApiState> {
 /// Answers who is not let in.
 pub(super) fn refusal(error: ApiError) -> Response {
     GitlabError::from(error).into_response()
+}
+
+/// Returns who calls, as the headers tell.
+pub(super) fn caller(headers: &HeaderMap) -> Caller {
+    GitlabContext::of(headers).caller
 }
 
 /// Answers an unknown path.

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     correlation::RequestId,
     gitlab::{
         call::{Call, marked},
@@ -60,7 +60,7 @@ async fn answer(
     request: Request,
     form: Form,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.prompts");
+    let account = account_of(id, "gitlab.prompts", &request);
     // A name that is no UTF-8 is no prompt's either.
     let answer = match task {
         Ok(Path(task)) => run(state, &task, request, &account, form).await,

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     clock::unix_seconds,
     correlation::RequestId,
     gitlab::{
@@ -45,7 +45,7 @@ async fn with_bare_streams(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.suggestions_v3");
+    let account = account_of(&id, "gitlab.suggestions_v3", &request);
     let answer = answer(&state, request, &account, Streams::Bare).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
@@ -55,7 +55,7 @@ async fn with_events(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.suggestions");
+    let account = account_of(&id, "gitlab.suggestions", &request);
     let answer = answer(&state, request, &account, Streams::Events).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     correlation::RequestId,
     gitlab::{
         call::{Call, marked},
@@ -33,7 +33,7 @@ async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.completions");
+    let account = account_of(&id, "gitlab.completions", &request);
     let answer = answer(&state, request, &account, convert::v2::completion).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
@@ -43,7 +43,7 @@ async fn generations(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.generations");
+    let account = account_of(&id, "gitlab.generations", &request);
     let answer = answer(&state, request, &account, convert::v2::generation).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }

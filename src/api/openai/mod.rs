@@ -14,7 +14,7 @@ use axum::{
 use futures_util::future::try_join_all;
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     clock::unix_seconds,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
@@ -247,7 +247,7 @@ async fn complete(
     request: Request,
     id: &RequestId,
 ) -> Result<Response, OpenAiError> {
-    let account = Account::open(&id.0, form.endpoint());
+    let account = account_of(id, form.endpoint(), &request);
     let answer = answer(form, state, request, id, &account).await;
     answer.inspect_err(|OpenAiError(error)| account.fail(error.kind.as_label()))
 }
