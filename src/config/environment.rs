@@ -6,6 +6,7 @@ use clap::{Args as _, FromArgMatches as _};
 
 use crate::config::{
     Secret,
+    aliases::{self, ALIASES, Alias},
     auth::{API_KEYS, SIGNING_KEY, VALIDATION_KEY},
     error::{ConfigError, nearest},
     raw::RawConfig,
@@ -20,21 +21,6 @@ const CONFIG: &str = "LACUNA_CONFIG";
 const API_KEY: &str = "LACUNA_API_KEY";
 /// Variables that are ours and no settings.
 const NO_SETTINGS: [&str; 5] = [CONFIG, SIGNING_KEY, VALIDATION_KEY, API_KEYS, API_KEY];
-
-/// What begins the name of each variable of GitLab's AI Gateway.
-const GATEWAY_PREFIX: &str = "AIGW_";
-/// The gateway's variables that GitLab tells operators to set, and ours that they stand for where ours is not set. What
-/// stands for the same is joined, as a list.
-const GATEWAY: [(&str, &str); 8] = [
-    ("AIGW_GITLAB_URL", "LACUNA_ISSUERS"),
-    ("AIGW_CUSTOMER_PORTAL_URL", "LACUNA_ISSUERS"),
-    ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "LACUNA_AUTH_SERVICE_NAME"),
-    ("AIGW_SELF_SIGNED_JWT__SIGNING_KEY", SIGNING_KEY),
-    ("AIGW_SELF_SIGNED_JWT__VALIDATION_KEY", VALIDATION_KEY),
-    ("AIGW_AUTH__BYPASS_EXTERNAL", "LACUNA_AUTH_BYPASS_EXTERNAL"),
-    ("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER", "LACUNA_AUTH_BYPASS_EXTERNAL_WITH_HEADER"),
-    ("AIGW_AUTH__BYPASS_JWT_SIGNATURE", "LACUNA_AUTH_BYPASS_JWT_SIGNATURE"),
-];
 
 /// A copy of the process's variables, so that everything after it is a function of values.
 #[derive(Clone, Debug, Default)]
@@ -63,9 +49,9 @@ impl Environment {
 
     /// Sets ours where only the gateway's are set.
     fn read_gateway(&mut self) {
-        for (theirs, ours) in GATEWAY {
+        for Alias { theirs, ours, translate } in ALIASES {
             let is_ours = self.variables.contains_key(ours) && !self.gateway.contains_key(ours);
-            let Some(value) = self.get(theirs).filter(|_| !is_ours).map(python_word) else {
+            let Some(value) = self.get(theirs).filter(|_| !is_ours).map(translate) else {
                 continue;
             };
             self.gateway.insert(ours, theirs);
@@ -81,9 +67,9 @@ impl Environment {
 
     /// Returns the gateway's variables that are set and mean nothing here.
     pub fn unused_of_gateway(&self) -> Vec<&str> {
-        let is_used = |name: &str| GATEWAY.iter().any(|(theirs, _)| *theirs == name);
+        let is_used = |name: &str| ALIASES.iter().any(|alias| alias.theirs == name);
         let names = self.variables.keys().map(String::as_str);
-        names.filter(|name| name.starts_with(GATEWAY_PREFIX) && !is_used(name)).collect()
+        names.filter(|name| name.starts_with(aliases::PREFIX) && !is_used(name)).collect()
     }
 
     /// Returns the file of settings that the environment names.
@@ -180,15 +166,6 @@ fn is_service_link(rest: &str, value: &str) -> bool {
     rest.starts_with("SERVICE_")
         || rest.starts_with("PORT_")
         || rest == "PORT" && (value.starts_with("tcp://") || value.starts_with("udp://"))
-}
-
-/// The gateway takes Python's words for true and false, which are more than ours.
-fn python_word(value: &str) -> String {
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" | "on" | "yes" | "t" | "y" => "true".to_owned(),
-        "false" | "0" | "off" | "no" | "f" | "n" => "false".to_owned(),
-        _ => value.to_owned(),
-    }
 }
 
 fn unknown(name: &str, options: &[&str]) -> ConfigError {
@@ -303,6 +280,19 @@ mod tests {
         assert_eq!(auth.service_name.as_deref(), Some("gateway"));
         assert_eq!(gateway.get(SIGNING_KEY), Some("pem"));
         assert_eq!(gateway.unused_of_gateway(), ["AIGW_LOGGING__LEVEL"]);
+
+        let gateway = environment(&[
+            ("AIGW_CUSTOM_MODELS__ENABLED", "True"),
+            ("AIGW_CUSTOM_MODELS__DISABLE_STREAMING", "False"),
+            ("AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS", r#"{"self-managed":["logs"]}"#),
+            ("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", r#"["strip_asterisks"]"#),
+        ]);
+        let raw = gateway.settings().unwrap();
+        assert_eq!(raw.gateway.custom_models, Some(true));
+        assert_eq!(raw.flags.disallowed.unwrap(), ["self-managed:logs"]);
+        assert_eq!(raw.postprocess.completion.unwrap(), ["all", "-asterisks"]);
+        assert_eq!(raw.postprocess.generation.unwrap(), ["all"]);
+        assert_eq!(gateway.unused_of_gateway(), ["AIGW_CUSTOM_MODELS__DISABLE_STREAMING"]);
     }
 
     #[test]

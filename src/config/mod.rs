@@ -6,6 +6,7 @@
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 mod adapters;
+mod aliases;
 mod auth;
 mod environment;
 mod error;
