@@ -363,6 +363,7 @@ mod tests {
             ),
             ("src/prompt/chat/mod.rs", "src/prompt/mod.rs", "use minijinja::Environment;"),
             ("src/engine/memory.rs", "src/provider/local.rs", "use models::DecoderSpec;"),
+            ("src/telemetry/metrics/mod.rs", "src/service/mod.rs", "use prometheus::Registry;"),
             ("src/provider/http.rs", "src/service.rs", "let a = reqwest::Client::new();"),
             ("src/tokenizer/mod.rs", "src/prompt/mod.rs", "use tokenizers::Tokenizer;"),
             ("src/telemetry/logs.rs", "src/cli/mod.rs", "use tracing_subscriber::fmt;"),

@@ -21,6 +21,7 @@ use crate::api::{
     gitlab, is_gitlab, openai, openapi,
 };
 use crate::auth::{COMPLETE_CODE, Caller, CallerKind, Credentials, GENERATE_CODE, Permit};
+use crate::service::Account;
 
 /// Asked by who has no token: probes, and GitLab while it is set up.
 const PUBLIC: [&str; 4] =
@@ -34,6 +35,8 @@ struct Access {
     any_of: &'static [&'static str],
     /// Whether a token that we gave to a user is enough.
     takes_user_tokens: bool,
+    /// What logs call it.
+    endpoint: &'static str,
     /// What a caller hears who may not. The gateway's words, which clients may look for.
     refusal: &'static str,
 }
@@ -42,18 +45,21 @@ struct Access {
 const ACCESS: [Access; 7] = [
     Access {
         path: "/v2/completions",
+        endpoint: "gitlab.completions",
         any_of: &[COMPLETE_CODE],
         takes_user_tokens: true,
         refusal: "Unauthorized to access code completions",
     },
     Access {
         path: "/v2/code/completions",
+        endpoint: "gitlab.completions",
         any_of: &[COMPLETE_CODE],
         takes_user_tokens: true,
         refusal: "Unauthorized to access code completions",
     },
     Access {
         path: "/v2/code/generations",
+        endpoint: "gitlab.generations",
         any_of: &[GENERATE_CODE],
         takes_user_tokens: false,
         refusal: "Unauthorized to access code generations",
@@ -61,18 +67,21 @@ const ACCESS: [Access; 7] = [
     // Which of the two it is stands in the body, so its handler looks again.
     Access {
         path: "/v3/code/completions",
+        endpoint: "gitlab.suggestions_v3",
         any_of: &[COMPLETE_CODE, GENERATE_CODE],
         takes_user_tokens: false,
         refusal: "Unauthorized to access code suggestions",
     },
     Access {
         path: "/v4/code/suggestions",
+        endpoint: "gitlab.suggestions",
         any_of: &[COMPLETE_CODE, GENERATE_CODE],
         takes_user_tokens: false,
         refusal: "Unauthorized to access code suggestions",
     },
     Access {
         path: "/v1/completions",
+        endpoint: "openai.completions",
         any_of: &[COMPLETE_CODE],
         takes_user_tokens: true,
         refusal: "your key or token does not allow completions",
@@ -80,6 +89,7 @@ const ACCESS: [Access; 7] = [
     // Editors ask for completions in chats too.
     Access {
         path: "/v1/chat/completions",
+        endpoint: "openai.chat_completions",
         any_of: &[COMPLETE_CODE, GENERATE_CODE],
         takes_user_tokens: true,
         refusal: "your key or token does not allow chats",
@@ -114,35 +124,66 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
             head.extensions.insert(Arc::new(caller));
             held(next.run(Request::from_parts(head, body)).await, permit)
         }
-        Err((error, auth_error)) => {
+        Err(Refused { error, auth_error, key_name }) => {
             tracing::info!(request_id = %id, auth_error, auth_ms, "refused");
+            let account = Account::open(&id, endpoint(head.uri.path()));
+            account.count_in(state.metrics());
+            if is_gitlab(head.uri.path()) {
+                account.caller(gitlab::caller(&head.headers));
+            }
+            account.key_name(key_name);
+            account.fail(error.kind.as_label());
+            drop(account);
             drain(&state, &head.headers, body).await;
             refusal(error, head.uri.path())
         }
     }
 }
 
-/// Returns who calls, and their place among their requests in work; or the answer, and its label for the log.
-async fn admit(
-    state: &ApiState,
-    head: &Parts,
-) -> Result<(Caller, Option<Permit>), (ApiError, &'static str)> {
+/// A request that is not let in.
+struct Refused {
+    error: ApiError,
+    /// What logs say of it, where clients are told less.
+    auth_error: &'static str,
+    /// Whose key it was.
+    key_name: Option<String>,
+}
+
+/// Returns who calls, and their place among their requests in work.
+async fn admit(state: &ApiState, head: &Parts) -> Result<(Caller, Option<Permit>), Refused> {
     let guard = state.guard();
-    let caller = guard.authenticate(&credentials(&head.headers)).await.map_err(|error| {
-        (ApiError::new(ApiErrorKind::Unauthenticated, error.to_string()), error.as_label())
-    })?;
-    let labelled = |error: ApiError| {
-        let label = error.kind.as_label();
-        (error, label)
+    let caller =
+        guard.authenticate(&credentials(&head.headers)).await.map_err(|error| Refused {
+            auth_error: error.as_label(),
+            error: ApiError::new(ApiErrorKind::Unauthenticated, error.to_string()),
+            key_name: None,
+        })?;
+    let refused = |error: ApiError| Refused {
+        auth_error: error.kind.as_label(),
+        error,
+        key_name: caller.key_name.clone(),
     };
-    authorise(&caller, head.uri.path()).map_err(labelled)?;
+    authorise(&caller, head.uri.path()).map_err(refused)?;
     let permit = guard.count(&caller).map_err(|limited| {
-        labelled(ApiError {
+        refused(ApiError {
             retry_after: Some(limited.retry_after),
             ..ApiError::new(ApiErrorKind::RateLimited, limited.message)
         })
     })?;
     Ok((caller, permit))
+}
+
+/// Returns what logs call the endpoint of a path.
+fn endpoint(path: &str) -> &'static str {
+    let known = ACCESS.iter().find(|access| access.path == path);
+    match (known, path) {
+        (Some(access), _) => access.endpoint,
+        (None, "/v1/code/user_access_token") => "gitlab.user_access_token",
+        (None, path) if path.starts_with("/v1/prompts/") || path.starts_with("/v2/prompts/") => {
+            "gitlab.prompts"
+        }
+        (None, _) => "other",
+    }
 }
 
 fn authorise(caller: &Caller, path: &str) -> Result<(), ApiError> {

@@ -24,13 +24,13 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use utoipa::openapi::OpenApi;
 
 use crate::api::{
-    correlation::{RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
+    correlation::{RequestId, RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
     error::{ApiError, ApiErrorKind},
 };
-use crate::auth::Guard;
+use crate::auth::{Caller, Guard};
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
-use crate::service::{CompletionService, ServedModels, ServedName};
+use crate::service::{Account, CompletionService, NameKind, ServedModels, ServedName};
 use crate::telemetry::metrics::Metrics;
 
 mod access;
@@ -45,6 +45,7 @@ mod monitoring;
 mod openai;
 mod openapi;
 mod origin;
+mod steps;
 
 pub use gitlab::Gateway;
 pub use metrics::metrics_router;
@@ -157,7 +158,20 @@ impl ApiState {
     }
 
     fn is_ready(&self) -> bool {
-        !self.0.drain.is_raised() && self.0.models.get().is_some_and(ServedModels::is_ready)
+        // Behind a GitLab that brings its own models, which may have no way out, keys are not waited for.
+        let has_keys = self.0.guard.has_issuer_keys().unwrap_or(true);
+        !self.0.drain.is_raised()
+            && self.0.models.get().is_some_and(ServedModels::is_ready)
+            && (has_keys
+                || self.0.gateway.config.has_custom_models
+                || !self.0.guard.needs_issuers())
+    }
+
+    /// Returns each model by its own name, and whether it would take a request now; none while they load.
+    fn models_ready(&self) -> impl Iterator<Item = (&str, bool)> {
+        let names = self.0.models.get().into_iter().flat_map(ServedModels::names);
+        let own = names.filter(|served| served.kind == NameKind::Model);
+        own.map(|served| (served.name.as_str(), served.service.is_ready()))
     }
 
     /// Returns whether nobody is asked who they are.
@@ -233,6 +247,20 @@ fn finish_reason_name(reason: FinishReason) -> &'static str {
         FinishReason::Stop => "stop",
         FinishReason::Length | FinishReason::Aborted => "length",
     }
+}
+
+/// Opens the account of a request that was let in.
+fn account_of(
+    state: &ApiState,
+    id: &RequestId,
+    endpoint: &'static str,
+    request: &Request,
+) -> Account {
+    let account = Account::open(&id.0, endpoint);
+    account.count_in(state.metrics());
+    let caller = request.extensions().get::<Arc<Caller>>();
+    account.key_name(caller.and_then(|caller| caller.key_name.clone()));
+    account
 }
 
 /// Refuses a list that is too long.

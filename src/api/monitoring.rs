@@ -1,7 +1,7 @@
 //! Probes: is the process alive, and would it take a request now.
 
 use axum::{Json, Router, extract::State, http::StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -32,7 +32,13 @@ async fn healthz() -> Json<Value> {
 )]
 async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<Value>) {
     let is_ready = state.is_ready();
-    (status(is_ready), Json(json!({ "ready": is_ready })))
+    let models: Map<String, Value> =
+        state.models_ready().map(|(name, is_ready)| (name.to_owned(), json!(is_ready))).collect();
+    let mut body = json!({ "ready": is_ready, "models": models });
+    if let Some(has_keys) = state.guard().has_issuer_keys() {
+        body["issuer_keys"] = json!(has_keys);
+    }
+    (status(is_ready), Json(body))
 }
 
 /// Says whether a request would be taken, as editors' plugins ask.

@@ -1,12 +1,7 @@
 //! Who asks, and what they may.
 
-use ring::digest::{SHA256, digest};
-
-use crate::auth::{
-    api_keys::{ApiKey, hex},
-    claims::Claims,
-    credentials::Credentials,
-};
+use crate::auth::{api_keys::ApiKey, claims::Claims, credentials::Credentials};
+use crate::flags::pseudonym;
 
 /// The unit primitive of completions.
 pub const COMPLETE_CODE: &str = "complete_code";
@@ -80,8 +75,10 @@ pub struct Caller {
     pub kind: CallerKind,
     /// Name of the API key.
     pub key_name: Option<String>,
-    /// Hash of the user, the same for each request of theirs.
+    /// The user's [`pseudonym`], the same wherever users are told apart.
     pub user: Option<String>,
+    /// The GitLab that the user is known to, for users of two may have one id.
+    pub(super) instance: Option<String>,
     /// Whose GitLab it is: what the token says, else what the request says.
     pub realm: Option<Realm>,
     /// Who made the token.
@@ -103,7 +100,8 @@ impl Caller {
     /// Returns whom limits are counted for; `None` where nobody can be told apart.
     pub(super) fn subject(&self) -> Option<String> {
         let key = self.key_name.as_ref().map(|name| format!("key:{name}"));
-        key.or_else(|| self.user.as_ref().map(|user| format!("user:{user}")))
+        let instance = self.instance.as_deref().unwrap_or_default();
+        key.or_else(|| self.user.as_ref().map(|user| format!("user:{instance}:{user}")))
     }
 
     /// Somebody who showed nothing and may all.
@@ -111,7 +109,8 @@ impl Caller {
         Self {
             kind,
             key_name: None,
-            user: credentials.user().map(|id| hash(&[id])),
+            user: credentials.user().map(pseudonym),
+            instance: None,
             realm: credentials.realm.and_then(Realm::parse),
             issuer: None,
             scopes: None,
@@ -143,7 +142,7 @@ impl Caller {
             scopes.extend([COMPLETE_CODE, GENERATE_CODE].map(str::to_owned));
         }
         let realm = Claims::text(claims.gitlab_realm.as_ref()).or(credentials.realm);
-        let instance = Claims::text(claims.gitlab_instance_id.as_ref()).unwrap_or_default();
+        let instance = Claims::text(claims.gitlab_instance_id.as_ref()).map(pseudonym);
         let user = match kind {
             CallerKind::User => Claims::text(claims.sub.as_ref()),
             // Only the instance is proven; which of its users it asks for is its word.
@@ -152,7 +151,8 @@ impl Caller {
         Self {
             kind,
             key_name: None,
-            user: user.map(|user| hash(&[instance, user])),
+            user: user.map(pseudonym),
+            instance,
             realm: realm.and_then(Realm::parse),
             issuer: Some(claims.iss.clone()),
             scopes: Some(scopes),
@@ -160,10 +160,4 @@ impl Caller {
             api_key: None,
         }
     }
-}
-
-/// Returns 64 bits of a hash, which tell users apart and say nothing of them.
-fn hash(parts: &[&str]) -> String {
-    let digest = digest(&SHA256, parts.join("\0").as_bytes());
-    hex(&digest.as_ref()[..8])
 }

@@ -68,6 +68,11 @@ impl Directory {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Returns whether the keys of an issuer are known now; `None` where there are no issuers.
+    pub(super) fn has_issuer_keys(&self) -> Option<bool> {
+        (!self.issuers.is_empty()).then(|| self.keys().0.len() > self.own.len())
+    }
+
     /// Returns, once issuers were asked again, or need not be, the keys that are believed then. Issuers are asked by the
     /// task that keeps the keys: a client that goes away must not call that off.
     pub(super) async fn hurried(&self) -> Arc<KeySet> {

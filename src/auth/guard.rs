@@ -95,6 +95,17 @@ impl Guard {
         self.config.is_open()
     }
 
+    /// Returns whether the keys of an issuer are known now; `None` where there are no issuers.
+    pub fn has_issuer_keys(&self) -> Option<bool> {
+        self.directory.has_issuer_keys()
+    }
+
+    /// Returns whether nobody could be let in without the keys of an issuer.
+    pub fn needs_issuers(&self) -> bool {
+        let AuthConfig { api_keys, bypass, .. } = &self.config;
+        !self.config.issuers.is_empty() && api_keys.is_empty() && bypass.names().is_empty()
+    }
+
     /// Keeps the keys of issuers fresh and reminds of what is bypassed, for ever. Somebody must run it.
     pub async fn keep(&self) -> Infallible {
         let reminding = async {

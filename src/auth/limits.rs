@@ -2,8 +2,8 @@
 //!
 //! A rate is one number a subject, the time at which it has paid for all that it asked (the generic cell rate
 //! algorithm). Subjects lie in two generations of a table: what is used moves into the younger one, and when that is full
-//! the older one is forgotten. So memory has a bound, and who floods the table with names makes the server forget those who
-//! asked long ago.
+//! the older one is forgotten, but for those whose requests are in work. So memory has a bound, and who floods the table
+//! with names makes the server forget those who asked long ago.
 
 use std::{
     collections::HashMap,
@@ -111,7 +111,11 @@ impl Table {
 
     fn subject(&mut self, name: String) -> &mut Subject {
         if !self.young.contains_key(&name) && self.young.len() >= self.generation {
-            self.old = std::mem::take(&mut self.young);
+            // Whoever has requests in work stays: theirs would be counted anew. They are as few as those requests.
+            let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            let is_in_work =
+                |(_, subject): &(String, Subject)| subject.num_in_work.load(Ordering::Relaxed) > 0;
+            self.young.extend(forgotten.into_iter().filter(is_in_work));
         }
         let known = self.old.remove(&name);
         self.young.entry(name).or_insert_with(|| known.unwrap_or_default())
@@ -171,6 +175,20 @@ mod tests {
         assert!(enter("grace").is_ok());
         drop(first);
         assert!(enter("ada").is_ok());
+    }
+
+    #[test]
+    fn who_has_requests_in_work_is_not_forgotten() {
+        let mut table = Table::of(10);
+        let mut enter = |name: String| table.count(name, limits(0, 1), Duration::ZERO);
+        let held = enter("ada".to_owned()).unwrap();
+        // She asks for nothing more over several generations.
+        for index in 0..100 {
+            assert!(enter(format!("flood {index}")).is_ok());
+        }
+        assert!(enter("ada".to_owned()).is_err());
+        drop(held);
+        assert!(enter("ada".to_owned()).is_ok());
     }
 
     #[test]

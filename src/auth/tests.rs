@@ -405,6 +405,21 @@ async fn a_user_s_token_says_what_the_instance_s_does() {
     assert_eq!((user.kind, user.issuer.as_deref()), (CallerKind::User, Some(SERVICE)));
 }
 
+#[tokio::test]
+async fn a_user_s_token_is_one_that_we_take_whatever_the_instance_s_says() {
+    let guard = guard(|config| config.signing_key = pem(THREE));
+    let caller = instance(|c| {
+        c["aaa"] = json!("x".repeat(11_000));
+        c["zzz"] = json!("kept");
+    });
+    let bearer = format!("Bearer {}", guard.issue(&caller, &of_gitlab()).unwrap().token);
+    let user = ask(&guard, &bearer, of_gitlab()).await.unwrap();
+    let extra = &user.claims.as_ref().unwrap().extra;
+    assert_eq!((extra.get("aaa"), extra.get("zzz")), (None, Some(&json!("kept"))));
+    // The same user is called the same wherever users are told apart.
+    assert_eq!(user.user, Some(crate::flags::pseudonym("ada")));
+}
+
 #[test]
 fn the_namespace_that_is_proven_wins() {
     let guard = guard(|config| config.signing_key = pem(ONE));
@@ -430,11 +445,14 @@ fn tokens_are_not_given_to_everybody() {
     let key = Caller { kind: CallerKind::ApiKey, ..bought.clone() };
     let other = instance(|c| c["scopes"] = json!(["duo_chat"]));
     let nobody = Credentials { global_user_id: None, ..of_gitlab() };
+    let long = "n".repeat(600);
+    let long = Credentials { namespace_id: Some(&long), ..of_gitlab() };
     let rows = [
         (&signing, &user, of_gitlab(), UserTokenError::NotAllowed),
         (&signing, &key, of_gitlab(), UserTokenError::NotAllowed),
         (&signing, &other, of_gitlab(), UserTokenError::NotAllowed),
         (&signing, &bought, nobody, UserTokenError::NoUser),
+        (&signing, &bought, long, UserTokenError::TooLong),
         (&guard(|_| {}), &bought, of_gitlab(), UserTokenError::Unsigned),
     ];
     for (guard, caller, request, expected) in rows {

@@ -19,6 +19,12 @@ const LIFETIME: Duration = Duration::from_hours(1);
 /// The unit primitives that a user's token may carry on.
 const SCOPES: [&str; 2] = [COMPLETE_CODE, PROVIDER_PROXY];
 
+/// Most bytes of what is carried on of GitLab's own claims, as JSON: they are a handful of words. With what else a token
+/// says, that stays far below what a token may have.
+const CARRIED_BYTES_MAX: usize = 4 << 10;
+/// Longest name of a user, an instance or a namespace that a token says.
+const NAME_BYTES_MAX: usize = 512;
+
 /// A token that is given out. It is a secret, so it is never shown.
 pub struct UserToken {
     /// The token.
@@ -42,6 +48,9 @@ pub enum UserTokenError {
     /// The request names no user.
     #[error("must name the user")]
     NoUser,
+    /// What the token is to say of the user is too long.
+    #[error("must name the user and the instance in at most {NAME_BYTES_MAX} bytes each")]
+    TooLong,
     /// There is no key to sign with, or signing failed.
     #[error("Failed to generate JWT")]
     Unsigned,
@@ -69,6 +78,11 @@ pub(super) fn issue(
     }
     let (id, key) = key.ok_or(UserTokenError::Unsigned)?;
     let user = request.global_user_id.filter(|id| !id.is_empty()).ok_or(UserTokenError::NoUser)?;
+    let names = [Some(user), request.instance_id, request.project_id, request.namespace_id];
+    let names = names.into_iter().chain([request.root_namespace_id]).flatten();
+    if names.map(str::len).any(|length| length > NAME_BYTES_MAX) {
+        return Err(UserTokenError::TooLong);
+    }
     let expires_at = now + LIFETIME.as_secs();
     let mut claims = handed_on(caller, request);
     claims.extend([
@@ -90,7 +104,14 @@ pub(super) fn issue(
 /// What the caller's token says of their GitLab, completed by what the request says where the token says nothing.
 fn handed_on(caller: &Caller, request: &Credentials<'_>) -> Map<String, Value> {
     let of_token = caller.claims.as_deref();
-    let mut claims = of_token.map(|claims| claims.extra.clone()).unwrap_or_default();
+    let mut room = CARRIED_BYTES_MAX;
+    let mut claims = Map::new();
+    // What finds no room is left out whole: nothing here asks for it.
+    for (name, claim) in of_token.iter().flat_map(|claims| &claims.extra) {
+        let Some(left) = room.checked_sub(name.len() + claim.to_string().len()) else { continue };
+        room = left;
+        claims.insert(name.clone(), claim.clone());
+    }
     let mut say = |name: &str, proven: Option<&str>, said: Option<&str>| {
         if let Some(text) = proven.or(said).filter(|text| !text.is_empty()) {
             claims.entry(name).or_insert_with(|| json!(text));

@@ -1,12 +1,14 @@
 //! `lacuna keys`: API keys, each shown once.
 
+use std::io::{self, Write as _};
+
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 
 use crate::{
     auth::draw_api_key,
     cli::{CliError, print},
-    config::{API_KEY_SCOPES, is_api_key_name, is_scope},
+    config::{API_KEY_SCOPES, is_api_key_name, is_scope, misspelt_scope},
 };
 
 /// Arguments of `lacuna keys`.
@@ -43,6 +45,12 @@ pub(super) fn run(arguments: &KeysArgs) -> Result<(), CliError> {
             anyhow!("a scope is small letters and `_`, such as complete_code, got {scope:?}");
         return Err(CliError::Usage(error));
     }
+    for scope in scopes {
+        if let Some(meant) = misspelt_scope(scope) {
+            let error = anyhow!("there is no scope {scope}; the nearest is {meant}");
+            return Err(CliError::Usage(error));
+        }
+    }
     let (key, hash) =
         draw_api_key().map_err(|_| anyhow!("no randomness")).context("cannot draw a key")?;
     let more = if *scopes == API_KEY_SCOPES {
@@ -50,7 +58,11 @@ pub(super) fn run(arguments: &KeysArgs) -> Result<(), CliError> {
     } else {
         format!(" scopes={}", scopes.join(","))
     };
-    print(&format!(
-        "The key, shown this once; whoever has it may ask in the name of {name}:\n  {key}\n\nIts line for the file that --api-keys-file names, or for LACUNA_API_KEYS:\n  {name}:{hash}{more}\n"
-    ))
+    // Words go where a pipe does not: what is printed is the key and its line, and nothing else.
+    let told = writeln!(
+        io::stderr(),
+        "The key, shown this once, with which one may ask in the name of {name}; below it its line for the file that --api-keys-file names, or for LACUNA_API_KEYS."
+    );
+    told.context("cannot write to standard error")?;
+    print(&format!("{key}\n{name}:{hash}{more}\n"))
 }

@@ -71,6 +71,10 @@ fn check(folder: PathBuf) -> Result<(), CliError> {
     let shown = folder.display().to_string();
     let (prompts, errors) =
         Prompts::open(Some(folder)).map_err(|error| CliError::Usage(error.into()))?;
+    if errors.is_empty() && prompts.num_of_folder() == 0 {
+        let form = "TASK/FAMILY/VERSION.yml, such as code_suggestions/generations/base/1.0.0.yml";
+        return Err(CliError::Usage(anyhow!("{shown}: has no prompts; they are named {form}")));
+    }
     if errors.is_empty() {
         return print(&format!("{shown}: ok, {} prompts\n", prompts.num_of_folder()));
     }

@@ -6,6 +6,6 @@ pub mod request;
 pub mod response;
 
 pub use language::{Comments, Grammar, Language};
-pub use postprocessing::{PostProcessing, Step};
+pub use postprocessing::{PostProcessing, Step, StepsError};
 pub use request::{ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, SamplingParams};
 pub use response::{Choice, Completion, CompletionChunk, FinishReason, TokenLogprob, Usage};

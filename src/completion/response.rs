@@ -61,6 +61,8 @@ pub struct CompletionChunk {
     pub finish_reason: Option<FinishReason>,
     /// Tokens read and written so far over all choices, where the provider counts along.
     pub usage: Option<Usage>,
+    /// Tokens of this choice so far, where the provider counts along.
+    pub num_choice_tokens: Option<u32>,
 }
 
 /// A choice that ended.

@@ -6,9 +6,9 @@ use clap::{Args as _, FromArgMatches as _};
 
 use crate::config::{
     Secret,
+    aliases::{self, ALIASES, Alias},
     auth::{API_KEYS, SIGNING_KEY, VALIDATION_KEY},
     error::{ConfigError, nearest},
-    log::content_word,
     raw::RawConfig,
 };
 
@@ -21,24 +21,6 @@ const CONFIG: &str = "LACUNA_CONFIG";
 const API_KEY: &str = "LACUNA_API_KEY";
 /// Variables that are ours and no settings.
 const NO_SETTINGS: [&str; 5] = [CONFIG, SIGNING_KEY, VALIDATION_KEY, API_KEYS, API_KEY];
-
-/// What begins the name of each variable of GitLab's AI Gateway.
-const GATEWAY_PREFIX: &str = "AIGW_";
-/// The gateway's variables that GitLab tells operators to set, and ours that they stand for where ours is not set. What
-/// stands for the same is joined, as a list.
-const GATEWAY: [(&str, &str); 9] = [
-    ("AIGW_GITLAB_URL", "LACUNA_ISSUERS"),
-    ("AIGW_CUSTOMER_PORTAL_URL", "LACUNA_ISSUERS"),
-    ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "LACUNA_AUTH_SERVICE_NAME"),
-    ("AIGW_SELF_SIGNED_JWT__SIGNING_KEY", SIGNING_KEY),
-    ("AIGW_SELF_SIGNED_JWT__VALIDATION_KEY", VALIDATION_KEY),
-    ("AIGW_AUTH__BYPASS_EXTERNAL", "LACUNA_AUTH_BYPASS_EXTERNAL"),
-    ("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER", "LACUNA_AUTH_BYPASS_EXTERNAL_WITH_HEADER"),
-    ("AIGW_AUTH__BYPASS_JWT_SIGNATURE", "LACUNA_AUTH_BYPASS_JWT_SIGNATURE"),
-    ("AIGW_LOGGING__ENABLE_REQUEST_LOGGING", LOG_CONTENT),
-];
-/// The variable of whose source text is logged, which has more words than the gateway's two.
-const LOG_CONTENT: &str = "LACUNA_LOG_CONTENT";
 
 /// A copy of the process's variables, so that everything after it is a function of values.
 #[derive(Clone, Debug, Default)]
@@ -67,12 +49,11 @@ impl Environment {
 
     /// Sets ours where only the gateway's are set.
     fn read_gateway(&mut self) {
-        for (theirs, ours) in GATEWAY {
+        for Alias { theirs, ours, translate } in ALIASES {
             let is_ours = self.variables.contains_key(ours) && !self.gateway.contains_key(ours);
-            let Some(value) = self.get(theirs).filter(|_| !is_ours).map(python_word) else {
+            let Some(value) = self.get(theirs).filter(|_| !is_ours).map(translate) else {
                 continue;
             };
-            let value = if ours == LOG_CONTENT { content_word(&value) } else { value };
             self.gateway.insert(ours, theirs);
             let joined = self.get(ours).map(|before| format!("{before},{value}")).unwrap_or(value);
             self.variables.insert(ours.to_owned(), joined);
@@ -86,9 +67,9 @@ impl Environment {
 
     /// Returns the gateway's variables that are set and mean nothing here.
     pub fn unused_of_gateway(&self) -> Vec<&str> {
-        let is_used = |name: &str| GATEWAY.iter().any(|(theirs, _)| *theirs == name);
+        let is_used = |name: &str| ALIASES.iter().any(|alias| alias.theirs == name);
         let names = self.variables.keys().map(String::as_str);
-        names.filter(|name| name.starts_with(GATEWAY_PREFIX) && !is_used(name)).collect()
+        names.filter(|name| name.starts_with(aliases::PREFIX) && !is_used(name)).collect()
     }
 
     /// Returns the file of settings that the environment names.
@@ -185,15 +166,6 @@ fn is_service_link(rest: &str, value: &str) -> bool {
     rest.starts_with("SERVICE_")
         || rest.starts_with("PORT_")
         || rest == "PORT" && (value.starts_with("tcp://") || value.starts_with("udp://"))
-}
-
-/// The gateway takes Python's words for true and false, which are more than ours.
-fn python_word(value: &str) -> String {
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" | "on" | "yes" | "t" | "y" => "true".to_owned(),
-        "false" | "0" | "off" | "no" | "f" | "n" => "false".to_owned(),
-        _ => value.to_owned(),
-    }
 }
 
 fn unknown(name: &str, options: &[&str]) -> ConfigError {
@@ -308,6 +280,19 @@ mod tests {
         assert_eq!(auth.service_name.as_deref(), Some("gateway"));
         assert_eq!(gateway.get(SIGNING_KEY), Some("pem"));
         assert_eq!(gateway.unused_of_gateway(), ["AIGW_LOGGING__LEVEL"]);
+
+        let gateway = environment(&[
+            ("AIGW_CUSTOM_MODELS__ENABLED", "True"),
+            ("AIGW_CUSTOM_MODELS__DISABLE_STREAMING", "False"),
+            ("AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS", r#"{"self-managed":["logs"]}"#),
+            ("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", r#"["strip_asterisks"]"#),
+        ]);
+        let raw = gateway.settings().unwrap();
+        assert_eq!(raw.gateway.custom_models, Some(true));
+        assert_eq!(raw.flags.disallowed.unwrap(), ["self-managed:logs"]);
+        assert_eq!(raw.postprocess.completion.unwrap(), ["all", "-asterisks"]);
+        assert_eq!(raw.postprocess.generation.unwrap(), ["all"]);
+        assert_eq!(gateway.unused_of_gateway(), ["AIGW_CUSTOM_MODELS__DISABLE_STREAMING"]);
     }
 
     #[test]

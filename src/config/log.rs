@@ -90,15 +90,6 @@ pub(super) fn resolve(raw: RawLog) -> Result<LogConfig, Violation> {
     })
 }
 
-/// Returns the gateway's truth value as our word: it logs everybody's source text, or theirs who ask.
-pub(super) fn content_word(value: &str) -> String {
-    match value {
-        "true" => "always".to_owned(),
-        "false" => "asked".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
 impl From<&LogConfig> for RawLog {
     fn from(config: &LogConfig) -> Self {
         let format = FORMATS.iter().find(|(_, format)| *format == config.format);

@@ -6,6 +6,7 @@
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 mod adapters;
+mod aliases;
 mod auth;
 mod environment;
 mod error;
@@ -27,6 +28,7 @@ mod units;
 
 pub use auth::{
     API_KEY_SCOPES, ApiKeyConfig, AuthConfig, BypassConfig, KeyConfig, is_api_key_name, is_scope,
+    misspelt_scope,
 };
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};

@@ -9,9 +9,6 @@ use crate::{
     },
 };
 
-/// The word for all steps that are meant for a kind of code.
-const ALL: &str = "all";
-
 /// Those that stream come first, so that what they end is over early.
 const COMPLETION: &[Step] = &[
     Step::SpecialTokens,
@@ -71,13 +68,20 @@ impl PostprocessConfig {
     }
 }
 
-pub(super) fn resolve(raw: RawPostprocess) -> Result<PostprocessConfig, Violation> {
+/// Checks the settings; `models` are the names that answers come from.
+pub(super) fn resolve(
+    raw: RawPostprocess,
+    models: &[&str],
+) -> Result<PostprocessConfig, Violation> {
     let min_scores = said("postprocess.min_score", raw.min_score)?;
     Ok(PostprocessConfig {
         completion: steps("postprocess.completion", raw.completion, COMPLETION)?,
         generation: steps("postprocess.generation", raw.generation, GENERATION)?,
         openai: said("postprocess.openai", raw.openai)?,
-        min_scores: min_scores.iter().map(|text| min_score(text)).collect::<Result<_, _>>()?,
+        min_scores: min_scores
+            .iter()
+            .map(|text| min_score(text, models))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -102,32 +106,28 @@ fn steps(
     all: &[Step],
 ) -> Result<Vec<Step>, Violation> {
     let names = said(key, names)?;
-    if names == [ALL] {
-        return Ok(all.to_vec());
+    // No word means all where somebody asks; who sets a list without one wants none.
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    let mut steps = Vec::new();
-    for name in names {
-        let Some(step) = Step::by_name(&name) else {
-            let likeness = |step: &Step| strsim::jaro_winkler(step.name(), &name);
-            let nearest = Step::ALL.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-            let nearest = nearest.map_or("", Step::name);
-            let rule = format!("a list of steps, of which the nearest is {nearest}");
-            return Err(broken(key, &rule, name));
-        };
-        if steps.contains(&step) {
-            return Err(broken(key, "a list that has no step twice", name));
-        }
-        steps.push(step);
-    }
-    Ok(steps)
+    let steps = Step::chosen(names.iter().map(|name| name.trim()), all);
+    steps.map_err(|error| broken(key, &error.rule(), error.word()))
 }
 
 /// Reads `SCORE` or `MODEL=SCORE`.
-fn min_score(text: &str) -> Result<(Option<String>, f32), Violation> {
+fn min_score(text: &str, models: &[&str]) -> Result<(Option<String>, f32), Violation> {
     let (model, score) = match text.rsplit_once('=') {
         Some((model, score)) => (Some(model.trim().to_owned()), score),
         None => (None, text),
     };
+    if let Some(model) = model.as_deref().filter(|model| !models.contains(model)) {
+        let likeness = |name: &&&str| strsim::jaro_winkler(name, model);
+        let nearest = models.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let nearest = nearest.copied().unwrap_or_default();
+        let rule =
+            format!("of models and adapters by their names, of which the nearest is {nearest}");
+        return Err(broken("postprocess.min_score", &rule, model));
+    }
     let min: Option<f32> = score.trim().parse().ok();
     let rule = "log-probabilities, so at most 0, each alone or behind MODEL=";
     let min = min.filter(|min| min.is_finite() && *min <= 0.0);
@@ -137,6 +137,9 @@ fn min_score(text: &str) -> Result<(Option<String>, f32), Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: &str = "all";
+    const MODELS: [&str; 2] = ["a", "a=b"];
 
     fn raw_with(completion: &[&str], min_score: &[&str]) -> RawPostprocess {
         let texts = |texts: &[&str]| Some(texts.iter().map(|&text| text.to_owned()).collect());
@@ -151,12 +154,37 @@ mod tests {
     #[test]
     fn steps_are_those_named_and_print_as_they_are_typed() {
         let typed = raw_with(&["whitespace", "scope"], &["-2", "a=b=-1.5"]);
-        let config = resolve(typed.clone()).unwrap();
+        let config = resolve(typed.clone(), &MODELS).unwrap();
         assert_eq!(config.completion, [Step::Whitespace, Step::Scope]);
         assert_eq!(config.generation, GENERATION);
         assert_eq!((config.min_score("a=b"), config.min_score("c")), (Some(-1.5), Some(-2.0)));
-        assert_eq!(resolve(raw(&config)).unwrap(), config);
+        assert_eq!(resolve(raw(&config), &MODELS).unwrap(), config);
         assert_eq!(PostprocessConfig::none().min_score("c"), None);
+    }
+
+    #[test]
+    fn all_may_be_without_some_and_none_is_a_choice() {
+        let steps = |names: &[&str]| resolve(raw_with(names, &[]), &MODELS).unwrap().completion;
+        assert_eq!(steps(&[]), []);
+        assert_eq!(steps(&["none"]), []);
+        assert_eq!(steps(&["all"]), COMPLETION);
+        let without = steps(&["all", "-scope", " -brackets"]);
+        assert_eq!(without.len(), COMPLETION.len() - 2);
+        assert!(!without.contains(&Step::Scope) && !without.contains(&Step::Brackets));
+        for (names, message) in [
+            (
+                &["all", "-leading_newline"][..],
+                "steps that it has, each once, got -leading_newline",
+            ),
+            (&["all", "-scope", "-scope"], "each once"),
+            (&["all", "scope"], "-NAME for each step left out, got scope"),
+            (&["scope", "-scope"], "-NAME"),
+            (&["none", "scope"], "-NAME"),
+            (&["all", "-scopes"], "the nearest is scope, got scopes"),
+        ] {
+            let error = resolve(raw_with(names, &[]), &MODELS).unwrap_err().to_string();
+            assert!(error.contains(message), "{names:?}: {error}");
+        }
     }
 
     #[test]
@@ -166,11 +194,12 @@ mod tests {
             (["all"], ["1"], "at most 0"),
             (["all"], ["a=NaN"], "at most 0"),
             (["all"], ["a"], "at most 0"),
+            (["all"], ["a=c=-1"], "the nearest is a=b, got a=c"),
         ] {
-            let error = resolve(raw_with(&steps, &scores)).unwrap_err().to_string();
+            let error = resolve(raw_with(&steps, &scores), &MODELS).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
         }
-        let error = resolve(raw_with(&["scope", "scope"], &[])).unwrap_err().to_string();
+        let error = resolve(raw_with(&["scope", "scope"], &[]), &MODELS).unwrap_err().to_string();
         assert!(error.contains("no step twice"), "{error}");
     }
 }

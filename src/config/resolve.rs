@@ -39,6 +39,14 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
     let table = raw.models.is_some().then_some(0);
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
+    let all_models = std::iter::once(&first).chain(&more_models).map(|served| &served.model);
+    let names: Vec<&str> = all_models
+        .flat_map(|model| {
+            let adapters = model.adapters.iter().map(|adapter| adapter.name.as_str());
+            std::iter::once(model.served_name.as_str()).chain(adapters)
+        })
+        .collect();
+    let postprocess = postprocess::resolve(raw.postprocess, &names)?;
     Ok(Config {
         server: server(raw.server)?,
         auth: auth::resolve(raw.auth, environment)?,
@@ -48,7 +56,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         engine: first.engine,
         more_models,
         completion: completion(raw.completion)?,
-        postprocess: postprocess::resolve(raw.postprocess)?,
+        postprocess,
         gateway: gateway::gateway(raw.gateway)?,
         prompts: gateway::prompts(raw.prompts, environment)?,
         flags: gateway::flags(raw.flags)?,

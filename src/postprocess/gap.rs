@@ -41,21 +41,28 @@ impl Clone for Allowance {
 #[derive(Clone, Debug)]
 pub struct Gap {
     pub(super) before: String,
+    /// Whether that is all of it.
+    pub(super) has_file_start: bool,
     pub(super) after: String,
     pub(super) language: Option<Language>,
     /// Least mean log-probability of a completion that is kept.
     pub(super) min_score: Option<f32>,
+    /// Whether the model talks about code, rather than going on with it.
+    pub(super) is_talk: bool,
     allowance: Allowance,
 }
 
 impl Gap {
     /// Looks at the file around a cursor.
     pub fn new(prefix: &str, suffix: &str, language: Option<Language>) -> Self {
+        let before = window::before(prefix, BEFORE_BYTES).to_owned();
         Self {
-            before: window::before(prefix, BEFORE_BYTES).to_owned(),
+            has_file_start: before.len() == prefix.len(),
+            before,
             after: window::after(suffix, AFTER_BYTES).to_owned(),
             language,
             min_score: None,
+            is_talk: false,
             allowance: Allowance::default(),
         }
     }
@@ -64,6 +71,12 @@ impl Gap {
     #[must_use]
     pub fn with_min_score(self, min_score: Option<f32>) -> Self {
         Self { min_score, ..self }
+    }
+
+    /// Says whether the model talks about code, rather than going on with it.
+    #[must_use]
+    pub fn with_talk(self, is_talk: bool) -> Self {
+        Self { is_talk, ..self }
     }
 
     pub(super) fn grammar(&self) -> Option<Grammar> {

@@ -12,7 +12,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, Effect, Running};
+pub use chain::{Chain, Effect, Parked, Running, Taken};
 pub use gap::Gap;
 pub use steps::MARKERS;
 

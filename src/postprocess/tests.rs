@@ -18,7 +18,11 @@ fn run(chain: &Chain, gap: Gap, pieces: &[&str], ending: Ending) -> String {
     let mut running = chain.begin(gap, || Duration::ZERO);
     let mut kept = String::new();
     for piece in pieces {
-        let (text, flow) = running.push(piece);
+        // Whether a piece is put off makes no difference.
+        let (text, flow) = match running.try_push(piece) {
+            Taken::Done(text, flow) => (text, flow),
+            Taken::Parked(parked) => running.resume(parked),
+        };
         kept.push_str(&text);
         if flow == Flow::Ended {
             break;
@@ -78,15 +82,56 @@ fn sentinels_go_unless_the_file_has_them() {
 #[test]
 fn fences_go_unless_the_file_has_them() {
     let rows = [
-        (("a.py", "", "```python\na = 1\n```", ""), "a = 1\n"),
-        (("a.py", "", "```python\r\na = 1\r\n```\r\n", ""), "a = 1\r\n"),
+        (("a.py", "", "```python\na = 1\n```", ""), "a = 1"),
+        (("a.py", "", "```python\r\na = 1\r\n```\r\n", ""), "a = 1"),
         (("a.py", "", "```\na = 1\n", ""), "a = 1\n"),
         (("a.py", "", "a = 1```", ""), "a = 1"),
+        (("a.py", "", "a = 1\n", ""), "a = 1\n"),
         (("a.js", "", "`${a}` + ``", ""), "`${a}` + ``"),
         (("a.py", "", "a\n  ```b c\n", ""), "a\n  ```b c\n"),
+        (("a.py", "", "x = ```no fence``` + 1\ny", ""), "x = ```no fence``` + 1\ny"),
+        (("a.cc", "", "``` c++\na", ""), "a"),
+        (("a.js", "", "  ```js\na\n  ```", ""), "a"),
+        (("a.py", "", "```", ""), ""),
         (("a.md", "```sh\nls\n```\n", "```sh\nls\n```\n", ""), "```sh\nls\n```\n"),
+        // What stands behind a closing fence is said to a person.
+        (("a.py", "", "```python\na = 1\n\nb = 2\n```\nThis sets `a`.\n", ""), "a = 1\n\nb = 2"),
+        (("a.py", "", "a = 1\n```\nThis sets `a`.", ""), "a = 1"),
+        (("a.py", "", "a = 1```\nThis sets `a`.", ""), "a = 1"),
+        // What is said before an opening one is not told from code.
+        (("a.py", "", "So:\n```python\na = 1\n```\nDone.", ""), "So:\na = 1"),
+        // Fences of comments, and those that code has further in.
+        (
+            ("a.rs", "", "/// ```\n/// f();\n/// ```\nfn f() {}\n", ""),
+            "/// ```\n/// f();\n/// ```\nfn f() {}\n",
+        ),
+        (("a.py", "", "```py\n    ```\n    f()\n    ```\n```\n!", ""), "    ```\n    f()\n    ```"),
     ];
     check(&[Step::CodeFences], WHOLE, &rows);
+}
+
+#[test]
+fn the_fences_of_a_file_say_nothing_of_a_model_that_talks() {
+    let case = ("a.rs", "/// ```\n/// f()\n/// ```\n", "```rust\nfn f() {}\n```\nThis is `f`.", "");
+    let chain = Chain::new(&[Step::CodeFences]);
+    assert_eq!(run(&chain, gap(case), &[case.2], WHOLE), case.2);
+    assert_eq!(run(&chain, gap(case).with_talk(true), &[case.2], WHOLE), "fn f() {}");
+}
+
+#[test]
+fn a_closing_fence_ends_the_work_and_takes_its_line_break_along() {
+    let case = ("a.py", "", "", "");
+    let mut running = Chain::new(&[Step::CodeFences]).begin(gap(case), || Duration::ZERO);
+    for (piece, kept, flow) in [
+        ("a", "a", Flow::Open),
+        ("b\nc", "b\nc", Flow::Open),
+        ("\n", "", Flow::Open),
+        ("``", "", Flow::Open),
+        ("`\nmore", "", Flow::Ended),
+    ] {
+        assert_eq!(running.push(piece), (kept.to_owned(), flow), "{piece:?}");
+    }
+    assert_eq!(running.finish(WHOLE), "");
 }
 
 #[test]
@@ -95,6 +140,7 @@ fn generated_code_begins_a_line() {
         (("a.py", "ctx", "x", ""), "\nx"),
         (("a.py", "a\r\nctx", "x", ""), "\r\nx"),
         (("a.py", "ctx\n", "x", ""), "x"),
+        (("a.py", "ctx\n    ", "x", ""), "x"),
         (("a.py", "ctx", "\nx", ""), "\nx"),
         (("a.py", "ctx", "", ""), ""),
         (("a.py", "", "x", ""), "x"),
@@ -191,12 +237,34 @@ fn what_the_suffix_says_goes() {
 #[test]
 fn brackets_that_close_too_much_go() {
     let rows = [
-        (("a.unknown", "f(", "x));", ");"), "x)"),
+        (("a.unknown", "f(", "x));", ");"), "x"),
+        (("a.unknown", "f(", "x));", ""), "x));"),
+        (("a.unknown", "", "1)", ""), "1)"),
+        // What was opened before that is not seen.
+        (("a.unknown", &format!("g(\n{}f(", "a\n".repeat(4000)), "x))", ");"), "x))"),
         (("a.unknown", "f(", "x)", ""), "x)"),
         (("a.unknown", "f(", "g(x)", ")"), "g(x)"),
         (("a.go", "func f() {\n\tif a {\n", "\t\tb()\n\t}\n}", "\n}\n"), "\t\tb()\n\t}"),
     ];
     check(&[Step::Brackets], WHOLE, &rows);
+}
+
+#[test]
+fn a_piece_waits_where_a_step_would_read_much_syntax() {
+    let long = "a()\n".repeat(200);
+    for (case, steps, is_parked) in [
+        (("a.go", long.as_str(), "b()\n", ""), &[Step::Whitespace, Step::Scope][..], true),
+        (("a.go", "", "b()\n", &long), &[Step::Scope], true),
+        (("a.go", "", &long, ""), &[Step::SuffixOverlap], true),
+        (("a.go", "", "b()\n", ""), &[Step::Scope], false),
+        (("a.go", &long, "b()", ""), &[Step::Scope], false),
+        (("a.go", &long, "b()\n", ""), &[Step::Whitespace], false),
+        (("a.unknown", &long, "b()\n", ""), &[Step::Scope], false),
+    ] {
+        let mut running = Chain::new(steps).begin(gap(case), || Duration::ZERO);
+        let taken = running.try_push(case.2);
+        assert_eq!(matches!(taken, Taken::Parked(_)), is_parked, "{steps:?} {case:?}");
+    }
 }
 
 #[test]
@@ -231,6 +299,16 @@ fn loops_end_after_the_first_time() {
         (("a.c", "", &*"-".repeat(900), ""), "-"),
     ];
     check(&[Step::Repetition], WHOLE, &rows);
+    // A row that its author ended, and one that only the limit did.
+    let numbers = "1000, ".repeat(10);
+    check(&[Step::Repetition], WHOLE, &[(("a.c", "", &numbers, ""), &numbers)]);
+    let rows = [
+        (("a.c", "", &*numbers, ""), "1000, "),
+        (("a.c", "", &*format!("int a[] = {{ {numbers}10"), ""), "int a[] = { 1000,"),
+        (("a.c", "", &*"1000, ".repeat(5), ""), &*"1000, ".repeat(5)),
+        (("a.c", "", &*"-".repeat(100), ""), &*"-".repeat(100)),
+    ];
+    check(&[Step::Repetition], CUT, &rows);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Everything that completes is a [`Provider`]: the engine on this machine, and services elsewhere.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, mpsc::Sender},
+};
 
 use futures_util::{Stream, StreamExt as _, future::BoxFuture};
 
@@ -59,6 +62,8 @@ pub enum CompletionEvent {
 /// A completion under way.
 pub struct CompletionStream {
     events: Pin<Box<dyn Stream<Item = Result<CompletionEvent, ProviderError>> + Send>>,
+    /// The way to stop one choice, where the provider has one.
+    ends: Option<Sender<u32>>,
 }
 
 impl std::fmt::Debug for CompletionStream {
@@ -72,7 +77,19 @@ impl CompletionStream {
     pub fn new(
         events: impl Stream<Item = Result<CompletionEvent, ProviderError>> + Send + 'static,
     ) -> Self {
-        Self { events: Box::pin(events) }
+        Self { events: Box::pin(events), ends: None }
+    }
+
+    /// Lets choices be stopped alone: their indices are sent, and heard before the next event.
+    #[must_use]
+    pub fn with_ends(self, ends: Sender<u32>) -> Self {
+        Self { ends: Some(ends), ..self }
+    }
+
+    /// Has the provider stop a choice, of which no more is wanted; returns whether it does. Pieces of the choice may
+    /// still come, and where it cannot be stopped alone they do.
+    pub fn end_choice(&mut self, choice_index: u32) -> bool {
+        self.ends.as_ref().is_some_and(|ends| ends.send(choice_index).is_ok())
     }
 
     /// Returns the next event; `None` after [`CompletionEvent::Done`] or an error.

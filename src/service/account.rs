@@ -6,11 +6,18 @@ use std::{
 };
 
 use crate::{
-    completion::{CompletionRequest, FinishReason, Input, Language, Usage},
+    completion::{CompletionRequest, Input, Language, PostProcessing, Usage},
     postprocess::Effect,
     provider::{CompletionEvent, ModelInfo, ProviderError},
-    telemetry::{Caller, RequestRecord, record_postprocessing, record_request},
+    telemetry::{
+        Caller, RequestRecord,
+        metrics::{InFlight, Inference, Metrics},
+        record_postprocessing, record_request,
+    },
 };
+
+const COMPLETION: &str = "completion";
+const GENERATION: &str = "generation";
 
 /// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
 /// the request ended: who holds one until the end of the answer need do nothing else.
@@ -39,6 +46,9 @@ struct Entries {
     prompt: Option<String>,
     caller: Caller,
     wants_content: bool,
+    task: &'static str,
+    /// Where it is counted, and its place among those under way.
+    metrics: Option<(Metrics, InFlight)>,
 }
 
 impl Account {
@@ -66,7 +76,16 @@ impl Account {
             prompt: None,
             caller: Caller::default(),
             wants_content: false,
+            task: COMPLETION,
+            metrics: None,
         })))
+    }
+
+    /// Counts the request among those under way, and when it has ended.
+    pub fn count_in(&self, metrics: &Metrics) {
+        let mut entries = self.entries();
+        let in_flight = metrics.requests().begin(entries.endpoint);
+        entries.metrics = Some((metrics.clone(), in_flight));
     }
 
     /// Notes which model is asked.
@@ -94,9 +113,21 @@ impl Account {
         self.entries().num_tokens_saved += num_tokens;
     }
 
+    #[cfg(test)]
+    pub(super) fn num_tokens_saved(&self) -> u32 {
+        self.entries().num_tokens_saved
+    }
+
     /// Notes who calls, where the request tells.
     pub fn caller(&self, caller: Caller) {
-        self.entries().caller = caller;
+        let mut entries = self.entries();
+        let key_name = entries.caller.key_name.take();
+        entries.caller = Caller { key_name, ..caller };
+    }
+
+    /// Notes with which API key they call.
+    pub fn key_name(&self, key_name: Option<String>) {
+        self.entries().caller.key_name = key_name;
     }
 
     /// Notes that whoever may say so wants the request's source text in the log.
@@ -119,14 +150,6 @@ impl Account {
         self.entries().prompt = Some(place);
     }
 
-    /// Notes that what has come is the whole answer, though the model would go on.
-    pub fn suffice(&self, usage: Option<Usage>) {
-        let mut entries = self.entries();
-        entries.usage = usage.unwrap_or(entries.usage);
-        entries.num_prompts_done = entries.num_prompts;
-        entries.finish_reason.get_or_insert(FinishReason::Stop.as_label());
-    }
-
     /// Notes a failure by its label; the first one stays.
     pub fn fail(&self, label: &'static str) {
         self.entries().failure.get_or_insert(label);
@@ -147,6 +170,7 @@ impl Account {
         entries.suffix_chars += suffix_chars;
         entries.num_context_items += request.context.len();
         entries.language = request.language.map(Language::name);
+        entries.task = task(request);
     }
 
     pub(super) fn take(&self, event: &Result<CompletionEvent, ProviderError>) {
@@ -198,11 +222,56 @@ impl Entries {
     }
 }
 
+/// Returns what a request is for.
+fn task(request: &CompletionRequest) -> &'static str {
+    match (&request.postprocessing, &request.input) {
+        (PostProcessing::Generation { .. }, _) | (PostProcessing::None, Input::Chat(_)) => {
+            GENERATION
+        }
+        _ => COMPLETION,
+    }
+}
+
+impl Entries {
+    fn count(&self, metrics: &Metrics) {
+        let model = self.model.as_ref().map(|model| (model.engine.as_str(), model.name.as_str()));
+        let requests = metrics.requests();
+        requests.record(&Inference {
+            endpoint: self.endpoint,
+            model,
+            task: self.task,
+            outcome: self.outcome(),
+            finish_reason: self.finish_reason,
+            is_streaming: self.is_streaming.unwrap_or(false),
+            language: self.language,
+            prompt: self.prompt.as_deref(),
+            client_type: self.caller.client_type.as_deref(),
+            language_server: self.caller.language_server.as_deref(),
+            gitlab_version: self.caller.gitlab_version.as_deref(),
+            realm: self.caller.realm.as_deref(),
+            prompt_tokens: self.usage.num_prompt_tokens,
+            cached_tokens: self.usage.num_cached_tokens,
+            completion_tokens: self.usage.num_completion_tokens,
+            saved_tokens: self.num_tokens_saved,
+            time_to_first_token: self.time_to_first_token,
+            total_time: self.began.elapsed(),
+            postprocessing: self.effects.iter().map(|effect| effect.took).sum(),
+        });
+        let name = model.map_or("", |(_, name)| name);
+        for effect in self.effects.iter().filter(|effect| effect.is_change) {
+            requests.record_change(effect.step.name(), name);
+        }
+    }
+}
+
 impl Drop for Entries {
     fn drop(&mut self) {
         if !self.effects.is_empty() {
             let took = self.effects.iter().map(|effect| effect.took).sum();
             record_postprocessing(&self.request_id, &self.changes(), took, self.num_tokens_saved);
+        }
+        if let Some((metrics, _)) = &self.metrics {
+            self.count(metrics);
         }
         record_request(&RequestRecord {
             request_id: &self.request_id,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::stream;
+use tokio::sync::Semaphore;
 
 use crate::{
     completion::{CompletionRequest, Input, Language},
@@ -38,6 +39,8 @@ pub struct CompletionService {
     num_sequences_max: usize,
     postprocess: Arc<PostprocessConfig>,
     content: ContentLogging,
+    /// Places to read the syntax of answers in.
+    parsers: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for CompletionService {
@@ -55,8 +58,10 @@ impl CompletionService {
         num_sequences_max: usize,
     ) -> Self {
         let postprocess = Arc::new(PostprocessConfig::none());
+        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let parsers = Arc::new(Semaphore::new(num_cores));
         let content = ContentLogging::Never;
-        Self { provider, limits, num_sequences_max, postprocess, content }
+        Self { provider, limits, num_sequences_max, postprocess, content, parsers }
     }
 
     /// Takes from completions what these settings name.
@@ -131,7 +136,9 @@ impl CompletionService {
             Ok(events) => {
                 let events = match plan {
                     Some(plan) => {
-                        plan.apply(events, self.limits.max_tokens_default, account.clone())
+                        let max_tokens = self.limits.max_tokens_default;
+                        let parsers = Arc::clone(&self.parsers);
+                        plan.apply(events, max_tokens, account.clone(), parsers)
                     }
                     None => events,
                 };

@@ -36,6 +36,12 @@ pub enum PromptsError {
     /// A file is no prompt.
     #[error(transparent)]
     File(#[from] PromptFileError),
+    /// A folder lies deeper than any prompt.
+    #[error("{}: lies deeper than TASK/FAMILY/VERSION.yml may, where a task has at most four words", path.display())]
+    TooDeep {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder has too many files.
     #[error("the folder of prompts must have at most {FILES_MAX} files")]
     TooMany,
@@ -61,6 +67,16 @@ struct File {
     state: State,
     /// What is in force for it; `None` where it never was a prompt.
     prompt: Option<Arc<Prompt>>,
+}
+
+/// What a look at the folder found.
+#[derive(Debug, Default)]
+struct Looked {
+    errors: Vec<PromptFileError>,
+    /// Files that are new or changed, and can be used.
+    num_read: usize,
+    /// Files that are not there any more.
+    num_gone: usize,
 }
 
 /// What changes when a file does.
@@ -106,19 +122,27 @@ impl Prompts {
     /// # Errors
     /// The folder cannot be read; all stays as it was.
     pub fn reload(&self) -> Result<Vec<PromptFileError>, PromptsError> {
+        self.look().map(|looked| looked.errors)
+    }
+
+    fn look(&self) -> Result<Looked, PromptsError> {
         let states = self.folder.as_deref().map(states).transpose()?.unwrap_or_default();
         let known = self.current.read().unwrap_or_else(PoisonError::into_inner).files.clone();
-        let mut errors = Vec::new();
+        let mut looked = Looked::default();
         let mut files = BTreeMap::new();
+        looked.num_gone = known.keys().filter(|path| !states.contains_key(*path)).count();
         for (path, state) in states {
             let known = known.get(&path);
             let is_read = known.is_some_and(|file| file.state == state);
             let prompt = match known {
                 Some(file) if is_read => file.prompt.clone(),
                 earlier => match self.read(&path) {
-                    Ok(prompt) => Some(Arc::new(prompt)),
+                    Ok(prompt) => {
+                        looked.num_read += 1;
+                        Some(Arc::new(prompt))
+                    }
                     Err(error) => {
-                        errors.push(error);
+                        looked.errors.push(error);
                         earlier.and_then(|file| file.prompt.clone())
                     }
                 },
@@ -128,7 +152,7 @@ impl Prompts {
         let own = files.values().filter_map(|file| file.prompt.clone());
         let registry = Arc::new(PromptRegistry::new(self.builtin.iter().cloned().chain(own)));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { registry, files };
-        Ok(errors)
+        Ok(looked)
     }
 
     /// Reads what changes in the folder, for ever. Whoever starts it owns it: dropping it ends it.
@@ -141,10 +165,14 @@ impl Prompts {
         loop {
             looks.tick().await;
             let prompts = Arc::clone(&self);
-            let reloaded = tokio::task::spawn_blocking(move || prompts.reload()).await;
-            match reloaded {
-                Ok(Ok(errors)) => {
+            let looked = tokio::task::spawn_blocking(move || prompts.look()).await;
+            match looked {
+                Ok(Ok(Looked { errors, num_read, num_gone })) => {
                     last.clear();
+                    if num_read + num_gone > 0 {
+                        let num_in_folder = self.num_of_folder();
+                        tracing::info!(num_read, num_gone, num_in_folder, "prompts reloaded");
+                    }
                     for error in errors {
                         tracing::warn!(%error, "a prompt cannot be used; what stood there stays");
                     }
@@ -194,10 +222,14 @@ fn states(folder: &Path) -> Result<BTreeMap<String, State>, PromptsError> {
             // Followed, for a container's volume is made of links; what vanished meanwhile is gone.
             let Ok(about) = fs::metadata(entry.path()) else { continue };
             let path = format!("{below}{name}");
-            if about.is_dir() && depth < DEPTH_MAX {
+            if about.is_dir() {
+                if depth == DEPTH_MAX {
+                    return Err(PromptsError::TooDeep { path: entry.path() });
+                }
                 open.push((entry.path(), format!("{path}/"), depth + 1));
             } else if about.is_file()
-                && entry.path().extension().is_some_and(|extension| extension == "yml")
+                // The other spelling is refused by its name, rather than passed over.
+                && entry.path().extension().is_some_and(|ending| ending == "yml" || ending == "yaml")
             {
                 states.insert(path, (about.modified().ok(), about.len()));
             }
@@ -255,6 +287,11 @@ mod tests {
         write(&folder, "own/base/1.0.0.yml", "name: own\ntext: three and more\n");
         assert_eq!(prompts.reload().unwrap(), []);
         assert_eq!(says(&prompts, "own").unwrap(), "Text(\"three and more\")");
+
+        write(&folder, "own/base/1.1.0.yml", "name: own\ntext: four\n");
+        fs::remove_file(folder.path().join("own/base/1.0.0.yml")).unwrap();
+        let looked = prompts.look().unwrap();
+        assert_eq!((looked.num_read, looked.num_gone, looked.errors), (1, 1, vec![]));
 
         fs::remove_dir_all(folder.path().join("own")).unwrap();
         fs::remove_dir_all(folder.path().join("model_configuration")).unwrap();

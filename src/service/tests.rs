@@ -39,6 +39,7 @@ impl Provider for Stalling {
             logprobs: Vec::new(),
             finish_reason: None,
             usage: None,
+            num_choice_tokens: None,
         };
         let first = futures_util::future::ready(Ok(CompletionEvent::Chunk(chunk)));
         let events = futures_util::StreamExt::chain(stream::once(first), stream::pending());

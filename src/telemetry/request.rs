@@ -48,6 +48,8 @@ pub struct RequestRecord<'a> {
 /// Who called, as the request says: words of headers, bounded by whoever read them; the user is a hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
+    /// Name of the API key.
+    pub key_name: Option<String>,
     /// `saas` or `self-managed`.
     pub realm: Option<String>,
     /// The GitLab instance.
@@ -62,6 +64,8 @@ pub struct Caller {
     pub client_version: Option<String>,
     /// Version of the language server between the client and here.
     pub language_server: Option<String>,
+    /// Version of the GitLab instance.
+    pub gitlab_version: Option<String>,
 }
 
 /// Writes the line of a request: exactly one event at `info`, with the record's fields. What is `None` is left out.
@@ -85,6 +89,7 @@ pub fn record_request(record: &RequestRecord<'_>) {
         finish_reason = record.finish_reason,
         is_streaming = record.is_streaming,
         prompt = record.prompt,
+        key_name = record.caller.key_name,
         realm = record.caller.realm,
         instance = record.caller.instance,
         user = record.caller.user,
@@ -92,6 +97,7 @@ pub fn record_request(record: &RequestRecord<'_>) {
         client_name = record.caller.client_name,
         client_version = record.caller.client_version,
         language_server = record.caller.language_server,
+        gitlab_version = record.caller.gitlab_version,
         "request"
     );
 }
@@ -155,6 +161,7 @@ pub(super) mod tests {
     }
 
     static CALLER: LazyLock<Caller> = LazyLock::new(|| Caller {
+        key_name: Some("ada".to_owned()),
         realm: Some("saas".to_owned()),
         instance: Some("one".to_owned()),
         user: Some("ba7816bf8f01cfea".to_owned()),
@@ -162,6 +169,7 @@ pub(super) mod tests {
         client_name: Some("an editor".to_owned()),
         client_version: Some("1.2".to_owned()),
         language_server: Some("7.17.1".to_owned()),
+        gitlab_version: Some("17.5.0".to_owned()),
     });
     static NOBODY: LazyLock<Caller> = LazyLock::new(Caller::default);
 
@@ -228,6 +236,7 @@ pub(super) mod tests {
             "finish_reason": "stop",
             "is_streaming": true,
             "prompt": "task/base/1.0.0",
+            "key_name": "ada",
             "realm": "saas",
             "instance": "one",
             "user": "ba7816bf8f01cfea",
@@ -235,6 +244,7 @@ pub(super) mod tests {
             "client_name": "an editor",
             "client_version": "1.2",
             "language_server": "7.17.1",
+            "gitlab_version": "17.5.0",
         });
         assert_eq!(serde_json::Value::Object(line.clone()), expected);
         let page = include_str!("../../docs/operations.md");
@@ -271,7 +281,7 @@ pub(super) mod tests {
         ] {
             assert!(!line.contains_key(field), "{field}");
         }
-        assert_eq!(line.len(), 4 + 24 - 13);
+        assert_eq!(line.len(), 4 + 25 - 14);
     }
 
     #[test]

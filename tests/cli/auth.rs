@@ -5,9 +5,10 @@ use crate::lacuna;
 #[test]
 fn a_new_key_is_shown_once_with_its_line() {
     let run = lacuna(&["keys", "new", "ada"], &[]);
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    let lines: Vec<&str> = run.stdout.lines().map(str::trim).collect();
-    let (key, line) = (lines[1], lines[4]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stderr.contains("in the name of ada"), "{}", run.stderr);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    let &[key, line] = lines.as_slice() else { panic!("{}", run.stdout) };
     assert!(key.starts_with("lacuna-") && line.starts_with("ada:"), "{}", run.stdout);
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     let hash = digest.as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
@@ -28,6 +29,8 @@ fn names_and_scopes_that_a_line_cannot_hold_are_refused() {
         .is_refused_with("a name is 1 to 64 letters, digits, `-`, `_`, `.`, `@`, got \"a b\"");
     lacuna(&["keys", "new", "a", "--scopes", "x=1"], &[])
         .is_refused_with("a scope is small letters and `_`, such as complete_code, got \"x=1\"");
+    lacuna(&["keys", "new", "a", "--scopes", "complete_codee"], &[])
+        .is_refused_with("there is no scope complete_codee; the nearest is complete_code");
 }
 
 #[test]

@@ -39,6 +39,34 @@ fn every_bad_file_is_named_with_its_line() {
         "{path}: own/base/1.0.0.yml:2: `b` must be listed in `inputs` or in `optional`\n  own/base/2.yml: must be named TASK/FAMILY/VERSION.yml, such as code_suggestions/generations/base/1.0.0.yml"
     );
     lacuna(&["prompts", "check", path], &[]).is_refused_with(&message);
+    // What nobody would be asked with, or by.
+    let rows = [
+        ("own/starcoder/1.0.0.yml", "name: a\ntext: b\n", "is of the family starcoder"),
+        ("code_suggestions/1.0.0.yml", "name: a\ntext: b\n", "TASK/FAMILY/VERSION.yml"),
+        ("code_suggestions/generations/1.0.0.yml", "name: a\ntext: b\n", "family generations"),
+        ("own/base/1.0.0.yaml", "name: a\ntext: b\n", "TASK/FAMILY/VERSION.yml"),
+        ("a/b/c/d/e/f/g/1.0.0.yml", "name: a\ntext: b\n", "lies deeper"),
+        (
+            "own/base/1.0.0.yml",
+            "name: a\nunit_primitives: [complete_codee]\ntext: b\n",
+            "complete_codee; the nearest is complete_code",
+        ),
+        (
+            "own/base/1.0.0.yml",
+            "name: a\nunit_primitives: [Complete]\ntext: b\n",
+            "got \"Complete\"",
+        ),
+        ("README.md", "no prompt", "has no prompts"),
+    ];
+    for (file, text, words) in rows {
+        let folder = tempfile::TempDir::new().unwrap();
+        write(&folder, file, text);
+        let run = lacuna(&["prompts", "check", folder.path().to_str().unwrap()], &[]);
+        assert_eq!(run.code, Some(crate::USAGE), "{file}: {run:?}");
+        assert!(run.stderr.contains(words), "{file}: {run:?}");
+        let place = file.split("/g/").next().unwrap();
+        assert!(words == "has no prompts" || run.stderr.contains(place), "{file}: {run:?}");
+    }
     let missing = format!("{path}/missing");
     let run = lacuna(&["serve", "--prompts-folder", &missing], &[]);
     assert_eq!(run.code, Some(crate::USAGE), "{run:?}");

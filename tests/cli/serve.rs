@@ -142,7 +142,8 @@ fn answers_probes_and_ends_by_a_signal_while_the_model_loads() {
     for name in ["TERM", "INT"] {
         let mut server = Server::start(&["--model", model.path()]);
         let ready = server.get("/monitoring/ready");
-        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with(r#"{"ready":false}"#));
+        let is_not = r#"{"models":{},"ready":false}"#;
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with(is_not), "{ready}");
         assert!(server.get("/monitoring/healthz").starts_with("HTTP/1.1 200 "));
         server.signal(name);
         assert_eq!(server.ended().code(), Some(0));
@@ -328,6 +329,48 @@ fn every_request_for_a_completion_leaves_one_line() {
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("lacuna::request"), "{rest}");
+}
+
+#[test]
+fn who_is_refused_leaves_the_line_of_every_request() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let keys = folder.path().join("keys");
+    let hash = |key: &str| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+        digest.as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    };
+    let line = format!(
+        "ada:{} scopes=complete_code requests_per_minute=2\ngrace:{} scopes=generate_code\n",
+        hash("key-of-ada"),
+        hash("key-of-grace")
+    );
+    std::fs::write(&keys, line).unwrap();
+    let mut server = Server::start(&["--api-keys-file", keys.to_str().unwrap()]);
+    server.line("serving");
+    let ada = "x-api-key: key-of-ada\r\n";
+    let (openai, gitlab) = ("/v1/completions", "/v2/code/completions");
+    let rows = [
+        (gitlab, "", "401", "unauthenticated", None, "gitlab.completions"),
+        ("/v1/models/x", "", "401", "unauthenticated", None, "other"),
+        (
+            gitlab,
+            "x-api-key: key-of-grace\r\n",
+            "403",
+            "unauthorised",
+            Some("grace"),
+            "gitlab.completions",
+        ),
+        (gitlab, ada, "422", "invalid_request", Some("ada"), "gitlab.completions"),
+        (openai, ada, "400", "invalid_request", Some("ada"), "openai.completions"),
+        (openai, ada, "429", "rate_limited", Some("ada"), "openai.completions"),
+    ];
+    for (path, headers, status, outcome, key_name, endpoint) in rows {
+        let answer = server.answer_to(path, headers, "[]");
+        assert_eq!(&answer[9..12], status, "{path} {headers}");
+        let line = server.line("request");
+        assert_eq!((&line["outcome"], &line["endpoint"]), (&outcome.into(), &endpoint.into()));
+        assert_eq!(line["key_name"].as_str(), key_name, "{line}");
+    }
 }
 
 #[test]

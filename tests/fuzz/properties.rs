@@ -59,6 +59,7 @@ impl Provider for Instantly {
                 logprobs: Vec::new(),
                 finish_reason: Some(FinishReason::Stop),
                 usage: None,
+                num_choice_tokens: None,
             }))
         });
         let events: Vec<_> = chunks.chain([Ok(CompletionEvent::Done(Usage::default()))]).collect();

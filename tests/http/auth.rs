@@ -173,6 +173,12 @@ async fn a_caller_needs_the_endpoint_s_scope() {
         ("code_editor_generation", "generates", 200),
         ("code_editor_generation", "completes", 403),
     ] {
+        let mut file = file.clone();
+        if status == 403 {
+            // Who may not is told so before anything else is found wrong.
+            file["prompt_id"] = json!("not/there");
+            file["choices_count"] = json!(-1);
+        }
         let body = json!({ "prompt_components": [{ "type": r#type, "payload": file }] });
         let (path, body) = ("/v4/code/suggestions", body.to_string());
         let headers = [&*format!("x-api-key: {key}")];

@@ -21,7 +21,7 @@ async fn answers_probes() {
     let server = TestServer::start(sum()).await;
     let rows = [
         ("/monitoring/healthz", 200, "{}"),
-        ("/monitoring/ready", 200, r#"{"ready":true}"#),
+        ("/monitoring/ready", 200, r#"{"models":{"org/scripted":true},"ready":true}"#),
         ("/health", 200, r#"{"status":"ok"}"#),
     ];
     for (path, status, body) in rows {
@@ -31,7 +31,7 @@ async fn answers_probes() {
     let starting = TestServer::start(Script::Starting).await;
     let rows = [
         ("/monitoring/healthz", 200, "{}"),
-        ("/monitoring/ready", 503, r#"{"ready":false}"#),
+        ("/monitoring/ready", 503, r#"{"models":{"org/scripted":false},"ready":false}"#),
         ("/health", 503, r#"{"status":"unavailable"}"#),
     ];
     for (path, status, body) in rows {

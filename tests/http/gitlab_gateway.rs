@@ -242,7 +242,7 @@ async fn a_prompt_of_gitlabs_own_goes_to_a_model_that_knows_words() {
     };
     let server = TestServer::start(script()).await;
     let answer = post(server.address, "/v2/code/completions", &body).await;
-    assert_eq!(answer.json()["choices"][0]["text"], "\nbool:");
+    assert_eq!(answer.json()["choices"][0]["text"], "bool:");
     let asked = server.provider.take_requests().remove(0);
     let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
     let expected = [message(ChatRole::System, "Complete."), message(ChatRole::User, "x =")];

@@ -47,6 +47,14 @@ fn told(server: &TestServer) -> String {
     messages.into_iter().map(|message| message.content).collect()
 }
 
+/// Returns the texts of a stream's events.
+fn contents(text: &str) -> Vec<String> {
+    let events = text.split("\r\n\r\n").filter(|event| event.contains("content_chunk"));
+    let data = events.map(|event| event.split_once("data: ").unwrap().1);
+    let data = data.map(|data| serde_json::from_str::<Value>(data).unwrap());
+    data.map(|data| data["choices"][0]["delta"]["content"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
 async fn a_model_that_talks_is_asked_in_words_and_its_markdown_goes() {
     let server = TestServer::start(talk()).await;
@@ -87,15 +95,30 @@ async fn code_is_streamed_line_by_line_and_what_explains_it_is_not_waited_for() 
     let body = generation(|p| p["stream"] = json!(true));
     let answer = post(server.address, "/v4/code/suggestions", &body).await;
     let text = answer.text();
-    let contents: Vec<&str> =
-        text.split("\r\n\r\n").filter(|event| event.contains("content_chunk")).collect();
-    assert_eq!(contents.len(), 2, "{text}");
-    assert!(contents[0].contains(r#"{"content":"for a in b:"}"#), "{text}");
-    assert!(contents[1].contains(r#"{"content":"\n    c"}"#), "{text}");
+    assert_eq!(contents(text), ["for a in b:\n", "    c"]);
     assert!(text.contains(r#""engine":"agent","name":"Code generation""#), "{text}");
     assert!(text.ends_with("event: stream_end\r\ndata: null\r\n\r\n"), "{text}");
     let bare = post(server.address, "/v3/code/completions", &body).await;
     assert_eq!((bare.text(), bare.is_whole), ("for a in b:\n    c", true));
+}
+
+#[tokio::test]
+async fn a_model_that_fills_gaps_streams_whole_lines_of_code_and_pieces_of_a_completion() {
+    let script = Script::Play(vec![
+        chunk(0, "a "),
+        chunk(0, "= 1\nb"),
+        chunk(0, " = 2\nc"),
+        end(0, " = 3", FinishReason::Stop),
+        Step::Done(USAGE),
+    ]);
+    let provider = ScriptedProvider::new(script).without_chat();
+    let server = TestServer::start_gateway(provider, |_| {}).await;
+    let body = generation(|p| p["stream"] = json!(true));
+    let answer = post(server.address, "/v4/code/suggestions", &body).await;
+    assert_eq!(contents(answer.text()), ["a = 1\n", "b = 2\n", "c = 3"]);
+    let body = body.replace("code_editor_generation", "code_editor_completion");
+    let answer = post(server.address, "/v4/code/suggestions", &body).await;
+    assert_eq!(contents(answer.text()), ["a ", "= 1\nb", " = 2\nc", " = 3"]);
 }
 
 #[tokio::test]

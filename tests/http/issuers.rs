@@ -45,6 +45,36 @@ async fn start(guard: Arc<Guard>) -> TestServer {
 }
 
 #[tokio::test]
+async fn probes_tell_whether_the_keys_of_an_issuer_are_known() {
+    let clock = TestClock::new();
+    let good = Issuer::start(Manner::Good, &[("2026", ONE)]).await;
+    let ready = async |server: &TestServer| {
+        let answer = client::get(server.address, "/monitoring/ready").await;
+        (answer.status, answer.json()["issuer_keys"].clone())
+    };
+    let server = server(&clock, &[&good]).await;
+    // The first request that needs a key waits until the issuer was asked.
+    status(&server, &good.bearer(("2026", ONE), clock.now())).await;
+    assert_eq!(ready(&server).await, (200, json!(true)));
+
+    let address = "http://127.0.0.1:1".to_owned();
+    let silent = guard(&clock, |config| config.issuers = vec![address.clone()]);
+    assert_eq!(ready(&start(silent).await).await, (503, json!(false)));
+    // Somebody can be let in all the same.
+    let with_key = guard(&clock, |config| {
+        config.issuers = vec![address];
+        config.api_keys = vec![lacuna::config::ApiKeyConfig {
+            name: "ada".to_owned(),
+            digest: [0; 32],
+            scopes: Vec::new(),
+            requests_per_minute: None,
+            concurrent_requests: None,
+        }];
+    });
+    assert_eq!(ready(&start(with_key).await).await, (200, json!(false)));
+}
+
+#[tokio::test]
 async fn an_issuer_may_change_its_keys() {
     let clock = TestClock::new();
     let (old, new) = (("2026", ONE), ("2027", TWO));

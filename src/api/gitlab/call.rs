@@ -17,14 +17,22 @@ use crate::api::{
         convert::{Asked, Asking, ModelWish, answer::Said},
         error::GitlabError,
         texts::Texts,
+        wire::v2::WireTelemetry,
     },
+    json::{Integer, Object},
+    steps,
 };
 use crate::auth::{Caller, Realm};
-use crate::completion::{Completion, Language};
+use crate::completion::{Completion, Language, Step};
 use crate::prompt::registry::Place;
 use crate::provider::{ModelInfo, ProviderError};
 use crate::service::{Account, CompletionService};
+use crate::telemetry::metrics::Telemetry;
 
+/// Items of a request that tell of earlier suggestions; more are refused later.
+const TELEMETRY_ITEMS_MAX: usize = 10;
+/// Most suggestions that one item can tell of: an editor tells with each request.
+const COUNT_MAX: i128 = 1000;
 /// The flag that asks for source text in the log.
 const CONTENT_FLAG: &str = "expanded_ai_logging";
 /// Says which prompt made an answer.
@@ -38,18 +46,20 @@ pub(super) struct Call<'a> {
     caller: Option<Arc<Caller>>,
     context: GitlabContext,
     flags: Vec<String>,
+    /// Steps of post-processing that the request does without.
+    left_out: Vec<Step>,
     /// What the endpoint calls the fields of the vocabulary.
     names: fn(&'static str) -> &'static str,
 }
 
 impl<'a> Call<'a> {
-    /// Reads who calls.
+    /// Reads who calls, and what headers ask for.
     pub(super) fn open(
         state: &'a ApiState,
         account: &'a Account,
         request: &Request,
         names: fn(&'static str) -> &'static str,
-    ) -> Self {
+    ) -> Result<Self, GitlabError> {
         let mut context = GitlabContext::of(request.headers());
         let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
         // What a token says goes before what headers say.
@@ -61,7 +71,31 @@ impl<'a> Call<'a> {
         if wants_content(state, &context, &flags) {
             account.want_content();
         }
-        Self { state, account, caller, context, flags, names }
+        let mut left_out = steps::left_out(request.headers())?;
+        left_out.extend(steps::left_out_by(&flags));
+        Ok(Self { state, account, caller, context, flags, left_out, names })
+    }
+
+    /// Counts what a client tells of its earlier suggestions, as far as it names a model that is served here.
+    pub(super) fn count_telemetry(&self, told: &[Object<WireTelemetry>]) {
+        let Ok(models) = self.state.models() else { return };
+        for Object(told) in told.iter().take(TELEMETRY_ITEMS_MAX) {
+            let served = told.model_name.as_deref().and_then(|name| models.find(name));
+            let Some(served) = served else { continue };
+            let model = served.service.model();
+            let language = Language::detect("", told.lang.as_deref()).map_or("", Language::name);
+            let count = |number: Option<Integer>| {
+                let Integer(number) = number.unwrap_or(Integer(0));
+                number.clamp(0, COUNT_MAX) as u64
+            };
+            let counts = Telemetry {
+                requests: count(told.requests),
+                accepts: count(told.accepts),
+                errors: count(told.errors),
+            };
+            let names = (model.engine.as_str(), model.name.as_str());
+            self.state.metrics().requests().record_telemetry(counts, names, language);
+        }
     }
 
     /// Refuses a caller without a unit primitive, where only the body tells which is needed.
@@ -85,19 +119,24 @@ impl<'a> Call<'a> {
             caller: self.caller.as_deref(),
             model: service.model(),
             limits: service.limits(),
-            steps: service.postprocess(),
             prompts: self.state.gateway().prompts.current(),
             flags: &self.flags,
         }
     }
 
-    /// Notes what is asked and takes a place among the requests in work.
-    pub(super) fn admit(&self, asked: &Asked) -> Result<Admission, GitlabError> {
+    /// Takes a place among the requests in work: once it is known that the caller may, and before anything is done.
+    pub(super) fn admit(&self) -> Result<Admission, GitlabError> {
+        Ok(self.state.admit()?)
+    }
+
+    /// Notes what is asked, and leaves out the steps that the request does without.
+    pub(super) fn noted(&self, mut asked: Asked) -> Asked {
         self.account.streaming(asked.is_streaming);
         if let Some((place, _)) = &asked.prompt {
             self.account.prompt_made_by(place.to_string());
         }
-        Ok(self.state.admit()?)
+        asked.request.postprocessing.leave_out(self.left_out.iter().copied());
+        asked
     }
 
     /// Waits for the whole answer.

@@ -58,6 +58,7 @@ impl GitlabContext {
                 realm: realm.clone().filter(|realm| Realm::parse(realm).is_some()),
             },
             caller: Caller {
+                key_name: None,
                 realm,
                 instance,
                 user,
@@ -65,6 +66,7 @@ impl GitlabContext {
                 client_name: word("x-gitlab-client-name"),
                 client_version: word("x-gitlab-client-version"),
                 language_server,
+                gitlab_version: word("x-gitlab-version"),
             },
         }
     }

@@ -14,7 +14,7 @@ use utoipa::{
 use crate::api::openapi;
 
 /// Headers that an endpoint heeds, and what they say.
-const HEADERS: [(&str, &str); 11] = [
+const HEADERS: [(&str, &str); 12] = [
     ("X-Gitlab-Authentication-Type", "`oidc`; must agree with the token."),
     ("X-Gitlab-Realm", "`saas` or `self-managed`; must agree with the token."),
     ("X-Gitlab-Instance-Id", "The GitLab instance; must agree with the token."),
@@ -22,6 +22,7 @@ const HEADERS: [(&str, &str); 11] = [
     ("X-Gitlab-Root-Namespace-Id", "A group of the user's, for feature flags."),
     ("X-Gitlab-Enabled-Feature-Flags", "Flags that are on for the user, separated by commas."),
     ("X-Gitlab-Language-Server-Version", "Pieces of other files are heeded from 7.17.1 on."),
+    ("X-Gitlab-Version", "Version of the GitLab instance; logged."),
     (
         "X-Gitlab-Enabled-Instance-Verbose-Ai-Logs",
         "`true`: the instance wants source text logged; heeded with models of its own.",

@@ -8,6 +8,7 @@
 
 use axum::{
     Router,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use utoipa::openapi::OpenApi;
@@ -16,8 +17,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::api::{
     ApiState,
     error::{ApiError, ApiErrorKind},
-    gitlab::error::GitlabError,
+    gitlab::{context::GitlabContext, error::GitlabError},
 };
+use crate::telemetry::Caller;
 
 mod call;
 mod context;
@@ -27,7 +29,6 @@ mod description;
 mod error;
 mod gateway;
 mod intent;
-mod lines;
 mod prompts;
 mod sse;
 mod suggestions;
@@ -53,6 +54,11 @@ pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
 /// Answers who is not let in.
 pub(super) fn refusal(error: ApiError) -> Response {
     GitlabError::from(error).into_response()
+}
+
+/// Returns who calls, as the headers tell.
+pub(super) fn caller(headers: &HeaderMap) -> Caller {
+    GitlabContext::of(headers).caller
 }
 
 /// Answers an unknown path.

@@ -8,11 +8,11 @@ use axum::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     correlation::RequestId,
     gitlab::{
         call::{Call, marked},
-        convert::{ModelWish, answer, generation},
+        convert::{ModelWish, generation},
         description::{Headers, PromptFailures},
         error::GitlabError,
         texts::bare,
@@ -85,7 +85,7 @@ async fn answer(
     request: Request,
     form: Form,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.prompts");
+    let account = account_of(state, id, "gitlab.prompts", &request);
     // A name that is no UTF-8 is no prompt's either.
     let answer = match task {
         Ok(Path(task)) => run(state, &task, request, &account, form).await,
@@ -103,23 +103,23 @@ async fn run(
     account: &Account,
     form: Form,
 ) -> Result<Response, GitlabError> {
-    let call = Call::open(state, account, &request, |_| "inputs");
+    let call = Call::open(state, account, &request, |_| "inputs")?;
     let wire: WirePromptRequest = body::read_json(state, request).await?;
     let service = call.service(&ModelWish::of_metadata(wire.model_metadata.as_ref())?)?;
     let asking = call.asking(service);
     let prompt = generation::find(task, wire.prompt_version.as_deref(), &asking)?;
     let inputs = Inputs(wire.inputs.unwrap_or_default());
+    let admission = call.admit()?;
     let rendered = prompt.render(inputs, call.flags())?;
     let asked = generation::of_prompt(rendered, &prompt, &asking, wire.stream.unwrap_or(false));
-    let admission = call.admit(&asked)?;
+    let asked = call.noted(asked);
     let response = if asked.is_streaming {
         bare(call.texts(service, asked, admission).await?)
     } else {
-        let cleaning = asked.cleaning;
         let completion = call.whole(service, asked).await?;
         let usage = completion.usage;
         let first = completion.choices.into_iter().next();
-        let content = answer::clean(first.map(|choice| choice.text).unwrap_or_default(), cleaning);
+        let content = first.map(|choice| choice.text).unwrap_or_default();
         match form {
             Form::Text => Json(content).into_response(),
             Form::Object => {

@@ -8,7 +8,7 @@ use axum::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     clock::unix_seconds,
     correlation::RequestId,
     gitlab::{
@@ -25,7 +25,6 @@ use crate::api::{
     },
 };
 use crate::auth::{COMPLETE_CODE, GENERATE_CODE};
-use crate::completion::PostProcessing;
 use crate::service::Account;
 
 /// Returns the endpoints.
@@ -59,7 +58,7 @@ async fn with_bare_streams(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.suggestions_v3");
+    let account = account_of(&state, &id, "gitlab.suggestions_v3", &request);
     let answer = answer(&state, request, &account, Streams::Bare).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
@@ -83,7 +82,7 @@ async fn with_events(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.suggestions");
+    let account = account_of(&state, &id, "gitlab.suggestions", &request);
     let answer = answer(&state, request, &account, Streams::Events).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
@@ -94,19 +93,16 @@ async fn answer(
     account: &Account,
     streams: Streams,
 ) -> Result<Response, GitlabError> {
-    let call = Call::open(state, account, &request, wire_name);
+    let call = Call::open(state, account, &request, wire_name)?;
     let wire: WireComponents = body::read_json(state, request).await?;
     let mut wish = ModelWish::of_metadata(wire.model_metadata.as_ref())?;
     let components = Components::check(wire)?;
     wish.name(components.model_name());
-    let service = call.service(&wish)?;
-    let asked = components.asked(&call.asking(service))?;
-    let scope = match &asked.request.postprocessing {
-        PostProcessing::Generation { .. } => GENERATE_CODE,
-        PostProcessing::Completion { .. } | PostProcessing::None => COMPLETE_CODE,
-    };
+    let scope = if components.is_generation() { GENERATE_CODE } else { COMPLETE_CODE };
     call.authorise(scope, "Unauthorized to access code suggestions")?;
-    let admission = call.admit(&asked)?;
+    let service = call.service(&wish)?;
+    let admission = call.admit()?;
+    let asked = call.noted(components.asked(&call.asking(service))?);
     let prompt = asked.prompt.clone();
     let model = service.model();
     let response = match (asked.is_streaming, streams) {
@@ -124,10 +120,9 @@ async fn answer(
             sse::respond(&start, texts)
         }
         (false, _) => {
-            let (cleaning, language) = (asked.cleaning, asked.request.language);
-            let said = call.said(&model, language);
+            let said = call.said(&model, asked.request.language);
             let completion = call.whole(service, asked).await?;
-            Json(answer::suggestions(completion, cleaning, said)).into_response()
+            Json(answer::suggestions(completion, said)).into_response()
         }
     };
     Ok(marked(response, prompt.as_ref().map(|(place, _)| place)))

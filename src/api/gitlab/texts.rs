@@ -1,4 +1,4 @@
-//! The text of an answer as it comes, cleaned on its way.
+//! The text of an answer as it comes: a completion in pieces, whole code line by line.
 
 use axum::{
     body::{Body, Bytes},
@@ -7,14 +7,8 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 
-use crate::api::{
-    Admission,
-    gitlab::{
-        convert::{Asked, Cleaning, answer::on_its_own_line},
-        lines::Lines,
-    },
-};
-use crate::completion::CompletionChunk;
+use crate::api::{Admission, gitlab::convert::Asked};
+use crate::completion::PostProcessing;
 use crate::provider::{CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind};
 use crate::service::{Account, CompletionService};
 
@@ -29,9 +23,10 @@ pub(super) struct Texts {
 
 struct Rest {
     events: CompletionStream,
-    account: Account,
-    /// What takes Markdown out; `None` where there is none, and at the end.
-    lines: Option<Lines>,
+    /// Whether lines are handed on when they are whole.
+    is_by_line: bool,
+    /// What has come of a line that is not.
+    line: String,
     is_over: bool,
 }
 
@@ -43,13 +38,10 @@ impl Texts {
         account: &Account,
         admission: Admission,
     ) -> Result<Self, ProviderError> {
+        let is_by_line = matches!(asked.request.postprocessing, PostProcessing::Generation { .. });
         let events = service.complete(asked.request, account.clone()).await?;
-        let (lines, needs_line) = match asked.cleaning {
-            Cleaning::Nothing => (None, false),
-            Cleaning::Talk { needs_line } => (Some(Lines::default()), needs_line),
-        };
-        let mut rest = Rest { events, account: account.clone(), lines, is_over: false };
-        let first = rest.next().await?.map(|text| on_its_own_line(text, needs_line));
+        let mut rest = Rest { events, is_by_line, line: String::new(), is_over: false };
+        let first = rest.next().await?;
         Ok(Self { first, rest, _admission: admission })
     }
 
@@ -72,12 +64,12 @@ impl Rest {
         while !self.is_over {
             let text = match self.events.next().await {
                 Some(Ok(CompletionEvent::Chunk(chunk))) if chunk.choice_index == 0 => {
-                    self.clean(chunk)
+                    self.whole_lines(chunk.text)
                 }
                 Some(Ok(CompletionEvent::Chunk(_))) => continue,
                 Some(Ok(CompletionEvent::Done(_))) => {
                     self.is_over = true;
-                    self.lines.take().map(|mut lines| lines.finish()).unwrap_or_default()
+                    std::mem::take(&mut self.line)
                 }
                 Some(Err(error)) => return Err(error),
                 None => {
@@ -92,16 +84,15 @@ impl Rest {
         Ok(None)
     }
 
-    fn clean(&mut self, chunk: CompletionChunk) -> String {
-        let Some(lines) = &mut self.lines else { return chunk.text };
-        let clean = lines.push(&chunk.text);
-        if lines.is_over() {
-            // What follows would be thrown away, so nobody need compute it.
-            self.account.suffice(chunk.usage);
-            self.events = CompletionStream::new(stream::empty());
-            self.is_over = true;
+    /// Returns what may be handed on with a piece of text.
+    fn whole_lines(&mut self, text: String) -> String {
+        if !self.is_by_line {
+            return text;
         }
-        clean
+        self.line.push_str(&text);
+        let end = self.line.rfind('\n').map_or(0, |newline| newline + 1);
+        let rest = self.line.split_off(end);
+        std::mem::replace(&mut self.line, rest)
     }
 }
 

@@ -15,13 +15,15 @@ use utoipa::ToSchema;
 use crate::api::{
     ApiState,
     access::credentials,
-    error::ApiError,
+    correlation::RequestId,
+    error::{ApiError, ApiErrorKind},
     gitlab::{
-        GitlabError,
+        self, GitlabError,
         description::{Failures, Headers},
     },
 };
 use crate::auth::{Caller, UserTokenError};
+use crate::service::Account;
 
 /// A token for one user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,6 +49,7 @@ struct WireToken {
 pub(super) async fn create(
     State(state): State<ApiState>,
     Extension(caller): Extension<Arc<Caller>>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
 ) -> Response {
     let error = match state.guard().issue(&caller, &credentials(&headers)) {
@@ -56,13 +59,22 @@ pub(super) async fn create(
         }
         Err(error) => error,
     };
+    let account = Account::open(&id.0, "gitlab.user_access_token");
+    account.count_in(state.metrics());
+    account.caller(gitlab::caller(&headers));
+    account.key_name(caller.key_name.clone());
+    account.fail(match error {
+        UserTokenError::NotAllowed => ApiErrorKind::Unauthorised.as_label(),
+        UserTokenError::NoUser | UserTokenError::TooLong => ApiErrorKind::Invalid.as_label(),
+        UserTokenError::Unsigned => ApiErrorKind::Internal.as_label(),
+    });
     let status = match error {
         UserTokenError::NotAllowed => StatusCode::FORBIDDEN,
         UserTokenError::Unsigned => {
             tracing::warn!("a token for an editor was asked for: auth.signing_key_file is not set");
             StatusCode::INTERNAL_SERVER_ERROR
         }
-        UserTokenError::NoUser => {
+        UserTokenError::NoUser | UserTokenError::TooLong => {
             return GitlabError::from(ApiError::invalid("X-Gitlab-Global-User-Id", error))
                 .into_response();
         }

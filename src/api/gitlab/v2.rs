@@ -8,7 +8,7 @@ use axum::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     correlation::RequestId,
     gitlab::{
         call::{Call, marked},
@@ -78,7 +78,7 @@ async fn complete(
     id: &RequestId,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.completions");
+    let account = account_of(state, id, "gitlab.completions", &request);
     let answer = answer(state, request, &account, convert::v2::completion).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
@@ -100,7 +100,7 @@ async fn generations(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, GitlabError> {
-    let account = Account::open(&id.0, "gitlab.generations");
+    let account = account_of(&state, &id, "gitlab.generations", &request);
     let answer = answer(&state, request, &account, convert::v2::generation).await;
     answer.inspect_err(|error| account.fail(error.as_label()))
 }
@@ -111,20 +111,20 @@ async fn answer(
     account: &Account,
     translate: fn(WireRequest, &Asking<'_>) -> Result<Asked, GitlabError>,
 ) -> Result<Response, GitlabError> {
-    let call = Call::open(state, account, &request, wire_name);
+    let call = Call::open(state, account, &request, wire_name)?;
     let wire: WireRequest = body::read_json(state, request).await?;
+    call.count_telemetry(wire.telemetry.as_deref().unwrap_or_default());
     let service = call.service(&ModelWish::of_v2(&wire)?)?;
-    let asked = translate(wire, &call.asking(service))?;
-    let admission = call.admit(&asked)?;
+    let admission = call.admit()?;
+    let asked = call.noted(translate(wire, &call.asking(service))?);
     let place = asked.prompt.as_ref().map(|(place, _)| place.clone());
     let response = if asked.is_streaming {
         bare(call.texts(service, asked, admission).await?)
     } else {
-        let (cleaning, language) = (asked.cleaning, asked.request.language);
         let model = service.model();
-        let said = call.said(&model, language);
+        let said = call.said(&model, asked.request.language);
         let completion = call.whole(service, asked).await?;
-        Json(answer::v2(completion, cleaning, said)).into_response()
+        Json(answer::v2(completion, said)).into_response()
     };
     Ok(marked(response, place.as_ref()))
 }

@@ -15,7 +15,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
-    ApiState, body,
+    ApiState, account_of, body,
     clock::unix_seconds,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
@@ -30,9 +30,9 @@ use crate::api::{
             chat::{WireDelta, WireTurn},
         },
     },
-    unknown_model,
+    steps, unknown_model,
 };
-use crate::completion::CompletionRequest;
+use crate::completion::{CompletionRequest, Step};
 use crate::provider::{CompletionStream, ProviderError};
 use crate::service::{Account, CompletionService, NameKind, ServedName};
 
@@ -273,7 +273,7 @@ async fn complete(
     request: Request,
     id: &RequestId,
 ) -> Result<Response, OpenAiError> {
-    let account = Account::open(&id.0, form.endpoint());
+    let account = account_of(state, id, form.endpoint(), &request);
     let answer = answer(form, state, request, id, &account).await;
     answer.inspect_err(|OpenAiError(error)| account.fail(error.kind.as_label()))
 }
@@ -285,24 +285,35 @@ async fn answer(
     id: &RequestId,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
+    let left_out = steps::left_out(request.headers())?;
     let wire: WireRequest = body::read_json(state, request).await?;
     let max_tokens = convert::max_tokens_name(&wire, form);
-    let answer = answer_to(wire, form, state, id, account).await;
+    let answer = answer_to(Question { wire, form, left_out }, state, id, account).await;
     answer.map_err(|OpenAiError(error)| OpenAiError(error.renamed("max_tokens", max_tokens)))
 }
 
-async fn answer_to(
+/// A body, and what is known of it besides.
+struct Question {
     wire: WireRequest,
     form: Form,
+    /// Steps of post-processing that it does without.
+    left_out: Vec<Step>,
+}
+
+async fn answer_to(
+    Question { wire, form, left_out }: Question,
     state: &ApiState,
     id: &RequestId,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
-    let asked = convert::asked(wire, form, &model, service, state.models()?)?;
-    account.streaming(asked.is_streaming);
     let admission = state.admit()?;
+    let mut asked = convert::asked(wire, form, &model, service, state.models()?)?;
+    for request in &mut asked.requests {
+        request.postprocessing.leave_out(left_out.iter().copied());
+    }
+    account.streaming(asked.is_streaming);
     let (id, created) = (form.id(&id.0), unix_seconds());
     let head = Head { form, id, created, model: model.name.clone() };
     if !asked.is_streaming {

@@ -8,6 +8,13 @@ use std::num::NonZeroU32;
 /// What a key may that says nothing of it.
 pub const API_KEY_SCOPES: [&str; 2] = ["complete_code", "generate_code"];
 
+/// The unit primitives that are asked for here. There may be others, of GitLab's or of an operator's prompts.
+const CHECKED_SCOPES: [&str; 4] =
+    ["complete_code", "generate_code", "ai_gateway_model_provider_proxy", "code_suggestions"];
+
+/// A word that differs in so few letters from one of these is a slip of the hand.
+const MISSPELT_LETTERS_MAX: usize = 2;
+
 /// Longest name of a key.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -82,6 +89,13 @@ fn parse_line(line: &str) -> Result<ApiKeyConfig, String> {
                 if !key.scopes.iter().all(|scope| is_scope(scope)) {
                     return Err(format!("a scope of {name} is no word such as complete_code"));
                 }
+                for scope in &key.scopes {
+                    if let Some(meant) = misspelt_scope(scope) {
+                        return Err(format!(
+                            "a scope of {name} is {scope}; the nearest is {meant}"
+                        ));
+                    }
+                }
             }
             Some(("requests_per_minute", text)) => key.requests_per_minute = limit(text)?,
             Some(("concurrent_requests", text)) => key.concurrent_requests = limit(text)?,
@@ -97,6 +111,13 @@ fn parse_line(line: &str) -> Result<ApiKeyConfig, String> {
 /// Returns whether a text can be a scope, in GitLab's words a unit primitive.
 pub fn is_scope(scope: &str) -> bool {
     !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+/// Returns the scope that is meant, where a word is nearly one and is none.
+pub fn misspelt_scope(scope: &str) -> Option<&'static str> {
+    let distance = |known: &&str| strsim::osa_distance(known, scope);
+    let nearest = CHECKED_SCOPES.into_iter().min_by_key(distance)?;
+    (1..=MISSPELT_LETTERS_MAX).contains(&distance(&nearest)).then_some(nearest)
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {
@@ -144,6 +165,11 @@ mod tests {
             (format!("\nada:{hash} limit=1"), "line 2: of ada there may be scopes="),
             (format!("ada:{hash} requests_per_minute=0"), "line 1: a limit of ada is no number"),
             (format!("ada:{hash} scopes=complete-code"), "line 1: a scope of ada is no word"),
+            (
+                format!("ada:{hash} scopes=complete_code,generate_cod"),
+                "line 1: a scope of ada is generate_cod; the nearest is generate_code",
+            ),
+            (format!("ada:{hash} scopes=complete_codee"), "line 1: a scope of ada is complete_cod"),
             (format!("ada:{hash}\nada:{hash}"), "line 2: a second key called ada"),
         ];
         for (text, expected) in rows {

@@ -10,7 +10,7 @@ use crate::config::{
 mod api_keys;
 mod raw;
 
-pub use api_keys::{API_KEY_SCOPES, ApiKeyConfig, is_api_key_name, is_scope};
+pub use api_keys::{API_KEY_SCOPES, ApiKeyConfig, is_api_key_name, is_scope, misspelt_scope};
 pub(super) use raw::RawAuth;
 
 /// The word for a file that there is not.

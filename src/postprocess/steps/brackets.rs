@@ -46,10 +46,16 @@ fn end_without_excess(gap: &Gap, text: &str) -> Option<usize> {
     let open = lexical::loose(&gap.before, gap).opening.len();
     let closed_after = lexical::loose(&gap.after, gap).closing.len();
     let own = lexical::loose(text, gap);
-    // Brackets that were open before what is seen of the file are the suffix's to close, as far as one can tell.
-    let num_left_open = (open + own.opening.len()).saturating_sub(own.closing.len());
-    let excess = open.min(closed_after).saturating_sub(num_left_open);
-    if excess == 0 {
+    // What closes more than is open closes too much, unless it was opened before what is seen of the file.
+    let num_closed = own.closing.len();
+    let num_open = open + own.opening.len();
+    if num_closed > num_open && !gap.has_file_start {
+        return None;
+    }
+    let closed_twice = open.min(closed_after);
+    let excess = (closed_twice + num_closed).saturating_sub(num_open);
+    // Where the text after the cursor closes nothing, a bracket may be a sign like any other: `1)`.
+    if closed_twice == 0 || excess == 0 {
         return None;
     }
     let mut closing = text[settled..].char_indices().rev().filter(|(_, c)| lexical::is_closing(*c));

@@ -1,4 +1,4 @@
-//! Puts a line break before generated code where neither side has one, so that it does not go on from the line above.
+//! Puts a line break before generated code where the cursor's line has something in it and the code brings none.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ impl PostProcessor for LeadingNewline {
     fn push(&mut self, text: &str, kept: &mut String) -> Flow {
         if !self.has_begun && !text.is_empty() {
             self.has_begun = true;
-            let is_first_line = self.gap.before.is_empty() || self.gap.before.ends_with('\n');
-            if !is_first_line && !text.starts_with(['\n', '\r']) {
+            let line = self.gap.before.rsplit('\n').next().unwrap_or_default();
+            if !line.trim().is_empty() && !text.starts_with(['\n', '\r']) {
                 kept.push_str(self.gap.line_break());
             }
         }

@@ -50,6 +50,25 @@ pub(super) fn work(step: Step) -> Work {
     }
 }
 
+/// Returns whether a step may ask a grammar.
+pub(super) fn parses(step: Step) -> bool {
+    match step {
+        Step::Scope
+        | Step::SuffixOverlap
+        | Step::Brackets
+        | Step::CommentOnly
+        | Step::Unfinished => true,
+        Step::SpecialTokens
+        | Step::CodeFences
+        | Step::Asterisks
+        | Step::LeadingNewline
+        | Step::Repetition
+        | Step::RepeatedLines
+        | Step::Whitespace
+        | Step::MinScore => false,
+    }
+}
+
 /// A step that must see all before it keeps anything.
 pub(super) struct Whole {
     gap: Arc<Gap>,

@@ -15,6 +15,8 @@ const LINE_PERIOD: usize = 16;
 const LONG_PERIOD: usize = 128;
 /// Least characters that repeat where a period is a part of a line.
 const SHORT_RUN_MIN: usize = 96;
+/// The same where the limit of tokens cut the completion at its end: who means a row of numbers ends it.
+const CUT_RUN_MIN: usize = 32;
 /// Least characters that repeat where nothing in a period is a letter or digit: rulers, borders, indentation.
 const SIGNS_RUN_MIN: usize = 160;
 
@@ -39,7 +41,7 @@ impl PostProcessor for Repetition {
             }
             self.tail.text.push(c);
             self.take(c);
-            if let Some(run) = self.looping() {
+            if let Some(run) = self.looping(SHORT_RUN_MIN) {
                 self.tail.cut_to(self.before_last(run));
                 self.is_loop = true;
             }
@@ -53,7 +55,11 @@ impl PostProcessor for Repetition {
         Flow::Open
     }
 
-    fn finish(&mut self, _: &mut Ending, kept: &mut String) {
+    fn finish(&mut self, ending: &mut Ending, kept: &mut String) {
+        if let Some(run) = self.looping(CUT_RUN_MIN).filter(|_| ending.is_cut && !self.is_loop) {
+            self.tail.cut_to(self.before_last(run));
+            ending.is_cut = false;
+        }
         self.tail.keep_all(kept);
     }
 }
@@ -67,11 +73,11 @@ impl Repetition {
         self.characters.push(c);
     }
 
-    /// Returns how many characters repeat, if they are a loop.
-    fn looping(&self) -> Option<usize> {
+    /// Returns how many characters repeat, if they are a loop; parts of a line repeat in so many at least.
+    fn looping(&self, short_run_min: usize) -> Option<usize> {
         let is_loop = |period: usize, run: usize| {
             let times = if period > LONG_PERIOD { 2 } else { 3 };
-            let least = if period < LINE_PERIOD { SHORT_RUN_MIN } else { 0 };
+            let least = if period < LINE_PERIOD { short_run_min } else { 0 };
             if run < (times * period).max(least) {
                 return false;
             }

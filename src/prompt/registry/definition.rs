@@ -8,7 +8,8 @@ use serde_saphyr::Spanned;
 
 use crate::{
     completion::ChatRole,
-    prompt::registry::{Place, PromptFileError},
+    config::{is_scope, misspelt_scope},
+    prompt::registry::{Place, PromptFileError, families, is_family},
 };
 
 /// Steps of a template; the busiest of ours takes some hundred, and some ten for each piece of another file.
@@ -134,6 +135,14 @@ impl Prompt {
     pub fn parse(path: &str, text: &str) -> Result<Self, PromptFileError> {
         let place = Place::parse(path)?;
         let refused = |line, reason| PromptFileError { path: path.to_owned(), line, reason };
+        if !is_family(&place.family) {
+            let families = families().collect::<Vec<_>>().join(", ");
+            let reason = format!(
+                "is of the family {}, with which no model is asked; there are {families}",
+                place.family
+            );
+            return Err(refused(None, reason));
+        }
         if text.len() > FILE_BYTES_MAX {
             let reason = format!("must be at most {FILE_BYTES_MAX} bytes, got {}", text.len());
             return Err(refused(None, reason));
@@ -185,6 +194,16 @@ fn check(file: &File) -> Result<(), (Option<u64>, String)> {
     if file.stops.len() > STOPS_MAX {
         let rule = format!("`stops` must have at most {STOPS_MAX} texts, got {}", file.stops.len());
         return Err((None, rule));
+    }
+    for scope in &file.unit_primitives {
+        if !is_scope(scope) {
+            let rule = "`unit_primitives` must be words of small letters and `_`";
+            return Err((None, format!("{rule}, got {scope:?}")));
+        }
+        if let Some(meant) = misspelt_scope(scope) {
+            let rule = format!("`unit_primitives` has {scope}; the nearest is {meant}");
+            return Err((None, rule));
+        }
     }
     let messages = file.messages.as_ref().map_or(1, Vec::len);
     if !(1..=ITEMS_MAX).contains(&messages) {

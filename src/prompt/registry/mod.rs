@@ -110,6 +110,20 @@ const FAMILIES: &[(&str, &str)] = &[
     ("llama", "llama"),
 ];
 
+/// Returns the families of prompts that models are asked with, each once.
+fn families() -> impl Iterator<Item = &'static str> {
+    let own = FAMILIES.iter().map(|(_, family)| *family);
+    let own = own
+        .enumerate()
+        .filter(|(index, family)| FAMILIES[..*index].iter().all(|(_, earlier)| earlier != family));
+    [FAMILY_BASE, FAMILY_FIM].into_iter().chain(own.map(|(_, family)| family))
+}
+
+/// Returns whether models are asked with prompts of a family.
+fn is_family(family: &str) -> bool {
+    families().any(|known| known == family)
+}
+
 /// Returns the family that a model's name tells, small and capital letters alike.
 pub fn family_of(model_name: &str) -> Option<&'static str> {
     let name = model_name.to_lowercase();

@@ -19,6 +19,7 @@ pub(super) struct ChoiceText {
     held_logprobs: VecDeque<(usize, TokenLogprob)>,
     num_bytes_decoded: usize,
     num_bytes_shown: usize,
+    num_tokens: u32,
     is_finished: bool,
 }
 
@@ -33,6 +34,7 @@ impl ChoiceText {
             held_logprobs: VecDeque::new(),
             num_bytes_decoded: 0,
             num_bytes_shown: 0,
+            num_tokens: 0,
             is_finished: false,
         }
     }
@@ -45,6 +47,7 @@ impl ChoiceText {
     /// Takes what a step brought; `None` where there is nothing to show yet.
     pub(super) fn push(&mut self, output: SequenceOutput) -> Option<CompletionChunk> {
         let mut decoded = String::new();
+        self.num_tokens += output.tokens.len() as u32;
         for token in output.tokens {
             self.decode(token, &mut decoded);
         }
@@ -111,7 +114,15 @@ impl ChoiceText {
         logprobs: Vec<TokenLogprob>,
         finish_reason: Option<FinishReason>,
     ) -> CompletionChunk {
-        CompletionChunk { choice_index: self.index, text, logprobs, finish_reason, usage: None }
+        let (choice_index, num_choice_tokens) = (self.index, Some(self.num_tokens));
+        CompletionChunk {
+            choice_index,
+            text,
+            logprobs,
+            finish_reason,
+            usage: None,
+            num_choice_tokens,
+        }
     }
 
     /// Gives the log-probabilities of the tokens that are shown whole. A broken character is longer as U+FFFD than

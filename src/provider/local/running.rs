@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    sync::mpsc::{self, Receiver},
     task::{Context, Poll},
     time::Instant,
 };
@@ -31,6 +32,8 @@ pub(super) struct Running {
     usage: Usage,
     deadline: Option<Instant>,
     phase: Phase,
+    /// Choices of which no more is wanted.
+    ended: Receiver<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +55,23 @@ impl Running {
     ) -> Self {
         let choice = |(text, sequence)| Choice { text, sequence: Some(sequence) };
         let choices = choices.into_iter().map(choice).collect();
-        Self { choices, usage, deadline, phase: Phase::Running }
+        let (_, ended) = mpsc::channel();
+        Self { choices, usage, deadline, phase: Phase::Running, ended }
     }
 
     /// Returns the events of the request.
-    pub(super) fn into_stream(self) -> CompletionStream {
-        CompletionStream::new(stream::unfold(self, |mut running| async {
+    pub(super) fn into_stream(mut self) -> CompletionStream {
+        let (ends, ended) = mpsc::channel();
+        self.ended = ended;
+        let events = stream::unfold(self, |mut running| async {
             running.next().await.map(|event| (event, running))
-        }))
+        });
+        CompletionStream::new(events).with_ends(ends)
     }
 
     async fn next(&mut self) -> Option<Event> {
         loop {
+            self.end_choices();
             let event = match self.phase {
                 Phase::Ended => return None,
                 Phase::OutOfTime => Ok(Some(self.cut())),
@@ -76,6 +84,17 @@ impl Running {
                     self.end();
                     return Some(Err(error));
                 }
+            }
+        }
+    }
+
+    /// Stops the choices of which no more is wanted.
+    fn end_choices(&mut self) {
+        while let Ok(index) = self.ended.try_recv() {
+            let Some(choice) = self.choices.get_mut(index as usize) else { continue };
+            choice.sequence = None;
+            if !choice.text.is_finished() {
+                choice.text.finish(FinishReason::Stop);
             }
         }
     }

@@ -119,6 +119,27 @@ async fn a_choice_that_ended_leaves_the_batch_while_another_goes_on() {
 }
 
 #[tokio::test]
+async fn a_choice_of_which_no_more_is_wanted_leaves_the_batch() {
+    let (_engine, provider) = provider(Duration::from_micros(200));
+    // Without an end of its own.
+    let endless = CompletionRequest { ignores_eos: true, ..request(2) };
+    let mut stream = provider.complete(endless).await.unwrap();
+    let mut num_tokens = [0; 2];
+    let mut is_stopped = false;
+    while let Some(event) = stream.next().await {
+        let CompletionEvent::Chunk(chunk) = event.unwrap() else { break };
+        let index = chunk.choice_index as usize;
+        num_tokens[index] = chunk.num_choice_tokens.unwrap();
+        if !is_stopped && num_tokens[0] > 2 {
+            is_stopped = stream.end_choice(0);
+            assert!(is_stopped);
+        }
+    }
+    assert!(num_tokens[0] < 1000, "{num_tokens:?}");
+    assert_eq!(num_tokens[1], 1000);
+}
+
+#[tokio::test]
 async fn a_cold_request_of_two_choices_reports_no_hit() {
     let (_engine, provider) = provider(Duration::ZERO);
     let two = CompletionRequest { max_tokens: Some(3), ..request(2) };

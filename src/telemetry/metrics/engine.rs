@@ -44,15 +44,18 @@ pub struct EngineSample {
     pub num_preemptions: u64,
 }
 
+/// A family with what it shows of a sample.
+type Shown<F, V> = (F, fn(&EngineSample) -> V);
+
 /// Families of engines.
 #[derive(Debug)]
 pub(super) struct EngineFamilies {
     /// Each with what it shows of a sample.
-    gauges: Vec<(IntGaugeVec, fn(&EngineSample) -> usize)>,
+    gauges: Vec<Shown<IntGaugeVec, usize>>,
     /// Each with what it counts in a sample.
-    counters: Vec<(IntCounterVec, fn(&EngineSample) -> u64)>,
+    counters: Vec<Shown<IntCounterVec, u64>>,
     usage: Vec<GaugeVec>,
-    limits: Vec<(IntGaugeVec, fn(&EngineSample) -> usize)>,
+    limits: Vec<Shown<IntGaugeVec, usize>>,
     adapters: IntGaugeVec,
     cache: IntGaugeVec,
 }
@@ -147,10 +150,10 @@ impl EngineFamilies {
         for sample in samples {
             let model = sample.model.as_str();
             for (family, value) in &self.gauges {
-                family.with_label_values(&[model]).set(value(sample) as i64);
+                family.with_label_values(&[model]).set(gauge(value(sample)));
             }
             for (family, value) in &self.limits {
-                family.with_label_values(&["lacuna", model]).set(value(sample) as i64);
+                family.with_label_values(&["lacuna", model]).set(gauge(value(sample)));
             }
             for (family, value) in &self.counters {
                 let counter = family.with_label_values(&[model]);
@@ -169,4 +172,9 @@ impl EngineFamilies {
             }
         }
     }
+}
+
+/// Returns a number as gauges have it.
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -9,11 +9,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use prometheus::{Encoder as _, Registry, TextEncoder, core::Collector};
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
+    core::Collector,
+};
 
 use crate::telemetry::metrics::{engine::EngineFamilies, requests::RequestFamilies};
 
 mod engine;
+mod gateway;
 mod http;
 mod labels;
 mod requests;
@@ -21,6 +25,7 @@ mod requests;
 mod tests;
 
 pub use engine::EngineSample;
+pub use gateway::InFlight;
 pub use http::HttpFamilies;
 pub use labels::{client_type, version};
 pub use requests::{Inference, Telemetry};
@@ -53,6 +58,25 @@ impl Declared {
         self.names.extend(family.desc().iter().map(|desc| desc.fq_name.clone()));
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
+    }
+
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(
+        &mut self,
+        (name, help): (&str, &str),
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(opts, labels)?)
     }
 }
 

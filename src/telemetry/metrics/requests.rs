@@ -1,31 +1,15 @@
 //! Metrics of requests: how many, how long, how they ended, and what clients tell of their suggestions.
 
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{HistogramVec, IntCounterVec};
 
 use crate::telemetry::metrics::{
     Declared,
-    http::BUCKETS,
-    labels::{Bounded, UNKNOWN, client_type, realm},
+    gateway::{GatewayFamilies, InFlight},
+    labels::{UNKNOWN, client_type},
 };
 
-/// Labels of the AI Gateway's families of inferences.
-const INFERENCE: [&str; 13] = [
-    "model_engine",
-    "model_name",
-    "lsp_version",
-    "gitlab_version",
-    "client_type",
-    "gitlab_realm",
-    "is_gitlab_team_member",
-    "error",
-    "error_type",
-    "streaming",
-    "feature_category",
-    "unit_primitive",
-    "finish_reason",
-];
 /// Labels of our own.
 const OWN: [&str; 5] = ["model_name", "provider", "task", "language", "client_type"];
 
@@ -34,8 +18,6 @@ const FIRST: [f64; 14] =
     [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 30.0];
 const BETWEEN: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0];
-/// Seconds of a chain of steps.
-const STEPS: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1];
 
 /// A request that has ended.
 #[derive(Clone, Copy, Debug)]
@@ -94,125 +76,57 @@ pub struct Telemetry {
 /// Families of requests.
 #[derive(Debug)]
 pub struct RequestFamilies {
-    inferences: IntCounterVec,
-    duration: HistogramVec,
-    tokens: [IntCounterVec; 3],
-    in_flight: IntGaugeVec,
-    languages: IntCounterVec,
-    postprocessing: HistogramVec,
-    telemetry: [IntCounterVec; 3],
+    gateway: GatewayFamilies,
     outcomes: IntCounterVec,
     first: HistogramVec,
     between: HistogramVec,
-    own_tokens: IntCounterVec,
+    tokens: IntCounterVec,
     prompts: IntCounterVec,
     changes: IntCounterVec,
-    language_servers: Bounded,
-    instances: Bounded,
 }
 
 impl RequestFamilies {
     pub(super) fn new(declared: &mut Declared) -> Result<Self, prometheus::Error> {
-        let declared = RefCell::new(declared);
-        let count = |name, help, labels: &[&str]| {
-            declared.borrow_mut().add(IntCounterVec::new(Opts::new(name, help), labels)?)
-        };
-        let time = |name, help, labels: &[&str], buckets: &[f64]| {
-            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            declared.borrow_mut().add(HistogramVec::new(opts, labels)?)
-        };
-        let model = ["model_engine", "model_name"];
-        let told = ["model_engine", "model_name", "lang"];
-        let in_flight = Opts::new("model_inferences_in_flight", "Requests under way.");
-        let in_flight = declared.borrow_mut().add(IntGaugeVec::new(in_flight, &["endpoint"])?)?;
+        let gateway = GatewayFamilies::new(declared)?;
+        let mut count = |name, help, labels: &[&str]| declared.counter(name, help, labels);
+        let outcomes = count(
+            "lacuna_requests_total",
+            "Requests by how they ended.",
+            &["endpoint", "outcome", "model_name"],
+        )?;
+        let tokens = count(
+            "lacuna_tokens_total",
+            "Tokens by what became of them.",
+            &["model_name", "kind"],
+        )?;
+        let prompts = count(
+            "lacuna_prompts_total",
+            "Requests by the prompt that asked the model.",
+            &["prompt", "outcome"],
+        )?;
+        let changes = count(
+            "lacuna_postprocess_changes_total",
+            "Choices that a step of post-processing changed.",
+            &["step", "model_name"],
+        )?;
+        let first =
+            ("lacuna_time_to_first_token_seconds", "From a request's head to its first text.");
+        let between =
+            ("lacuna_inter_token_latency_seconds", "Mean time between a request's tokens.");
         Ok(Self {
-            inferences: count(
-                "model_inferences_total",
-                "Requests that a model was asked.",
-                &INFERENCE,
-            )?,
-            duration: time(
-                "inference_request_duration_seconds",
-                "Time from a request's head to its end.",
-                &INFERENCE,
-                &BUCKETS,
-            )?,
-            tokens: [
-                count("inference_input_tokens_total", "Tokens read.", &INFERENCE)?,
-                count("inference_output_tokens_total", "Tokens written.", &INFERENCE)?,
-                count("inference_total_tokens_total", "Tokens read and written.", &INFERENCE)?,
-            ],
-            in_flight,
-            languages: count(
-                "code_suggestions_prompt_language_total",
-                "Requests by the language of their file.",
-                &["lang"],
-            )?,
-            postprocessing: time(
-                "code_suggestions_post_processing_duration_seconds",
-                "What a request's steps of post-processing took.",
-                &model,
-                &STEPS,
-            )?,
-            telemetry: [
-                count(
-                    "code_suggestions_requests_total",
-                    "Suggestions asked for, as clients tell.",
-                    &told,
-                )?,
-                count(
-                    "code_suggestions_accepts_total",
-                    "Suggestions taken, as clients tell.",
-                    &told,
-                )?,
-                count(
-                    "code_suggestions_errors_total",
-                    "Suggestions that failed, as clients tell.",
-                    &told,
-                )?,
-            ],
-            outcomes: count(
-                "lacuna_requests_total",
-                "Requests by how they ended.",
-                &["endpoint", "outcome", "model_name"],
-            )?,
-            first: time(
-                "lacuna_time_to_first_token_seconds",
-                "Time from a request's head to its first text.",
-                &OWN,
-                &FIRST,
-            )?,
-            between: time(
-                "lacuna_inter_token_latency_seconds",
-                "Mean time between a request's tokens.",
-                &OWN,
-                &BETWEEN,
-            )?,
-            own_tokens: count(
-                "lacuna_tokens_total",
-                "Tokens by what became of them.",
-                &["model_name", "kind"],
-            )?,
-            prompts: count(
-                "lacuna_prompts_total",
-                "Requests by the prompt that asked the model.",
-                &["prompt", "outcome"],
-            )?,
-            changes: count(
-                "lacuna_postprocess_changes_total",
-                "Choices that a step of post-processing changed.",
-                &["step", "model_name"],
-            )?,
-            language_servers: Bounded::default(),
-            instances: Bounded::default(),
+            gateway,
+            outcomes,
+            first: declared.histogram(first, &OWN, &FIRST)?,
+            between: declared.histogram(between, &OWN, &BETWEEN)?,
+            tokens,
+            prompts,
+            changes,
         })
     }
 
     /// Counts a request under way until what is returned is dropped.
     pub fn begin(&self, endpoint: &'static str) -> InFlight {
-        let gauge = self.in_flight.with_label_values(&[endpoint]);
-        gauge.inc();
-        InFlight(gauge)
+        self.gateway.begin(endpoint)
     }
 
     /// Counts a request that has ended.
@@ -225,8 +139,7 @@ impl RequestFamilies {
         if inference.model.is_none() {
             return;
         }
-        self.record_gateway(inference, engine, model);
-        self.languages.with_label_values(&[inference.language.unwrap_or("")]).inc();
+        self.gateway.record(inference, engine, model);
         let client = client_type(inference.client_type);
         let language = inference.language.unwrap_or(UNKNOWN);
         let own = [model, engine, inference.task, language, client];
@@ -245,43 +158,7 @@ impl RequestFamilies {
             ("saved", inference.saved_tokens),
         ];
         for (kind, count) in kinds {
-            self.own_tokens.with_label_values(&[model, kind]).inc_by(count.into());
-        }
-        if !inference.postprocessing.is_zero() {
-            let took = inference.postprocessing.as_secs_f64();
-            self.postprocessing.with_label_values(&[engine, model]).observe(took);
-        }
-    }
-
-    /// Counts a request as the AI Gateway does.
-    fn record_gateway(&self, inference: &Inference<'_>, engine: &str, model: &str) {
-        let language_server = self.language_servers.version(inference.language_server);
-        let gitlab = self.instances.version(inference.gitlab_version);
-        let is_failed = !matches!(inference.outcome, "ok" | "cancelled");
-        let unit_primitive = match inference.task {
-            "generation" => "generate_code",
-            _ => "complete_code",
-        };
-        let labels = [
-            engine,
-            model,
-            &language_server,
-            &gitlab,
-            client_type(inference.client_type),
-            realm(inference.realm),
-            UNKNOWN,
-            if is_failed { "yes" } else { "no" },
-            error_type(inference.outcome),
-            if inference.is_streaming { "yes" } else { "no" },
-            "code_suggestions",
-            unit_primitive,
-            inference.finish_reason.unwrap_or(UNKNOWN),
-        ];
-        self.inferences.with_label_values(&labels).inc();
-        self.duration.with_label_values(&labels).observe(inference.total_time.as_secs_f64());
-        let (read, written) = (inference.prompt_tokens.into(), inference.completion_tokens.into());
-        for (family, count) in self.tokens.iter().zip([read, written, read + written]) {
-            family.with_label_values(&labels).inc_by(count);
+            self.tokens.with_label_values(&[model, kind]).inc_by(count.into());
         }
     }
 
@@ -292,34 +169,7 @@ impl RequestFamilies {
 
     /// Counts what a client tells of its earlier suggestions. Names are of models that are served here, the language of a
     /// closed set.
-    pub fn record_telemetry(&self, told: Telemetry, (engine, model): (&str, &str), language: &str) {
-        let counts = [told.requests, told.accepts, told.errors];
-        for (family, count) in self.telemetry.iter().zip(counts) {
-            family.with_label_values(&[engine, model, language]).inc_by(count);
-        }
-    }
-}
-
-/// The AI Gateway's word for an outcome.
-fn error_type(outcome: &'static str) -> &'static str {
-    match outcome {
-        "ok" | "cancelled" => "none",
-        "prompt_too_long" => "prompt_too_long",
-        "overloaded" | "rate_limited" | "upstream_exhausted" => "overloaded",
-        "invalid_request" => "http_400",
-        "unauthorised" | "upstream_refused" => "permission_error",
-        "unavailable" | "upstream_failed" => "service_unavailable",
-        "upstream_unreachable" => "connection_error",
-        _ => "other",
-    }
-}
-
-/// A request under way.
-#[derive(Debug)]
-pub struct InFlight(prometheus::IntGauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
+    pub fn record_telemetry(&self, told: Telemetry, model: (&str, &str), language: &str) {
+        self.gateway.record_telemetry(told, model, language);
     }
 }

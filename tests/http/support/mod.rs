@@ -132,6 +132,21 @@ impl TestServer {
         self.serve(service.with_postprocess(steps).into());
     }
 
+    /// Returns the page of metrics.
+    pub(crate) fn metrics(&self) -> String {
+        self.state.metrics().render()
+    }
+
+    /// Waits until the page of metrics is so.
+    pub(crate) async fn until_metrics(&self, is_so: impl Fn(&str) -> bool) {
+        within("what is counted", async {
+            while !is_so(&self.metrics()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Serves these models from now on.
     pub(crate) fn serve(&self, models: ServedModels) {
         self.state.serve(models);

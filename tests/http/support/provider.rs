@@ -56,6 +56,7 @@ pub(crate) fn chunk(choice_index: u32, text: &str) -> Step {
         logprobs: Vec::new(),
         finish_reason: None,
         usage: None,
+        num_choice_tokens: None,
     })
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn end(choice_index: u32, text: &str, finish_reason: FinishReason) ->
         logprobs: Vec::new(),
         finish_reason: Some(finish_reason),
         usage: None,
+        num_choice_tokens: None,
     })
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn token(text: &str, logprob: f32, top: &[(&str, f32)]) -> Step {
         }],
         finish_reason: None,
         usage: None,
+        num_choice_tokens: None,
     })
 }
 

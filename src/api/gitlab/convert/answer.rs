@@ -2,13 +2,9 @@
 
 use crate::api::{
     finish_reason_name,
-    gitlab::{
-        convert::Cleaning,
-        lines::Lines,
-        wire::answer::{
-            WireChoice, WireMetadata, WireModel, WireSuggestions, WireTokens, WireV2Answer,
-            WireV2Metadata, WireV2Model,
-        },
+    gitlab::wire::answer::{
+        WireChoice, WireMetadata, WireModel, WireSuggestions, WireTokens, WireV2Answer,
+        WireV2Metadata, WireV2Model,
     },
 };
 use crate::completion::{Choice, Completion, FinishReason, Language, Usage};
@@ -38,10 +34,9 @@ impl Said<'_> {
     }
 
     /// Choices that say nothing, or what an earlier one says, are left out.
-    fn choices(&self, choices: Vec<Choice>, cleaning: Cleaning) -> Vec<WireChoice> {
+    fn choices(&self, choices: Vec<Choice>) -> Vec<WireChoice> {
         let mut wire: Vec<WireChoice> = Vec::with_capacity(choices.len());
         for Choice { text, finish_reason, .. } in choices {
-            let text = clean(text, cleaning);
             if text.is_empty() || wire.iter().any(|earlier| earlier.text == text) {
                 continue;
             }
@@ -52,32 +47,11 @@ impl Said<'_> {
     }
 }
 
-/// Returns what of an answer's text is shown.
-pub(in crate::api::gitlab) fn clean(text: String, cleaning: Cleaning) -> String {
-    let Cleaning::Talk { needs_line } = cleaning else { return text };
-    let mut lines = Lines::default();
-    let mut clean = lines.push(&text);
-    clean += &lines.finish();
-    on_its_own_line(clean, needs_line)
-}
-
-/// Lets code begin on a line of its own, where it does not by itself.
-pub(in crate::api::gitlab) fn on_its_own_line(text: String, needs_line: bool) -> String {
-    if needs_line && !text.is_empty() && !text.starts_with('\n') {
-        return format!("\n{text}");
-    }
-    text
-}
-
 /// Translates a completion for a v2 endpoint.
-pub(in crate::api::gitlab) fn v2(
-    completion: Completion,
-    cleaning: Cleaning,
-    said: Said<'_>,
-) -> WireV2Answer<'_> {
+pub(in crate::api::gitlab) fn v2(completion: Completion, said: Said<'_>) -> WireV2Answer<'_> {
     let usage = completion.usage;
     let was_cut = completion.choices.iter().any(|c| c.finish_reason == FinishReason::Length);
-    let choices = said.choices(completion.choices, cleaning);
+    let choices = said.choices(completion.choices);
     let tokens = (!choices.is_empty()).then(|| tokens(usage, was_cut));
     WireV2Answer {
         id: "id",
@@ -109,12 +83,11 @@ fn tokens(usage: Usage, was_cut: bool) -> WireTokens {
 /// Translates a completion for a v3 or v4 endpoint.
 pub(in crate::api::gitlab) fn suggestions(
     completion: Completion,
-    cleaning: Cleaning,
     said: Said<'_>,
 ) -> WireSuggestions<'_> {
     let model = WireModel { engine: &said.model.engine, name: &said.model.name, lang: said.lang() };
     WireSuggestions {
-        choices: said.choices(completion.choices, cleaning),
+        choices: said.choices(completion.choices),
         metadata: WireMetadata {
             model,
             timestamp: said.created,

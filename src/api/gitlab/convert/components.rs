@@ -78,6 +78,11 @@ impl Components {
         self.payload.model_name.as_deref()
     }
 
+    /// Returns whether whole code is wanted.
+    pub(in crate::api::gitlab) fn is_generation(&self) -> bool {
+        self.is_generation
+    }
+
     /// Translates the components.
     pub(in crate::api::gitlab) fn asked(self, asking: &Asking<'_>) -> Result<Asked, GitlabError> {
         let Self { file, payload, is_generation, context } = self;

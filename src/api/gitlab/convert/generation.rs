@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::api::{
     error::{ApiError, ApiErrorKind},
     gitlab::{
-        convert::{Asked, Asking, Cleaning, File},
+        convert::{Asked, Asking, CONTEXT_ITEMS_MAX, File, fences_only},
         error::GitlabError,
         intent,
     },
 };
-use crate::completion::{ChatMessage, Input, Language, PostProcessing, Step};
+use crate::completion::{ChatMessage, Input, Language, PostProcessing};
 use crate::prompt::context::{commented as commented_line, comments_of};
 use crate::prompt::registry::{
     FAMILY_BASE, FAMILY_FIM, Inputs, Prompt, Rendered, VERSION_DEFAULT, VersionRange, family_of,
@@ -34,6 +34,8 @@ const PREFIX_EIGHTHS: usize = 4;
 const SUFFIX_EIGHTHS: usize = 1;
 /// Parts that what else is known of the project may take.
 const PROJECT_EIGHTHS: usize = 1;
+/// Most items of each kind: as many as there may be files of context.
+const PROJECT_ITEMS_MAX: usize = CONTEXT_ITEMS_MAX;
 /// Most tokens of an answer where nobody says: a function with its tests, and room for a model to begin with words.
 const ANSWER_TOKENS: u32 = 1024;
 /// The part of the context that an answer may take.
@@ -57,12 +59,9 @@ impl Generation {
         mut self,
         asking: &Asking<'_>,
     ) -> Result<Asked, GitlabError> {
-        let cleaning = self.file.talk(asking);
         let is_streaming = self.is_streaming;
         let name = self.file.name.clone();
         let language = self.file.language;
-        // Fences, and what is said behind them, go line by line in this dialect.
-        let without = vec![Step::CodeFences, Step::LeadingNewline];
         let before = self.file.prefix.clone();
         let own = self.messages.take().filter(|_| self.prompt_id.is_none());
         let mut asked = match own {
@@ -80,10 +79,7 @@ impl Generation {
         };
         asked.request.file_name = (!name.is_empty()).then_some(name);
         asked.request.language = language;
-        asked.request.postprocessing = PostProcessing::Generation { before, without };
-        if matches!(asked.request.input, Input::Chat(_)) {
-            asked.cleaning = cleaning;
-        }
+        asked.request.postprocessing = PostProcessing::Generation { before, without: Vec::new() };
         Ok(asked)
     }
 
@@ -178,7 +174,7 @@ pub(in crate::api::gitlab) fn of_prompt(
     asked.request.stop = (!stops.is_empty()).then_some(stops);
     asked.prompt = Some((place, prompt.name.clone()));
     if is_chat {
-        asked.cleaning = Cleaning::Talk { needs_line: false };
+        asked.request.postprocessing = fences_only(String::new());
     }
     asked
 }
@@ -227,7 +223,8 @@ fn head(text: &str, chars_max: usize) -> &str {
 /// Returns the first items of a list that find room; what is no list says nothing.
 fn fitting(list: Option<&Value>, room: &mut usize) -> Vec<Value> {
     let mut fitting = Vec::new();
-    for item in list.and_then(Value::as_array).into_iter().flatten() {
+    let items = list.and_then(Value::as_array).into_iter().flatten();
+    for item in items.take(PROJECT_ITEMS_MAX) {
         let num_chars = item.as_str().map_or_else(|| item.to_string().len(), str::len);
         let Some(left) = room.checked_sub(num_chars) else { break };
         *room = left;
@@ -276,6 +273,9 @@ mod tests {
         let list = json!(["abc", "de", "f"]);
         assert_eq!(fitting(Some(&list), &mut room), [json!("abc"), json!("de")]);
         assert_eq!(room, 0);
+        // What takes no room is an item all the same.
+        let list = json!(vec![""; 1000]);
+        assert_eq!(fitting(Some(&list), &mut 5).len(), PROJECT_ITEMS_MAX);
         assert!(
             fitting(None, &mut room).is_empty() && fitting(Some(&json!("a")), &mut 9).is_empty()
         );

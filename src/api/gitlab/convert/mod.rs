@@ -23,7 +23,7 @@ use crate::completion::{
     ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, Language, PostProcessing,
     SamplingParams, Step,
 };
-use crate::config::{CompletionConfig, PostprocessConfig};
+use crate::config::CompletionConfig;
 use crate::prompt::registry::{Place, PromptRegistry};
 use crate::provider::ModelInfo;
 
@@ -54,8 +54,6 @@ pub(super) struct Asking<'a> {
     pub(super) model: Arc<ModelInfo>,
     /// The server's limits.
     pub(super) limits: &'a CompletionConfig,
-    /// What is taken from answers.
-    pub(super) steps: &'a PostprocessConfig,
     /// What it may be asked with.
     pub(super) prompts: Arc<PromptRegistry>,
     /// The flags in force.
@@ -69,20 +67,6 @@ pub(super) struct Asked {
     pub(super) is_streaming: bool,
     /// The prompt that made it, and what people call it.
     pub(super) prompt: Option<(Place, String)>,
-    /// What becomes of the answer's text.
-    pub(super) cleaning: Cleaning,
-}
-
-/// What becomes of the Markdown in an answer's text; the other steps of post-processing have seen it then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cleaning {
-    /// It stays as it is: a model that fills gaps writes code and nothing else.
-    Nothing,
-    /// A model that talks: its Markdown goes.
-    Talk {
-        /// Whether its code begins on a line of its own, for the cursor's line is full.
-        needs_line: bool,
-    },
 }
 
 impl Asked {
@@ -106,7 +90,7 @@ impl Asked {
             // It was chosen by its names already, see `ModelWish`.
             model: None,
         };
-        Self { request, is_streaming, prompt: None, cleaning: Cleaning::Nothing }
+        Self { request, is_streaming, prompt: None }
     }
 
     /// Asks for several choices, as far as the answer has room for them and the server lets.
@@ -175,17 +159,11 @@ impl File {
         asked.request.postprocessing = PostProcessing::Completion { without: Vec::new() };
         asked
     }
+}
 
-    /// Returns what becomes of the answer of a model that talks about this file.
-    fn talk(&self, asking: &Asking<'_>) -> Cleaning {
-        let steps = &asking.steps.generation;
-        if Language::is_markdown(&self.name) || !steps.contains(&Step::CodeFences) {
-            return Cleaning::Nothing;
-        }
-        let line = self.prefix.rsplit('\n').next().unwrap_or_default();
-        let needs_line = steps.contains(&Step::LeadingNewline) && !line.trim().is_empty();
-        Cleaning::Talk { needs_line }
-    }
+/// Returns what becomes of words that are asked for as such: the Markdown around code goes.
+fn fences_only(before: String) -> PostProcessing {
+    PostProcessing::Generation { before, without: Step::all_but(Step::CodeFences) }
 }
 
 /// A piece of another file as the body has it.

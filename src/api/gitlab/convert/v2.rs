@@ -7,7 +7,7 @@ use crate::api::{
         convert::{
             Asked, Asking, CONTEXT_ITEMS_MAX, ContextMembers, File, FileMembers,
             MODEL_NAME_CHARS_MAX, NAME_CHARS_MAX, check_chars, check_count, context_item,
-            generation::Generation, messages, required,
+            fences_only, generation::Generation, messages, required,
         },
         error::GitlabError,
         wire::{
@@ -48,7 +48,8 @@ pub(in crate::api::gitlab) fn completion(
         Some(prompt) if asking.model.has_chat => {
             let messages = messages("prompt", prompt)?;
             let mut asked = Asked::plain(Input::Chat(messages), is_streaming);
-            asked.cleaning = file.talk(asking);
+            asked.request.postprocessing = fences_only(file.prefix);
+            asked.request.file_name = (!file.name.is_empty()).then_some(file.name);
             asked.request.language = file.language;
             asked.request.max_tokens = Some(asking.limits.max_tokens_default);
             asked
@@ -128,7 +129,7 @@ fn check_unused(wire: &WireRequest) -> Result<(), ApiError> {
     let telemetry = wire.telemetry.as_deref().unwrap_or_default();
     check_items("telemetry", telemetry.len(), TELEMETRY_ITEMS_MAX)?;
     for (index, Object(item)) in telemetry.iter().enumerate() {
-        let WireTelemetry { requests, accepts, errors } = item;
+        let WireTelemetry { requests, accepts, errors, .. } = item;
         for (name, number) in [("requests", requests), ("accepts", accepts), ("errors", errors)] {
             number.ok_or_else(|| required(&format!("telemetry[{index}].{name}")))?;
         }

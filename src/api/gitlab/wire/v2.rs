@@ -81,10 +81,13 @@ pub(in crate::api::gitlab) struct WireContext {
     pub(in crate::api::gitlab) content: Option<String>,
 }
 
-/// What became of earlier suggestions; the original asks for its numbers, and forgets them.
+/// What became of earlier suggestions: counted, as far as it is of a model that is served here.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = gitlab::Telemetry)]
 pub(in crate::api::gitlab) struct WireTelemetry {
+    pub(in crate::api::gitlab) model_name: Option<String>,
+    /// Language of the file, as an editor calls it.
+    pub(in crate::api::gitlab) lang: Option<String>,
     #[schema(schema_with = described::number, required = true)]
     pub(in crate::api::gitlab) requests: Option<Integer>,
     #[schema(schema_with = described::number, required = true)]
