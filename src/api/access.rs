@@ -21,6 +21,7 @@ use crate::api::{
     gitlab, is_gitlab, openai,
 };
 use crate::auth::{COMPLETE_CODE, Caller, CallerKind, Credentials, GENERATE_CODE, Permit};
+use crate::flags::pseudonym;
 
 /// Asked by who has no token: probes, and GitLab while it is set up.
 const PUBLIC: [&str; 4] =
@@ -85,6 +86,12 @@ const ACCESS: [Access; 7] = [
         refusal: "your key or token does not allow chats",
     },
 ];
+
+/// Returns by what pseudonym routes know a caller: that of their key's name, else their own.
+pub(super) fn routed_user(caller: Option<&Caller>) -> Option<String> {
+    let caller = caller?;
+    caller.key_name.as_deref().map(pseudonym).or_else(|| caller.user.clone())
+}
 
 /// Finds out who calls and whether they may, and answers those who may not.
 pub(super) async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {

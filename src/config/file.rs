@@ -91,6 +91,8 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     let sections: Vec<&str> =
         known.iter().filter_map(|key| key.split('.').next()).chain([MODELS]).collect();
     let is_known = |key: &str| match table_of(key) {
+        // Their own reader names keys that they do not have.
+        _ if key == ROUTES || table_of(key).is_some_and(|table| table.starts_with(ROUTES)) => true,
         Some(table) => key == table || keys_of_table(table, known).iter().any(|known| known == key),
         None => known
             .iter()
@@ -119,7 +121,10 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     Err(ConfigError::UnknownKey { place: place.clone(), key: key.clone(), nearest })
 }
 
-/// Returns the table of `[[models]]` that a key is or lies in, such as `models[1]`.
+/// The key of the tables of routes.
+const ROUTES: &str = "routes";
+
+/// Returns the table of `[[models]]` or `[[routes]]` that a key is or lies in, such as `models[1]`.
 fn table_of(key: &str) -> Option<&str> {
     let table = key.split('.').next()?;
     table.ends_with(']').then_some(table)

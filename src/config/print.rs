@@ -9,6 +9,7 @@ use crate::config::{
         RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
     },
     resolve::AUTO,
+    routing,
     units::{format_size, format_time},
 };
 
@@ -62,6 +63,8 @@ impl From<&Config> for RawConfig {
             gateway: (&config.gateway).into(),
             prompts: (&config.prompts).into(),
             flags: (&config.flags).into(),
+            routing: (&config.routing).into(),
+            routes: (!config.routes.is_empty()).then(|| routing::raw_routes(&config.routes)),
             log: RawLog {
                 format: Some(
                     match log.format {

@@ -13,7 +13,7 @@ use crate::config::{
     HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
     ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, postprocess,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
-    served,
+    routing, served,
     units::{format_size, format_time, parse_size, parse_time},
 };
 
@@ -39,6 +39,10 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
     let table = raw.models.is_some().then_some(0);
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
+    let routing = routing::resolve(raw.routing)?;
+    let served = std::iter::once(&first).chain(&more_models).map(|served| &served.model);
+    let names: Vec<String> = served.flat_map(served_names).collect();
+    let routes = routing::resolve_routes(raw.routes.unwrap_or_default(), &names)?;
     Ok(Config {
         server: server(raw.server)?,
         auth: auth::resolve(raw.auth, environment)?,
@@ -52,8 +56,16 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         gateway: gateway::gateway(raw.gateway)?,
         prompts: gateway::prompts(raw.prompts, environment)?,
         flags: gateway::flags(raw.flags)?,
+        routing,
+        routes,
         log: log(raw.log)?,
     })
+}
+
+/// Returns all names of a model, which are what routes may send requests to.
+pub(super) fn served_names(model: &ModelConfig) -> impl Iterator<Item = String> {
+    let adapters = model.adapters.iter().map(|adapter| &adapter.name);
+    std::iter::once(&model.served_name).chain(&model.aliases).chain(adapters).cloned()
 }
 
 fn server(raw: RawServer) -> Result<ServerConfig, Violation> {

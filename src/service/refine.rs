@@ -195,7 +195,7 @@ impl Refined {
 mod tests {
     use super::*;
     use crate::{
-        completion::{SamplingParams, TokenLogprob},
+        completion::{Asker, SamplingParams, TokenLogprob},
         postprocess::MARKERS,
         prompt::family::{FAMILIES, Family},
     };
@@ -230,6 +230,7 @@ mod tests {
             deadline: None,
             postprocessing: PostProcessing::Completion { without: Vec::new() },
             model: None,
+            asker: Asker::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use axum::{
 
 use crate::api::{
     Admission, ApiState,
+    access::routed_user,
     clock::unix_seconds,
     error::{ApiError, ApiErrorKind},
     gitlab::{
@@ -20,7 +21,7 @@ use crate::api::{
     },
 };
 use crate::auth::Caller;
-use crate::completion::{Completion, Language};
+use crate::completion::{Asker, Completion, Language};
 use crate::prompt::registry::Place;
 use crate::provider::{ModelInfo, ProviderError};
 use crate::service::{Account, CompletionService};
@@ -101,6 +102,7 @@ impl<'a> Call<'a> {
         service: &CompletionService,
         asked: Asked,
     ) -> Result<Completion, GitlabError> {
+        let asked = self.signed(asked);
         let events = service.complete(asked.request, self.account.clone()).await;
         let events = events.map_err(|error| self.failed(error))?;
         events.collect().await.map_err(|error| self.failed(error))
@@ -113,6 +115,7 @@ impl<'a> Call<'a> {
         asked: Asked,
         admission: Admission,
     ) -> Result<Texts, GitlabError> {
+        let asked = self.signed(asked);
         let texts = Texts::open(service, asked, self.account, admission).await;
         texts.map_err(|error| self.failed(error))
     }
@@ -126,6 +129,20 @@ impl<'a> Call<'a> {
     /// Returns the flags in force.
     pub(super) fn flags(&self) -> &[String] {
         &self.flags
+    }
+
+    /// Says in a request who asks, which decides where it goes.
+    fn signed(&self, mut asked: Asked) -> Asked {
+        let actor = &self.context.actor;
+        let task = asked.request.asker.task;
+        asked.request.asker = Asker {
+            task,
+            user: actor.user.clone().or_else(|| routed_user(self.caller.as_deref())),
+            groups: actor.groups.clone(),
+            realm: actor.realm.clone(),
+            flags: self.flags.clone(),
+        };
+        asked
     }
 
     fn failed(&self, error: ProviderError) -> GitlabError {

@@ -4,6 +4,8 @@
 //! # Source
 //! The published API reference and vLLM's additions to it; `docs/api.md` says where we differ and why.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State, rejection::PathRejection},
@@ -14,7 +16,9 @@ use axum::{
 use futures_util::future::try_join_all;
 
 use crate::api::{
-    ApiState, body,
+    ApiState,
+    access::routed_user,
+    body,
     clock::unix_seconds,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
@@ -30,6 +34,7 @@ use crate::api::{
     },
     unknown_model,
 };
+use crate::auth::Caller;
 use crate::completion::CompletionRequest;
 use crate::provider::{CompletionStream, ProviderError};
 use crate::service::{Account, CompletionService, NameKind, ServedName};
@@ -259,22 +264,36 @@ async fn answer(
     id: &RequestId,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
+    let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
     let wire: WireRequest = body::read_json(state, request).await?;
     let max_tokens = convert::max_tokens_name(&wire, form);
-    let answer = answer_to(wire, form, state, id, account).await;
+    let asking = Asking { form, id, caller: caller.as_deref() };
+    let answer = answer_to(wire, asking, state, account).await;
     answer.map_err(|OpenAiError(error)| OpenAiError(error.renamed("max_tokens", max_tokens)))
+}
+
+/// What is known of a request before its body is.
+struct Asking<'a> {
+    form: Form,
+    id: &'a RequestId,
+    caller: Option<&'a Caller>,
 }
 
 async fn answer_to(
     wire: WireRequest,
-    form: Form,
+    asking: Asking<'_>,
     state: &ApiState,
-    id: &RequestId,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
+    let Asking { form, id, caller } = asking;
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
-    let asked = convert::asked(wire, form, &model, service, state.models()?)?;
+    let mut asked = convert::asked(wire, form, &model, service, state.models()?)?;
+    for request in &mut asked.requests {
+        request.asker.user = routed_user(caller);
+        request.asker.realm =
+            caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());
+    }
     account.streaming(asked.is_streaming);
     let admission = state.admit()?;
     let (id, created) = (form.id(&id.0), unix_seconds());
