@@ -44,8 +44,8 @@ pub fn patience(remaining: Duration, p95: Option<Duration>, is_probe: bool) -> D
 
 /// Returns whether a call without text for so long says something about its target.
 pub fn is_fair(elapsed: Duration, p95: Option<Duration>) -> bool {
-    elapsed >= FAIR_TIME
-        || p95.is_some_and(|p95| elapsed >= (p95 * PATIENCE_FACTOR).max(PATIENCE_MIN))
+    let usual = p95.map(|p95| (p95 * PATIENCE_FACTOR).max(PATIENCE_MIN));
+    elapsed >= FAIR_TIME || usual.is_some_and(|usual| elapsed >= usual)
 }
 
 /// Returns after what time a call is hedged: when nineteen of twenty had answered, `None` while nobody knows.

@@ -2,7 +2,8 @@
 //!
 //! Nobody waits for a timeout to learn what is known: a target whose breaker is open, that is not ready or that cannot do
 //! what is asked is passed over, and one whose queue is longer than there is time comes last, for an answer that is late
-//! or short is better than none.
+//! or short is better than none. A target that may be back is found out about beside the request, not on its time: it
+//! gets a copy, and only where nobody else is left the request itself.
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,8 @@ pub struct Pick {
 pub struct Plan {
     /// Tried, the first first.
     pub picks: Vec<Pick>,
+    /// Given a copy, to find out whether they are back: they would have been the first.
+    pub probes: Vec<usize>,
     /// Not tried, or not in their turn.
     pub skipped: Vec<(usize, SkipReason)>,
     /// When the first of the skipped may be asked again, as far as is known.
@@ -95,9 +98,10 @@ pub struct Plan {
 /// the request has left.
 pub fn decide(candidates: &[Candidate], remaining: Duration) -> Plan {
     let mut plan = Plan::default();
-    let mut late = Vec::new();
+    let (mut probed, mut late) = (Vec::new(), Vec::new());
     for candidate in candidates {
         let target = candidate.target;
+        let pick = Pick { target, is_late: false };
         match skip(candidate) {
             Some(reason) => {
                 if let (SkipReason::Open(_), Standing::Open { until: Some(until), .. }) =
@@ -111,12 +115,24 @@ pub fn decide(candidates: &[Candidate], remaining: Duration) -> Plan {
                 plan.skipped.push((target, SkipReason::WaitTooLong));
                 late.push((candidate.expected, Pick { target, is_late: true }));
             }
-            None => plan.picks.push(Pick { target, is_late: false }),
+            None if candidate.standing == Standing::Probe => {
+                if plan.picks.is_empty() {
+                    plan.probes.push(target);
+                }
+                probed.push(pick);
+            }
+            None => plan.picks.push(pick),
         }
+    }
+    if plan.picks.is_empty() {
+        // Nobody does well, so the request itself finds out.
+        plan.probes.clear();
+        plan.picks.append(&mut probed);
     }
     // The shortest wait first; equal ones stay in the order of the route.
     late.sort_by_key(|(wait, _)| *wait);
     plan.picks.extend(late.into_iter().map(|(_, pick)| pick));
+    plan.picks.extend(probed);
     plan
 }
 
@@ -163,6 +179,7 @@ mod tests {
         let plan = decide(&candidates, Duration::from_secs(1));
         let picks: Vec<usize> = plan.picks.iter().map(|pick| pick.target).collect();
         assert_eq!(picks, [3, 6]);
+        assert_eq!(plan.probes, []);
         let skipped: Vec<(usize, &str)> =
             plan.skipped.iter().map(|(target, reason)| (*target, reason.as_label())).collect();
         let expected = [
@@ -192,6 +209,25 @@ mod tests {
             let plan = decide(candidates, Duration::from_secs(1));
             let picks: Vec<_> = plan.picks.iter().map(|pick| (pick.target, pick.is_late)).collect();
             assert_eq!(picks, expected);
+        }
+    }
+
+    #[test]
+    fn who_may_be_back_gets_a_copy_while_somebody_does_well() {
+        let probe = |target| Candidate { standing: Standing::Probe, ..candidate(target) };
+        let late =
+            |target| Candidate { expected: Some(Duration::from_mins(1)), ..candidate(target) };
+        let rows: [(&[Candidate], &[usize], &[usize]); 5] = [
+            (&[probe(0), candidate(1)], &[1, 0], &[0]),
+            (&[candidate(0), probe(1)], &[0, 1], &[]),
+            (&[probe(0), probe(1), candidate(2), probe(3)], &[2, 0, 1, 3], &[0, 1]),
+            (&[probe(0), probe(1)], &[0, 1], &[]),
+            (&[probe(0), late(1)], &[0, 1], &[]),
+        ];
+        for (candidates, picks, probes) in rows {
+            let plan = decide(candidates, Duration::from_secs(1));
+            let found: Vec<usize> = plan.picks.iter().map(|pick| pick.target).collect();
+            assert_eq!((found.as_slice(), plan.probes.as_slice()), (picks, probes));
         }
     }
 }

@@ -103,7 +103,7 @@ fn routes_are_read_again_from_the_file_alone() {
     assert_eq!(super::load_routes(&file, &targets).unwrap()[0].name, "all");
     std::fs::write(&file, format!("{MODELS}[[routes]]\nname = \"all\"\n")).unwrap();
     let error = super::load_routes(&file, &targets).unwrap_err().to_string();
-    assert!(error.contains("routes[0].targets") && error.contains("lacuna.toml:7"), "{error}");
+    assert!(error.contains("routes[0].targets") && error.contains("lacuna.toml:8"), "{error}");
     std::fs::write(&file, "[[routes]\n").unwrap();
     assert!(matches!(super::load_routes(&file, &targets), Err(ConfigError::Syntax { .. })));
     drop(folder);

@@ -19,7 +19,7 @@ const EXHAUSTED_MIN: Duration = Duration::from_secs(1);
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerRules {
-    /// Failures in a row that open it.
+    /// Failures in a row that open it, those that were overtaken among them.
     pub failures: u32,
     /// Share of failed calls in the window above which it opens.
     pub error_share: f64,
@@ -175,7 +175,7 @@ pub enum Outcome {
         /// For how long, by its own word.
         retry_after: Option<Duration>,
     },
-    /// Given up after longer than usual, for another had answered or nobody waited any more.
+    /// Without text for longer than usual, when another had answered. As many in a row as failures open it.
     Overtaken,
     /// It says nothing: the request was at fault, the queue was full, or nobody waited any more.
     Neutral,
@@ -368,7 +368,10 @@ impl CircuitBreaker {
                 self.num_failures = 0;
                 self.counts.add(now, [1, 0, u32::from(is_slow)]);
             }
-            Outcome::Overtaken => self.counts.add(now, [1, 0, 1]),
+            Outcome::Overtaken => {
+                self.num_failures = self.num_failures.saturating_add(1);
+                self.counts.add(now, [1, 0, 1]);
+            }
             Outcome::Failure | Outcome::Refused | Outcome::Exhausted { .. } => {
                 self.num_failures = self.num_failures.saturating_add(1);
                 self.counts.add(now, [1, 1, 0]);
@@ -383,8 +386,14 @@ impl CircuitBreaker {
         }
         if self.num_failures >= self.rules.failures {
             // One refusal may be for the request's sake; as many as open a breaker are for our key's.
-            let is_refused = outcome == Outcome::Refused;
-            let cause = if is_refused { Cause::Refused } else { Cause::Failures };
+            let cause = match outcome {
+                Outcome::Refused => Cause::Refused,
+                Outcome::Overtaken => Cause::SlowCalls,
+                Outcome::Success { .. }
+                | Outcome::Failure
+                | Outcome::Exhausted { .. }
+                | Outcome::Neutral => Cause::Failures,
+            };
             return Some(self.until(now, cause, None));
         }
         let [calls, errors, slow] = self.counts.sums(now);

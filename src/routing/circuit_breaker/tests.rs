@@ -69,7 +69,8 @@ fn what_opens_it_and_for_how_long() {
         (vec![SLOW; 19], None),
         (vec![SLOW; 20], Some((5, Cause::SlowCalls))),
         ([vec![GOOD; 10], vec![SLOW; 10]].concat(), None),
-        (vec![Outcome::Overtaken; 20], Some((5, Cause::SlowCalls))),
+        (vec![Outcome::Overtaken; 4], None),
+        (vec![Outcome::Overtaken; 5], Some((5, Cause::SlowCalls))),
     ];
     for (outcomes, expected) in rows {
         let now = Instant::now();
@@ -223,8 +224,7 @@ impl Model {
         let is_failure = |outcome: Outcome| matches!(outcome, Outcome::Failure | Outcome::Refused);
         let in_a_row = counted()
             .rev()
-            .filter(|(_, outcome)| *outcome != Outcome::Overtaken)
-            .take_while(|(_, outcome)| is_failure(*outcome))
+            .take_while(|(_, outcome)| is_failure(*outcome) || *outcome == Outcome::Overtaken)
             .count();
         let recent: Vec<Outcome> =
             counted().filter(|(at, _)| at + 10 > second).map(|(_, outcome)| *outcome).collect();
@@ -232,10 +232,8 @@ impl Model {
             recent.iter().filter(|outcome| test(**outcome)).count() as f64
                 / recent.len().max(1) as f64
         };
-        let opens = if in_a_row >= 5 && is_failure(outcome) {
+        let opens = if in_a_row >= 5 {
             Some(if outcome == Outcome::Refused { 60 } else { 5 })
-        } else if in_a_row >= 5 {
-            Some(5)
         } else if recent.len() >= 20
             && (share(&is_failure) > 0.1
                 || share(&|outcome| matches!(outcome, SLOW | Outcome::Overtaken)) > 0.5)
