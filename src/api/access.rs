@@ -15,7 +15,7 @@ use axum::{
 use http_body_util::BodyExt as _;
 
 use crate::api::{
-    ApiState, body,
+    ApiState, admin, body,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
     gitlab, is_gitlab, openai,
@@ -153,6 +153,11 @@ async fn admit(
 }
 
 fn authorise(caller: &Caller, path: &str) -> Result<(), ApiError> {
+    if path.starts_with(admin::ROOT) {
+        let refusal = "only an API key with the scope admin may look after routes";
+        let refuse = || ApiError::new(ApiErrorKind::Unauthorised, refusal);
+        return caller.may_administer().then_some(()).ok_or_else(refuse);
+    }
     let Some(access) = ACCESS.iter().find(|access| access.path == path) else { return Ok(()) };
     let has_scope = access.any_of.iter().any(|scope| caller.may(scope));
     let is_of_user = caller.kind == CallerKind::User;

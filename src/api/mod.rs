@@ -29,9 +29,11 @@ use crate::api::{
 use crate::auth::Guard;
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
+use crate::routing;
 use crate::service::{CompletionService, ServedModels, ServedName};
 
 mod access;
+mod admin;
 mod body;
 mod clock;
 mod correlation;
@@ -68,6 +70,8 @@ pub struct ApiState(Arc<Shared>);
 struct Shared {
     /// Empty while the models load.
     models: OnceLock<ServedModels>,
+    /// Empty where there are no routes.
+    router: OnceLock<Arc<routing::Router>>,
     guard: Arc<Guard>,
     drain: DrainFlag,
     admission: Arc<Semaphore>,
@@ -116,6 +120,7 @@ impl ApiState {
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
             models: OnceLock::new(),
+            router: OnceLock::new(),
             guard,
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
@@ -131,6 +136,15 @@ impl ApiState {
     /// Serves `models` from now on. Once more is passed over: a server's models are those that it was started with.
     pub fn serve(&self, models: impl Into<ServedModels>) {
         let _ = self.0.models.set(models.into());
+    }
+
+    /// Lets who may look after what sends requests where the routes say.
+    pub fn look_after(&self, router: Arc<routing::Router>) {
+        let _ = self.0.router.set(router);
+    }
+
+    fn router(&self) -> Option<&Arc<routing::Router>> {
+        self.0.router.get()
     }
 
     fn models(&self) -> Result<&ServedModels, ApiError> {
@@ -237,6 +251,7 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
         .merge(gitlab::routes())
         .merge(openai::routes())
         .merge(monitoring::routes())
+        .merge(admin::routes())
         .fallback(unknown_route)
         .layer(from_fn_with_state(state.clone(), access::guard))
         .with_state(state);

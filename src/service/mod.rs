@@ -62,6 +62,17 @@ impl CompletionService {
         Self { postprocess: Arc::new(postprocess), ..self }
     }
 
+    /// Returns what completes.
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        &self.provider
+    }
+
+    /// Lets another complete, by the same rules.
+    #[must_use]
+    pub fn with_provider(self, provider: Arc<dyn Provider>) -> Self {
+        Self { provider, ..self }
+    }
+
     /// Returns what is taken from completions.
     pub fn postprocess(&self) -> &PostprocessConfig {
         &self.postprocess
