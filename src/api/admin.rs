@@ -7,7 +7,7 @@ use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State, rejection::PathRejection},
     http::Method,
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -29,8 +29,22 @@ use crate::routing::{
 /// Where all of it is.
 pub(super) const ROOT: &str = "/admin/";
 
-/// An answer, or a refusal in the shape of unknown paths.
-type Answer = Result<Json<Value>, Response>;
+/// A refusal, in the shape that unknown paths have.
+struct AdminError(ApiError);
+
+impl From<ApiError> for AdminError {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        openai::refusal(self.0)
+    }
+}
+
+type Answer = Result<Json<Value>, AdminError>;
 
 /// Returns the endpoints.
 pub(super) fn routes() -> Router<ApiState> {
@@ -41,9 +55,9 @@ pub(super) fn routes() -> Router<ApiState> {
         .method_not_allowed_fallback(wrong_method)
 }
 
-async fn wrong_method(method: Method) -> Response {
+async fn wrong_method(method: Method) -> AdminError {
     let message = format!("this endpoint does not answer {method}");
-    openai::refusal(ApiError::new(ApiErrorKind::WrongMethod, message))
+    ApiError::new(ApiErrorKind::WrongMethod, message).into()
 }
 
 async fn targets(State(state): State<ApiState>) -> Answer {
@@ -120,14 +134,11 @@ async fn weigh(
     request: Request,
 ) -> Answer {
     let Ok(Path(route)) = path else { return Err(unknown("no route has this name")) };
-    let wire: WireWeights = body::read_json(&state, request).await.map_err(openai::refusal)?;
-    let weight = |(name, Integer(weight)): (String, Integer)| {
-        let weight = u32::try_from(weight)
-            .map_err(|_| openai::refusal(ApiError::invalid("weights", "must be from 0 to 100")))?;
-        Ok((name, weight))
-    };
-    let weights: Vec<(String, u32)> =
-        wire.weights.into_iter().map(weight).collect::<Result<_, Response>>()?;
+    let wire: WireWeights = body::read_json(&state, request).await?;
+    let weight =
+        |(name, Integer(weight)): (String, Integer)| Some((name, u32::try_from(weight).ok()?));
+    let weights: Option<Vec<(String, u32)>> = wire.weights.into_iter().map(weight).collect();
+    let weights = weights.ok_or_else(|| ApiError::invalid("weights", "must be from 0 to 100"))?;
     router(&state)?.set_weights(&route, &weights).map_err(|error| refused(&error))?;
     let shares: Vec<String> =
         weights.iter().map(|(name, weight)| format!("{name}={weight}")).collect();
@@ -146,20 +157,20 @@ fn audit(id: &RequestId, caller: &Caller, change: &str) {
     );
 }
 
-fn router(state: &ApiState) -> Result<&Arc<Routes>, Response> {
+fn router(state: &ApiState) -> Result<&Arc<Routes>, AdminError> {
     state.router().ok_or_else(|| unknown("there are no routes in the settings"))
 }
 
-fn unknown(message: &str) -> Response {
-    openai::refusal(ApiError::new(ApiErrorKind::UnknownRoute, message))
+fn unknown(message: &str) -> AdminError {
+    ApiError::new(ApiErrorKind::UnknownRoute, message).into()
 }
 
-fn refused(error: &ChangeError) -> Response {
+fn refused(error: &ChangeError) -> AdminError {
     match error {
         ChangeError::UnknownTarget => unknown("no target has this name"),
-        ChangeError::Weights => openai::refusal(ApiError::invalid(
-            "weights",
-            "must be of targets of a route that there is, and sum to 100",
-        )),
+        ChangeError::Weights => {
+            let rule = "must be of targets of a route that there is, and sum to 100";
+            ApiError::invalid("weights", rule).into()
+        }
     }
 }

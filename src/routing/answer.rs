@@ -67,20 +67,17 @@ impl Answer {
             return Some(Ok(self.cut()));
         }
         let attempt = self.attempt.as_mut()?;
-        let event = match attempt.held.pop_front() {
-            Some(event) => Ok(event),
-            None => {
-                let next = std::future::poll_fn(|cx| attempt.poll_next(cx));
-                // The target's own end at the deadline, which comes at the same moment, is seen first.
-                match tokio::time::timeout_at(self.deadline.into(), next).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        attempt.ticket.succeeds("cut");
-                        self.is_cut = true;
-                        return Some(Ok(self.cut()));
-                    }
-                }
-            }
+        let event = if let Some(event) = attempt.held.pop_front() {
+            Ok(event)
+        } else {
+            let next = std::future::poll_fn(|cx| attempt.poll_next(cx));
+            // The target's own end at the deadline, which comes at the same moment, is seen first.
+            let Ok(event) = tokio::time::timeout_at(self.deadline.into(), next).await else {
+                attempt.ticket.succeeds("cut");
+                self.is_cut = true;
+                return Some(Ok(self.cut()));
+            };
+            event
         };
         match event {
             Ok(event) => Some(Ok(self.take(event))),

@@ -179,7 +179,7 @@ mod tests {
         let plan = decide(&candidates, Duration::from_secs(1));
         let picks: Vec<usize> = plan.picks.iter().map(|pick| pick.target).collect();
         assert_eq!(picks, [3, 6]);
-        assert_eq!(plan.probes, []);
+        assert!(plan.probes.is_empty());
         let skipped: Vec<(usize, &str)> =
             plan.skipped.iter().map(|(target, reason)| (*target, reason.as_label())).collect();
         let expected = [

@@ -203,18 +203,16 @@ impl Route {
     fn start(&self, open: &[usize], first: usize, facts: &Facts<'_>) -> (usize, Start<'_>) {
         let targets = &self.config.targets;
         let place = |name: &str| open.iter().copied().find(|index| targets[*index].name == name);
-        let pins = self.config.pins.iter().filter(|(who, _)| is(who, facts.asker));
-        if let Some((target, who)) = pins.filter_map(|(who, name)| Some((place(name)?, who))).next()
-        {
+        let mut pins = self.config.pins.iter().filter(|(who, _)| is(who, facts.asker));
+        if let Some((target, who)) = pins.find_map(|(who, name)| Some((place(name)?, who))) {
             return (target, Start::Pinned(who));
         }
         let drawn;
-        let who = match &facts.asker.user {
-            Some(user) => user.as_str(),
-            None => {
-                drawn = facts.draw.to_string();
-                &drawn
-            }
+        let who = if let Some(user) = &facts.asker.user {
+            user.as_str()
+        } else {
+            drawn = facts.draw.to_string();
+            &drawn
         };
         let weighted = open.iter().map(|index| {
             let target = &targets[*index];

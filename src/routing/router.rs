@@ -17,7 +17,7 @@ use crate::{
     provider::{CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind},
     routing::{
         answer::Answer,
-        circuit_breaker::{BreakerRules, Override, Transition},
+        circuit_breaker::{BreakerRules, Cause, Override, Transition},
         deadline::Deadlines,
         decision::{Ability, Candidate, Plan, SkipReason, decide},
         observer::{RoutingEvent, RoutingObserver},
@@ -96,7 +96,7 @@ impl Core {
             name = target,
             from = from.as_label(),
             to = to.as_label(),
-            cause = cause.map(|cause| cause.as_label()),
+            cause = cause.map(Cause::as_label),
             "breaker"
         );
         self.observer.observe(&RoutingEvent::BreakerChanged { target, transition });
@@ -215,7 +215,7 @@ impl Router {
             .filter_map(|index| self.targets.get(&chosen.route.targets[*index].name))
             .collect();
         let route: Arc<str> = Arc::from(chosen.route.name.as_str());
-        let plan = self.plan(&request, &model.name, &targets, deadline);
+        let plan = plan(&request, &model.name, &targets, deadline);
         self.tell_skipped(&route, &targets, &plan);
         if plan.picks.is_empty() {
             return Err(refusal(&plan, now));
@@ -230,28 +230,6 @@ impl Router {
         let picks = plan.picks.iter().map(|pick| Arc::clone(targets[pick.target])).collect();
         let attempt = Race::new(&self.core, route, picks, request, deadline).run().await?;
         Ok(Answer::new(attempt, num_choices, deadline, compared).into_stream())
-    }
-
-    fn plan(
-        &self,
-        request: &CompletionRequest,
-        model: &str,
-        targets: &[&Arc<Target>],
-        deadline: Instant,
-    ) -> Plan {
-        let now = now();
-        let candidates: Vec<Candidate> = targets
-            .iter()
-            .enumerate()
-            .map(|(index, target)| Candidate {
-                target: index,
-                ability: ability(request, model, &target.provider.model()),
-                is_ready: target.provider.is_ready(),
-                standing: target.standing(now),
-                expected: target.provider.expected_first_token(request),
-            })
-            .collect();
-        decide(&candidates, deadline.saturating_duration_since(now))
     }
 
     /// Returns whom a request is copied to; not to one that may answer it first.
@@ -288,6 +266,28 @@ fn breaker_rules(config: &RoutingConfig) -> BreakerRules {
         exhausted_max: breaker.exhausted_max,
         refused_pause: breaker.refused_pause,
     }
+}
+
+/// Asks the targets how they are, and puts them into the order of the moment.
+fn plan(
+    request: &CompletionRequest,
+    model: &str,
+    targets: &[&Arc<Target>],
+    deadline: Instant,
+) -> Plan {
+    let now = now();
+    let candidates: Vec<Candidate> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| Candidate {
+            target: index,
+            ability: ability(request, model, &target.provider.model()),
+            is_ready: target.provider.is_ready(),
+            standing: target.standing(now),
+            expected: target.provider.expected_first_token(request),
+        })
+        .collect();
+    decide(&candidates, deadline.saturating_duration_since(now))
 }
 
 /// Returns whether a model can do what a request asks that was made for the model called `own`.

@@ -51,7 +51,7 @@ impl DemoServer {
     }
 
     async fn start_config(config: &Config) -> Self {
-        let ComposedModels { engines, handles, models } = compose_all(config).unwrap();
+        let ComposedModels { engines, handles, models, router: _ } = compose_all(config).unwrap();
         let drain = DrainFlag::default();
         let gateway = Gateway::load(config).unwrap();
         let state = ApiState::new(models, &config.server, open_guard(), drain.clone(), gateway);

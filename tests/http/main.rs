@@ -21,5 +21,6 @@ mod issuers;
 mod lifecycle;
 mod openai;
 mod openai_stream;
+mod routing;
 mod several;
 mod support;

@@ -6,6 +6,7 @@ mod copies;
 mod failover;
 mod hedging;
 mod recovery;
+mod reload;
 mod rules;
 mod scripted;
 mod world;

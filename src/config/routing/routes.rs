@@ -223,7 +223,7 @@ impl Table<'_> {
             return Err(broken(self.key("name"), rule, format!("{name:?}")));
         }
         let targets = self.route_targets(raw.targets.clone().unwrap_or_default())?;
-        let pins = self.pins(raw.pins.clone().unwrap_or_default(), &targets)?;
+        let pins = self.pins(raw.pins.as_deref().unwrap_or_default(), &targets)?;
         let shadow = raw.shadow.clone().map(|text| self.shadow(&text)).transpose()?;
         Ok(RouteConfig { name, when: self.when(raw)?, targets, pins, shadow })
     }
@@ -329,7 +329,7 @@ impl Table<'_> {
 
     fn pins(
         &self,
-        texts: Vec<String>,
+        texts: &[String],
         targets: &[RouteTarget],
     ) -> Result<Vec<(Who, String)>, Violation> {
         let pin = |text: &String| {

@@ -340,14 +340,12 @@ impl CircuitBreaker {
                         Some(self.until(now, Cause::Exhausted, retry_after))
                     }
                 };
-                match reopened {
-                    Some((until, cause)) => Some(self.open(until, cause)),
-                    None => {
-                        self.enter(State::Closed);
-                        let (from, to) = (StateKind::HalfOpen, StateKind::Closed);
-                        Some(Transition { from, to, cause: None })
-                    }
+                if let Some((until, cause)) = reopened {
+                    return Some(self.open(until, cause));
                 }
+                self.enter(State::Closed);
+                let (from, to) = (StateKind::HalfOpen, StateKind::Closed);
+                Some(Transition { from, to, cause: None })
             }
             State::Open { .. } => None,
         }
