@@ -37,6 +37,7 @@ mod admin;
 mod body;
 mod clock;
 mod correlation;
+mod deadline;
 mod error;
 mod gitlab;
 mod json;

@@ -149,6 +149,9 @@ fn skip(candidate: &Candidate) -> Option<SkipReason> {
 mod tests {
     use super::*;
 
+    /// Targets in their order, each with whether it is late.
+    type Picks<'a> = &'a [(usize, bool)];
+
     fn candidate(target: usize) -> Candidate {
         Candidate {
             target,
@@ -166,7 +169,7 @@ mod tests {
     #[test]
     fn targets_keep_their_order_less_those_that_cannot() {
         let now = Instant::now();
-        let (soon, later) = (now + Duration::from_secs(3), now + Duration::from_secs(60));
+        let (soon, later) = (now + Duration::from_secs(3), now + Duration::from_mins(1));
         let candidates = [
             Candidate { ability: Ability::NoFim, ..candidate(0) },
             Candidate { is_ready: false, ..candidate(1) },
@@ -199,7 +202,7 @@ mod tests {
             expected: Some(Duration::from_millis(millis)),
             ..candidate(target)
         };
-        let rows: [(&[Candidate], &[(usize, bool)]); 4] = [
+        let rows: [(&[Candidate], Picks<'_>); 4] = [
             (&[wait(0, 999), candidate(1)], &[(0, false), (1, false)]),
             (&[wait(0, 1000), candidate(1)], &[(1, false), (0, true)]),
             (&[wait(0, 5000)], &[(0, true)]),

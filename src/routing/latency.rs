@@ -91,7 +91,9 @@ mod tests {
             share in 0.01f64..1.0,
         ) {
             let mut latency = Latency::default();
-            times.iter().for_each(|millis| latency.record(Duration::from_millis(*millis)));
+            for millis in &times {
+                latency.record(Duration::from_millis(*millis));
+            }
             times.sort_unstable();
             let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1;
             let exact = Duration::from_millis(times[index]);

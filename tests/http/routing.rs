@@ -1,6 +1,10 @@
 //! Routes behind the dialects: who asks reaches them, and who may look after them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lacuna::{
     auth::{Clock, Guard},
@@ -141,6 +145,23 @@ async fn chats_are_generations_and_a_failure_goes_elsewhere_unseen() {
     let text = json!({"prompt": "a"}).to_string();
     let response = post(routed.server.address, "/v1/completions", &text).await;
     assert_eq!(response.status, 502, "no route is for it");
+}
+
+#[tokio::test]
+async fn a_client_says_how_long_it_waits() {
+    // Without a route the server allows a minute.
+    let routed = start(naming("L"), Vec::new(), support::open_guard()).await;
+    let text = json!({"prompt": "a"}).to_string();
+    for (path, body) in [("/v1/completions", text), (GITLAB, gap())] {
+        for (wait, is_shorter) in [("20000", true), ("90000", false), ("soon", false)] {
+            let headers = [("X-Lacuna-Timeout-Ms", wait)];
+            let response = ask(routed.server.address, ("POST", path), &headers, &body).await;
+            assert_eq!(response.status, 200, "{}", response.text());
+            let request = routed.server.provider.take_requests().remove(0);
+            let left = request.deadline.unwrap().saturating_duration_since(Instant::now());
+            assert_eq!(left <= Duration::from_secs(20), is_shorter, "{path} {wait}: {left:?}");
+        }
+    }
 }
 
 /// Lets in who has one of two keys, of which one may administer.

@@ -1,6 +1,7 @@
 //! A target that comes back is used again within a probe interval, and nobody waits for finding out.
 
 use lacuna::{
+    completion::CompletionRequest,
     provider::ProviderErrorKind,
     routing::circuit_breaker::{Override, StateKind},
 };
@@ -93,6 +94,17 @@ async fn who_types_on_opens_no_breaker() {
     }
     assert_eq!(world.router.targets()[0].state, StateKind::Closed);
     assert_eq!(world.calls(), [100, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_in_a_hurry_open_no_breaker() {
+    let world = Plan::two(Play::Answer(ms(60)), Play::Answer(ms(60))).build();
+    for _ in 0..100 {
+        let soon = tokio::time::Instant::now() + ms(50);
+        let request = CompletionRequest { deadline: Some(soon.into_std()), ..gap() };
+        assert_eq!(world.ask(request).await.result, Err(ProviderErrorKind::DeadlineExceeded));
+    }
+    assert!(world.router.targets().iter().all(|target| target.state == StateKind::Closed));
 }
 
 #[tokio::test(start_paused = true)]

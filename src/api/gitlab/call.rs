@@ -1,6 +1,6 @@
 //! What every endpoint of the dialect does with a request: who calls, which model answers, what is noted of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::Request,
@@ -12,6 +12,7 @@ use crate::api::{
     Admission, ApiState,
     access::routed_user,
     clock::unix_seconds,
+    deadline,
     error::{ApiError, ApiErrorKind},
     gitlab::{
         context::GitlabContext,
@@ -35,6 +36,8 @@ pub(super) struct Call<'a> {
     account: &'a Account,
     /// Who was let in.
     caller: Option<Arc<Caller>>,
+    /// When the client no longer waits.
+    deadline: Option<Instant>,
     context: GitlabContext,
     flags: Vec<String>,
     /// What the endpoint calls the fields of the vocabulary.
@@ -57,7 +60,8 @@ impl<'a> Call<'a> {
         }
         account.caller(context.caller.clone());
         let flags = state.gateway().flags.in_force(&context.flags, &context.actor);
-        Self { state, account, caller, context, flags, names }
+        let deadline = deadline::asked(request.headers());
+        Self { state, account, caller, deadline, context, flags, names }
     }
 
     /// Refuses a caller without a unit primitive, where only the body tells which is needed.
@@ -131,9 +135,10 @@ impl<'a> Call<'a> {
         &self.flags
     }
 
-    /// Says in a request who asks, which decides where it goes.
+    /// Says in a request who asks, which decides where it goes, and how long they wait.
     fn signed(&self, mut asked: Asked) -> Asked {
         let actor = &self.context.actor;
+        asked.request.deadline = self.deadline;
         let task = asked.request.asker.task;
         asked.request.asker = Asker {
             task,

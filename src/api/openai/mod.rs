@@ -4,7 +4,7 @@
 //! # Source
 //! The published API reference and vLLM's additions to it; `docs/api.md` says where we differ and why.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json, Router,
@@ -21,6 +21,7 @@ use crate::api::{
     body,
     clock::unix_seconds,
     correlation::RequestId,
+    deadline,
     error::{ApiError, ApiErrorKind},
     finish_reason_name,
     openai::{
@@ -265,9 +266,10 @@ async fn answer(
     account: &Account,
 ) -> Result<Response, OpenAiError> {
     let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
+    let deadline = deadline::asked(request.headers());
     let wire: WireRequest = body::read_json(state, request).await?;
     let max_tokens = convert::max_tokens_name(&wire, form);
-    let asking = Asking { form, id, caller: caller.as_deref() };
+    let asking = Asking { form, id, caller: caller.as_deref(), deadline };
     let answer = answer_to(wire, asking, state, account).await;
     answer.map_err(|OpenAiError(error)| OpenAiError(error.renamed("max_tokens", max_tokens)))
 }
@@ -277,6 +279,7 @@ struct Asking<'a> {
     form: Form,
     id: &'a RequestId,
     caller: Option<&'a Caller>,
+    deadline: Option<Instant>,
 }
 
 async fn answer_to(
@@ -285,11 +288,12 @@ async fn answer_to(
     state: &ApiState,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
-    let Asking { form, id, caller } = asking;
+    let Asking { form, id, caller, deadline } = asking;
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
     let mut asked = convert::asked(wire, form, &model, service, state.models()?)?;
     for request in &mut asked.requests {
+        request.deadline = deadline;
         request.asker.user = routed_user(caller);
         request.asker.realm =
             caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());

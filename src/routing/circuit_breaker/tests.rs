@@ -34,8 +34,10 @@ fn play(breaker: &mut CircuitBreaker, now: Instant, outcomes: &[Outcome]) -> Opt
     last
 }
 
-/// Returns for how long a breaker is open, in seconds, and why.
-fn open_for(breaker: &CircuitBreaker, now: Instant) -> Option<(u64, Cause)> {
+/// For how many seconds a breaker is open, and why.
+type Opened = Option<(u64, Cause)>;
+
+fn open_for(breaker: &CircuitBreaker, now: Instant) -> Opened {
     match breaker.standing(now) {
         Standing::Open { until: Some(until), cause } => Some(((until - now).as_secs(), cause)),
         Standing::Open { until: None, .. } | Standing::Closed | Standing::Probe => None,
@@ -45,7 +47,7 @@ fn open_for(breaker: &CircuitBreaker, now: Instant) -> Option<(u64, Cause)> {
 #[test]
 fn what_opens_it_and_for_how_long() {
     let nineteen = [GOOD; 17];
-    let rows: Vec<(Vec<Outcome>, Option<(u64, Cause)>)> = vec![
+    let rows: Vec<(Vec<Outcome>, Opened)> = vec![
         (vec![Outcome::Failure; 4], None),
         (vec![Outcome::Failure; 5], Some((5, Cause::Failures))),
         ([vec![Outcome::Failure; 4], vec![GOOD], vec![Outcome::Failure; 4]].concat(), None),
