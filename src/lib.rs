@@ -1,7 +1,7 @@
 //! Lacuna: a local inference server that fills the gap at the cursor.
 //!
-//! Read in this order: [`completion`] (the vocabulary), [`service`] (the one path of a completion), [`provider`]
-//! (who completes), [`prompt`] (how a gap becomes tokens), [`engine`] (how tokens are decoded), [`api`] (the dialects).
+//! Read in this order: [`completion`] (the vocabulary), [`service`] (the one path of a completion), [`routing`] (where
+//! requests go), [`provider`] (who completes), [`prompt`] (how a gap becomes tokens), [`engine`] (how tokens are decoded), [`api`] (the dialects).
 
 pub mod api;
 pub mod auth;
@@ -16,6 +16,7 @@ pub mod hub;
 pub mod postprocess;
 pub mod prompt;
 pub mod provider;
+pub mod routing;
 pub mod selftest;
 pub mod server;
 pub mod service;

@@ -15,12 +15,13 @@ use axum::{
 use http_body_util::BodyExt as _;
 
 use crate::api::{
-    ApiState, body,
+    ApiState, admin, body,
     correlation::RequestId,
     error::{ApiError, ApiErrorKind},
     gitlab, is_gitlab, openai, openapi,
 };
 use crate::auth::{COMPLETE_CODE, Caller, CallerKind, Credentials, GENERATE_CODE, Permit};
+use crate::flags::pseudonym;
 use crate::service::Account;
 
 /// Asked by who has no token: probes, and GitLab while it is set up.
@@ -95,6 +96,12 @@ const ACCESS: [Access; 7] = [
         refusal: "your key or token does not allow chats",
     },
 ];
+
+/// Returns by what pseudonym routes know a caller: that of their key's name, else their own.
+pub(super) fn routed_user(caller: Option<&Caller>) -> Option<String> {
+    let caller = caller?;
+    caller.key_name.as_deref().map(pseudonym).or_else(|| caller.user.clone())
+}
 
 /// Finds out who calls and whether they may, and answers those who may not.
 pub(super) async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {
@@ -187,6 +194,11 @@ fn endpoint(path: &str) -> &'static str {
 }
 
 fn authorise(caller: &Caller, path: &str) -> Result<(), ApiError> {
+    if path.starts_with(admin::ROOT) {
+        let refusal = "only an API key with the scope admin may look after routes";
+        let refuse = || ApiError::new(ApiErrorKind::Unauthorised, refusal);
+        return caller.may_administer().then_some(()).ok_or_else(refuse);
+    }
     let Some(access) = ACCESS.iter().find(|access| access.path == path) else { return Ok(()) };
     let has_scope = access.any_of.iter().any(|scope| caller.may(scope));
     let is_of_user = caller.kind == CallerKind::User;

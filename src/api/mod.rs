@@ -30,13 +30,16 @@ use crate::api::{
 use crate::auth::{Caller, Guard};
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
+use crate::routing;
 use crate::service::{Account, CompletionService, NameKind, ServedModels, ServedName};
 use crate::telemetry::metrics::Metrics;
 
 mod access;
+mod admin;
 mod body;
 mod clock;
 mod correlation;
+mod deadline;
 mod error;
 mod gitlab;
 mod json;
@@ -74,6 +77,8 @@ pub struct ApiState(Arc<Shared>);
 struct Shared {
     /// Empty while the models load.
     models: OnceLock<ServedModels>,
+    /// Empty where there are no routes.
+    router: OnceLock<Arc<routing::Router>>,
     guard: Arc<Guard>,
     drain: DrainFlag,
     admission: Arc<Semaphore>,
@@ -123,6 +128,7 @@ impl ApiState {
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
             models: OnceLock::new(),
+            router: OnceLock::new(),
             guard,
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
@@ -139,6 +145,15 @@ impl ApiState {
     /// Serves `models` from now on. Once more is passed over: a server's models are those that it was started with.
     pub fn serve(&self, models: impl Into<ServedModels>) {
         let _ = self.0.models.set(models.into());
+    }
+
+    /// Lets who may look after what sends requests where the routes say.
+    pub fn look_after(&self, router: Arc<routing::Router>) {
+        let _ = self.0.router.set(router);
+    }
+
+    fn router(&self) -> Option<&Arc<routing::Router>> {
+        self.0.router.get()
     }
 
     fn models(&self) -> Result<&ServedModels, ApiError> {
@@ -282,7 +297,8 @@ pub fn openapi() -> String {
 fn described() -> (Router<ApiState>, OpenApi) {
     let mut router = Router::new();
     let mut document = openapi::head();
-    for (endpoints, description) in [openai::routes(), gitlab::routes(), monitoring::routes()] {
+    let all = [openai::routes(), gitlab::routes(), monitoring::routes(), admin::routes()];
+    for (endpoints, description) in all {
         router = router.merge(endpoints);
         document.merge(description);
     }

@@ -9,6 +9,8 @@ pub const COMPLETE_CODE: &str = "complete_code";
 pub const GENERATE_CODE: &str = "generate_code";
 /// The unit primitive of asking other models through the gateway.
 pub const PROVIDER_PROXY: &str = "ai_gateway_model_provider_proxy";
+/// The scope of keys that may change how the server works; no key has it that does not say so.
+const ADMIN: &str = "admin";
 /// What an older GitLab sold in place of the first two.
 const CODE_SUGGESTIONS: &str = "code_suggestions";
 
@@ -95,6 +97,13 @@ impl Caller {
     /// Returns whether they may use a unit primitive.
     pub fn may(&self, unit_primitive: &str) -> bool {
         self.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|scope| scope == unit_primitive))
+    }
+
+    /// Returns whether they may change how the server works: by an API key that says so, and by nothing else. Who is let
+    /// in without showing anything may complete, not administer.
+    pub fn may_administer(&self) -> bool {
+        let has_scope = |scopes: &Vec<String>| scopes.iter().any(|scope| scope == ADMIN);
+        self.kind == CallerKind::ApiKey && self.scopes.as_ref().is_some_and(has_scope)
     }
 
     /// Returns whom limits are counted for; `None` where nobody can be told apart.

@@ -18,7 +18,7 @@ use crate::{
         place, print, runtime, start_logs,
     },
     client::Server,
-    completion::{CompletionRequest, Input, Language, PostProcessing, SamplingParams},
+    completion::{Asker, CompletionRequest, Input, Language, PostProcessing, SamplingParams},
     config::{
         Config, Environment, RawConfig, RawLog,
         raw::{RawCompletion, RawEngine, RawHub, RawModel},
@@ -205,6 +205,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         deadline: None,
         postprocessing: PostProcessing::None,
         model: None,
+        asker: Asker::default(),
     };
     let account = Account::open("complete", "cli.complete");
     account.streaming(true);

@@ -30,7 +30,9 @@ use crate::{
         ModelInfo,
         local::{LocalParts, LocalProvider},
     },
-    service::{CompletionService, ServedModel, ServedModels},
+    routing::{NamedProvider, Router, RoutingObserver},
+    service::{CompletionService, ServedModel, ServedModels, ServedName},
+    telemetry::metrics::Metrics,
     tokenizer::Tokenizer,
 };
 
@@ -59,6 +61,8 @@ pub struct ComposedModels {
     pub handles: Vec<(String, EngineHandle)>,
     /// What answers to which name.
     pub models: ServedModels,
+    /// What sends requests where the routes say, where there are some.
+    pub router: Option<Arc<Router>>,
 }
 
 /// Loads the first model and puts its parts together. Takes as long as reading the weights does.
@@ -82,7 +86,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
 ///
 /// # Errors
 /// As [`compose`], with the model's name.
-pub fn compose_all(config: &Config) -> anyhow::Result<ComposedModels> {
+pub fn compose_all(config: &Config, metrics: &Metrics) -> anyhow::Result<ComposedModels> {
     let composed = compose_each(config, free_bytes())?;
     let (mut engines, mut handles) = (Vec::new(), Vec::new());
     let mut models: Option<ServedModels> = None;
@@ -97,7 +101,28 @@ pub fn compose_all(config: &Config) -> anyhow::Result<ComposedModels> {
             None => models = Some(ServedModels::new(served)),
         }
     }
-    Ok(ComposedModels { engines, handles, models: models.context("there is no model")? })
+    let models = models.context("there is no model")?;
+    let (models, router) = route(config, models, Arc::new(metrics.clone()));
+    Ok(ComposedModels { engines, handles, models, router })
+}
+
+/// Puts the routes before all names that are served. Without routes everything stays as it is.
+pub fn route(
+    config: &Config,
+    models: ServedModels,
+    observer: Arc<dyn RoutingObserver>,
+) -> (ServedModels, Option<Arc<Router>>) {
+    if config.routes.is_empty() {
+        return (models, None);
+    }
+    let named = |served: &ServedName| NamedProvider {
+        name: served.name.clone(),
+        provider: Arc::clone(served.service.provider()),
+    };
+    let providers = models.names().iter().map(named).collect();
+    let router = Router::new(&config.routing, config.routes.clone(), providers, observer);
+    let models = models.with_providers(|name, own| router.routed(name, Arc::clone(own)));
+    (models, Some(router))
 }
 
 fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed>> {

@@ -1,5 +1,5 @@
 //! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `keys`, `prompts`,
-//! `openapi`, `selftest`, `check-config` and `print-config` are the tools beside it.
+//! `openapi`, `routes`, `selftest`, `check-config` and `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -29,6 +29,7 @@ pub mod place;
 mod placement;
 pub mod progress;
 mod prompts;
+mod routes;
 mod selftest;
 pub mod serve;
 
@@ -121,6 +122,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// List the prompts that models are asked with; check a folder of them.
     Prompts(prompts::PromptsArgs),
+    /// List the routes; say where a request would go and why.
+    Routes(routes::RoutesArgs),
     /// Print the description of all HTTP endpoints (`OpenAPI`) as JSON.
     #[command(name = "openapi")]
     OpenApi,
@@ -176,10 +179,13 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Keys(arguments)) => keys::run(&arguments),
         Some(Command::Prompts(arguments)) => prompts::run(arguments, environment),
         Some(Command::OpenApi) => print(&format!("{}\n", crate::api::openapi())),
+        Some(Command::Routes(arguments)) => routes::run(arguments, environment),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
-            let text =
-                load(*settings, environment)?.to_toml().context("cannot print the settings")?;
+            let text = load(*settings, environment)?
+                .config
+                .to_toml()
+                .context("cannot print the settings")?;
             print(&text)
         }
         Some(Command::CheckConfig(arguments)) => {
@@ -197,9 +203,16 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
     }
 }
 
-fn load(settings: Settings, environment: &Environment) -> Result<Config, CliError> {
+/// The settings in force, and the file that holds some of them.
+struct Loaded {
+    config: Config,
+    file: Option<PathBuf>,
+}
+
+fn load(settings: Settings, environment: &Environment) -> Result<Loaded, CliError> {
     let file = settings.config.or_else(|| environment.config_file());
-    Ok(Config::load(&settings.raw, environment, file.as_deref())?)
+    let config = Config::load(&settings.raw, environment, file.as_deref())?;
+    Ok(Loaded { config, file })
 }
 
 /// Returns the command with the defaults in its help, taken from where they are in force.

@@ -61,7 +61,7 @@ struct SelftestReport<'a> {
 /// # Errors
 /// [`CliError::Usage`] for settings, [`CliError::Failed`] where a check failed or the device did.
 pub(super) fn run(arguments: SelftestArgs, environment: &Environment) -> Result<(), CliError> {
-    let config = load(arguments.settings, environment)?;
+    let config = load(arguments.settings, environment)?.config;
     let plan = plan(&config, arguments.grid, arguments.prompts)?;
     let start = Instant::now();
     let mut outcomes: Vec<Outcome> = Vec::new();

@@ -10,7 +10,7 @@ use crate::{
     api::{ApiState, DrainFlag, Gateway, metrics_router, router},
     auth::{Clock, Guard},
     cli::{
-        CliError,
+        CliError, Loaded,
         compose::{ComposedModels, compose_all},
         fetch::fetch_all,
         greeting::{Greeting, greeting},
@@ -18,6 +18,7 @@ use crate::{
     },
     config::{Config, Environment, MetricsAddress},
     engine::{Engine, EngineHandle, EngineState, EngineStats},
+    routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
     service::ServedModels,
     telemetry::metrics::{EngineSample, EngineSource},
@@ -33,7 +34,8 @@ const METRICS_PORT: u16 = 8082;
 ///
 /// # Errors
 /// A port that is taken, a model that does not load, an engine that fails, a system without signals.
-pub(super) fn run(config: &Config, environment: &Environment) -> Result<(), CliError> {
+pub(super) fn run(loaded: &Loaded, environment: &Environment) -> Result<(), CliError> {
+    let config = &loaded.config;
     config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
     let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
     let guard = Arc::new(guard.map_err(|error| CliError::Usage(error.into()))?);
@@ -46,13 +48,14 @@ pub(super) fn run(config: &Config, environment: &Environment) -> Result<(), CliE
         );
     }
     let runtime = runtime(config.server.num_worker_threads)?;
-    let ended = runtime.block_on(serve_until_signal(config, guard));
+    let ended = runtime.block_on(serve_until_signal(loaded, guard));
     // A model that still loads would hold the process for minutes; the process's end frees what it has.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), CliError> {
+async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), CliError> {
+    let config = &loaded.config;
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
@@ -81,7 +84,7 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
         tokio::select! {
             () = signals.next() => {}
             never = guard.keep() => match never {},
-            error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
+            error = keep_models(loaded, address, &state, &mut engines) => failure = Some(error),
             () = prompts.watch() => {}
             never = metrics => match never {},
         }
@@ -145,15 +148,28 @@ async fn second(signals: &mut Signals) {
 
 /// Loads the models, serves them and looks after their engines; ends with what went wrong.
 async fn keep_models(
-    config: &Config,
+    loaded: &Loaded,
     address: SocketAddr,
     state: &ApiState,
     engines: &mut Vec<Engine>,
 ) -> CliError {
-    match start_models(config, address, state, engines).await {
-        Ok(running) => failure_of_one(&running).await,
+    match start_models(&loaded.config, address, state, engines).await {
+        Ok((running, router)) => tokio::select! {
+            error = failure_of_one(&running) => error,
+            never = keep_routes(loaded, router) => match never {},
+        },
         Err(error) => error,
     }
+}
+
+/// Puts routes in force as their file changes.
+async fn keep_routes(loaded: &Loaded, router: Option<Arc<Router>>) -> Infallible {
+    let (Some(router), Some(path)) = (router, loaded.file.clone()) else {
+        return std::future::pending().await;
+    };
+    let config = &loaded.config;
+    let file = RouteFile::new(path, config.served_names(), config.routes.clone(), router);
+    Arc::new(file).watch().await
 }
 
 /// Waits for the death of an engine. A device that failed once does not recover within its process: a supervisor is to
@@ -172,16 +188,20 @@ async fn start_models(
     address: SocketAddr,
     state: &ApiState,
     engines: &mut Vec<Engine>,
-) -> Result<Vec<Running>, CliError> {
+) -> Result<(Vec<Running>, Option<Arc<Router>>), CliError> {
     fetch_all(config).await?;
     let own_config = config.clone();
-    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config));
+    let metrics = state.metrics().clone();
+    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config, &metrics));
     let composed = composing.await.context("loading the model panicked")?;
-    let ComposedModels { engines: owned, handles: running, models } = composed?;
+    let ComposedModels { engines: owned, handles: running, models, router } = composed?;
     engines.extend(owned);
     state.metrics().watch(engine_source(config, &running, &models));
     // All at once: who asks for the second model while it loads is told to come back, not that there is none.
     state.serve(models);
+    if let Some(router) = &router {
+        state.look_after(Arc::clone(router));
+    }
     let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
     let each_model = config.each_model();
     let adapters: Vec<&str> = each_model
@@ -191,7 +211,7 @@ async fn start_models(
     info!(%address, model = names.join(", "), adapters = adapters.join(", "), "serving");
     let is_open = state.is_open();
     print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))?;
-    Ok(running)
+    Ok((running, router))
 }
 
 /// Returns what shows the engines' figures when somebody asks for them.

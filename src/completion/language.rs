@@ -87,6 +87,11 @@ impl Grammar {
 pub struct Language(&'static Row);
 
 impl Language {
+    /// Returns whether a language has this name; some names are several rows'.
+    pub fn is_name(name: &str) -> bool {
+        ROWS.iter().any(|row| row.name == name)
+    }
+
     /// Returns the language of a file, by its extension or whole name, else by the editor's id.
     pub fn detect(file_name: &str, editor_id: Option<&str>) -> Option<Self> {
         let name = file_name.rsplit(['/', '\\']).next().unwrap_or(file_name).to_ascii_lowercase();

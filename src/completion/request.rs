@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::completion::{language::Language, postprocessing::PostProcessing};
+use crate::completion::{asker::Asker, language::Language, postprocessing::PostProcessing};
 
 /// One completion, free of any dialect.
 #[derive(Clone, Debug)]
@@ -38,6 +38,21 @@ pub struct CompletionRequest {
     pub postprocessing: PostProcessing,
     /// Model asked for; `None` takes the one that is served.
     pub model: Option<String>,
+    /// Who asks and what for, which decides where the request goes.
+    pub asker: Asker,
+}
+
+impl CompletionRequest {
+    /// Returns the size of the texts that a prompt is made of.
+    pub fn num_prompt_bytes(&self) -> usize {
+        let input = match &self.input {
+            Input::Fim { prefix, suffix } => prefix.len() + suffix.len(),
+            Input::Text(text) => text.len(),
+            Input::Tokens(ids) => ids.len() * size_of::<u32>(),
+            Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        };
+        input + self.context.iter().map(|item| item.content.len()).sum::<usize>()
+    }
 }
 
 /// The text or the tokens to complete.

@@ -25,10 +25,15 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Returns the place of a key, or of the table of `[[models]]` that leaves it out.
+    /// Returns the place of a key, or of the table of a list, such as `[[models]]`, that leaves it out.
     pub(super) fn place(&self, key: &str) -> Option<&str> {
-        let place = self.places.get(key).or_else(|| self.places.get(table_of(key)?));
-        place.map(String::as_str)
+        let mut key = key;
+        loop {
+            if let Some(place) = self.places.get(key) {
+                return Some(place);
+            }
+            key = key.rsplit_once('.').map(|(table, _)| table).filter(|it| it.ends_with(']'))?;
+        }
     }
 }
 
@@ -91,6 +96,8 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     let sections: Vec<&str> =
         known.iter().filter_map(|key| key.split('.').next()).chain([MODELS]).collect();
     let is_known = |key: &str| match table_of(key) {
+        // Their own reader names keys that they do not have.
+        _ if key == ROUTES || table_of(key).is_some_and(|table| table.starts_with(ROUTES)) => true,
         Some(table) => key == table || keys_of_table(table, known).iter().any(|known| known == key),
         None => known
             .iter()
@@ -119,7 +126,12 @@ fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), 
     Err(ConfigError::UnknownKey { place: place.clone(), key: key.clone(), nearest })
 }
 
-/// Returns the table of `[[models]]` that a key is or lies in, such as `models[1]`.
+/// The key of the tables of routes.
+const ROUTES: &str = "routes";
+/// The key of the tables in each of them.
+const TARGETS: &str = "targets";
+
+/// Returns the table of `[[models]]` or `[[routes]]` that a key is or lies in, such as `models[1]`.
 fn table_of(key: &str) -> Option<&str> {
     let table = key.split('.').next()?;
     table.ends_with(']').then_some(table)
@@ -146,8 +158,15 @@ impl Source<'_> {
         for (section, value) in document {
             let name = section.get_ref().to_string();
             for (index, item) in value.get_ref().as_array().into_iter().flatten().enumerate() {
-                if item.get_ref().is_table() {
-                    sections.push((format!("{name}[{index}]"), item.span().start, item));
+                if let Some(table) = item.get_ref().as_table() {
+                    let name = format!("{name}[{index}]");
+                    let targets =
+                        table.get(TARGETS).and_then(|targets| targets.get_ref().as_array());
+                    for (index, target) in targets.into_iter().flatten().enumerate() {
+                        let name = format!("{name}.{TARGETS}[{index}]");
+                        sections.push((name, target.span().start, target));
+                    }
+                    sections.push((name, item.span().start, item));
                 }
             }
             sections.push((name, section.span().start, value));

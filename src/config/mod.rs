@@ -21,6 +21,7 @@ mod postprocess;
 mod print;
 pub mod raw;
 mod resolve;
+mod routing;
 mod served;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,10 @@ pub use log::{ContentLogging, LogConfig, LogFormat, RawLog};
 pub use metrics::{MetricsAddress, RawMetrics};
 pub use postprocess::PostprocessConfig;
 pub use raw::RawConfig;
+pub use routing::{
+    BreakerConfig, RouteConfig, RouteMatch, RouteTarget, RoutingConfig, ShadowConfig, Who,
+    load_routes,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +71,10 @@ pub struct Config {
     pub prompts: PromptsConfig,
     /// Feature flags.
     pub flags: FlagsConfig,
+    /// When targets of routes are asked and for how long.
+    pub routing: RoutingConfig,
+    /// Which requests are sent to whom; without any each model is served by itself.
+    pub routes: Vec<RouteConfig>,
     /// Logging.
     pub log: LogConfig,
     /// Where metrics are handed out.
@@ -83,6 +92,12 @@ impl Config {
             ..first.clone()
         });
         std::iter::once(first.clone()).chain(more).collect()
+    }
+
+    /// Returns all names that are served, which are what routes may send requests to.
+    pub fn served_names(&self) -> Vec<String> {
+        let more = self.more_models.iter().map(|served| &served.model);
+        std::iter::once(&self.model).chain(more).flat_map(resolve::served_names).collect()
     }
 
     /// Returns a message about the first model with its keys as whoever wrote the settings knows them.

@@ -7,6 +7,7 @@ use crate::config::{
     ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess,
     raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawModel, RawServed, RawServer, Scalar},
     resolve::AUTO,
+    routing,
     units::{format_size, format_time},
 };
 
@@ -60,6 +61,8 @@ impl From<&Config> for RawConfig {
             gateway: (&config.gateway).into(),
             prompts: (&config.prompts).into(),
             flags: (&config.flags).into(),
+            routing: (&config.routing).into(),
+            routes: (!config.routes.is_empty()).then(|| routing::raw_routes(&config.routes)),
             log: log.into(),
             metrics: config.metrics.into(),
         }

@@ -15,6 +15,7 @@ use crate::config::{
     gateway::{RawFlags, RawGateway, RawPrompts},
     log::RawLog,
     metrics::RawMetrics,
+    routing::{RawRoute, RawRouting},
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -56,6 +57,13 @@ pub struct RawConfig {
     /// `[flags]`
     #[command(flatten)]
     pub flags: RawFlags,
+    /// `[routing]`
+    #[command(flatten)]
+    pub routing: RawRouting,
+    /// `[[routes]]`: only a file has room for them.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<RawRoute>>,
     /// `[log]`
     #[command(flatten)]
     pub log: RawLog,
@@ -342,7 +350,7 @@ pub(super) fn integer(text: &str) -> Result<i64, &'static str> {
     text.parse().map_err(|_| "must be an integer")
 }
 
-fn number(text: &str) -> Result<f64, &'static str> {
+pub(super) fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "must be a number")
 }
 
@@ -362,6 +370,8 @@ impl RawConfig {
             gateway: self.gateway.or(lower.gateway),
             prompts: self.prompts.or(lower.prompts),
             flags: self.flags.or(lower.flags),
+            routing: self.routing.or(lower.routing),
+            routes: self.routes.or(lower.routes),
             log: self.log.or(lower.log),
             metrics: self.metrics.or(lower.metrics),
         }

@@ -13,7 +13,7 @@ use crate::config::{
     HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
     Violation, auth, fim, gateway, hub, log, metrics, postprocess,
     raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer, Scalar},
-    served,
+    routing, served,
     units::{format_size, format_time, parse_size, parse_time},
 };
 
@@ -39,13 +39,14 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
     let table = raw.models.is_some().then_some(0);
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
-    let all_models = std::iter::once(&first).chain(&more_models).map(|served| &served.model);
-    let names: Vec<&str> = all_models
-        .flat_map(|model| {
-            let adapters = model.adapters.iter().map(|adapter| adapter.name.as_str());
-            std::iter::once(model.served_name.as_str()).chain(adapters)
-        })
-        .collect();
+    let routing = routing::resolve(raw.routing)?;
+    let all_models = || std::iter::once(&first).chain(&more_models).map(|served| &served.model);
+    let names: Vec<String> = all_models().flat_map(served_names).collect();
+    let routes = routing::resolve_routes(raw.routes.unwrap_or_default(), &names)?;
+    // Answers name a model or an adapter, never an alias.
+    let of_answers =
+        |name: &&str| !all_models().any(|model| model.aliases.iter().any(|a| a == name));
+    let names: Vec<&str> = names.iter().map(String::as_str).filter(of_answers).collect();
     let postprocess = postprocess::resolve(raw.postprocess, &names)?;
     Ok(Config {
         server: server(raw.server)?,
@@ -60,9 +61,17 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         gateway: gateway::gateway(raw.gateway)?,
         prompts: gateway::prompts(raw.prompts, environment)?,
         flags: gateway::flags(raw.flags)?,
+        routing,
+        routes,
         log: log::resolve(raw.log)?,
         metrics: metrics::resolve(raw.metrics)?,
     })
+}
+
+/// Returns all names of a model, which are what routes may send requests to.
+pub(super) fn served_names(model: &ModelConfig) -> impl Iterator<Item = String> {
+    let adapters = model.adapters.iter().map(|adapter| &adapter.name);
+    std::iter::once(&model.served_name).chain(&model.aliases).chain(adapters).cloned()
 }
 
 fn server(raw: RawServer) -> Result<ServerConfig, Violation> {

@@ -23,7 +23,7 @@ use crate::engine::handle::{EngineFailure, EngineHandle, SequenceOutput};
 use crate::engine::pipeline::Pipeline;
 use crate::engine::scheduler::{Scheduler, SchedulerOutput};
 use crate::engine::sequence::{Sequence, SequenceId, SequenceUpdate};
-use crate::engine::stats::{EngineState, FinishRate, QueuePlace, SharedStats};
+use crate::engine::stats::{EngineState, FinishRate, PromptRate, QueuePlace, SharedStats};
 
 /// Starts the engine's thread.
 ///
@@ -47,6 +47,7 @@ pub fn start(
         clients: BTreeMap::new(),
         deadline: None,
         rate: FinishRate::default(),
+        prompt_rate: PromptRate::default(),
         stats: Arc::clone(&stats),
     };
     let (ended_sender, ended) = watch::channel(());
@@ -159,6 +160,7 @@ struct EngineLoop {
     /// Set once the engine is stopping.
     deadline: Option<Instant>,
     rate: FinishRate,
+    prompt_rate: PromptRate,
     stats: Arc<SharedStats>,
 }
 
@@ -193,9 +195,19 @@ impl EngineLoop {
 
     fn step(&mut self) -> Result<(), ExecutorError> {
         let Self { pipeline, executor, clients, stats, .. } = self;
+        let began = Instant::now();
+        let mut num_prompt_tokens = 0;
         let updates = pipeline.step(&mut **executor, &mut |scheduler, output| {
+            // A sequence that decodes computes one token; more are a prompt's.
+            if output.num_scheduled_tokens.iter().any(|num| *num > 1) {
+                num_prompt_tokens += output.num_scheduled_tokens.iter().sum::<usize>();
+            }
             account(scheduler, output, clients, stats);
         })?;
+        if num_prompt_tokens > 0 {
+            self.prompt_rate.record(num_prompt_tokens, began.elapsed());
+            self.stats.record_prompt_rate(&self.prompt_rate);
+        }
         self.emit(updates);
         Ok(())
     }
@@ -353,6 +365,7 @@ mod tests {
             clients: BTreeMap::new(),
             deadline: None,
             rate: FinishRate::default(),
+            prompt_rate: PromptRate::default(),
             stats: Arc::new(SharedStats::new(4, 2)),
         };
         engine_loop.run_to_end();

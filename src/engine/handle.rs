@@ -164,7 +164,9 @@ impl EngineHandle {
         }
         let num_output_max = self.limits.output_tokens_max(request.prompt_token_ids.len());
         request.max_tokens = request.max_tokens.clamp(1, num_output_max as u32);
-        let places = self.stats.take_places(num as usize).ok_or_else(|| self.queue_full())?;
+        let num_tokens = request.prompt_token_ids.len();
+        let places = self.stats.take_places(num as usize, num_tokens);
+        let places = places.ok_or_else(|| self.queue_full())?;
         let first_id = self.next_id.fetch_add(u64::from(num), Ordering::Relaxed);
         let first_seed = request.sampling.seed.unwrap_or_else(draw_seed);
         let mut submissions = Vec::with_capacity(places.len());
@@ -187,6 +189,12 @@ impl EngineHandle {
     /// Returns what the engine is doing and has done. Never blocks.
     pub fn stats(&self) -> EngineStats {
         self.stats.snapshot()
+    }
+
+    /// Estimates when a prompt of so many tokens would have its first token, from the prompts that wait and how fast
+    /// prompts and sequences went lately; `None` while nothing went. Never blocks.
+    pub fn expected_first_token(&self, num_prompt_tokens: usize) -> Option<Duration> {
+        self.stats.expected_first_token(num_prompt_tokens)
     }
 
     /// Waits until the engine has ended, and returns how: [`EngineState::Draining`] where its owner wanted it,

@@ -57,6 +57,8 @@ pub(super) struct SharedStats {
     state: AtomicU8,
     num_queued_max: usize,
     num_queued: AtomicUsize,
+    /// Tokens of the prompts of those.
+    num_queued_tokens: AtomicUsize,
     num_waiting: AtomicUsize,
     num_running: AtomicUsize,
     num_blocks_used: AtomicUsize,
@@ -68,6 +70,8 @@ pub(super) struct SharedStats {
     num_preemptions: AtomicU64,
     /// Mean time between two sequences' ends while there is work; 0 where none has ended.
     sequence_micros: AtomicU64,
+    /// Mean tokens a second of steps that compute prompts; 0 where there was none.
+    prompt_tokens_per_second: AtomicU64,
 }
 
 impl SharedStats {
@@ -76,6 +80,7 @@ impl SharedStats {
             state: AtomicU8::new(EngineState::Running as u8),
             num_queued_max,
             num_queued: AtomicUsize::new(0),
+            num_queued_tokens: AtomicUsize::new(0),
             num_waiting: AtomicUsize::new(0),
             num_running: AtomicUsize::new(0),
             num_blocks_used: AtomicUsize::new(0),
@@ -86,6 +91,7 @@ impl SharedStats {
             num_generated_tokens: AtomicU64::new(0),
             num_preemptions: AtomicU64::new(0),
             sequence_micros: AtomicU64::new(0),
+            prompt_tokens_per_second: AtomicU64::new(0),
         }
     }
 
@@ -102,12 +108,20 @@ impl SharedStats {
         self.state.fetch_max(state as u8, Ordering::AcqRel);
     }
 
-    /// Takes `num` places in the queue, or none where not all are free.
-    pub(super) fn take_places(self: &Arc<Self>, num: usize) -> Option<Vec<QueuePlace>> {
+    /// Takes `num` places in the queue, or none where not all are free, for prompts of so many tokens together.
+    pub(super) fn take_places(
+        self: &Arc<Self>,
+        num: usize,
+        num_tokens: usize,
+    ) -> Option<Vec<QueuePlace>> {
         let num_free = |taken: usize| self.num_queued_max.saturating_sub(taken);
         let update = |taken| (num <= num_free(taken)).then(|| taken + num);
         self.num_queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).ok()?;
-        Some((0..num).map(|_| QueuePlace { stats: Arc::clone(self) }).collect())
+        self.num_queued_tokens.fetch_add(num_tokens, Ordering::AcqRel);
+        // One computes the prompt of all of them.
+        let tokens = |index| if index == 0 { num_tokens } else { 0 };
+        let place = |index| QueuePlace { stats: Arc::clone(self), num_tokens: tokens(index) };
+        Some((0..num).map(place).collect())
     }
 
     pub(super) fn num_queued(&self) -> usize {
@@ -118,6 +132,30 @@ impl SharedStats {
     pub(super) fn retry_after(&self) -> Duration {
         let micros = self.sequence_micros.load(Ordering::Relaxed) * self.num_queued() as u64;
         Duration::from_micros(micros).clamp(Duration::from_secs(1), Duration::from_mins(1))
+    }
+
+    /// Estimates when a prompt of so many tokens would have its first token: the later of two times. The prompts that
+    /// wait and its own take as long as prompts took lately, less the share that the prefix cache had of prompts so far;
+    /// and where others wait already, each of them needs the end of a sequence. `None` while nothing was computed that would tell.
+    pub(super) fn expected_first_token(&self, num_tokens: usize) -> Option<Duration> {
+        let rate = self.prompt_tokens_per_second.load(Ordering::Relaxed);
+        if rate == 0 {
+            return None;
+        }
+        let queued = self.num_queued_tokens.load(Ordering::Acquire);
+        let prompts = self.num_prompt_tokens.load(Ordering::Relaxed).max(1);
+        let hits = self.num_cache_hit_tokens.load(Ordering::Relaxed).min(prompts);
+        let share = 1.0 - hits as f64 / prompts as f64;
+        let seconds = (queued + num_tokens) as f64 * share / rate as f64;
+        let computing = Duration::from_secs_f64(seconds);
+        let num_queued = self.num_queued().max(self.num_waiting.load(Ordering::Relaxed)) as u64;
+        let micros = self.sequence_micros.load(Ordering::Relaxed).saturating_mul(num_queued);
+        Some(computing.max(Duration::from_micros(micros)))
+    }
+
+    /// Shows how fast prompts are computed.
+    pub(super) fn record_prompt_rate(&self, rate: &PromptRate) {
+        self.prompt_tokens_per_second.store(rate.tokens_per_second(), Ordering::Relaxed);
     }
 
     pub(super) fn record_rate(&self, rate: &FinishRate) {
@@ -174,11 +212,13 @@ impl SharedStats {
 #[derive(Debug)]
 pub(super) struct QueuePlace {
     stats: Arc<SharedStats>,
+    num_tokens: usize,
 }
 
 impl Drop for QueuePlace {
     fn drop(&mut self) {
         self.stats.num_queued.fetch_sub(1, Ordering::AcqRel);
+        self.stats.num_queued_tokens.fetch_sub(self.num_tokens, Ordering::AcqRel);
     }
 }
 
@@ -210,6 +250,29 @@ impl FinishRate {
     }
 }
 
+/// How fast prompts are computed: tokens and time of the steps that hold some, each a moving mean.
+#[derive(Debug, Default)]
+pub(super) struct PromptRate {
+    num_tokens: f64,
+    seconds: f64,
+}
+
+impl PromptRate {
+    /// A step counts for an eighth, as an end does in [`FinishRate`].
+    const WEIGHT: f64 = FinishRate::WEIGHT;
+
+    /// Counts a step that computed prompts; its decoded tokens are part of the work and count too.
+    pub(super) fn record(&mut self, num_tokens: usize, time: Duration) {
+        let keep = if self.seconds > 0.0 { 1.0 - Self::WEIGHT } else { 0.0 };
+        self.num_tokens = self.num_tokens * keep + num_tokens as f64 * (1.0 - keep);
+        self.seconds = self.seconds * keep + time.as_secs_f64() * (1.0 - keep);
+    }
+
+    fn tokens_per_second(&self) -> u64 {
+        if self.seconds > 0.0 { (self.num_tokens / self.seconds).max(1.0) as u64 } else { 0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,13 +280,13 @@ mod tests {
     #[test]
     fn places_are_taken_all_or_none_and_given_back_when_dropped() {
         let stats = Arc::new(SharedStats::new(3, 1));
-        let two = stats.take_places(2);
+        let two = stats.take_places(2, 8);
         assert!(two.is_some());
-        assert!(stats.take_places(2).is_none());
+        assert!(stats.take_places(2, 8).is_none());
         assert_eq!(stats.num_queued(), 2);
         drop(two);
         assert_eq!(stats.num_queued(), 0);
-        assert!(stats.take_places(usize::MAX).is_none());
+        assert!(stats.take_places(usize::MAX, 8).is_none());
     }
 
     #[test]
@@ -253,9 +316,44 @@ mod tests {
             rate.record(start + seconds(interval), 1);
             rate.record(start + seconds(3 * interval), 2);
             stats.record_rate(&rate);
-            let places = stats.take_places(num_queued);
+            let places = stats.take_places(num_queued, 8);
             assert_eq!(stats.retry_after(), seconds(expected), "{interval} s, {num_queued} queued");
             drop(places);
         }
+    }
+
+    #[test]
+    fn the_first_token_is_expected_after_the_prompts_that_wait() {
+        let stats = Arc::new(SharedStats::new(8, 1));
+        assert_eq!(stats.expected_first_token(100), None);
+        let mut rate = PromptRate::default();
+        rate.record(1000, Duration::from_secs(1));
+        stats.record_prompt_rate(&rate);
+        let millis = Duration::from_millis;
+        assert_eq!(stats.expected_first_token(100), Some(millis(100)));
+        // Three choices of one prompt are computed once.
+        let places = stats.take_places(3, 400);
+        assert_eq!(stats.expected_first_token(100), Some(millis(500)));
+        // Of what was asked so far a half was cached.
+        stats.record_prompt(1000, 500);
+        assert_eq!(stats.expected_first_token(100), Some(millis(250)));
+        let start = Instant::now();
+        let mut ends = FinishRate::default();
+        ends.resume(start);
+        ends.record(start + millis(300), 1);
+        stats.record_rate(&ends);
+        assert_eq!(stats.expected_first_token(100), Some(millis(900)));
+        drop(places);
+        assert_eq!(stats.expected_first_token(100), Some(millis(50)));
+    }
+
+    #[test]
+    fn the_rate_of_prompts_follows_what_is_new() {
+        let mut rate = PromptRate::default();
+        assert_eq!(rate.tokens_per_second(), 0);
+        rate.record(500, Duration::from_millis(500));
+        assert_eq!(rate.tokens_per_second(), 1000);
+        (0..50).for_each(|_| rate.record(500, Duration::from_secs(1)));
+        assert!((500..510).contains(&rate.tokens_per_second()), "{}", rate.tokens_per_second());
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, mpsc::Sender},
+    time::Duration,
 };
 
 use futures_util::{Stream, StreamExt as _, future::BoxFuture};
@@ -23,6 +24,12 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Returns whether a request would be taken now.
     fn is_ready(&self) -> bool;
+
+    /// Returns when the first text of a request is to be expected if it were started now; `None` where that cannot be
+    /// told. A guess that costs nothing: routes use it to go elsewhere before they have waited.
+    fn expected_first_token(&self, _request: &CompletionRequest) -> Option<Duration> {
+        None
+    }
 
     /// Starts a completion. Dropping the future or the stream cancels the work.
     fn complete(

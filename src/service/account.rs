@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    completion::{CompletionRequest, Input, Language, PostProcessing, Usage},
+    completion::{CompletionRequest, Input, Language, Task, Usage},
     postprocess::Effect,
     provider::{CompletionEvent, ModelInfo, ProviderError},
     telemetry::{
@@ -15,9 +15,6 @@ use crate::{
         record_postprocessing, record_request,
     },
 };
-
-const COMPLETION: &str = "completion";
-const GENERATION: &str = "generation";
 
 /// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
 /// the request ended: who holds one until the end of the answer need do nothing else.
@@ -46,7 +43,7 @@ struct Entries {
     prompt: Option<String>,
     caller: Caller,
     wants_content: bool,
-    task: &'static str,
+    task: Task,
     /// Where it is counted, and its place among those under way.
     metrics: Option<(Metrics, InFlight)>,
 }
@@ -76,7 +73,7 @@ impl Account {
             prompt: None,
             caller: Caller::default(),
             wants_content: false,
-            task: COMPLETION,
+            task: Task::default(),
             metrics: None,
         })))
     }
@@ -170,7 +167,7 @@ impl Account {
         entries.suffix_chars += suffix_chars;
         entries.num_context_items += request.context.len();
         entries.language = request.language.map(Language::name);
-        entries.task = task(request);
+        entries.task = request.asker.task;
     }
 
     pub(super) fn take(&self, event: &Result<CompletionEvent, ProviderError>) {
@@ -222,16 +219,6 @@ impl Entries {
     }
 }
 
-/// Returns what a request is for.
-fn task(request: &CompletionRequest) -> &'static str {
-    match (&request.postprocessing, &request.input) {
-        (PostProcessing::Generation { .. }, _) | (PostProcessing::None, Input::Chat(_)) => {
-            GENERATION
-        }
-        _ => COMPLETION,
-    }
-}
-
 impl Entries {
     fn count(&self, metrics: &Metrics) {
         let model = self.model.as_ref().map(|model| (model.engine.as_str(), model.name.as_str()));
@@ -239,7 +226,7 @@ impl Entries {
         requests.record(&Inference {
             endpoint: self.endpoint,
             model,
-            task: self.task,
+            task: self.task.as_label(),
             outcome: self.outcome(),
             finish_reason: self.finish_reason,
             is_streaming: self.is_streaming.unwrap_or(false),

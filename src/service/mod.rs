@@ -76,6 +76,17 @@ impl CompletionService {
         Self { content, ..self }
     }
 
+    /// Returns what completes.
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        &self.provider
+    }
+
+    /// Lets another complete, by the same rules.
+    #[must_use]
+    pub fn with_provider(self, provider: Arc<dyn Provider>) -> Self {
+        Self { provider, ..self }
+    }
+
     /// Returns what is taken from completions.
     pub fn postprocess(&self) -> &PostprocessConfig {
         &self.postprocess

@@ -3,7 +3,9 @@
 //! A name leads to one service, and what kind of name it is stands beside it: a model's own, another word for it, or an
 //! adapter of it, whose service has the model's engine.
 
-use crate::service::CompletionService;
+use std::sync::Arc;
+
+use crate::{provider::Provider, service::CompletionService};
 
 /// What a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,23 @@ impl ServedModels {
         for adapter in adapters {
             name(adapter.model().name.clone(), NameKind::Adapter, adapter);
         }
+    }
+
+    /// Lets others complete under the same names: `put` is given a name and what completes under it.
+    #[must_use]
+    pub fn with_providers(
+        mut self,
+        put: impl Fn(&str, &Arc<dyn Provider>) -> Arc<dyn Provider>,
+    ) -> Self {
+        for served in &mut self.names {
+            let provider = put(&served.name, served.service.provider());
+            served.service = served.service.clone().with_provider(provider);
+        }
+        // The first name is that of the first model.
+        if let Some(served) = self.names.first() {
+            self.first = served.service.clone();
+        }
+        self
     }
 
     /// Returns the model that answers where a request names none.

@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::*;
 use crate::{
-    completion::{CompletionChunk, Input, PostProcessing, SamplingParams},
+    completion::{Asker, CompletionChunk, Input, PostProcessing, SamplingParams},
     provider::ProviderErrorKind,
 };
 
@@ -80,6 +80,7 @@ fn request(deadline: Option<Instant>) -> CompletionRequest {
         deadline,
         postprocessing: PostProcessing::None,
         model: None,
+        asker: Asker::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use lacuna::{
     config::{Config, Environment, RawConfig},
     engine::EngineHandle,
     server::{ServeOptions, bind, serve},
+    telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
 
@@ -51,7 +52,8 @@ impl DemoServer {
     }
 
     async fn start_config(config: &Config) -> Self {
-        let ComposedModels { engines, handles, models } = compose_all(config).unwrap();
+        let ComposedModels { engines, handles, models, router: _ } =
+            compose_all(config, &Metrics::default()).unwrap();
         let drain = DrainFlag::default();
         let gateway = Gateway::load(config).unwrap();
         let state = ApiState::new(models, &config.server, open_guard(), drain.clone(), gateway);

@@ -25,5 +25,6 @@ mod mutations;
 mod openai;
 mod openai_stream;
 mod openapi;
+mod routing;
 mod several;
 mod support;

@@ -1,6 +1,6 @@
 //! What every endpoint of the dialect does with a request: who calls, which model answers, what is noted of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::Request,
@@ -10,7 +10,9 @@ use axum::{
 
 use crate::api::{
     Admission, ApiState,
+    access::routed_user,
     clock::unix_seconds,
+    deadline,
     error::{ApiError, ApiErrorKind},
     gitlab::{
         context::GitlabContext,
@@ -23,7 +25,7 @@ use crate::api::{
     steps,
 };
 use crate::auth::{Caller, Realm};
-use crate::completion::{Completion, Language, Step};
+use crate::completion::{Asker, Completion, Language, Step};
 use crate::prompt::registry::Place;
 use crate::provider::{ModelInfo, ProviderError};
 use crate::service::{Account, CompletionService};
@@ -44,6 +46,8 @@ pub(super) struct Call<'a> {
     account: &'a Account,
     /// Who was let in.
     caller: Option<Arc<Caller>>,
+    /// When the client no longer waits.
+    deadline: Option<Instant>,
     context: GitlabContext,
     flags: Vec<String>,
     /// Steps of post-processing that the request does without.
@@ -73,7 +77,8 @@ impl<'a> Call<'a> {
         }
         let mut left_out = steps::left_out(request.headers())?;
         left_out.extend(steps::left_out_by(&flags));
-        Ok(Self { state, account, caller, context, flags, left_out, names })
+        let deadline = deadline::asked(request.headers());
+        Ok(Self { state, account, caller, deadline, context, flags, left_out, names })
     }
 
     /// Counts what a client tells of its earlier suggestions, as far as it names a model that is served here.
@@ -145,6 +150,7 @@ impl<'a> Call<'a> {
         service: &CompletionService,
         asked: Asked,
     ) -> Result<Completion, GitlabError> {
+        let asked = self.signed(asked);
         let events = service.complete(asked.request, self.account.clone()).await;
         let events = events.map_err(|error| self.failed(error))?;
         events.collect().await.map_err(|error| self.failed(error))
@@ -157,6 +163,7 @@ impl<'a> Call<'a> {
         asked: Asked,
         admission: Admission,
     ) -> Result<Texts, GitlabError> {
+        let asked = self.signed(asked);
         let texts = Texts::open(service, asked, self.account, admission).await;
         texts.map_err(|error| self.failed(error))
     }
@@ -170,6 +177,21 @@ impl<'a> Call<'a> {
     /// Returns the flags in force.
     pub(super) fn flags(&self) -> &[String] {
         &self.flags
+    }
+
+    /// Says in a request who asks, which decides where it goes, and how long they wait.
+    fn signed(&self, mut asked: Asked) -> Asked {
+        let actor = &self.context.actor;
+        asked.request.deadline = self.deadline;
+        let task = asked.request.asker.task;
+        asked.request.asker = Asker {
+            task,
+            user: actor.user.clone().or_else(|| routed_user(self.caller.as_deref())),
+            groups: actor.groups.clone(),
+            realm: actor.realm.clone(),
+            flags: self.flags.clone(),
+        };
+        asked
     }
 
     fn failed(&self, error: ProviderError) -> GitlabError {

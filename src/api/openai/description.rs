@@ -26,7 +26,7 @@ const FAILURES: [(u16, &str); 12] = [
 ];
 
 /// Failures that every endpoint has.
-pub(super) struct Failures;
+pub(in crate::api) struct Failures;
 
 impl IntoResponses for Failures {
     fn responses() -> BTreeMap<String, RefOr<Response>> {

@@ -4,6 +4,8 @@
 //! # Source
 //! The published API reference and vLLM's additions to it; `docs/api.md` says where we differ and why.
 
+use std::{sync::Arc, time::Instant};
+
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State, rejection::PathRejection},
@@ -15,14 +17,16 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api::{
-    ApiState, account_of, body,
+    ApiState,
+    access::routed_user,
+    account_of, body,
     clock::unix_seconds,
     correlation::RequestId,
+    deadline,
     error::{ApiError, ApiErrorKind},
     finish_reason_name,
     openai::{
         convert::Asked,
-        description::Failures,
         stream::Answer,
         wire::{
             WireCapabilities, WireChoice, WireError, WireFailure, WireModel, WireModels,
@@ -32,6 +36,7 @@ use crate::api::{
     },
     steps, unknown_model,
 };
+use crate::auth::Caller;
 use crate::completion::{CompletionRequest, Step};
 use crate::provider::{CompletionStream, ProviderError};
 use crate::service::{Account, CompletionService, NameKind, ServedName};
@@ -40,6 +45,8 @@ mod convert;
 mod description;
 mod stream;
 mod wire;
+
+pub(super) use description::Failures;
 
 /// Returns the dialect's endpoints and their description.
 pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
@@ -285,32 +292,42 @@ async fn answer(
     id: &RequestId,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
+    let caller = request.extensions().get::<Arc<Caller>>().map(Arc::clone);
+    let deadline = deadline::asked(request.headers());
     let left_out = steps::left_out(request.headers())?;
     let wire: WireRequest = body::read_json(state, request).await?;
     let max_tokens = convert::max_tokens_name(&wire, form);
-    let answer = answer_to(Question { wire, form, left_out }, state, id, account).await;
+    let asking = Asking { form, id, caller: caller.as_deref(), deadline, left_out };
+    let answer = answer_to(wire, asking, state, account).await;
     answer.map_err(|OpenAiError(error)| OpenAiError(error.renamed("max_tokens", max_tokens)))
 }
 
-/// A body, and what is known of it besides.
-struct Question {
-    wire: WireRequest,
+/// What is known of a request before its body is.
+struct Asking<'a> {
     form: Form,
+    id: &'a RequestId,
+    caller: Option<&'a Caller>,
+    deadline: Option<Instant>,
     /// Steps of post-processing that it does without.
     left_out: Vec<Step>,
 }
 
 async fn answer_to(
-    Question { wire, form, left_out }: Question,
+    wire: WireRequest,
+    asking: Asking<'_>,
     state: &ApiState,
-    id: &RequestId,
     account: &Account,
 ) -> Result<Response, OpenAiError> {
+    let Asking { form, id, caller, deadline, left_out } = asking;
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
     let admission = state.admit()?;
     let mut asked = convert::asked(wire, form, &model, service, state.models()?)?;
     for request in &mut asked.requests {
+        request.deadline = deadline;
+        request.asker.user = routed_user(caller);
+        request.asker.realm =
+            caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());
         request.postprocessing.leave_out(left_out.iter().copied());
     }
     account.streaming(asked.is_streaming);

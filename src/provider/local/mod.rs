@@ -1,6 +1,9 @@
 //! The engine on this machine as a provider: request to prompt, tokens to text.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::Semaphore;
@@ -25,6 +28,9 @@ mod running;
 
 /// Texts shorter than this are encoded where they are: handing them to another thread would take longer.
 const INLINE_BYTES_MAX: usize = 4096;
+
+/// Code has about so many bytes a token, with any vocabulary.
+const BYTES_PER_TOKEN: usize = 3;
 
 /// Rendering a message takes about as long as encoding so many bytes.
 const MESSAGE_BYTES: usize = 128;
@@ -179,6 +185,13 @@ impl Provider for LocalProvider {
 
     fn is_ready(&self) -> bool {
         self.engine.stats().state == EngineState::Running
+    }
+
+    /// Tokens that wait to be computed, and those of this request by its bytes, over the tokens a second of the steps that
+    /// computed prompts lately. What of its own prompt the prefix cache holds is not looked up: prompts' usual share is taken.
+    fn expected_first_token(&self, request: &CompletionRequest) -> Option<Duration> {
+        let num_tokens = request.num_prompt_bytes() / BYTES_PER_TOKEN;
+        self.engine.expected_first_token(num_tokens.min(self.asking.context_tokens_max))
     }
 
     fn complete(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
-    completion::{FinishReason, PostProcessing, SamplingParams},
+    completion::{Asker, FinishReason, PostProcessing, SamplingParams},
     engine::{
         self, Batch, Engine, EngineLimits, Executor, ExecutorError, SampledToken, SamplingRow,
     },
@@ -100,6 +100,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         deadline: None,
         postprocessing: PostProcessing::None,
         model: None,
+        asker: Asker::default(),
     }
 }
 

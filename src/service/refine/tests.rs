@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 
 use super::*;
 use crate::{
-    completion::{SamplingParams, TokenLogprob},
+    completion::{Asker, SamplingParams, TokenLogprob},
     postprocess::MARKERS,
     prompt::family::{FAMILIES, Family},
 };
@@ -39,6 +39,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         deadline: None,
         postprocessing: PostProcessing::Completion { without: Vec::new() },
         model: None,
+        asker: Asker::default(),
     }
 }
 

@@ -14,13 +14,14 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::telemetry::metrics::{engine::EngineFamilies, requests::RequestFamilies};
+use crate::telemetry::metrics::engine::EngineFamilies;
 
 mod engine;
 mod gateway;
 mod http;
 mod labels;
 mod requests;
+mod routing;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,8 @@ pub use engine::EngineSample;
 pub use gateway::InFlight;
 pub use http::HttpFamilies;
 pub use labels::{client_type, version};
-pub use requests::{Inference, Telemetry};
+pub use requests::{Inference, RequestFamilies, Telemetry};
+pub use routing::RoutingFamilies;
 
 /// Returns what the engines are doing now.
 pub type EngineSource = Arc<dyn Fn() -> Vec<EngineSample> + Send + Sync>;
@@ -42,6 +44,7 @@ struct Families {
     requests: RequestFamilies,
     engine: EngineFamilies,
     http: HttpFamilies,
+    routing: RoutingFamilies,
     source: OnceLock<EngineSource>,
 }
 
@@ -104,6 +107,7 @@ impl Metrics {
             requests: RequestFamilies::new(&mut declared)?,
             engine: EngineFamilies::new(&mut declared)?,
             http: HttpFamilies::new(&mut declared)?,
+            routing: RoutingFamilies::new(&mut declared)?,
             source: OnceLock::new(),
             declared,
         })))
@@ -122,6 +126,11 @@ impl Metrics {
     /// Returns the families of HTTP.
     pub fn http(&self) -> &HttpFamilies {
         &self.0.http
+    }
+
+    /// Returns the families of routing.
+    pub fn routing(&self) -> &RoutingFamilies {
+        &self.0.routing
     }
 
     /// Returns all values in Prometheus's text format.

@@ -10,6 +10,7 @@ use lacuna::{
         AuthConfig, CompletionConfig, Config, Environment, PostprocessConfig, Proxies, RawConfig,
         ServerConfig,
     },
+    routing::Router,
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
 };
@@ -61,6 +62,12 @@ impl TestServer {
         let server = Self::start_parts(provider, |_| {}, guard, default_gateway()).await;
         server.finish_loading();
         server
+    }
+
+    /// Starts behind a guard of the test's own, as while a model loads.
+    pub(crate) async fn start_guarded_loading(script: Script, guard: Arc<Guard>) -> Self {
+        let provider = ScriptedProvider::new(script);
+        Self::start_parts(provider, |_| {}, guard, default_gateway()).await
     }
 
     /// Starts with settings of the gateway of the test's own, over a provider of its own.
@@ -150,6 +157,12 @@ impl TestServer {
     /// Serves these models from now on.
     pub(crate) fn serve(&self, models: ServedModels) {
         self.state.serve(models);
+    }
+
+    /// Serves these models from now on, over a router that may be looked after.
+    pub(crate) fn serve_routed(&self, models: ServedModels, router: Arc<Router>) {
+        self.state.serve(models);
+        self.state.look_after(router);
     }
 
     /// Begins to drain, as SIGTERM does.

@@ -15,7 +15,7 @@ use crate::api::{
         intent,
     },
 };
-use crate::completion::{ChatMessage, Input, Language, PostProcessing};
+use crate::completion::{ChatMessage, Input, Language, PostProcessing, Task};
 use crate::prompt::context::{commented as commented_line, comments_of};
 use crate::prompt::registry::{
     FAMILY_BASE, FAMILY_FIM, Inputs, Prompt, Rendered, VERSION_DEFAULT, VersionRange, family_of,
@@ -79,6 +79,7 @@ impl Generation {
         };
         asked.request.file_name = (!name.is_empty()).then_some(name);
         asked.request.language = language;
+        asked.request.asker.task = Task::Generation;
         asked.request.postprocessing = PostProcessing::Generation { before, without: Vec::new() };
         Ok(asked)
     }
@@ -171,6 +172,7 @@ pub(in crate::api::gitlab) fn of_prompt(
     asked.request.sampling.temperature = parameters.temperature.unwrap_or(0.0);
     asked.request.sampling.top_p = parameters.top_p.unwrap_or(1.0);
     asked.request.max_tokens = Some(answer_tokens(parameters.max_tokens, asking));
+    asked.request.asker.task = Task::Generation;
     asked.request.stop = (!stops.is_empty()).then_some(stops);
     asked.prompt = Some((place, prompt.name.clone()));
     if is_chat {

@@ -20,7 +20,7 @@ use crate::api::{
 };
 use crate::auth::Caller;
 use crate::completion::{
-    ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, Language, PostProcessing,
+    Asker, ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, Language, PostProcessing,
     SamplingParams, Step,
 };
 use crate::config::CompletionConfig;
@@ -89,6 +89,7 @@ impl Asked {
             postprocessing: PostProcessing::None,
             // It was chosen by its names already, see `ModelWish`.
             model: None,
+            asker: Asker::default(),
         };
         Self { request, is_streaming, prompt: None }
     }

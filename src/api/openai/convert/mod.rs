@@ -13,7 +13,8 @@ use crate::api::{
     },
 };
 use crate::completion::{
-    CompletionRequest, ContextItem, Input, PostProcessing, SamplingParams, TokenLogprob, Usage,
+    Asker, CompletionRequest, ContextItem, Input, PostProcessing, SamplingParams, Task,
+    TokenLogprob, Usage,
 };
 use crate::provider::ModelInfo;
 use crate::service::{CompletionService, ServedModels};
@@ -117,6 +118,7 @@ pub(super) fn asked(
             PostProcessing::None
         },
         model: Some(model.name.clone()),
+        asker: Asker { task: task(form), ..Asker::default() },
     };
     let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
     let is_streaming = wire.stream.unwrap_or(false);
@@ -145,6 +147,14 @@ pub(super) fn asked(
         is_streaming,
         usage: options.into(),
     })
+}
+
+/// A turn of a conversation is waited for, a text is typed on.
+fn task(form: Form) -> Task {
+    match form {
+        Form::Text => Task::Completion,
+        Form::Chat => Task::Generation,
+    }
 }
 
 fn check_unsupported(wire: &WireRequest) -> Result<(), ApiError> {
