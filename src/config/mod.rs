@@ -16,6 +16,7 @@ mod hub;
 pub mod layers;
 mod postprocess;
 mod print;
+mod providers;
 pub mod raw;
 mod resolve;
 mod served;
@@ -31,6 +32,10 @@ pub use error::{ConfigError, Violation};
 pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use postprocess::PostprocessConfig;
+pub use providers::{
+    FileConfig, FimForm, HeaderConfig, ProviderConfig, ProxyChoice, RawHeader, RawProvider,
+    SecretConfig, SecretSource,
+};
 pub use raw::RawConfig;
 
 /// Everything that can be set.
@@ -50,6 +55,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The models behind the first, each with its engine.
     pub more_models: Vec<ServedConfig>,
+    /// Services elsewhere, each under a name of its own.
+    pub providers: Vec<ProviderConfig>,
     /// Rules of a completion.
     pub completion: CompletionConfig,
     /// What is taken from a completion before it is handed on.

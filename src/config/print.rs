@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
-    LogFormat, ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess,
+    LogFormat, ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess, providers,
     raw::{
         RawCompletion, RawConfig, RawEngine, RawHub, RawLog, RawModel, RawServed, RawServer, Scalar,
     },
@@ -39,6 +39,8 @@ impl From<&Config> for RawConfig {
             auth: auth::print(&config.auth),
             model: table.map_or_else(|| raw_model(&config.model), |_| RawModel::default()),
             models: table.map(|_| config.each_model().iter().map(raw_served).collect()),
+            providers: (!config.providers.is_empty())
+                .then(|| config.providers.iter().map(providers::print).collect()),
             hub: raw_hub(&config.hub),
             engine: raw_engine(&config.engine),
             completion: RawCompletion {

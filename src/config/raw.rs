@@ -13,6 +13,7 @@ use crate::config::{
     adapters,
     auth::RawAuth,
     gateway::{RawFlags, RawGateway, RawPrompts},
+    providers::RawProvider,
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -33,6 +34,10 @@ pub struct RawConfig {
     #[arg(skip)]
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<RawServed>>,
+    /// `[[providers]]`: only a file has room for several.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub providers: Option<Vec<RawProvider>>,
     /// `[hub]`
     #[command(flatten)]
     pub hub: RawHub,
@@ -363,6 +368,7 @@ impl RawConfig {
             auth: self.auth.or(lower.auth),
             model: self.model.or(lower.model),
             models: self.models.or(lower.models),
+            providers: self.providers.or(lower.providers),
             hub: self.hub.or(lower.hub),
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),

@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, LogConfig, LogFormat, ModelConfig, ModelSource, QuantizeChoice,
-    ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, postprocess,
+    ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, postprocess, providers,
     raw::{RawCompletion, RawConfig, RawEngine, RawLog, RawModel, RawServer, Scalar},
     served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -39,6 +39,8 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
     let table = raw.models.is_some().then_some(0);
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
+    let models = std::iter::once(&first).chain(&more_models);
+    let providers = providers::resolve(raw.providers, models, environment)?;
     Ok(Config {
         server: server(raw.server)?,
         auth: auth::resolve(raw.auth, environment)?,
@@ -47,6 +49,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         hub: hub::resolve(raw.hub, environment)?,
         engine: first.engine,
         more_models,
+        providers,
         completion: completion(raw.completion)?,
         postprocess: postprocess::resolve(raw.postprocess)?,
         gateway: gateway::gateway(raw.gateway)?,

@@ -9,6 +9,7 @@ use crate::completion::{
 };
 
 mod error;
+pub mod hosted;
 pub mod local;
 
 pub use error::{ErrorSource, ProviderError, ProviderErrorKind};
