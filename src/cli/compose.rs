@@ -18,6 +18,7 @@ use crate::{
         fim,
         placement::{Placement, context_tokens},
         progress::LoadProgress,
+        providers,
     },
     config::{
         AdapterConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource,
@@ -28,6 +29,7 @@ use crate::{
     prompt::{ChatTemplate, FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
+        hosted::HostedProvider,
         local::{LocalParts, LocalProvider},
     },
     service::{CompletionService, ServedModel, ServedModels},
@@ -78,24 +80,31 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
     compose_each(&first, free_bytes)?.pop().context("there is no model")
 }
 
-/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads.
+/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads. Providers
+/// elsewhere come behind them.
 ///
 /// # Errors
 /// As [`compose`], with the model's name.
-pub fn compose_all(config: &Config) -> anyhow::Result<ComposedModels> {
+pub fn compose_all(
+    config: &Config,
+    hosted: Vec<HostedProvider>,
+) -> anyhow::Result<ComposedModels> {
     let composed = compose_each(config, free_bytes())?;
     let (mut engines, mut handles) = (Vec::new(), Vec::new());
     let mut models: Option<ServedModels> = None;
+    let push = |models: &mut Option<ServedModels>, served: ServedModel| match models {
+        Some(models) => models.push(served),
+        None => *models = Some(ServedModels::new(served)),
+    };
     for (Composed { engine, handle, service, adapters }, alone) in
         composed.into_iter().zip(config.each_model())
     {
         engines.push(engine);
         handles.push((alone.model.served_name, handle));
-        let served = ServedModel { service, aliases: alone.model.aliases, adapters };
-        match &mut models {
-            Some(models) => models.push(served),
-            None => models = Some(ServedModels::new(served)),
-        }
+        push(&mut models, ServedModel { service, aliases: alone.model.aliases, adapters });
+    }
+    for provider in hosted {
+        push(&mut models, providers::service(config, provider).into());
     }
     Ok(ComposedModels { engines, handles, models: models.context("there is no model")? })
 }
@@ -334,6 +343,7 @@ pub(super) fn check_models(config: &Config) -> anyhow::Result<()> {
 fn path_of(config: &Config, source: &ModelSource) -> anyhow::Result<Option<PathBuf>> {
     match source {
         ModelSource::Demo => Ok(None),
+        ModelSource::None => Err(anyhow!("`model.source` is none: there is no model to load")),
         ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
         ModelSource::Path(path) => {
             Err(anyhow!("there is no folder or regular file {}", path.display()))

@@ -13,10 +13,11 @@ use crate::{
         compose::{ComposedModels, compose_all},
         fetch::fetch_all,
         greeting::{Greeting, greeting},
-        print, runtime, start_logs,
+        print, providers, runtime, start_logs,
     },
     config::{Config, Environment},
     engine::{Engine, EngineHandle, EngineState},
+    provider::hosted::HostedProvider,
     server::{ServeOptions, Signals, bind, serve},
 };
 
@@ -49,6 +50,7 @@ pub(super) fn run(config: &Config, environment: &Environment) -> Result<(), CliE
 async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), CliError> {
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
+    let hosted = providers::hosted(config, &prompts).map_err(CliError::Usage)?;
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
     // the model, which takes time, while probes are answered already.
     let mut signals = Signals::watch().context("cannot watch signals")?;
@@ -73,7 +75,7 @@ async fn serve_until_signal(config: &Config, guard: Arc<Guard>) -> Result<(), Cl
         tokio::select! {
             () = signals.next() => {}
             never = guard.keep() => match never {},
-            error = keep_models(config, address, &state, &mut engines) => failure = Some(error),
+            error = keep_models(config, address, &state, hosted, &mut engines) => failure = Some(error),
             () = prompts.watch() => {}
         }
     };
@@ -105,9 +107,10 @@ async fn keep_models(
     config: &Config,
     address: SocketAddr,
     state: &ApiState,
+    hosted: Vec<HostedProvider>,
     engines: &mut Vec<Engine>,
 ) -> CliError {
-    match start_models(config, address, state, engines).await {
+    match start_models(config, address, state, hosted, engines).await {
         Ok(running) => failure_of_one(&running).await,
         Err(error) => error,
     }
@@ -128,17 +131,19 @@ async fn start_models(
     config: &Config,
     address: SocketAddr,
     state: &ApiState,
+    hosted: Vec<HostedProvider>,
     engines: &mut Vec<Engine>,
 ) -> Result<Vec<Running>, CliError> {
     fetch_all(config).await?;
     let own_config = config.clone();
-    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config));
+    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config, hosted));
     let composed = composing.await.context("loading the model panicked")?;
     let ComposedModels { engines: owned, handles: running, models } = composed?;
     engines.extend(owned);
     // All at once: who asks for the second model while it loads is told to come back, not that there is none.
     state.serve(models);
-    let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+    let elsewhere = config.providers.iter().map(|provider| provider.served_as.as_str());
+    let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).chain(elsewhere).collect();
     let each_model = config.each_model();
     let adapters: Vec<&str> = each_model
         .iter()

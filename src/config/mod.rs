@@ -72,8 +72,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the settings of each model as if it were served alone, in their order.
+    /// Returns the settings of each model as if it were served alone, in their order; none where `model.source` is so.
     pub fn each_model(&self) -> Vec<Self> {
+        if self.model.source == ModelSource::None {
+            return Vec::new();
+        }
         let first = Self { more_models: Vec::new(), ..self.clone() };
         let more = self.more_models.iter().zip(1..).map(|(served, table)| Self {
             table: Some(table),
@@ -130,6 +133,8 @@ pub struct ServerConfig {
 /// Where the weights come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
+    /// Nowhere: there is no model here, only providers elsewhere.
+    None,
     /// The model embedded in this binary.
     Demo,
     /// A folder with `config.json`, `tokenizer.json` and safetensors, or with a GGUF file; or a GGUF file.

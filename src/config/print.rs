@@ -85,6 +85,7 @@ fn raw_served(alone: &Config) -> RawServed {
 
 fn source(source: &ModelSource) -> String {
     match source {
+        ModelSource::None => "none".to_owned(),
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Path(path) => directory(path),
         ModelSource::Hub(model) => model.to_string(),

@@ -101,7 +101,7 @@ pub struct RawServer {
 #[command(next_help_heading = "Model")]
 pub struct RawModel {
     /// The embedded demo model, a model's folder, a GGUF file, or `org/name[@revision][:FILE]` on the Hugging Face hub,
-    /// which is downloaded where the cache has it not.
+    /// which is downloaded where the cache has it not; none serves providers elsewhere alone.
     #[arg(long = "model", value_name = "demo|DIR|FILE.gguf|org/name")]
     pub source: Option<String>,
     /// Name that clients see; auto takes the folder's, the file's or the repository's.

@@ -41,6 +41,10 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
     let models = std::iter::once(&first).chain(&more_models);
     let providers = providers::resolve(raw.providers, models, environment)?;
+    if first.model.source == ModelSource::None && providers.is_empty() {
+        let rule = "a model where there is no table of `[[providers]]`";
+        return Err(broken("model.source", rule, "none"));
+    }
     Ok(Config {
         server: server(raw.server)?,
         auth: auth::resolve(raw.auth, environment)?,
@@ -146,7 +150,12 @@ fn adapter(text: &str, environment: &Environment) -> Result<AdapterConfig, Viola
         ..violation
     })?;
     match model_source(source, environment) {
-        Ok(ModelSource::Demo | ModelSource::Hub(HubModel { file: Some(_), .. })) | Err(_) => {
+        Ok(
+            ModelSource::None
+            | ModelSource::Demo
+            | ModelSource::Hub(HubModel { file: Some(_), .. }),
+        )
+        | Err(_) => {
             Err(broken(KEY, rule, format!("{text:?}")))
         }
         Ok(source) => Ok(AdapterConfig { name: name.to_owned(), source }),
@@ -254,8 +263,10 @@ fn check_name(key: &'static str, name: &str) -> Result<(), Violation> {
 
 /// Tells the embedded model, a folder or file, and a name on the hub apart.
 fn model_source(text: &str, environment: &Environment) -> Result<ModelSource, Violation> {
-    if text == "demo" {
-        return Ok(ModelSource::Demo);
+    match text {
+        "demo" => return Ok(ModelSource::Demo),
+        "none" => return Ok(ModelSource::None),
+        _ => {}
     }
     let path = Path::new(text);
     // `org/name:folder/file.gguf` names a file of a repository.
@@ -292,6 +303,7 @@ fn is_repository_part(part: &str) -> bool {
 
 fn name_of(source: &ModelSource) -> String {
     match source {
+        ModelSource::None => "none".to_owned(),
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Hub(model) => model.repository.clone(),
         ModelSource::Path(path) => {

@@ -14,7 +14,7 @@ use std::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use crate::config::{
-    Environment, Secret, ServedConfig, Violation,
+    Environment, ModelSource, Secret, ServedConfig, Violation,
     resolve::{broken, expand_home, integer, said, time, word},
 };
 
@@ -197,7 +197,8 @@ pub(super) fn resolve<'m>(
     environment: &Environment,
 ) -> Result<Vec<ProviderConfig>, Violation> {
     let mut served: HashMap<String, String> = HashMap::new();
-    for ServedConfig { model, .. } in models {
+    let is_there = |served: &&ServedConfig| served.model.source != ModelSource::None;
+    for ServedConfig { model, .. } in models.into_iter().filter(is_there) {
         let adapters = model.adapters.iter().map(|adapter| &adapter.name);
         for name in [&model.served_name].into_iter().chain(&model.aliases).chain(adapters) {
             served.insert(name.clone(), "a model".to_owned());

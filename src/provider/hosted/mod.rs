@@ -47,6 +47,11 @@ const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Google's region that is none.
 const GLOBAL: &str = "global";
 
+/// Returns the names of all protocols.
+pub fn protocol_names() -> impl Iterator<Item = &'static str> {
+    PROTOCOLS.iter().map(|protocol| protocol.abilities().name)
+}
+
 /// What a [`HostedProvider`] is made of.
 pub struct HostedParts {
     /// Its table in the settings.
@@ -323,7 +328,7 @@ fn broken(config: &ProviderConfig, leaf: &str, rule: String, got: String) -> Vio
 
 fn protocol(config: &ProviderConfig) -> Result<&'static dyn Protocol, Violation> {
     protocol::by_name(&config.protocol).ok_or_else(|| {
-        let names: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.abilities().name).collect();
+        let names: Vec<&str> = protocol_names().collect();
         let rule = format!("one of {}", names.join(", "));
         broken(config, "protocol", rule, config.protocol.clone())
     })
