@@ -85,10 +85,7 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
 ///
 /// # Errors
 /// As [`compose`], with the model's name.
-pub fn compose_all(
-    config: &Config,
-    hosted: Vec<HostedProvider>,
-) -> anyhow::Result<ComposedModels> {
+pub fn compose_all(config: &Config, hosted: Vec<HostedProvider>) -> anyhow::Result<ComposedModels> {
     let composed = compose_each(config, free_bytes())?;
     let (mut engines, mut handles) = (Vec::new(), Vec::new());
     let mut models: Option<ServedModels> = None;

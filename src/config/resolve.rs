@@ -155,9 +155,7 @@ fn adapter(text: &str, environment: &Environment) -> Result<AdapterConfig, Viola
             | ModelSource::Demo
             | ModelSource::Hub(HubModel { file: Some(_), .. }),
         )
-        | Err(_) => {
-            Err(broken(KEY, rule, format!("{text:?}")))
-        }
+        | Err(_) => Err(broken(KEY, rule, format!("{text:?}"))),
         Ok(source) => Ok(AdapterConfig { name: name.to_owned(), source }),
     }
 }

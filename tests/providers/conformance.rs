@@ -65,7 +65,12 @@ async fn an_answer_comes_whole() {
         let completion = complete(&far, request()).await.unwrap();
         is_sum(row, &completion, 1);
         let usage = completion.usage;
-        assert_eq!((usage.num_prompt_tokens, usage.num_completion_tokens), (8, 3), "{}", row.protocol);
+        assert_eq!(
+            (usage.num_prompt_tokens, usage.num_completion_tokens),
+            (8, 3),
+            "{}",
+            row.protocol
+        );
         let cached = if row.protocol == "ollama" { 0 } else { 5 };
         assert_eq!(usage.num_cached_tokens, cached, "{}", row.protocol);
         let asked = stub.asked().pop().unwrap();
@@ -90,7 +95,12 @@ async fn an_answer_comes_in_pieces_over_a_connection_that_stays() {
         let completion = complete(&far, request()).await.unwrap();
         is_sum(row, &completion, 1);
         let usage = completion.usage;
-        assert_eq!((usage.num_prompt_tokens, usage.num_completion_tokens), (8, 3), "{}", row.protocol);
+        assert_eq!(
+            (usage.num_prompt_tokens, usage.num_completion_tokens),
+            (8, 3),
+            "{}",
+            row.protocol
+        );
         let asked = stub.asked().pop().unwrap();
         assert_eq!(asked.path, row.paths.1);
         assert_eq!(asked.body()["stream"], true, "{}", row.protocol);
@@ -160,8 +170,7 @@ async fn refusals_have_their_kinds_and_pauses_and_no_words_of_the_service() {
             let error = complete(&far, request()).await.unwrap_err();
             assert_eq!(error.kind, kind, "{} {status}", row.protocol);
             assert_eq!(error.retry_after, pause.map(Duration::from_millis), "{status}");
-            let message =
-                format!("the provider `far` answered with status {status} (some_code)");
+            let message = format!("the provider `far` answered with status {status} (some_code)");
             assert_eq!(error.message, message);
         }
     }
@@ -244,7 +253,8 @@ async fn what_is_malformed_is_told_after_what_was_good() {
 #[tokio::test]
 async fn an_error_within_an_answer_is_a_failure() {
     for row in ROWS {
-        let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "s3cret"}});
+        let error =
+            json!({"type": "error", "error": {"type": "overloaded_error", "message": "s3cret"}});
         let parts = vec![row.frame("a "), row.framed(&error)];
         let (_stub, far) = far(row, streamed(row, parts, Then::Hang), "").await;
         let error = complete(&far, request()).await.unwrap_err();
@@ -281,8 +291,9 @@ async fn a_slow_first_word_ends_at_the_deadline_and_so_does_a_slow_answer() {
     for row in ROWS {
         let soon = || Some(Instant::now() + Duration::from_millis(100));
         let (stub, silent) = far(row, Act::Silence, "").await;
-        let error =
-            complete(&silent, CompletionRequest { deadline: soon(), ..request() }).await.unwrap_err();
+        let error = complete(&silent, CompletionRequest { deadline: soon(), ..request() })
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, Kind::DeadlineExceeded, "{}", row.protocol);
         drop(silent);
         stub.left(stub.num_connections()).await;
@@ -297,7 +308,8 @@ async fn a_slow_first_word_ends_at_the_deadline_and_so_does_a_slow_answer() {
 #[tokio::test]
 async fn dropping_a_completion_closes_its_connections() {
     for row in ROWS {
-        let two = CompletionRequest { num_choices: if row.has_choices { 1 } else { 2 }, ..request() };
+        let two =
+            CompletionRequest { num_choices: if row.has_choices { 1 } else { 2 }, ..request() };
         let (stub, far) = far(row, streamed(row, vec![row.frame("a ")], Then::Hang), "").await;
         let mut stream = begin(&far, two.clone()).await;
         assert_eq!(next(&mut stream).await, Ok("a ".to_owned()), "{}", row.protocol);
@@ -359,7 +371,10 @@ async fn a_call_beyond_the_last_place_is_refused_at_once() {
         });
         stub.was_asked(1).await;
         let error = complete(&far, request()).await.unwrap_err();
-        assert_eq!((error.kind, error.retry_after), (Kind::Overloaded, Some(Duration::from_secs(1))));
+        assert_eq!(
+            (error.kind, error.retry_after),
+            (Kind::Overloaded, Some(Duration::from_secs(1)))
+        );
         first.abort();
         let ended = within("the end of a call", first).await;
         assert!(ended.is_err_and(|error| error.is_cancelled()), "{}", row.protocol);

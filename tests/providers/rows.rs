@@ -202,8 +202,9 @@ fn merged(mut left: Value, right: &Value) -> Value {
 }
 
 fn openai(n: u32, object: &str, text: fn(u32) -> Value, finish: &str) -> Value {
-    let choice =
-        |index| merged(json!({"index": index, "logprobs": null, "finish_reason": finish}), &text(index));
+    let choice = |index| {
+        merged(json!({"index": index, "logprobs": null, "finish_reason": finish}), &text(index))
+    };
     json!({"id": "x", "object": object, "created": 1, "model": "m", "choices": (0..n).map(choice).collect::<Vec<_>>(),
         "usage": {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11,
             "prompt_tokens_details": {"cached_tokens": 5}}})

@@ -78,8 +78,7 @@ pub(crate) fn gap(prefix: &str, suffix: &str) -> CompletionRequest {
 
 /// Returns a request for a turn of a conversation.
 pub(crate) fn chat() -> CompletionRequest {
-    let message =
-        |role, content: &str| ChatMessage { role, content: content.to_owned() };
+    let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
     request(Input::Chat(vec![
         message(ChatRole::System, "Be short."),
         message(ChatRole::User, "Add."),

@@ -20,8 +20,6 @@ use crate::config::{
 
 mod print;
 mod raw;
-#[cfg(test)]
-mod tests;
 
 pub(super) use print::print;
 pub(super) use raw::keys;
@@ -207,9 +205,11 @@ pub(super) fn resolve<'m>(
     let mut names = HashMap::new();
     let mut providers = Vec::new();
     for (index, table) in tables.unwrap_or_default().into_iter().enumerate() {
-        let at = |violation: Violation| Violation { key: key_in(index, &violation.key), ..violation };
+        let at =
+            |violation: Violation| Violation { key: key_in(index, &violation.key), ..violation };
         let provider = provider(index, table, environment).map_err(at)?;
-        let own = [("name", &provider.name, &mut names), ("served_as", &provider.served_as, &mut served)];
+        let own =
+            [("name", &provider.name, &mut names), ("served_as", &provider.served_as, &mut served)];
         for (leaf, name, known) in own {
             if let Some(other) = known.insert(name.clone(), format!("`{}`", key_in(index, leaf))) {
                 let rule = format!("a name of its own, other than that of {other}");
@@ -238,10 +238,13 @@ fn provider(
     let fim = raw.fim.map(|fim| word("fim", Some(fim), &forms)).transpose()?;
     let context = raw.max_context_tokens;
     let context = context.map(|n| integer("max_context_tokens", Some(n), 64..=16_777_216));
-    let file = |key, path: Option<String>| path.map(|path| file(key, &path, environment)).transpose();
+    let file =
+        |key, path: Option<String>| path.map(|path| file(key, &path, environment)).transpose();
     let ca = file("ca_file", raw.ca_file)?;
-    let identity =
-        (file("client_cert_file", raw.client_cert_file)?, file("client_key_file", raw.client_key_file)?);
+    let identity = (
+        file("client_cert_file", raw.client_cert_file)?,
+        file("client_key_file", raw.client_key_file)?,
+    );
     Ok(ProviderConfig {
         table,
         protocol: said("protocol", raw.protocol)?,
@@ -366,9 +369,9 @@ fn secret_of_variable(
     variable: String,
     environment: &Environment,
 ) -> Result<SecretConfig, Violation> {
-    let text = environment
-        .get(&variable)
-        .ok_or_else(|| broken(key, "a variable that is set", format!("{variable:?}, which is not")))?;
+    let text = environment.get(&variable).ok_or_else(|| {
+        broken(key, "a variable that is set", format!("{variable:?}, which is not"))
+    })?;
     let value = header_value(text).ok_or_else(|| {
         let rule = "a variable that holds one line of printable characters";
         broken(key, rule, format!("{variable:?}, which does not"))
@@ -394,7 +397,8 @@ fn headers(
     for (name, value) in raw {
         let small = name.to_ascii_lowercase();
         let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if small.is_empty() || !small.chars().all(is_word) || OWN_HEADERS.contains(&small.as_str()) {
+        if small.is_empty() || !small.chars().all(is_word) || OWN_HEADERS.contains(&small.as_str())
+        {
             let rule = "names of headers that the client does not write itself";
             return Err(broken("headers", rule, format!("{name:?}")));
         }
@@ -406,7 +410,11 @@ fn headers(
             }
             RawHeader::Text(text) => {
                 let value = header_value(&text).ok_or_else(|| {
-                    broken("headers", "values of printable characters", format!("another for {name:?}"))
+                    broken(
+                        "headers",
+                        "values of printable characters",
+                        format!("another for {name:?}"),
+                    )
                 })?;
                 HeaderConfig::Text(value.reveal().to_owned())
             }
@@ -418,7 +426,11 @@ fn headers(
             }
         };
         if headers.insert(small, value).is_some() {
-            return Err(broken("headers", "each once, in small letters or not", format!("{name:?}")));
+            return Err(broken(
+                "headers",
+                "each once, in small letters or not",
+                format!("{name:?}"),
+            ));
         }
     }
     Ok(headers)
@@ -460,8 +472,12 @@ fn client_identity(
 ) -> Result<Option<(FileConfig, FileConfig)>, Violation> {
     match files {
         (None, None) => Ok(None),
-        (Some(_), None) => Err(broken("client_key_file", "said with `client_cert_file`", "nothing")),
-        (None, Some(_)) => Err(broken("client_cert_file", "said with `client_key_file`", "nothing")),
+        (Some(_), None) => {
+            Err(broken("client_key_file", "said with `client_cert_file`", "nothing"))
+        }
+        (None, Some(_)) => {
+            Err(broken("client_cert_file", "said with `client_key_file`", "nothing"))
+        }
         (Some(certificate), Some(key)) => {
             check_certificates("client_cert_file", &certificate)?;
             if PrivateKeyDer::from_pem_slice(key.text.reveal().as_bytes()).is_err() {

@@ -36,7 +36,8 @@ pub fn control_texts<'f>(fim: &Fim<'f>) -> Vec<&'f str> {
             texts.push(token);
         }
     }
-    let mut texts: Vec<&str> = texts.into_iter().map(|text| text.trim_start_matches(SPACE)).collect();
+    let mut texts: Vec<&str> =
+        texts.into_iter().map(|text| text.trim_start_matches(SPACE)).collect();
     texts.sort_unstable_by_key(|text| (std::cmp::Reverse(text.len()), *text));
     texts.dedup();
     texts
@@ -86,7 +87,12 @@ mod tests {
         for family in FAMILIES {
             let Some(fim) = family.fim() else { continue };
             let read = spelled_gap(&written_gap(fim, "P q", "S\n")).unwrap();
-            assert_eq!((read.prefix.as_str(), read.suffix.as_str()), ("P q", "S\n"), "{}", family.name);
+            assert_eq!(
+                (read.prefix.as_str(), read.suffix.as_str()),
+                ("P q", "S\n"),
+                "{}",
+                family.name
+            );
         }
     }
 

@@ -43,11 +43,12 @@ impl Refusal<'_> {
         if (300..400).contains(&self.status) {
             message.push_str(", a redirect, which is not followed");
         }
-        let may_wait =
-            matches!(kind, ProviderErrorKind::UpstreamExhausted | ProviderErrorKind::UpstreamFailed);
-        let retry_after = may_wait
-            .then(|| retry_after(self.retry_after, self.retry_after_ms, now))
-            .flatten();
+        let may_wait = matches!(
+            kind,
+            ProviderErrorKind::UpstreamExhausted | ProviderErrorKind::UpstreamFailed
+        );
+        let retry_after =
+            may_wait.then(|| retry_after(self.retry_after, self.retry_after_ms, now)).flatten();
         ProviderError { retry_after, ..ProviderError::new(kind, message) }
     }
 
@@ -62,7 +63,8 @@ impl Refusal<'_> {
             },
             400 | 403 | 422 => match by_code {
                 Some(
-                    kind @ (ProviderErrorKind::PromptTooLong | ProviderErrorKind::UpstreamExhausted),
+                    kind
+                    @ (ProviderErrorKind::PromptTooLong | ProviderErrorKind::UpstreamExhausted),
                 ) => kind,
                 _ if self.status != 403 && says_too_long(body) => ProviderErrorKind::PromptTooLong,
                 _ if self.status == 403 && says_quota(body) => ProviderErrorKind::UpstreamExhausted,
@@ -118,7 +120,8 @@ fn kind_of_code(code: &str) -> Option<ProviderErrorKind> {
         Some(ProviderErrorKind::PromptTooLong)
     } else if has(&["rate_limit", "quota", "resource_exhausted", "billing", "too_many_requests"]) {
         Some(ProviderErrorKind::UpstreamExhausted)
-    } else if has(&["invalid_request", "authentication", "permission", "not_found", "invalid_api"]) {
+    } else if has(&["invalid_request", "authentication", "permission", "not_found", "invalid_api"])
+    {
         Some(ProviderErrorKind::UpstreamRefused)
     } else {
         None
@@ -204,7 +207,11 @@ mod tests {
             (400, json!({"error": {"code": "invalid"}}), Refused),
             (400, too_long.clone(), TooLong),
             (400, json!({"error": {"type": "exceed_context_size_error"}}), TooLong),
-            (400, json!({"error": {"type": "invalid_request_error", "message": "Prompt is too long: 9 > 8"}}), TooLong),
+            (
+                400,
+                json!({"error": {"type": "invalid_request_error", "message": "Prompt is too long: 9 > 8"}}),
+                TooLong,
+            ),
             (422, json!({"detail": "maximum context length is 8"}), TooLong),
             (401, json!({"error": {"type": "authentication_error"}}), Refused),
             (402, json!({}), Exhausted),
@@ -231,7 +238,10 @@ mod tests {
     #[test]
     fn a_message_has_a_code_and_no_words_of_the_service() {
         let rows = [
-            (json!({"error": {"code": "insufficient_quota", "message": "s3cret"}}), " (insufficient_quota)"),
+            (
+                json!({"error": {"code": "insufficient_quota", "message": "s3cret"}}),
+                " (insufficient_quota)",
+            ),
             (json!({"error": {"code": 400, "status": "INVALID_ARGUMENT"}}), " (invalid_argument)"),
             (json!({"error": "s3cret text"}), ""),
             (json!({"error": {"code": "s3cret\nline"}}), ""),

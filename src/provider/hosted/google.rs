@@ -162,10 +162,10 @@ fn account(config: &ProviderConfig, file: &FileConfig) -> Result<SourceKind, Vio
         rule: "the JSON of a service account with its private key".to_owned(),
         got: format!("{}, which is none", file.path.display()),
     };
-    let read: AccountFile =
-        serde_json::from_str(file.text.reveal()).map_err(|_| broken())?;
+    let read: AccountFile = serde_json::from_str(file.text.reveal()).map_err(|_| broken())?;
     let der = PrivateKeyDer::from_pem_slice(read.private_key.as_bytes()).map_err(|_| broken())?;
-    let key = KeyPair::from_pkcs8(der.secret_der()).or_else(|_| KeyPair::from_der(der.secret_der()));
+    let key =
+        KeyPair::from_pkcs8(der.secret_der()).or_else(|_| KeyPair::from_der(der.secret_der()));
     let is_address = ["https://", "http://"].iter().any(|it| read.token_uri.starts_with(it));
     match key {
         Ok(key) if is_address => Ok(SourceKind::Account {
@@ -232,9 +232,7 @@ impl Source {
             !answer.access_token.is_empty()
                 && answer.access_token.chars().all(|c| c.is_ascii_graphic())
         };
-        answer
-            .filter(is_token)
-            .ok_or_else(|| malformed(&self.provider, "Google's token is none"))
+        answer.filter(is_token).ok_or_else(|| malformed(&self.provider, "Google's token is none"))
     }
 
     fn unreachable(&self) -> ProviderError {

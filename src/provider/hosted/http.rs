@@ -171,7 +171,10 @@ impl Body {
     ///
     /// # Errors
     /// [`ProviderErrorKind::UpstreamMalformed`] for an answer that is cut off, or has no end.
-    pub(super) async fn chunk(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, ProviderError> {
+    pub(super) async fn chunk(
+        &mut self,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, ProviderError> {
         let chunk = self.response.chunk().await;
         let chunk = chunk.map_err(|_| malformed(&self.provider, "it was cut off"))?;
         let Some(chunk) = chunk else { return Ok(None) };
@@ -282,8 +285,9 @@ fn client(
         .tcp_nodelay(true);
     builder = match &config.proxy {
         ProxyChoice::None => builder.no_proxy(),
-        ProxyChoice::Environment => through_proxies(builder, proxies)
-            .map_err(|_| broken("proxy", "environment where that has addresses", "others".into()))?,
+        ProxyChoice::Environment => through_proxies(builder, proxies).map_err(|_| {
+            broken("proxy", "environment where that has addresses", "others".into())
+        })?,
         ProxyChoice::Address(url) => {
             let proxy = Proxy::all(url)
                 .map_err(|_| broken("proxy", "an address that can be used", url.clone()))?;

@@ -44,6 +44,8 @@ const INLINE_BYTES_MAX: usize = 4096;
 const CONTEXT_TOKENS: u32 = 32_768;
 /// When another try makes sense where all places are taken.
 const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+/// Control texts that are HTML too, such as `</s>`, end no answer.
+const TAG_BYTES_MAX: usize = 4;
 /// Google's region that is none.
 const GLOBAL: &str = "global";
 
@@ -104,15 +106,18 @@ impl HostedProvider {
         let abilities = protocol.abilities();
         let base = base(&config, protocol)?;
         check_access(&config, abilities.access)?;
-        let family = config.family.as_deref().map(|name| family_of(&config, name)).transpose()?;
+        let family = config.family.as_deref().or(abilities.family);
+        let family = family.map(|name| family_of(&config, name)).transpose()?;
         let fim = family.and_then(family::Family::fim);
         let form = form(&config, protocol, fim)?;
         let context_tokens = config.context_tokens_max.map(std::num::NonZeroU32::get);
-        let context_tokens =
-            context_tokens.or(family.map(|it| it.context_tokens)).unwrap_or(CONTEXT_TOKENS);
+        let of_family = || family.map(|family| family.context_tokens);
+        let context_tokens = context_tokens.or(abilities.context_tokens).or_else(of_family);
+        let context_tokens = context_tokens.unwrap_or(CONTEXT_TOKENS);
         let host = base.split("://").nth(1).unwrap_or_default();
         let place = Place {
             model: config.model.clone(),
+            context_tokens,
             host: host.split(['/', ':']).next().unwrap_or_default().to_owned(),
             project: config.project.clone().unwrap_or_default(),
             region: config.region.clone().unwrap_or_else(|| GLOBAL.to_owned()),
@@ -280,7 +285,8 @@ impl Asking {
                 stops.extend(fim.stop_texts.iter().map(|&text| text.to_owned()));
             }
             // A service that writes control tokens as texts would have them in the answer.
-            stops.extend(control_texts(fim).into_iter().map(str::to_owned));
+            let texts = control_texts(fim).into_iter().filter(|text| text.len() > TAG_BYTES_MAX);
+            stops.extend(texts.map(str::to_owned));
         }
         let mut known = std::collections::HashSet::new();
         stops.retain(|stop| !stop.is_empty() && known.insert(stop.clone()));

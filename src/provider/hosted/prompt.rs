@@ -15,12 +15,13 @@ use crate::{
         budget::{self, Demand, Shares},
         context::{self, ContextOptions, Texts},
         family::{FAMILIES, broken_up, control_texts, written_gap},
-        registry::{
-            FAMILY_BASE, Inputs, PromptRegistry, VERSION_DEFAULT, VersionRange, family_of,
-        },
+        registry::{FAMILY_BASE, Inputs, PromptRegistry, VERSION_DEFAULT, VersionRange, family_of},
         template::FilesTemplate,
     },
-    provider::{ProviderError, ProviderErrorKind, hosted::protocol::{Abilities, HostedPrompt}},
+    provider::{
+        ProviderError, ProviderErrorKind,
+        hosted::protocol::{Abilities, HostedPrompt},
+    },
 };
 
 /// Gives the prompts in force.
@@ -88,6 +89,8 @@ struct Sides {
     suffix: String,
     /// Other files as comments, the most useful last.
     files: Vec<String>,
+    /// The line that names the edited file; empty where nobody else is named.
+    header: String,
     num_context_bytes_sent: usize,
 }
 
@@ -109,7 +112,8 @@ impl Prompts {
             )),
             Input::Chat(messages) => {
                 if !self.abilities.has_chat {
-                    let message = format!("the provider `{}` knows no conversations", self.provider);
+                    let message =
+                        format!("the provider `{}` knows no conversations", self.provider);
                     return Err(ProviderError::invalid("messages", message));
                 }
                 let messages = std::mem::take(messages);
@@ -227,6 +231,12 @@ impl Prompts {
         text
     }
 
+    /// A service that knows conversations keeps texts and tokens apart by itself, as a rule; of a model whose family is
+    /// said it is not believed.
+    fn safe_in_words(&self, text: &str) -> String {
+        if self.fim.is_some() { self.safe(text).into_owned() } else { text.to_owned() }
+    }
+
     /// Cuts the texts to so many tokens.
     fn cut(&self, texts: Texts, request: &CompletionRequest, num_tokens: usize) -> Sides {
         let bytes = |num_tokens: usize| (num_tokens as f64 * self.bytes_per_token) as usize;
@@ -260,10 +270,9 @@ impl Prompts {
             fitting.push(cut.to_owned());
         }
         fitting.reverse();
-        if let Some(name) = file_name.filter(|_| !fitting.is_empty()) {
-            fitting.push(form.header_text(&one_line(name)));
-        }
+        let name = file_name.filter(|_| !fitting.is_empty());
         Sides {
+            header: name.map(|name| form.header_text(&one_line(name))).unwrap_or_default(),
             prefix: budget::tail_of(&texts.prefix, budget.prefix, block).to_owned(),
             suffix: budget::head_of(&texts.suffix, budget.suffix).to_owned(),
             files: fitting,
@@ -276,19 +285,19 @@ impl Prompts {
         let failed = |why: String| ProviderError::new(ProviderErrorKind::Internal, why);
         let range = VersionRange::parse(VERSION_DEFAULT);
         let range = range.ok_or_else(|| failed("the usual versions are no range".to_owned()))?;
-        let families: Vec<&str> =
-            family_of(&self.model).into_iter().chain([FAMILY_BASE]).collect();
+        let families: Vec<&str> = family_of(&self.model).into_iter().chain([FAMILY_BASE]).collect();
         let registry = (self.source)();
         let prompt = registry
             .find(TASK, &families, &range)
             .ok_or_else(|| failed(format!("there is no prompt for `{TASK}`")))?;
         let mut inputs = Map::new();
         let mut put = |name: &str, value: Value| inputs.insert(name.to_owned(), value);
-        put("prefix", sides.prefix.as_str().into());
-        put("suffix", sides.suffix.as_str().into());
+        put("prefix", self.safe_in_words(&sides.prefix).into());
+        put("suffix", self.safe_in_words(&sides.suffix).into());
         put("file_name", request.file_name.as_deref().into());
         put("language", request.language.map(|language| language.name()).into());
-        put("related_files", sides.files.as_slice().into());
+        let files = sides.files.iter().map(|file| Value::from(self.safe_in_words(file)));
+        put("related_files", files.collect());
         let rendered =
             prompt.render(Inputs(inputs), &[]).map_err(|error| failed(error.to_string()))?;
         let Input::Chat(messages) = rendered.input else {
@@ -315,7 +324,7 @@ impl Built {
 impl Sides {
     /// Returns the text before the gap behind the other files.
     fn joined(&self) -> String {
-        [&self.files.concat(), self.prefix.as_str()].concat()
+        [&self.files.concat(), self.header.as_str(), self.prefix.as_str()].concat()
     }
 
     fn built(&self, prompt: HostedPrompt, num_bytes: usize) -> Built {

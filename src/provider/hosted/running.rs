@@ -120,14 +120,7 @@ impl Running {
             Call { heard: Some(listening.into_stream()), counted: Counted::default() }
         };
         let calls = bodies.into_iter().map(call).collect();
-        Self {
-            start,
-            calls,
-            choices,
-            chunks: VecDeque::new(),
-            ended: None,
-            phase: Phase::Running,
-        }
+        Self { start, calls, choices, chunks: VecDeque::new(), ended: None, phase: Phase::Running }
     }
 
     /// Returns the events of the completion.

@@ -17,6 +17,8 @@ pub(super) struct Anthropic;
 static ABILITIES: Abilities = Abilities {
     name: "anthropic",
     url: Some("https://api.anthropic.com"),
+    family: None,
+    context_tokens: None,
     forms: &[FimForm::Instruction, FimForm::None],
     has_text: false,
     has_chat: true,
@@ -94,7 +96,8 @@ fn turns(chat: &[ChatMessage]) -> (String, Value) {
             _ => turns.push((message.role, message.content.clone())),
         }
     }
-    let turn = |(role, content): (ChatRole, String)| json!({"role": role.as_str(), "content": content});
+    let turn =
+        |(role, content): (ChatRole, String)| json!({"role": role.as_str(), "content": content});
     (system.join("\n\n"), turns.into_iter().map(turn).collect())
 }
 
@@ -115,9 +118,7 @@ pub(super) fn read_event(event: &Value) -> Result<Heard, Fault> {
     let kind = event["type"].as_str().ok_or(Fault::Malformed("an event has no type"))?;
     let piece = |piece| Heard { pieces: vec![piece], ..Heard::default() };
     Ok(match kind {
-        "message_start" => {
-            Heard { counted: usage(&event["message"]["usage"]), ..Heard::default() }
-        }
+        "message_start" => Heard { counted: usage(&event["message"]["usage"]), ..Heard::default() },
         "content_block_delta" if event["delta"]["type"] == "text_delta" => {
             let text = text(&event["delta"]["text"], "a delta's text is none")?.to_owned();
             piece(Piece { text, ..Piece::default() })
@@ -139,7 +140,8 @@ fn usage(usage: &Value) -> Counted {
     let written = count(&usage["cache_creation_input_tokens"]).unwrap_or(0);
     let prompt = count(&usage["input_tokens"]);
     Counted {
-        prompt: prompt.map(|prompt| prompt.saturating_add(cached.unwrap_or(0)).saturating_add(written)),
+        prompt: prompt
+            .map(|prompt| prompt.saturating_add(cached.unwrap_or(0)).saturating_add(written)),
         cached,
         completion: count(&usage["output_tokens"]),
     }

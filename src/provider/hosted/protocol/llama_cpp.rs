@@ -17,6 +17,8 @@ pub(super) struct LlamaCpp;
 static ABILITIES: Abilities = Abilities {
     name: "llama-cpp",
     url: Some("http://127.0.0.1:8080"),
+    family: None,
+    context_tokens: None,
     forms: &[FimForm::Suffix, FimForm::Template, FimForm::None],
     has_text: true,
     has_chat: false,
@@ -82,7 +84,8 @@ impl Protocol for LlamaCpp {
 fn read(body: &Value) -> Result<Heard, Fault> {
     check_error(body)?;
     let content = body.get("content").ok_or(Fault::Malformed("it has no content"))?;
-    let is_end = body["stop"].as_bool().ok_or(Fault::Malformed("it says not whether it is done"))?;
+    let is_end =
+        body["stop"].as_bool().ok_or(Fault::Malformed("it says not whether it is done"))?;
     let is_cut = body["stop_type"] == "limit" || body["stopped_limit"] == true;
     let finish = match (is_end, is_cut) {
         (false, _) => None,

@@ -16,6 +16,8 @@ pub(super) struct MistralFim;
 static ABILITIES: Abilities = Abilities {
     name: "mistral-fim",
     url: Some("https://api.mistral.ai"),
+    family: Some("codestral"),
+    context_tokens: None,
     forms: &[FimForm::Suffix],
     has_text: false,
     has_chat: false,

@@ -63,6 +63,10 @@ pub(super) struct Abilities {
     pub(super) name: &'static str,
     /// Where its one service is, if it has one.
     pub(super) url: Option<&'static str>,
+    /// The family of all models there, where there is one.
+    pub(super) family: Option<&'static str>,
+    /// Tokens of a context where the settings do not say, whatever the family has.
+    pub(super) context_tokens: Option<u32>,
     /// How gaps can be asked for, the best first.
     pub(super) forms: &'static [FimForm],
     /// Whether a plain text can be continued.
@@ -108,6 +112,8 @@ pub(super) enum Access {
 pub(super) struct Place {
     /// The model's name there.
     pub(super) model: String,
+    /// Tokens of prompt and answer together.
+    pub(super) context_tokens: u32,
     /// The host's name, which tells services apart that differ in small things.
     pub(super) host: String,
     /// Google's project.
@@ -274,9 +280,9 @@ fn text<'v>(value: &'v Value, what: &'static str) -> Result<&'v str, Fault> {
 fn finish(value: &Value) -> Result<Option<FinishReason>, Fault> {
     match value.as_str() {
         None | Some("") => Ok(None),
-        Some("length" | "max_tokens" | "model_length" | "limit" | "model_context_window_exceeded") => {
-            Ok(Some(FinishReason::Length))
-        }
+        Some(
+            "length" | "max_tokens" | "model_length" | "limit" | "model_context_window_exceeded",
+        ) => Ok(Some(FinishReason::Length)),
         Some("content_filter" | "refusal" | "safety") => Err(Fault::Withheld),
         Some("error" | "abort" | "load" | "unload") => Err(Fault::Failed(None)),
         Some(_) => Ok(Some(FinishReason::Stop)),
@@ -330,5 +336,7 @@ fn openai_choices(
 fn vertex_path(place: &Place, publisher: &str, is_streaming: bool) -> String {
     let Place { project, region, model, .. } = place;
     let verb = if is_streaming { "streamRawPredict" } else { "rawPredict" };
-    format!("/v1/projects/{project}/locations/{region}/publishers/{publisher}/models/{model}:{verb}")
+    format!(
+        "/v1/projects/{project}/locations/{region}/publishers/{publisher}/models/{model}:{verb}"
+    )
 }

@@ -17,6 +17,9 @@ pub(super) struct Ollama;
 static ABILITIES: Abilities = Abilities {
     name: "ollama",
     url: Some("http://127.0.0.1:11434"),
+    family: None,
+    // It cuts what is longer than `num_ctx` without a word, and takes memory for all of it.
+    context_tokens: Some(8192),
     // Its own template knows the model; ours is for models whose template there has no place for a suffix.
     forms: &[FimForm::Suffix, FimForm::Template, FimForm::None],
     has_text: true,
@@ -36,6 +39,7 @@ impl Protocol for Ollama {
     fn request(&self, ask: &Ask<'_>) -> Outgoing {
         let sampling = ask.sampling;
         let mut options = object([
+            ("num_ctx", ask.place.context_tokens.into()),
             ("num_predict", ask.max_tokens.into()),
             ("temperature", number(sampling.temperature)),
         ]);
@@ -92,7 +96,8 @@ fn read(body: &Value) -> Result<Heard, Fault> {
         (Value::Null, Value::Null) => return Err(Fault::Malformed("it has no text")),
         (Value::Null, content) | (content, _) => content,
     };
-    let is_end = body["done"].as_bool().ok_or(Fault::Malformed("it says not whether it is done"))?;
+    let is_end =
+        body["done"].as_bool().ok_or(Fault::Malformed("it says not whether it is done"))?;
     let finish = if is_end { finish(&body["done_reason"])? } else { None };
     let text = text(content, "its text is none")?.to_owned();
     let counted = Counted {

@@ -17,6 +17,8 @@ pub(super) struct OpenAiChat;
 static ABILITIES: Abilities = Abilities {
     name: "openai-chat",
     url: None,
+    family: None,
+    context_tokens: None,
     forms: &[FimForm::Instruction, FimForm::None],
     has_text: false,
     has_chat: true,

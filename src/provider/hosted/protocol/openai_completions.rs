@@ -17,6 +17,8 @@ pub(super) struct OpenAiCompletions;
 static ABILITIES: Abilities = Abilities {
     name: "openai-completions",
     url: None,
+    family: None,
+    context_tokens: None,
     forms: &[FimForm::Template, FimForm::Suffix, FimForm::None],
     has_text: true,
     has_chat: false,

@@ -18,6 +18,8 @@ pub(super) struct VertexAnthropic;
 static ABILITIES: Abilities = Abilities {
     name: "vertex-anthropic",
     url: None,
+    family: None,
+    context_tokens: None,
     forms: &[FimForm::Instruction, FimForm::None],
     has_text: false,
     has_chat: true,

@@ -19,6 +19,8 @@ pub(super) struct VertexMistral;
 static ABILITIES: Abilities = Abilities {
     name: "vertex-mistral",
     url: None,
+    family: Some("codestral"),
+    context_tokens: None,
     forms: &[FimForm::Suffix],
     has_text: false,
     has_chat: false,
