@@ -103,6 +103,8 @@ async fn an_answer_comes_in_pieces_over_a_connection_that_stays() {
         );
         let asked = stub.asked().pop().unwrap();
         assert_eq!(asked.path, row.paths.1);
+        let is_google = row.protocol.starts_with("vertex");
+        assert_eq!(stub.num_connections(), 1 + usize::from(is_google), "{}", row.protocol);
         assert_eq!(asked.body()["stream"], true, "{}", row.protocol);
     }
 }

@@ -76,7 +76,7 @@ async fn no_text_of_a_user_becomes_a_control_token() {
         (&json!("[ PREFIX]< |fim_middle|>"), &json!("< fim_suffix>"))
     );
     let words = sent("openai-chat", "family = \"qwen2.5-coder\"", gap(evil, "")).await;
-    assert!(!words.to_string().contains("<|fim_middle|>"), "{words}");
+    assert!(!words["messages"].to_string().contains("<|fim_middle|>"), "{words}");
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ use crate::{
 
 /// How long the count of tokens is waited for once all texts are there.
 const COUNT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of HTTP's is waited for behind that of the protocol, so that the connection can be used again: as a
+/// rule both come together.
+const END_PATIENCE: Duration = Duration::from_millis(50);
 /// Bytes of a token at most, and bytes for a text of few tokens.
 const TEXT_BYTES: (usize, usize) = (64, 4096);
 /// Bytes of a token's event at most, with log-probabilities and what a service adds, and bytes for what comes besides.
@@ -73,7 +76,7 @@ pub(super) struct Running {
     choices: Vec<Choice>,
     /// Chunks that came together.
     chunks: VecDeque<CompletionChunk>,
-    /// When the last choice ended.
+    /// When the last choice ended, or the last call.
     ended: Option<Instant>,
     phase: Phase,
 }
@@ -89,6 +92,8 @@ enum Phase {
 struct Call {
     heard: Option<BoxStream<'static, Result<Heard, ProviderError>>>,
     counted: Counted,
+    /// Whether the service has said all.
+    is_ended: bool,
 }
 
 struct Choice {
@@ -117,7 +122,7 @@ impl Running {
             let protocol = start.protocol;
             let listening =
                 Listening { body, protocol, frames, bytes_max, is_whole, is_ended: false };
-            Call { heard: Some(listening.into_stream()), counted: Counted::default() }
+            Call { heard: Some(listening.into_stream()), counted: Counted::default(), is_ended: false }
         };
         let calls = bodies.into_iter().map(call).collect();
         Self { start, calls, choices, chunks: VecDeque::new(), ended: None, phase: Phase::Running }
@@ -165,8 +170,7 @@ impl Running {
             self.phase = Phase::Closing;
             return Ok(());
         }
-        let patience = self.ended.map(|ended| ended + COUNT_PATIENCE);
-        let until = [self.start.deadline, patience].into_iter().flatten().min();
+        let until = self.until();
         let next = poll_fn(|cx| self.poll_heard(cx));
         let heard = match until {
             None => Ok(next.await),
@@ -187,6 +191,14 @@ impl Running {
             }
             Ok(None) | Err(_) => self.run_out_of_time(),
         }
+    }
+
+    /// Returns until when the next word is waited for.
+    fn until(&self) -> Option<Instant> {
+        let mut open = self.calls.iter().filter(|call| call.heard.is_some());
+        let patience = if open.all(|call| call.is_ended) { END_PATIENCE } else { COUNT_PATIENCE };
+        let patience = self.ended.map(|ended| ended + patience);
+        [self.start.deadline, patience].into_iter().flatten().min()
     }
 
     /// Returns the next that is heard of any call, with its index; `None` where no call is left.
@@ -238,12 +250,14 @@ impl Running {
             chunks.extend(open.map(|choice| choice.end(String::new(), FinishReason::Stop)));
         }
         self.chunks.extend(chunks);
-        let is_finished = self.is_call_finished(index);
-        if is_finished && (is_stopped || heard.is_end) {
+        self.calls[index].is_ended |= heard.is_end;
+        if is_stopped && !heard.is_end && self.is_call_finished(index) {
             self.calls[index].heard = None;
         }
-        if is_finished && self.choices.iter().all(|choice| choice.is_finished) {
-            self.ended.get_or_insert_with(|| tokio::time::Instant::now().into_std());
+        if self.choices.iter().all(|choice| choice.is_finished)
+            && (self.ended.is_none() || heard.is_end)
+        {
+            self.ended = Some(tokio::time::Instant::now().into_std());
         }
         Ok(())
     }
@@ -364,6 +378,7 @@ impl Listening {
 
     async fn next(&mut self) -> Result<Option<Heard>, ProviderError> {
         if self.is_ended {
+            while self.body.chunk(self.bytes_max).await?.is_some() {}
             return Ok(None);
         }
         if self.is_whole {
