@@ -16,6 +16,11 @@ fn row(protocol: &str) -> &'static Row {
     ROWS.iter().find(|row| row.protocol == protocol).unwrap()
 }
 
+/// Returns many lines that say where they are.
+fn lines(name: &str) -> String {
+    (0..2000).map(|number| format!("{name}_{number} = 1\n")).collect::<Vec<_>>().concat()
+}
+
 /// Returns what a provider of this protocol sends.
 async fn sent(protocol: &str, more: &str, request: CompletionRequest) -> Value {
     let row = row(protocol);
@@ -27,8 +32,7 @@ async fn sent(protocol: &str, more: &str, request: CompletionRequest) -> Value {
 
 #[tokio::test]
 async fn texts_are_cut_to_the_context_at_whole_lines() {
-    let prefix: String = (0..2000).map(|number| format!("before_{number} = 1\n")).collect();
-    let suffix: String = (0..2000).map(|number| format!("behind_{number} = 1\n")).collect();
+    let (prefix, suffix) = (lines("before"), lines("behind"));
     let more = "max_context_tokens = 1024";
     let body = sent("mistral-fim", more, gap(&(prefix.clone() + "x = "), &suffix)).await;
     let (before, behind) = (body["prompt"].as_str().unwrap(), body["suffix"].as_str().unwrap());

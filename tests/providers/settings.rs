@@ -16,161 +16,166 @@ fn refusal(text: &str) -> String {
     }
 }
 
+/// What follows the beginning of a table, with the names of files between braces, and how its refusal begins.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "protocol = \"grpc\"",
+        "`providers[0].protocol` must be one of openai-completions, openai-chat, mistral-fim, vertex-mistral, anthropic, vertex-anthropic, ollama, llama-cpp, got grpc",
+    ),
+    (
+        "protocol = \"openai-chat\"",
+        "`providers[0].url` must be the address of the service for openai-chat, got nothing",
+    ),
+    (
+        "protocol = \"mistral-fim\"",
+        "`providers[0].api_key_file` must be said, or `api_key_env`, for mistral-fim, got nothing",
+    ),
+    ("protocol = \"anthropic\"", "`providers[0].api_key_file` must be said"),
+    ("protocol = \"vertex-mistral\"", "`providers[0].project` must be the project"),
+    (
+        "protocol = \"vertex-mistral\"\nproject = \"p\"\napi_key_env = \"FAR_KEY\"",
+        "`providers[0].api_key_file` must be left out for vertex-mistral",
+    ),
+    ("protocol = \"vertex-mistral\"\nproject = \"../p\"", "`providers[0].project` must be letters"),
+    (
+        "protocol = \"vertex-mistral\"\nproject = \"p\"\ncredentials_file = \"{broken}\"",
+        "`providers[0].credentials_file` must be the JSON of a service account",
+    ),
+    (
+        "protocol = \"openai-completions\"\nurl = \"http://a\"",
+        "`providers[0].family` must be the model's family, which fills gaps",
+    ),
+    (
+        "protocol = \"openai-completions\"\nurl = \"http://a\"\nfamily = \"devstral\"",
+        "`providers[0].family` must be the model's family, which fills gaps",
+    ),
+    (
+        "protocol = \"ollama\"\nfamily = \"klingon\"",
+        "`providers[0].family` must be one of qwen2.5-coder,",
+    ),
+    (
+        "protocol = \"ollama\"\nfim = \"instruction\"",
+        "`providers[0].fim` must be one of suffix, template, none for ollama, got instruction",
+    ),
+    (
+        "protocol = \"ollama\"\nfim = \"magic\"",
+        "`providers[0].fim` must be one of template, suffix, instruction, none, got magic",
+    ),
+    (
+        "protocol = \"ollama\"\nurl = \"ftp://a\"",
+        "`providers[0].url` must be an http or https address",
+    ),
+    (
+        "protocol = \"ollama\"\nurl = \"https://ada:s3cret@a\"",
+        "`providers[0].url` must be an http or https address",
+    ),
+    (
+        "protocol = \"ollama\"\nurl = \"https://\"",
+        "`providers[0].url` must be an http or https address",
+    ),
+    (
+        "protocol = \"ollama\"\nproxy = \"socks5://a\"",
+        "`providers[0].proxy` must be environment, none, or an http",
+    ),
+    (
+        "protocol = \"ollama\"\napi_key_file = \"/no/key\"",
+        "`providers[0].api_key_file` must be a file that can be read",
+    ),
+    (
+        "protocol = \"ollama\"\napi_key_file = \"{empty}\"",
+        "`providers[0].api_key_file` must be a file that holds one line",
+    ),
+    (
+        "protocol = \"ollama\"\napi_key_file = \"{broken}\"",
+        "`providers[0].api_key_file` must be a file that holds one line",
+    ),
+    (
+        "protocol = \"ollama\"\napi_key_env = \"NO_KEY\"",
+        "`providers[0].api_key_env` must be a variable that is set, got \"NO_KEY\"",
+    ),
+    (
+        "protocol = \"ollama\"\napi_key_env = \"BAD_KEY\"",
+        "`providers[0].api_key_env` must be a variable that holds one line",
+    ),
+    (
+        "protocol = \"ollama\"\napi_key_env = \"FAR_KEY\"\napi_key_file = \"{empty}\"",
+        "`providers[0].api_key_env` must be left out where `api_key_file` is said",
+    ),
+    (
+        "protocol = \"ollama\"\nca_file = \"/no/ca\"",
+        "`providers[0].ca_file` must be a file that can be read",
+    ),
+    (
+        "protocol = \"ollama\"\nca_file = \"{broken}\"",
+        "`providers[0].ca_file` must be a file of certificates in PEM",
+    ),
+    (
+        "protocol = \"ollama\"\nca_file = \"{not_der}\"",
+        "`providers[0].ca_file` must be what a TLS client can be made of",
+    ),
+    (
+        "protocol = \"ollama\"\nclient_cert_file = \"{ca}\"",
+        "`providers[0].client_key_file` must be said with `client_cert_file`",
+    ),
+    (
+        "protocol = \"ollama\"\nclient_cert_file = \"{ca}\"\nclient_key_file = \"{ca}\"",
+        "`providers[0].client_key_file` must be a file of a private key",
+    ),
+    (
+        "protocol = \"ollama\"\nclient_cert_file = \"{ca}\"\nclient_key_file = \"{key}\"",
+        "`providers[0].client_cert_file` must be what a TLS client",
+    ),
+    (
+        "protocol = \"ollama\"\nheaders = { Authorization = \"s3cret\" }",
+        "`providers[0].headers` must be values, and for what is a secret",
+    ),
+    (
+        "protocol = \"ollama\"\nheaders = { Host = \"a\" }",
+        "`providers[0].headers` must be names of headers",
+    ),
+    (
+        "protocol = \"ollama\"\nmax_context_tokens = 3",
+        "`providers[0].max_context_tokens` must be between 64",
+    ),
+    (
+        "protocol = \"ollama\"\nmax_concurrency = 0",
+        "`providers[0].max_concurrency` must be between 1",
+    ),
+    (
+        "protocol = \"ollama\"\nbytes_per_token = 0.5",
+        "`providers[0].bytes_per_token` must be between 1 and 8, got 0.5",
+    ),
+    (
+        "protocol = \"ollama\"\ntimeout_connect = \"5\"",
+        "`providers[0].timeout_connect` must be a time between",
+    ),
+    (
+        "protocol = \"ollama\"\nserved_as = \"demo\"",
+        "`providers[0].served_as` must be a name of its own, other than that of a model",
+    ),
+    (
+        "protocol = \"ollama\"\n{BEGIN}protocol = \"ollama\"\n",
+        "`providers[1].name` must be a name of its own, other than that of `providers[0].name`",
+    ),
+];
+
 #[test]
 fn what_cannot_be_used_is_refused_by_its_key_without_secrets() {
     let folder = TempDir::new().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (empty, broken) = (file("empty", ""), file("broken", "s3cret\nlines"));
     let not_der = "-----BEGIN CERTIFICATE-----\nczNjcmV0\n-----END CERTIFICATE-----\n";
-    let not_der = file("not_der.pem", not_der);
-    let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/tls/ca.pem");
-    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/one.pem");
-    let near = "protocol = \"ollama\"\n";
-    let rows: &[(String, &str)] = &[
-        (
-            "protocol = \"grpc\"".into(),
-            "`providers[0].protocol` must be one of openai-completions, openai-chat, mistral-fim, vertex-mistral, anthropic, vertex-anthropic, ollama, llama-cpp, got grpc",
-        ),
-        (
-            "protocol = \"openai-chat\"".into(),
-            "`providers[0].url` must be the address of the service for openai-chat, got nothing",
-        ),
-        (
-            "protocol = \"mistral-fim\"".into(),
-            "`providers[0].api_key_file` must be said, or `api_key_env`, for mistral-fim, got nothing",
-        ),
-        ("protocol = \"anthropic\"".into(), "`providers[0].api_key_file` must be said"),
-        ("protocol = \"vertex-mistral\"".into(), "`providers[0].project` must be the project"),
-        (
-            "protocol = \"vertex-mistral\"\nproject = \"p\"\napi_key_env = \"FAR_KEY\"".into(),
-            "`providers[0].api_key_file` must be left out for vertex-mistral",
-        ),
-        (
-            "protocol = \"vertex-mistral\"\nproject = \"../p\"".into(),
-            "`providers[0].project` must be letters",
-        ),
-        (
-            format!(
-                "protocol = \"vertex-mistral\"\nproject = \"p\"\ncredentials_file = {broken:?}"
-            ),
-            "`providers[0].credentials_file` must be the JSON of a service account",
-        ),
-        (
-            "protocol = \"openai-completions\"\nurl = \"http://a\"".into(),
-            "`providers[0].family` must be the model's family, which fills gaps",
-        ),
-        (
-            "protocol = \"openai-completions\"\nurl = \"http://a\"\nfamily = \"devstral\"".into(),
-            "`providers[0].family` must be the model's family, which fills gaps",
-        ),
-        (
-            format!("{near}family = \"klingon\""),
-            "`providers[0].family` must be one of qwen2.5-coder,",
-        ),
-        (
-            format!("{near}fim = \"instruction\""),
-            "`providers[0].fim` must be one of suffix, template, none for ollama, got instruction",
-        ),
-        (
-            format!("{near}fim = \"magic\""),
-            "`providers[0].fim` must be one of template, suffix, instruction, none, got magic",
-        ),
-        (format!("{near}url = \"ftp://a\""), "`providers[0].url` must be an http or https address"),
-        (
-            format!("{near}url = \"https://ada:s3cret@a\""),
-            "`providers[0].url` must be an http or https address",
-        ),
-        (
-            format!("{near}url = \"https://\""),
-            "`providers[0].url` must be an http or https address",
-        ),
-        (
-            format!("{near}proxy = \"socks5://a\""),
-            "`providers[0].proxy` must be environment, none, or an http",
-        ),
-        (
-            format!("{near}api_key_file = \"/no/key\""),
-            "`providers[0].api_key_file` must be a file that can be read",
-        ),
-        (
-            format!("{near}api_key_file = {empty:?}"),
-            "`providers[0].api_key_file` must be a file that holds one line",
-        ),
-        (
-            format!("{near}api_key_file = {broken:?}"),
-            "`providers[0].api_key_file` must be a file that holds one line",
-        ),
-        (
-            format!("{near}api_key_env = \"NO_KEY\""),
-            "`providers[0].api_key_env` must be a variable that is set, got \"NO_KEY\"",
-        ),
-        (
-            format!("{near}api_key_env = \"BAD_KEY\""),
-            "`providers[0].api_key_env` must be a variable that holds one line",
-        ),
-        (
-            format!("{near}api_key_env = \"FAR_KEY\"\napi_key_file = {empty:?}"),
-            "`providers[0].api_key_env` must be left out where `api_key_file` is said",
-        ),
-        (
-            format!("{near}ca_file = \"/no/ca\""),
-            "`providers[0].ca_file` must be a file that can be read",
-        ),
-        (
-            format!("{near}ca_file = {broken:?}"),
-            "`providers[0].ca_file` must be a file of certificates in PEM",
-        ),
-        (
-            format!("{near}ca_file = {not_der:?}"),
-            "`providers[0].ca_file` must be what a TLS client can be made of",
-        ),
-        (
-            format!("{near}client_cert_file = {ca:?}"),
-            "`providers[0].client_key_file` must be said with `client_cert_file`",
-        ),
-        (
-            format!("{near}client_cert_file = {ca:?}\nclient_key_file = {ca:?}"),
-            "`providers[0].client_key_file` must be a file of a private key",
-        ),
-        (
-            format!("{near}client_cert_file = {ca:?}\nclient_key_file = {key:?}"),
-            "`providers[0].client_cert_file` must be what a TLS client",
-        ),
-        (
-            format!("{near}headers = {{ Authorization = \"s3cret\" }}"),
-            "`providers[0].headers` must be values, and for what is a secret",
-        ),
-        (
-            format!("{near}headers = {{ Host = \"a\" }}"),
-            "`providers[0].headers` must be names of headers",
-        ),
-        (
-            format!("{near}max_context_tokens = 3"),
-            "`providers[0].max_context_tokens` must be between 64",
-        ),
-        (format!("{near}max_concurrency = 0"), "`providers[0].max_concurrency` must be between 1"),
-        (
-            format!("{near}bytes_per_token = 0.5"),
-            "`providers[0].bytes_per_token` must be between 1 and 8, got 0.5",
-        ),
-        (
-            format!("{near}timeout_connect = \"5\""),
-            "`providers[0].timeout_connect` must be a time between",
-        ),
-        (
-            format!("{near}served_as = \"demo\""),
-            "`providers[0].served_as` must be a name of its own, other than that of a model",
-        ),
-        (
-            format!("{near}{BEGIN}{near}"),
-            "`providers[1].name` must be a name of its own, other than that of `providers[0].name`",
-        ),
-    ];
-    for (text, expected) in rows {
+    for (name, text) in [("empty", ""), ("broken", "s3cret\nlines"), ("not_der", not_der)] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (text, expected) in REFUSED {
+        let text = text
+            .replace("{empty}", &file("empty"))
+            .replace("{broken}", &file("broken"))
+            .replace("{not_der}", &file("not_der"))
+            .replace("{ca}", &format!("{keys}/tls/ca.pem"))
+            .replace("{key}", &format!("{keys}/one.pem"))
+            .replace("{BEGIN}", BEGIN);
         let message = refusal(&format!("{BEGIN}{text}"));
         assert!(message.starts_with(expected), "{text}\n{message}");
         assert!(!message.contains("s3cret"), "{message}");

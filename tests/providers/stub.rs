@@ -211,7 +211,7 @@ async fn serve(
         };
         let mut head = format!("HTTP/1.1 {status} Something\r\ntransfer-encoding: chunked\r\n");
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([&name, ": ", &value, "\r\n"]);
         }
         head.push_str("\r\n");
         if stream.write_all(head.as_bytes()).await.is_err() {

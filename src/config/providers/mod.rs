@@ -261,7 +261,7 @@ fn provider(
         region: raw.region.map(|region| part_of_path("region", region)).transpose()?,
         project: raw.project.map(|project| part_of_path("project", project)).transpose()?,
         headers: headers(raw.headers.unwrap_or_default(), environment)?,
-        proxy: proxy(raw.proxy)?,
+        proxy: proxy(raw.proxy.as_deref())?,
         ca: ca.map(certificates).transpose()?,
         client_identity: client_identity(identity)?,
         timeout_connect: time(
@@ -316,8 +316,8 @@ fn address(key: &'static str, url: &str) -> Result<String, Violation> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-fn proxy(said: Option<String>) -> Result<ProxyChoice, Violation> {
-    match said.as_deref() {
+fn proxy(said: Option<&str>) -> Result<ProxyChoice, Violation> {
+    match said {
         None | Some("environment") => Ok(ProxyChoice::Environment),
         Some("none") => Ok(ProxyChoice::None),
         Some(url) => address("proxy", url).map(ProxyChoice::Address).map_err(|violation| {

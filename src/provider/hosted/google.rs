@@ -72,7 +72,7 @@ struct Source {
 
 #[derive(Debug)]
 enum SourceKind {
-    Account { email: String, key_id: String, key: KeyPair, token_uri: String },
+    Account { email: String, key_id: String, key: Box<KeyPair>, token_uri: String },
     Metadata { url: String },
 }
 
@@ -98,21 +98,20 @@ impl Tokens {
     /// # Errors
     /// A file that is no service account, by its key.
     pub(super) fn new(config: &ProviderConfig, client: Client) -> Result<Self, Violation> {
-        let (kind, client) = match &config.credentials {
-            Some(file) => (account(config, file)?, client),
-            None => {
-                let path = "computeMetadata/v1/instance/service-accounts/default/token";
-                let url = format!("http://{}/{path}", config.metadata_host);
-                // It is on this machine, and a proxy on the way would be given the tokens of another.
-                let builder = Client::builder().no_proxy().tls_certs_only([]);
-                let builder = builder.redirect(reqwest::redirect::Policy::none());
-                let client = builder.build().map_err(|error| Violation {
-                    key: config.key("credentials_file"),
-                    rule: "said where the metadata server cannot be asked".to_owned(),
-                    got: error.to_string(),
-                })?;
-                (SourceKind::Metadata { url }, client)
-            }
+        let (kind, client) = if let Some(file) = &config.credentials {
+            (account(config, file)?, client)
+        } else {
+            let path = "computeMetadata/v1/instance/service-accounts/default/token";
+            let url = format!("http://{}/{path}", config.metadata_host);
+            // It is on this machine, and a proxy on the way would be given the tokens of another.
+            let builder = Client::builder().no_proxy().tls_certs_only([]);
+            let builder = builder.redirect(reqwest::redirect::Policy::none());
+            let client = builder.build().map_err(|error| Violation {
+                key: config.key("credentials_file"),
+                rule: "said where the metadata server cannot be asked".to_owned(),
+                got: error.to_string(),
+            })?;
+            (SourceKind::Metadata { url }, client)
         };
         let source = Arc::new(Source { provider: config.name.clone(), client, kind });
         Ok(Self { source, state: Mutex::default() })
@@ -171,7 +170,7 @@ fn account(config: &ProviderConfig, file: &FileConfig) -> Result<SourceKind, Vio
         Ok(key) if is_address => Ok(SourceKind::Account {
             email: read.client_email,
             key_id: read.private_key_id,
-            key,
+            key: Box::new(key),
             token_uri: read.token_uri,
         }),
         Ok(_) | Err(_) => Err(broken()),

@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde_json::{Map, Value};
 
 use crate::{
-    completion::{CompletionRequest, Input},
+    completion::{CompletionRequest, Input, Language},
     config::FimForm,
     prompt::{
         Fim,
@@ -118,12 +118,12 @@ impl Prompts {
                 }
                 let messages = std::mem::take(messages);
                 let num_bytes = messages.iter().map(|message| message.content.len()).sum();
-                self.check_length("messages", num_bytes, room)?;
+                Self::check_length("messages", num_bytes, room)?;
                 Ok(Built::of(HostedPrompt::Chat(messages), num_bytes))
             }
-            Input::Text(text) if self.abilities.has_text => {
+            Input::Text(text) if self.abilities.has_text() => {
                 let text = std::mem::take(text);
-                self.check_length("prompt", text.len(), room)?;
+                Self::check_length("prompt", text.len(), room)?;
                 let text = self.safe(&text).into_owned();
                 let num_bytes = text.len();
                 Ok(Built::of(HostedPrompt::Text(text), num_bytes))
@@ -135,7 +135,7 @@ impl Prompts {
                     suffix: String::new(),
                     items: Vec::new(),
                 };
-                self.check_length("prompt", texts.prefix.len(), room)?;
+                Self::check_length("prompt", texts.prefix.len(), room)?;
                 self.gap("prompt", texts, request, room)
             }
             Input::Fim { prefix, suffix } => {
@@ -169,7 +169,6 @@ impl Prompts {
 
     /// Only what surely fits nowhere is refused here; what may fit, the service tells.
     fn check_length(
-        &self,
         field: &'static str,
         num_bytes: usize,
         room: usize,
@@ -208,7 +207,7 @@ impl Prompts {
             }
             (FimForm::Instruction, _) => {
                 let sides = self.cut(texts, request, room.saturating_sub(WORDS_TOKENS));
-                self.in_words(sides, request)
+                self.in_words(&sides, request)
             }
             (FimForm::None | FimForm::Template, _) => {
                 let message = format!("the provider `{}` fills no gaps", self.provider);
@@ -281,7 +280,7 @@ impl Prompts {
     }
 
     /// Asks in words, by a prompt that is a file.
-    fn in_words(&self, sides: Sides, request: &CompletionRequest) -> Result<Built, ProviderError> {
+    fn in_words(&self, sides: &Sides, request: &CompletionRequest) -> Result<Built, ProviderError> {
         let failed = |why: String| ProviderError::new(ProviderErrorKind::Internal, why);
         let range = VersionRange::parse(VERSION_DEFAULT);
         let range = range.ok_or_else(|| failed("the usual versions are no range".to_owned()))?;
@@ -295,7 +294,7 @@ impl Prompts {
         put("prefix", self.safe_in_words(&sides.prefix).into());
         put("suffix", self.safe_in_words(&sides.suffix).into());
         put("file_name", request.file_name.as_deref().into());
-        put("language", request.language.map(|language| language.name()).into());
+        put("language", request.language.map(Language::name).into());
         let files = sides.files.iter().map(|file| Value::from(self.safe_in_words(file)));
         put("related_files", files.collect());
         let rendered =

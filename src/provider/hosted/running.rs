@@ -122,7 +122,11 @@ impl Running {
             let protocol = start.protocol;
             let listening =
                 Listening { body, protocol, frames, bytes_max, is_whole, is_ended: false };
-            Call { heard: Some(listening.into_stream()), counted: Counted::default(), is_ended: false }
+            Call {
+                heard: Some(listening.into_stream()),
+                counted: Counted::default(),
+                is_ended: false,
+            }
         };
         let calls = bodies.into_iter().map(call).collect();
         Self { start, calls, choices, chunks: VecDeque::new(), ended: None, phase: Phase::Running }

@@ -20,7 +20,6 @@ static ABILITIES: Abilities = Abilities {
     family: None,
     context_tokens: None,
     forms: &[FimForm::Instruction, FimForm::None],
-    has_text: false,
     has_chat: true,
     has_choices: false,
     has_logprobs: false,

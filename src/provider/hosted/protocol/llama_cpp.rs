@@ -20,7 +20,6 @@ static ABILITIES: Abilities = Abilities {
     family: None,
     context_tokens: None,
     forms: &[FimForm::Suffix, FimForm::Template, FimForm::None],
-    has_text: true,
     has_chat: false,
     has_choices: false,
     has_logprobs: false,

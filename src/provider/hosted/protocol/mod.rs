@@ -69,8 +69,6 @@ pub(super) struct Abilities {
     pub(super) context_tokens: Option<u32>,
     /// How gaps can be asked for, the best first.
     pub(super) forms: &'static [FimForm],
-    /// Whether a plain text can be continued.
-    pub(super) has_text: bool,
     /// Whether it knows conversations.
     pub(super) has_chat: bool,
     /// Whether one call gives several choices.
@@ -83,6 +81,13 @@ pub(super) struct Abilities {
     pub(super) framing: Framing,
     /// How it knows who asks.
     pub(super) access: Access,
+}
+
+impl Abilities {
+    /// Returns whether a plain text can be continued: who takes a family's text takes any.
+    pub(super) fn has_text(&self) -> bool {
+        self.forms.contains(&FimForm::Template)
+    }
 }
 
 /// How an answer comes in pieces.

@@ -22,7 +22,6 @@ static ABILITIES: Abilities = Abilities {
     context_tokens: Some(8192),
     // Its own template knows the model; ours is for models whose template there has no place for a suffix.
     forms: &[FimForm::Suffix, FimForm::Template, FimForm::None],
-    has_text: true,
     has_chat: true,
     has_choices: false,
     has_logprobs: false,

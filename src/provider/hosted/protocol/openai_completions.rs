@@ -1,4 +1,4 @@
-//! OpenAI's `POST /completions`, which most servers of models speak: vLLM, Fireworks, Together, DeepSeek.
+//! OpenAI's `POST /completions`, which most servers of models speak: vLLM, Fireworks, Together, `DeepSeek`.
 
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,6 @@ static ABILITIES: Abilities = Abilities {
     family: None,
     context_tokens: None,
     forms: &[FimForm::Template, FimForm::Suffix, FimForm::None],
-    has_text: true,
     has_chat: false,
     has_choices: true,
     has_logprobs: true,
@@ -97,7 +96,7 @@ pub(super) fn put_common(ask: &Ask<'_>, body: &mut Map<String, Value>) {
 
 fn read(body: &Value) -> Result<Heard, Fault> {
     let pieces = openai_choices(body, |choice, piece: &mut Piece| {
-        piece.text = text(&choice["text"], "a choice's text is none")?.to_owned();
+        piece.text.push_str(text(&choice["text"], "a choice's text is none")?);
         piece.logprobs = logprobs(&choice["logprobs"]);
         Ok(())
     })?;

@@ -22,7 +22,6 @@ static ABILITIES: Abilities = Abilities {
     family: Some("codestral"),
     context_tokens: None,
     forms: &[FimForm::Suffix],
-    has_text: false,
     has_chat: false,
     has_choices: false,
     has_logprobs: false,
