@@ -205,6 +205,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         deadline: None,
         postprocessing: PostProcessing::None,
         model: None,
+        correlation_id: None,
     };
     let account = Account::open("complete", "cli.complete");
     account.streaming(true);

@@ -38,6 +38,8 @@ pub struct CompletionRequest {
     pub postprocessing: PostProcessing,
     /// Model asked for; `None` takes the one that is served.
     pub model: Option<String>,
+    /// Name of the request in the logs here, for services elsewhere; only what is known to hold no source text.
+    pub correlation_id: Option<String>,
 }
 
 /// The text or the tokens to complete.

@@ -34,7 +34,7 @@ pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use postprocess::PostprocessConfig;
 pub use providers::{
     FileConfig, FimForm, HeaderConfig, ProviderConfig, ProxyChoice, RawHeader, RawProvider,
-    SecretConfig, SecretSource,
+    SecretConfig, SecretSource, keys as provider_keys,
 };
 pub use raw::RawConfig;
 

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn texts_are_cut_on_line_borders() {
         let text = "one\ntwo\nthrée\n";
-        for (num_bytes, expected) in [(99, text), (12, "two\nthrée\n"), (11, "thrée\n"), (0, "")]
+        for (num_bytes, expected) in [(99, text), (12, "two\nthrée\n"), (10, "thrée\n"), (0, "")]
         {
             assert_eq!(tail_of(text, num_bytes, 4), expected, "{num_bytes}");
         }

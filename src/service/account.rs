@@ -67,6 +67,11 @@ impl Account {
         })))
     }
 
+    /// Returns the request's name in the logs.
+    pub fn request_id(&self) -> String {
+        self.entries().request_id.clone()
+    }
+
     /// Notes which model is asked.
     pub fn model(&self, model: &Arc<ModelInfo>) {
         self.entries().model = Some(Arc::clone(model));

@@ -230,6 +230,7 @@ mod tests {
             deadline: None,
             postprocessing: PostProcessing::Completion { without: Vec::new() },
             model: None,
+            correlation_id: None,
         }
     }
 

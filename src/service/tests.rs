@@ -79,6 +79,7 @@ fn request(deadline: Option<Instant>) -> CompletionRequest {
         deadline,
         postprocessing: PostProcessing::None,
         model: None,
+        correlation_id: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod complete;
 mod config;
 mod help;
 mod prompts;
+mod providers;
 mod selftest;
 mod serve;
 #[path = "../equivalence/trained.rs"]

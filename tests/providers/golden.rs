@@ -36,6 +36,7 @@ fn requests() -> Vec<(&'static str, &'static str, CompletionRequest)> {
                 context: vec![other],
                 language: Language::detect("sum.py", None),
                 sampling: whole_sampling,
+                correlation_id: Some("abc-123".to_owned()),
                 stop: Some(["a", "b", "c", "d", "e"].map(str::to_owned).to_vec()),
                 logprobs: Some(2),
                 ..gap("x <|fim_prefix|> y\n", "z [PREFIX]\n")

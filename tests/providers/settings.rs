@@ -225,3 +225,52 @@ fn providers_may_be_alone() {
     let error = load("[[models]]\nsource = \"none\"", &[]).unwrap_err().to_string();
     assert!(error.starts_with("`models[0].source` must be a model, or left out"), "{error}");
 }
+
+#[test]
+fn the_examples_tables_are_settings() {
+    let text = include_str!("../../lacuna.example.toml");
+    let tables = text.lines().skip_while(|line| *line != "# [[providers]]");
+    let tables: Vec<&str> = tables.map_while(|line| line.strip_prefix('#')).collect();
+    let config = load(&tables.join("\n"), &[("MISTRAL_API_KEY", "s3cret")]).unwrap();
+    assert_eq!(config.providers.len(), 2);
+    provider_of(&config).unwrap();
+}
+
+#[test]
+fn the_page_of_providers_has_set_ups_that_work_and_all_keys() {
+    let page = include_str!("../../docs/providers.md");
+    let folder = TempDir::new().unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+    let pem = std::fs::read_to_string(format!("{keys}/one.pem")).unwrap();
+    let account =
+        serde_json::json!({"client_email": "a", "private_key": pem, "token_uri": "https://a"});
+    std::fs::write(folder.path().join("account.json"), account.to_string()).unwrap();
+    for name in ["fireworks.key", "anthropic.key", "mistral.key"] {
+        std::fs::write(folder.path().join(name), "s3cret").unwrap();
+    }
+    for name in ["ca.pem", "client.pem", "client.key"] {
+        std::fs::copy(format!("{keys}/tls/{name}"), folder.path().join(name)).unwrap();
+    }
+    let variables =
+        ["MISTRAL_API_KEY", "OPENAI_API_KEY", "DEEPSEEK_API_KEY"].map(|it| (it, "s3cret"));
+    let mut num = 0;
+    for block in page.split("```toml\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let text = block.replace("/etc/lacuna", folder.path().to_str().unwrap());
+        let mut config = load(&text, &variables).unwrap();
+        while !config.providers.is_empty() {
+            provider_of(&config).unwrap();
+            num += 1;
+            config.providers.remove(0);
+        }
+    }
+    assert_eq!(num, 10);
+    for name in lacuna::provider::hosted::protocol_names() {
+        assert!(page.contains(&format!("| `{name}` |")), "{name}");
+    }
+    for key in lacuna::config::provider_keys() {
+        let rows = page.lines().filter(|line| line.starts_with("| "));
+        let mut names = rows.filter_map(|line| line.split(" | ").next());
+        assert!(names.any(|names| names.contains(&format!("`{key}`"))), "{key}");
+    }
+}

@@ -104,6 +104,7 @@ pub(crate) fn request(input: Input) -> CompletionRequest {
         deadline: None,
         postprocessing: PostProcessing::None,
         model: None,
+        correlation_id: None,
     }
 }
 

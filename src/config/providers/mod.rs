@@ -22,8 +22,7 @@ mod print;
 mod raw;
 
 pub(super) use print::print;
-pub(super) use raw::keys;
-pub use raw::{RawHeader, RawProvider};
+pub use raw::{RawHeader, RawProvider, keys};
 
 /// The key of the tables.
 pub(super) const PROVIDERS: &str = "providers";

@@ -78,7 +78,7 @@ pub enum RawHeader {
 }
 
 /// Returns the keys that a table of `[[providers]]` may have.
-pub(in crate::config) fn keys() -> Vec<String> {
+pub fn keys() -> Vec<String> {
     // Every field is said, so that every key is written; what it says is of no matter.
     let all = RawProvider {
         max_context_tokens: Some(0),

@@ -78,15 +78,20 @@ impl Caller {
     pub(super) async fn call(
         &self,
         outgoing: Outgoing,
+        correlation_id: Option<&str>,
         deadline: Option<Instant>,
     ) -> Result<Body, ProviderError> {
-        within(deadline, self.send(outgoing)).await?.map(|response| {
+        within(deadline, self.send(outgoing, correlation_id)).await?.map(|response| {
             let is_whole = content_type(&response).contains("application/json");
             Body { provider: self.provider.clone(), response, num_bytes: 0, is_whole }
         })
     }
 
-    async fn send(&self, outgoing: Outgoing) -> Result<Response, ProviderError> {
+    async fn send(
+        &self,
+        outgoing: Outgoing,
+        correlation_id: Option<&str>,
+    ) -> Result<Response, ProviderError> {
         let url = Url::parse(&format!("{}{}", self.base, outgoing.path)).map_err(|_| {
             let message = format!("the address of the provider `{}` cannot be used", self.provider);
             ProviderError::new(ProviderErrorKind::Internal, message)
@@ -94,6 +99,9 @@ impl Caller {
         let mut request = self.client.post(url).headers(self.headers.clone());
         for (name, value) in outgoing.headers {
             request = request.header(*name, *value);
+        }
+        if let Some(id) = correlation_id.filter(|id| is_id(id)) {
+            request = request.header("x-request-id", id);
         }
         if let Some(tokens) = &self.tokens {
             request = request.bearer_auth(tokens.token().await?.reveal());
@@ -105,7 +113,13 @@ impl Caller {
         let response = request.send().await.map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         let upstream_request_id = request_id(response.headers());
-        debug!(provider = self.provider, status = status.as_u16(), upstream_request_id, "asked");
+        debug!(
+            provider = self.provider,
+            request_id = correlation_id,
+            status = status.as_u16(),
+            upstream_request_id,
+            "asked"
+        );
         if status.is_success() {
             return Ok(response);
         }
@@ -227,8 +241,11 @@ fn content_type(response: &Response) -> &str {
 fn request_id(headers: &HeaderMap) -> Option<&str> {
     let names = ["x-request-id", "request-id", "mistral-correlation-id", "x-goog-request-id"];
     let id = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
-    let is_id = id.len() <= REQUEST_ID_BYTES_MAX && id.chars().all(|c| c.is_ascii_graphic());
-    is_id.then_some(id)
+    is_id(id).then_some(id)
+}
+
+fn is_id(id: &str) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic())
 }
 
 /// Returns the headers of each request.

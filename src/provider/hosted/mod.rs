@@ -196,7 +196,7 @@ impl HostedProvider {
         let num_choices = if abilities.has_choices { request.num_choices } else { 1 };
         let calls = (0..num_calls).map(|index| {
             let outgoing = asking.outgoing(&request, &built, &stops, index);
-            asking.caller.call(outgoing, deadline)
+            asking.caller.call(outgoing, request.correlation_id.as_deref(), deadline)
         });
         let bodies = try_join_all(calls).await?;
         let tokens = |num_bytes| asking.prompts.num_tokens(num_bytes);

@@ -100,6 +100,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         deadline: None,
         postprocessing: PostProcessing::None,
         model: None,
+        correlation_id: None,
     }
 }
 

@@ -105,6 +105,7 @@ impl Asked {
             postprocessing: PostProcessing::None,
             // It was chosen by its names already, see `ModelWish`.
             model: None,
+            correlation_id: None,
         };
         Self { request, is_streaming, prompt: None, cleaning: Cleaning::Nothing }
     }

@@ -117,6 +117,7 @@ pub(super) fn asked(
             PostProcessing::None
         },
         model: Some(model.name.clone()),
+        correlation_id: None,
     };
     let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
     let is_streaming = wire.stream.unwrap_or(false);
