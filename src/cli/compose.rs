@@ -80,12 +80,22 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
     compose_each(&first, free_bytes)?.pop().context("there is no model")
 }
 
-/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads. Providers
-/// elsewhere come behind them.
+/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads.
 ///
 /// # Errors
 /// As [`compose`], with the model's name.
-pub fn compose_all(config: &Config, hosted: Vec<HostedProvider>) -> anyhow::Result<ComposedModels> {
+pub fn compose_all(config: &Config) -> anyhow::Result<ComposedModels> {
+    compose_beside(config, Vec::new())
+}
+
+/// As [`compose_all`], with providers elsewhere behind the models.
+///
+/// # Errors
+/// As [`compose_all`]; that there is neither.
+pub fn compose_beside(
+    config: &Config,
+    hosted: Vec<HostedProvider>,
+) -> anyhow::Result<ComposedModels> {
     let composed = compose_each(config, free_bytes())?;
     let (mut engines, mut handles) = (Vec::new(), Vec::new());
     let mut models: Option<ServedModels> = None;

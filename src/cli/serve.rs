@@ -10,7 +10,7 @@ use crate::{
     auth::{Clock, Guard},
     cli::{
         CliError,
-        compose::{ComposedModels, compose_all},
+        compose::{ComposedModels, compose_beside},
         fetch::fetch_all,
         greeting::{Greeting, greeting},
         print, providers, runtime, start_logs,
@@ -136,7 +136,7 @@ async fn start_models(
 ) -> Result<Vec<Running>, CliError> {
     fetch_all(config).await?;
     let own_config = config.clone();
-    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config, hosted));
+    let composing = tokio::task::spawn_blocking(move || compose_beside(&own_config, hosted));
     let composed = composing.await.context("loading the model panicked")?;
     let ComposedModels { engines: owned, handles: running, models } = composed?;
     engines.extend(owned);

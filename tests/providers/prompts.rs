@@ -144,8 +144,8 @@ async fn what_cannot_be_had_is_refused_by_the_field() {
         ("ollama", "", request(Input::Text(long)), Kind::PromptTooLong, "prompt"),
         (
             "ollama",
-            "max_context_tokens = 64",
-            CompletionRequest { max_tokens: Some(60), ..gap("a", "") },
+            "max_context_tokens = 96",
+            CompletionRequest { max_tokens: Some(90), ..gap("a", "") },
             Kind::InvalidRequest,
             "max_tokens",
         ),

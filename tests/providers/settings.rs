@@ -138,6 +138,10 @@ const REFUSED: &[(&str, &str)] = &[
         "`providers[0].max_context_tokens` must be between 64",
     ),
     (
+        "protocol = \"ollama\"\nmax_context_tokens = 79",
+        "`providers[0].max_context_tokens` must be at least 80, for `completion.max_tokens_default`",
+    ),
+    (
         "protocol = \"ollama\"\nmax_concurrency = 0",
         "`providers[0].max_concurrency` must be between 1",
     ),

@@ -54,7 +54,8 @@ pub(super) struct Tokens {
 #[derive(Debug, Default)]
 struct State {
     token: Option<Token>,
-    asking: Option<Asking>,
+    /// The question under way, and when it began.
+    asking: Option<(Instant, Asking)>,
 }
 
 #[derive(Clone, Debug)]
@@ -129,15 +130,17 @@ impl Tokens {
             match kept {
                 Some(token) if token.expires > now + REFRESH_BEFORE => return Ok(token.value),
                 kept => {
+                    // Whoever asked may have left, and then nobody has listened since.
+                    state.asking.take_if(|(began, _)| *began + TIMEOUT < now);
                     let source = Arc::clone(&self.source);
-                    let ask = || async move { source.ask().await }.boxed().shared();
-                    (kept, state.asking.get_or_insert_with(ask).clone())
+                    let ask = || (now, async move { source.ask().await }.boxed().shared());
+                    (kept, state.asking.get_or_insert_with(ask).1.clone())
                 }
             }
         };
         let answer = asking.clone().await;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.asking.as_ref().is_some_and(|now| now.ptr_eq(&asking)) {
+        if state.asking.as_ref().is_some_and(|(_, now)| now.ptr_eq(&asking)) {
             state.asking = None;
             if let Ok(token) = &answer {
                 state.token = Some(token.clone());

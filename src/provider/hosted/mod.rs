@@ -21,7 +21,7 @@ use crate::{
         CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
         hosted::{
             http::Caller,
-            prompt::{Built, Prompts},
+            prompt::{Built, PROMPT_TOKENS_MIN, Prompts},
             protocol::{Access, Ask, PROTOCOLS, Place, Protocol},
             running::{Running, Start},
         },
@@ -110,10 +110,7 @@ impl HostedProvider {
         let family = family.map(|name| family_of(&config, name)).transpose()?;
         let fim = family.and_then(family::Family::fim);
         let form = form(&config, protocol, fim)?;
-        let context_tokens = config.context_tokens_max.map(std::num::NonZeroU32::get);
-        let of_family = || family.map(|family| family.context_tokens);
-        let context_tokens = context_tokens.or(abilities.context_tokens).or_else(of_family);
-        let context_tokens = context_tokens.unwrap_or(CONTEXT_TOKENS);
+        let context_tokens = context_tokens(&config, protocol, family, &completion)?;
         let host = base.split("://").nth(1).unwrap_or_default();
         let place = Place {
             model: config.model.clone(),
@@ -270,7 +267,8 @@ impl Provider for HostedProvider {
 impl Asking {
     fn max_tokens(&self, request: &CompletionRequest) -> u32 {
         request.max_tokens.unwrap_or(match request.input {
-            Input::Chat(_) => self.max_tokens_limit,
+            // A turn may take what the conversation leaves of the context, which is not known here.
+            Input::Chat(_) => self.max_tokens_limit.min(self.place.context_tokens / 2),
             Input::Fim { .. } | Input::Text(_) | Input::Tokens(_) => self.max_tokens_default,
         })
     }
@@ -385,6 +383,27 @@ fn family_of(config: &ProviderConfig, name: &str) -> Result<&'static family::Fam
         let rule = format!("one of {}", names.join(", "));
         broken(config, "family", rule, format!("{name:?}"))
     })
+}
+
+/// Returns the length of the context, which leaves a prompt room beside an answer.
+fn context_tokens(
+    config: &ProviderConfig,
+    protocol: &dyn Protocol,
+    family: Option<&family::Family>,
+    completion: &CompletionConfig,
+) -> Result<u32, Violation> {
+    let said = config.context_tokens_max.map(std::num::NonZeroU32::get);
+    let of_family = || family.map(|family| family.context_tokens);
+    let known = said.or(protocol.abilities().context_tokens).or_else(of_family);
+    let context_tokens = known.unwrap_or(CONTEXT_TOKENS);
+    let least = completion.max_tokens_default.saturating_add(PROMPT_TOKENS_MIN);
+    if context_tokens >= least {
+        return Ok(context_tokens);
+    }
+    let rule = format!(
+        "at least {least}, for `completion.max_tokens_default` and {PROMPT_TOKENS_MIN} tokens of a prompt"
+    );
+    Err(broken(config, "max_context_tokens", rule, context_tokens.to_string()))
 }
 
 /// Returns how gaps are asked for. What was left out is not guessed where it makes a difference.

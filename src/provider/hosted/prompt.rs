@@ -36,7 +36,7 @@ const FRAME_TOKENS: usize = 64;
 /// Tokens that a prompt in words may take beside what it is given.
 const WORDS_TOKENS: usize = 512;
 /// Below this many tokens a prompt holds little.
-const PROMPT_TOKENS_MIN: usize = 16;
+pub(super) const PROMPT_TOKENS_MIN: u32 = 16;
 
 /// How requests become prompts.
 pub(super) struct Prompts {
@@ -157,7 +157,7 @@ impl Prompts {
     /// Returns the tokens that are left for a prompt.
     fn room(&self, max_tokens: u32) -> Result<usize, ProviderError> {
         let room = self.context_tokens_max.saturating_sub(max_tokens as usize);
-        if room >= PROMPT_TOKENS_MIN {
+        if room >= PROMPT_TOKENS_MIN as usize {
             return Ok(room);
         }
         let message = format!(
