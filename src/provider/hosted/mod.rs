@@ -1,7 +1,7 @@
 //! A service elsewhere as a provider: a protocol is code, and a provider is a table of the settings.
 //!
-//! [`prompt`] makes of a request what the service is asked, [`protocol`] writes and reads it, [`http`] brings it there and
-//! back within limits, [`running`] makes the events of a completion of it.
+//! `prompt` makes of a request what the service is asked, `protocol` writes and reads it, `http` brings it there and
+//! back within limits, `running` makes the events of a completion of it.
 
 use std::sync::Arc;
 
