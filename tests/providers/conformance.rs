@@ -270,16 +270,26 @@ async fn what_has_no_end_is_cut_within_bounds() {
     for row in ROWS {
         let text = vec![b'x'; 64 << 10];
         let acts = [
-            ("pieces", streamed(row, Vec::new(), Then::Forever(row.frame("x = 1\n")))),
-            ("a line", streamed(row, Vec::new(), Then::Forever(text.clone()))),
-            ("blank lines", streamed(row, Vec::new(), Then::Forever(vec![b'\n'; 64 << 10]))),
-            ("an answer", Act::stream("application/json", Vec::new(), Then::Forever(text))),
+            (
+                "it has more text than was asked for",
+                streamed(row, Vec::new(), Then::Forever(row.frame("x = 1\n"))),
+            ),
+            (
+                "a piece has more than 262144 bytes",
+                streamed(row, Vec::new(), Then::Forever(text.clone())),
+            ),
+            ("it has more than ", streamed(row, Vec::new(), Then::Forever(vec![b'\n'; 64 << 10]))),
+            (
+                "it has more than 4194304 bytes",
+                Act::stream("application/json", Vec::new(), Then::Forever(text)),
+            ),
         ];
         for (what, act) in acts {
             let (stub, far) = far(row, act, "").await;
             let unbounded = CompletionRequest { stop: None, ignores_eos: true, ..request() };
             let error = complete(&far, unbounded).await.unwrap_err();
             assert_eq!(error.kind, Kind::UpstreamMalformed, "{} {what}", row.protocol);
+            assert!(error.message.contains(what), "{} {error}", row.protocol);
             drop(far);
             stub.left(stub.num_connections()).await;
             // What is under way in both machines' buffers was sent too.
