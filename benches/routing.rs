@@ -90,6 +90,7 @@ fn request() -> CompletionRequest {
         postprocessing: PostProcessing::None,
         model: None,
         asker: Asker { user: Some("0123456789abcdef".to_owned()), ..Asker::default() },
+        correlation_id: None,
     }
 }
 

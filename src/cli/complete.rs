@@ -206,6 +206,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         postprocessing: PostProcessing::None,
         model: None,
         asker: Asker::default(),
+        correlation_id: None,
     };
     let account = Account::open("complete", "cli.complete");
     account.streaming(true);

@@ -18,6 +18,7 @@ use crate::{
         fim,
         placement::{Placement, context_tokens},
         progress::LoadProgress,
+        providers, routes,
     },
     config::{
         AdapterConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource,
@@ -28,10 +29,11 @@ use crate::{
     prompt::{ChatTemplate, FimTemplate, budget::Shares},
     provider::{
         ModelInfo,
+        hosted::HostedProvider,
         local::{LocalParts, LocalProvider},
     },
-    routing::{NamedProvider, Router, RoutingObserver},
-    service::{CompletionService, ServedModel, ServedModels, ServedName},
+    routing::Router,
+    service::{CompletionService, ServedModel, ServedModels},
     telemetry::metrics::Metrics,
     tokenizer::Tokenizer,
 };
@@ -87,42 +89,38 @@ pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Compos
 /// # Errors
 /// As [`compose`], with the model's name.
 pub fn compose_all(config: &Config, metrics: &Metrics) -> anyhow::Result<ComposedModels> {
+    compose_beside(config, Vec::new(), metrics)
+}
+
+/// As [`compose_all`], with providers elsewhere behind the models.
+///
+/// # Errors
+/// As [`compose_all`]; that there is neither.
+pub fn compose_beside(
+    config: &Config,
+    hosted: Vec<HostedProvider>,
+    metrics: &Metrics,
+) -> anyhow::Result<ComposedModels> {
     let composed = compose_each(config, free_bytes())?;
     let (mut engines, mut handles) = (Vec::new(), Vec::new());
     let mut models: Option<ServedModels> = None;
+    let push = |models: &mut Option<ServedModels>, served: ServedModel| match models {
+        Some(models) => models.push(served),
+        None => *models = Some(ServedModels::new(served)),
+    };
     for (Composed { engine, handle, service, adapters }, alone) in
         composed.into_iter().zip(config.each_model())
     {
         engines.push(engine);
         handles.push((alone.model.served_name, handle));
-        let served = ServedModel { service, aliases: alone.model.aliases, adapters };
-        match &mut models {
-            Some(models) => models.push(served),
-            None => models = Some(ServedModels::new(served)),
-        }
+        push(&mut models, ServedModel { service, aliases: alone.model.aliases, adapters });
+    }
+    for provider in hosted {
+        push(&mut models, providers::service(config, provider).into());
     }
     let models = models.context("there is no model")?;
-    let (models, router) = route(config, models, Arc::new(metrics.clone()));
+    let (models, router) = routes::routed(config, models, Arc::new(metrics.clone()));
     Ok(ComposedModels { engines, handles, models, router })
-}
-
-/// Puts the routes before all names that are served. Without routes everything stays as it is.
-pub fn route(
-    config: &Config,
-    models: ServedModels,
-    observer: Arc<dyn RoutingObserver>,
-) -> (ServedModels, Option<Arc<Router>>) {
-    if config.routes.is_empty() {
-        return (models, None);
-    }
-    let named = |served: &ServedName| NamedProvider {
-        name: served.name.clone(),
-        provider: Arc::clone(served.service.provider()),
-    };
-    let providers = models.names().iter().map(named).collect();
-    let router = Router::new(&config.routing, config.routes.clone(), providers, observer);
-    let models = models.with_providers(|name, own| router.routed(name, Arc::clone(own)));
-    (models, Some(router))
 }
 
 fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed>> {
@@ -360,6 +358,7 @@ pub(super) fn check_models(config: &Config) -> anyhow::Result<()> {
 fn path_of(config: &Config, source: &ModelSource) -> anyhow::Result<Option<PathBuf>> {
     match source {
         ModelSource::Demo => Ok(None),
+        ModelSource::None => Err(anyhow!("`model.source` is none: there is no model to load")),
         ModelSource::Path(path) if path.is_dir() || path.is_file() => Ok(Some(path.clone())),
         ModelSource::Path(path) => {
             Err(anyhow!("there is no folder or regular file {}", path.display()))

@@ -127,6 +127,7 @@ fn by_setting(config: &Config, name: &str) -> anyhow::Result<&'static Family> {
 /// Returns the name that a model goes by where it comes from.
 fn name(source: &ModelSource) -> String {
     match source {
+        ModelSource::None => "none".to_owned(),
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Path(path) => name_of_path(path),
         ModelSource::Hub(model) => model.repository.clone(),

@@ -29,6 +29,7 @@ pub mod place;
 mod placement;
 pub mod progress;
 mod prompts;
+mod providers;
 mod routes;
 mod selftest;
 pub mod serve;
@@ -193,6 +194,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
             let config = Config::load(&RawConfig::default(), environment, file.as_deref())?;
             config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
             compose::check_models(&config).map_err(CliError::Usage)?;
+            providers::check(&config).map_err(CliError::Usage)?;
             Gateway::load(&config).map_err(|error| CliError::Usage(error.into()))?;
             Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system())
                 .map_err(|error| CliError::Usage(error.into()))?;

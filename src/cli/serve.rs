@@ -11,13 +11,14 @@ use crate::{
     auth::{Clock, Guard},
     cli::{
         CliError, Loaded,
-        compose::{ComposedModels, compose_all},
+        compose::{ComposedModels, compose_beside},
         fetch::fetch_all,
         greeting::{Greeting, greeting},
-        print, runtime, start_logs,
+        print, providers, runtime, start_logs,
     },
     config::{Config, Environment, MetricsAddress},
     engine::{Engine, EngineHandle, EngineState, EngineStats},
+    provider::hosted::HostedProvider,
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
     service::ServedModels,
@@ -58,6 +59,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
     let config = &loaded.config;
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
+    let hosted = providers::hosted(config, &prompts).map_err(CliError::Usage)?;
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
     // the model, which takes time, while probes are answered already.
     let mut signals = Signals::watch().context("cannot watch signals")?;
@@ -84,7 +86,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         tokio::select! {
             () = signals.next() => {}
             never = guard.keep() => match never {},
-            error = keep_models(loaded, address, &state, &mut engines) => failure = Some(error),
+            error = keep_models(loaded, address, &state, hosted, &mut engines) => failure = Some(error),
             () = prompts.watch() => {}
             never = metrics => match never {},
         }
@@ -151,9 +153,10 @@ async fn keep_models(
     loaded: &Loaded,
     address: SocketAddr,
     state: &ApiState,
+    hosted: Vec<HostedProvider>,
     engines: &mut Vec<Engine>,
 ) -> CliError {
-    match start_models(&loaded.config, address, state, engines).await {
+    match start_models(&loaded.config, address, state, hosted, engines).await {
         Ok((running, router)) => tokio::select! {
             error = failure_of_one(&running) => error,
             never = keep_routes(loaded, router) => match never {},
@@ -187,12 +190,14 @@ async fn start_models(
     config: &Config,
     address: SocketAddr,
     state: &ApiState,
+    hosted: Vec<HostedProvider>,
     engines: &mut Vec<Engine>,
 ) -> Result<(Vec<Running>, Option<Arc<Router>>), CliError> {
     fetch_all(config).await?;
     let own_config = config.clone();
     let metrics = state.metrics().clone();
-    let composing = tokio::task::spawn_blocking(move || compose_all(&own_config, &metrics));
+    let composing =
+        tokio::task::spawn_blocking(move || compose_beside(&own_config, hosted, &metrics));
     let composed = composing.await.context("loading the model panicked")?;
     let ComposedModels { engines: owned, handles: running, models, router } = composed?;
     engines.extend(owned);
@@ -202,7 +207,8 @@ async fn start_models(
     if let Some(router) = &router {
         state.look_after(Arc::clone(router));
     }
-    let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+    let elsewhere = config.providers.iter().map(|provider| provider.served_as.as_str());
+    let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).chain(elsewhere).collect();
     let each_model = config.each_model();
     let adapters: Vec<&str> = each_model
         .iter()

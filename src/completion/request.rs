@@ -40,6 +40,8 @@ pub struct CompletionRequest {
     pub model: Option<String>,
     /// Who asks and what for, which decides where the request goes.
     pub asker: Asker,
+    /// Name of the request in the logs here, for services elsewhere; only what is known to hold no source text.
+    pub correlation_id: Option<String>,
 }
 
 impl CompletionRequest {

@@ -11,6 +11,7 @@ use toml::{
 use crate::config::{
     error::{ConfigError, nearest},
     layers::option_of,
+    providers::{self, PROVIDERS},
     raw::{RawConfig, RawEngine, RawModel, RawServed},
     served::MODELS,
 };
@@ -94,7 +95,7 @@ type Place = (String, usize);
 /// Refuses the first key, in the order of the file, that is no section and no setting.
 fn check_keys(places: &BTreeMap<String, Place>, known: &[String]) -> Result<(), ConfigError> {
     let sections: Vec<&str> =
-        known.iter().filter_map(|key| key.split('.').next()).chain([MODELS]).collect();
+        known.iter().filter_map(|key| key.split('.').next()).chain([MODELS, PROVIDERS]).collect();
     let is_known = |key: &str| match table_of(key) {
         // Their own reader names keys that they do not have.
         _ if key == ROUTES || table_of(key).is_some_and(|table| table.starts_with(ROUTES)) => true,
@@ -131,14 +132,17 @@ const ROUTES: &str = "routes";
 /// The key of the tables in each of them.
 const TARGETS: &str = "targets";
 
-/// Returns the table of `[[models]]` or `[[routes]]` that a key is or lies in, such as `models[1]`.
+/// Returns the table of `[[models]]`, `[[providers]]` or `[[routes]]` that a key is or lies in, such as `models[1]`.
 fn table_of(key: &str) -> Option<&str> {
     let table = key.split('.').next()?;
     table.ends_with(']').then_some(table)
 }
 
-/// Returns the keys that a table of `[[models]]` may have: those of a model and of its engine.
+/// Returns the keys that a table may have: of `[[models]]` those of a model and of its engine.
 fn keys_of_table(table: &str, known: &[String]) -> Vec<String> {
+    if table.split('[').next() == Some(PROVIDERS) {
+        return providers::keys().iter().map(|leaf| format!("{table}.{leaf}")).collect();
+    }
     let leaves = known.iter().filter_map(|key| match key.split_once('.') {
         Some(("model" | "engine", leaf)) => Some(leaf),
         _ => None,

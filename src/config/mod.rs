@@ -19,6 +19,7 @@ mod log;
 mod metrics;
 mod postprocess;
 mod print;
+mod providers;
 pub mod raw;
 mod resolve;
 mod routing;
@@ -38,6 +39,10 @@ pub use hub::{HubConfig, HubModel, Proxies, Secret};
 pub use log::{ContentLogging, LogConfig, LogFormat, RawLog};
 pub use metrics::{MetricsAddress, RawMetrics};
 pub use postprocess::PostprocessConfig;
+pub use providers::{
+    FileConfig, FimForm, HeaderConfig, ProviderConfig, ProxyChoice, RawHeader, RawProvider,
+    SecretConfig, SecretSource, keys as provider_keys,
+};
 pub use raw::RawConfig;
 pub use routing::{
     BreakerConfig, RouteConfig, RouteMatch, RouteTarget, RoutingConfig, ShadowConfig, Who,
@@ -61,6 +66,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The models behind the first, each with its engine.
     pub more_models: Vec<ServedConfig>,
+    /// Services elsewhere, each under a name of its own.
+    pub providers: Vec<ProviderConfig>,
     /// Rules of a completion.
     pub completion: CompletionConfig,
     /// What is taken from a completion before it is handed on.
@@ -82,8 +89,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the settings of each model as if it were served alone, in their order.
+    /// Returns the settings of each model as if it were served alone, in their order; none where `model.source` is so.
     pub fn each_model(&self) -> Vec<Self> {
+        if self.model.source == ModelSource::None {
+            return Vec::new();
+        }
         let first = Self { more_models: Vec::new(), ..self.clone() };
         let more = self.more_models.iter().zip(1..).map(|(served, table)| Self {
             table: Some(table),
@@ -146,6 +156,8 @@ pub struct ServerConfig {
 /// Where the weights come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
+    /// Nowhere: there is no model here, only providers elsewhere.
+    None,
     /// The model embedded in this binary.
     Demo,
     /// A folder with `config.json`, `tokenizer.json` and safetensors, or with a GGUF file; or a GGUF file.

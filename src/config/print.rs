@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
-    ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess,
+    ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess, providers,
     raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawModel, RawServed, RawServer, Scalar},
     resolve::AUTO,
     routing,
@@ -38,6 +38,8 @@ impl From<&Config> for RawConfig {
             auth: auth::print(&config.auth),
             model: table.map_or_else(|| raw_model(&config.model), |_| RawModel::default()),
             models: table.map(|_| config.each_model().iter().map(raw_served).collect()),
+            providers: (!config.providers.is_empty())
+                .then(|| config.providers.iter().map(providers::print).collect()),
             hub: raw_hub(&config.hub),
             engine: raw_engine(&config.engine),
             completion: RawCompletion {
@@ -76,6 +78,7 @@ fn raw_served(alone: &Config) -> RawServed {
 
 fn source(source: &ModelSource) -> String {
     match source {
+        ModelSource::None => "none".to_owned(),
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Path(path) => directory(path),
         ModelSource::Hub(model) => model.to_string(),

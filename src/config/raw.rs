@@ -15,6 +15,7 @@ use crate::config::{
     gateway::{RawFlags, RawGateway, RawPrompts},
     log::RawLog,
     metrics::RawMetrics,
+    providers::RawProvider,
     routing::{RawRoute, RawRouting},
 };
 
@@ -36,6 +37,10 @@ pub struct RawConfig {
     #[arg(skip)]
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<RawServed>>,
+    /// `[[providers]]`: only a file has room for several.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub providers: Option<Vec<RawProvider>>,
     /// `[hub]`
     #[command(flatten)]
     pub hub: RawHub,
@@ -109,7 +114,7 @@ pub struct RawServer {
 #[command(next_help_heading = "Model")]
 pub struct RawModel {
     /// The embedded demo model, a model's folder, a GGUF file, or `org/name[@revision][:FILE]` on the Hugging Face hub,
-    /// which is downloaded where the cache has it not.
+    /// which is downloaded where the cache has it not; none serves providers elsewhere alone.
     #[arg(long = "model", value_name = "demo|DIR|FILE.gguf|org/name")]
     pub source: Option<String>,
     /// Name that clients see; auto takes the folder's, the file's or the repository's.
@@ -363,6 +368,7 @@ impl RawConfig {
             auth: self.auth.or(lower.auth),
             model: self.model.or(lower.model),
             models: self.models.or(lower.models),
+            providers: self.providers.or(lower.providers),
             hub: self.hub.or(lower.hub),
             engine: self.engine.or(lower.engine),
             completion: self.completion.or(lower.completion),

@@ -11,7 +11,7 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
-    Violation, auth, fim, gateway, hub, log, metrics, postprocess,
+    Violation, auth, fim, gateway, hub, log, metrics, postprocess, providers,
     raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer, Scalar},
     routing, served,
     units::{format_size, format_time, parse_size, parse_time},
@@ -39,9 +39,16 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Config, Violation> {
     let table = raw.models.is_some().then_some(0);
     let (first, more_models) = served::resolve(raw.models, raw.model, raw.engine, environment)?;
+    let models = std::iter::once(&first).chain(&more_models);
+    let providers = providers::resolve(raw.providers, models, environment)?;
+    if first.model.source == ModelSource::None && providers.is_empty() {
+        let rule = "a model where there is no table of `[[providers]]`";
+        return Err(broken("model.source", rule, "none"));
+    }
     let routing = routing::resolve(raw.routing)?;
     let all_models = || std::iter::once(&first).chain(&more_models).map(|served| &served.model);
-    let names: Vec<String> = all_models().flat_map(served_names).collect();
+    let elsewhere = providers.iter().map(|provider| provider.served_as.clone());
+    let names: Vec<String> = all_models().flat_map(served_names).chain(elsewhere).collect();
     let routes = routing::resolve_routes(raw.routes.unwrap_or_default(), &names)?;
     // Answers name a model or an adapter, never an alias.
     let of_answers =
@@ -56,6 +63,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         hub: hub::resolve(raw.hub, environment)?,
         engine: first.engine,
         more_models,
+        providers,
         completion: completion(raw.completion)?,
         postprocess,
         gateway: gateway::gateway(raw.gateway)?,
@@ -161,9 +169,12 @@ fn adapter(text: &str, environment: &Environment) -> Result<AdapterConfig, Viola
         ..violation
     })?;
     match model_source(source, environment) {
-        Ok(ModelSource::Demo | ModelSource::Hub(HubModel { file: Some(_), .. })) | Err(_) => {
-            Err(broken(KEY, rule, format!("{text:?}")))
-        }
+        Ok(
+            ModelSource::None
+            | ModelSource::Demo
+            | ModelSource::Hub(HubModel { file: Some(_), .. }),
+        )
+        | Err(_) => Err(broken(KEY, rule, format!("{text:?}"))),
         Ok(source) => Ok(AdapterConfig { name: name.to_owned(), source }),
     }
 }
@@ -259,8 +270,10 @@ fn check_name(key: &'static str, name: &str) -> Result<(), Violation> {
 
 /// Tells the embedded model, a folder or file, and a name on the hub apart.
 fn model_source(text: &str, environment: &Environment) -> Result<ModelSource, Violation> {
-    if text == "demo" {
-        return Ok(ModelSource::Demo);
+    match text {
+        "demo" => return Ok(ModelSource::Demo),
+        "none" => return Ok(ModelSource::None),
+        _ => {}
     }
     let path = Path::new(text);
     // `org/name:folder/file.gguf` names a file of a repository.
@@ -297,6 +310,7 @@ fn is_repository_part(part: &str) -> bool {
 
 fn name_of(source: &ModelSource) -> String {
     match source {
+        ModelSource::None => "none".to_owned(),
         ModelSource::Demo => "demo".to_owned(),
         ModelSource::Hub(model) => model.repository.clone(),
         ModelSource::Path(path) => {

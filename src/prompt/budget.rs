@@ -88,6 +88,21 @@ pub fn head_worth_encoding(text: &str, num_tokens: usize) -> usize {
     if text.len() <= window { text.len() } else { text.floor_char_boundary(window) }
 }
 
+/// Returns the end of a text of at most `num_bytes`, for models whose tokenizer is not here: whole blocks of `block` bytes
+/// go, and what is left of a line.
+pub fn tail_of(text: &str, num_bytes: usize, block: usize) -> &str {
+    &text[next_line(text, drop_whole_blocks(text.len(), num_bytes, block.max(1)))..]
+}
+
+/// Returns the beginning of a text of at most `num_bytes`, up to the last line end in it where there is one.
+pub fn head_of(text: &str, num_bytes: usize) -> &str {
+    if text.len() <= num_bytes {
+        return text;
+    }
+    let head = &text[..text.floor_char_boundary(num_bytes)];
+    head.rfind('\n').map_or(head, |index| &head[..=index])
+}
+
 /// Returns how many of `len` units go from the front so that at most `window` stay: none, or whole blocks.
 fn drop_whole_blocks(len: usize, window: usize, block: usize) -> usize {
     (len.saturating_sub(window).div_ceil(block) * block).min(len)
@@ -146,6 +161,19 @@ mod tests {
     /// Ids below 10 are words, 10 ends a line.
     fn bytes_of(id: u32) -> &'static [u8] {
         if id == 10 { b")\n" } else { b"x" }
+    }
+
+    #[test]
+    fn texts_are_cut_on_line_borders() {
+        let text = "one\ntwo\nthrée\n";
+        for (num_bytes, expected) in [(99, text), (12, "two\nthrée\n"), (10, "thrée\n"), (0, "")]
+        {
+            assert_eq!(tail_of(text, num_bytes, 4), expected, "{num_bytes}");
+        }
+        for (num_bytes, expected) in [(99, text), (9, "one\ntwo\n"), (3, "one"), (0, "")] {
+            assert_eq!(head_of(text, num_bytes), expected, "{num_bytes}");
+        }
+        assert_eq!(head_of("éé", 3), "é");
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl ProviderErrorKind {
 pub struct ProviderError {
     /// What went wrong.
     pub kind: ProviderErrorKind,
-    /// The request's field at fault, by the name in [`CompletionRequest`]; dialects translate it.
+    /// The request's field at fault, by the name in `CompletionRequest`; dialects translate it.
     pub field: Option<&'static str>,
     /// One sentence, lower case, for the client.
     pub message: String,

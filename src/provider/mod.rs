@@ -13,6 +13,7 @@ use crate::completion::{
 };
 
 mod error;
+pub mod hosted;
 pub mod local;
 
 pub use error::{ErrorSource, ProviderError, ProviderErrorKind};

@@ -137,9 +137,9 @@ impl Account {
         self.entries().wants_content
     }
 
-    /// Returns the request's id.
-    pub(super) fn request_id(&self) -> Arc<str> {
-        self.entries().request_id.as_str().into()
+    /// Returns the request's name in the logs.
+    pub fn request_id(&self) -> String {
+        self.entries().request_id.clone()
     }
 
     /// Notes which prompt of the registry asks the model.

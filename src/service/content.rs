@@ -1,7 +1,5 @@
 //! The source text of one prompt and its answer on their way to the log, where somebody has asked for it.
 
-use std::sync::Arc;
-
 use crate::{
     completion::{CompletionRequest, Input},
     provider::{CompletionEvent, ProviderError},
@@ -11,13 +9,13 @@ use crate::{
 /// What a prompt was answered so far; written when it is dropped.
 #[derive(Debug)]
 pub(super) struct ContentLog {
-    request_id: Arc<str>,
+    request_id: String,
     texts: Vec<String>,
 }
 
 impl ContentLog {
     /// Writes what is asked, and begins to gather the answer.
-    pub(super) fn open(request_id: Arc<str>, request: &CompletionRequest) -> Self {
+    pub(super) fn open(request_id: String, request: &CompletionRequest) -> Self {
         let conversation;
         let (form, prefix, suffix) = match &request.input {
             Input::Fim { prefix, suffix } => ("fim", prefix.as_str(), suffix.as_str()),
@@ -34,9 +32,8 @@ impl ContentLog {
         let context =
             request.context.iter().map(|item| format!("{}:\n{}", item.name, item.content));
         let context = context.collect::<Vec<_>>().join("\n");
-        let request_id_text = &request_id;
         record_prompt_content(&PromptContent {
-            request_id: request_id_text,
+            request_id: &request_id,
             form,
             prefix,
             suffix,

@@ -127,6 +127,7 @@ impl CompletionService {
             request.language = request.language.or_else(|| Language::of_script(prefix));
         }
         account.prompt(&request);
+        request.correlation_id = Some(account.request_id());
         let deadline = Instant::now() + self.limits.timeout;
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);

@@ -81,6 +81,7 @@ fn request(deadline: Option<Instant>) -> CompletionRequest {
         postprocessing: PostProcessing::None,
         model: None,
         asker: Asker::default(),
+        correlation_id: None,
     }
 }
 

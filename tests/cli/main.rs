@@ -10,6 +10,7 @@ mod content;
 mod help;
 mod metrics;
 mod prompts;
+mod providers;
 mod routes;
 mod selftest;
 mod serve;

@@ -47,14 +47,14 @@ impl Drop for DemoModel {
 }
 
 /// A running server that ends with its value.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     pub(super) log: BufReader<ChildStderr>,
     address: String,
 }
 
 impl Server {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
     }
 
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Reads the log up to the line with this message.
-    pub(super) fn line(&mut self, message: &str) -> serde_json::Value {
+    pub(crate) fn line(&mut self, message: &str) -> serde_json::Value {
         loop {
             let mut line = String::new();
             assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log has no {message}");
@@ -87,7 +87,7 @@ impl Server {
         }
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Posts and returns the answer.
-    fn answer(&self, path: &str, body: &str) -> String {
+    pub(crate) fn answer(&self, path: &str, body: &str) -> String {
         self.answer_to(path, "", body)
     }
 

@@ -160,6 +160,7 @@ pub(crate) fn gap() -> CompletionRequest {
         postprocessing: PostProcessing::None,
         model: None,
         asker: Asker::default(),
+        correlation_id: None,
     }
 }
 

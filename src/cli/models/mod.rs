@@ -93,7 +93,7 @@ pub(super) fn run(arguments: ModelsArgs, environment: &Environment) -> Result<()
 fn hub_model(config: &Config) -> Option<&HubModel> {
     match &config.model.source {
         ModelSource::Hub(model) => Some(model),
-        ModelSource::Demo | ModelSource::Path(_) => None,
+        ModelSource::None | ModelSource::Demo | ModelSource::Path(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `lacuna routes`: the routes in the settings, and where a request would go and why.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -14,13 +14,36 @@ use crate::{
     completion::{Asker, Language, Task},
     config::{Config, Environment, RawConfig, RouteConfig, RouteMatch},
     flags::pseudonym,
-    routing::route::{Chosen, Explanation, Facts, RouteTable, Start},
+    routing::{
+        NamedProvider, Router, RoutingObserver,
+        route::{Chosen, Explanation, Facts, RouteTable, Start},
+    },
+    service::{ServedModels, ServedName},
 };
 
 mod body;
 
 /// A body is at most this large: what no server takes explains nothing.
 const BODY_BYTES_MAX: u64 = 64 << 20;
+
+/// Puts the routes before all names that are served. Without routes everything stays as it is.
+pub(super) fn routed(
+    config: &Config,
+    models: ServedModels,
+    observer: Arc<dyn RoutingObserver>,
+) -> (ServedModels, Option<Arc<Router>>) {
+    if config.routes.is_empty() {
+        return (models, None);
+    }
+    let named = |served: &ServedName| NamedProvider {
+        name: served.name.clone(),
+        provider: Arc::clone(served.service.provider()),
+    };
+    let providers = models.names().iter().map(named).collect();
+    let router = Router::new(&config.routing, config.routes.clone(), providers, observer);
+    let models = models.with_providers(|name, own| router.routed(name, Arc::clone(own)));
+    (models, Some(router))
+}
 
 #[derive(Args, Debug)]
 pub(super) struct RoutesArgs {

@@ -82,6 +82,10 @@ pub(super) fn resolve(
 
 /// A table says what it loads: one that forgot to would serve the default, which is the embedded model.
 fn check_source(own: &RawModel) -> Result<(), Violation> {
+    if own.source.as_deref() == Some("none") {
+        let rule = "a model, or left out with its table; `[model]` may have none";
+        return Err(resolve::broken("model.source", rule, "none"));
+    }
     let rule = "said in each table of `[[models]]`; demo is the embedded model";
     own.source
         .is_some()

@@ -6,11 +6,13 @@ mod aliases;
 mod recognise;
 mod spelled;
 mod table;
+mod written;
 
 pub use aliases::by_alias;
 pub use recognise::{Evidence, Recognised, recognise};
 pub use spelled::{SpelledGap, spelled_gap};
 pub use table::FAMILIES;
+pub use written::{broken_up, control_texts, written_gap};
 
 use serde::Serialize;
 

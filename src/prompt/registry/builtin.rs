@@ -35,6 +35,10 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../../../prompts/code_suggestions/generations/qwen/1.0.0.yml"),
     ),
     (
+        "code_suggestions/hosted_completions/base/1.0.0.yml",
+        include_str!("../../../prompts/code_suggestions/hosted_completions/base/1.0.0.yml"),
+    ),
+    (
         "model_configuration/check/base/1.0.0.yml",
         include_str!("../../../prompts/model_configuration/check/base/1.0.0.yml"),
     ),

@@ -101,6 +101,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         postprocessing: PostProcessing::None,
         model: None,
         asker: Asker::default(),
+        correlation_id: None,
     }
 }
 

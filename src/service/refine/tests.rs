@@ -40,6 +40,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         postprocessing: PostProcessing::Completion { without: Vec::new() },
         model: None,
         asker: Asker::default(),
+        correlation_id: None,
     }
 }
 

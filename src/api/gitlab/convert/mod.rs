@@ -90,6 +90,7 @@ impl Asked {
             // It was chosen by its names already, see `ModelWish`.
             model: None,
             asker: Asker::default(),
+            correlation_id: None,
         };
         Self { request, is_streaming, prompt: None }
     }

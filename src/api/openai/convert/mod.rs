@@ -119,6 +119,7 @@ pub(super) fn asked(
         },
         model: Some(model.name.clone()),
         asker: Asker { task: task(form), ..Asker::default() },
+        correlation_id: None,
     };
     let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
     let is_streaming = wire.stream.unwrap_or(false);
