@@ -168,7 +168,7 @@ impl PostProcessing {
         match self {
             Self::None => {}
             Self::Completion { without } | Self::Generation { without, .. } => {
-                without.extend(steps)
+                without.extend(steps);
             }
         }
     }

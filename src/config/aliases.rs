@@ -115,9 +115,12 @@ fn steps_without(value: &str, concerns: fn((&str, &str, bool)) -> bool) -> Strin
 mod tests {
     use super::*;
 
+    /// How a value is translated, and what it is on both sides.
+    type Row = (fn(&str) -> String, &'static str, &'static str);
+
     #[test]
     fn their_values_are_ours_in_another_spelling() {
-        let rows: [(fn(&str) -> String, &str, &str); 9] = [
+        let rows: [Row; 9] = [
             (python_word, "True", "true"),
             (python_word, "maybe", "maybe"),
             (
