@@ -67,6 +67,7 @@ impl Provider for Instantly {
                 logprobs: Vec::new(),
                 finish_reason: (index == last).then_some(FinishReason::Stop),
                 usage: None,
+                num_choice_tokens: None,
             })
         });
         let events = chunks.chain([CompletionEvent::Done(Usage::default())]).map(Ok);
