@@ -180,7 +180,7 @@ fn describe(Refusal { path, cause }: &Refusal) -> ApiError {
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
     let mut field = field_path(path);
     let reason = if let Some((_, expected)) = message.rsplit_once(", expected ") {
-        format!("must be {expected}")
+        format!("must be {}", in_json_words(expected))
     } else if let Some(name) = message.strip_prefix("duplicate field `") {
         let name = name.trim_end_matches('`');
         field = Some(field.map_or_else(|| name.to_owned(), |parent| format!("{parent}.{name}")));
@@ -196,6 +196,15 @@ fn describe(Refusal { path, cause }: &Refusal) -> ApiError {
     match field {
         Some(field) => ApiError::invalid(field, reason),
         None => ApiError::new(ApiErrorKind::Invalid, format!("the body {reason}")),
+    }
+}
+
+/// serde names kinds of values by Rust's words.
+fn in_json_words(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other => other,
     }
 }
 
@@ -307,6 +316,7 @@ mod tests {
             ("[]", None, "the body must be an object"),
             ("{} x", None, "the body is not JSON: trailing characters at line 1 column 4"),
             (r#"{"name":5}"#, Some("name"), "`name` must be a string"),
+            (r#"{"items":{}}"#, Some("items"), "`items` must be a list"),
             (
                 r#"{"count":"secret, expected x"}"#,
                 Some("count"),

@@ -100,6 +100,8 @@ const BODIES_MAX: usize = 16;
 /// A full house empties within a completion's time, which is about this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What is said while there is no model yet.
+const LOADING: &str = "the model is loading";
 /// A model that loads needs seconds to minutes: often enough for a person, seldom enough for the server.
 const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
 
@@ -159,7 +161,7 @@ impl ApiState {
     fn models(&self) -> Result<&ServedModels, ApiError> {
         self.0.models.get().ok_or_else(|| ApiError {
             retry_after: Some(RETRY_AFTER_LOADING),
-            ..ApiError::new(ApiErrorKind::Unavailable, "the model is loading")
+            ..ApiError::new(ApiErrorKind::Unavailable, LOADING)
         })
     }
 

@@ -83,22 +83,26 @@ impl AuthError {
 pub enum KeyError {
     /// The text is no key in PEM.
     #[error(
-        "`{key}` must be a private RSA key in PEM, as `openssl genrsa 2048` makes one: {source}"
+        "`{key}` ({origin}) must be a private RSA key in PEM, as `openssl genrsa 2048` makes one: {source}"
     )]
     Pem {
         /// The setting.
         key: &'static str,
+        /// The file or variable that it is from.
+        origin: String,
         /// What is wrong.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
     /// The key is not of RSA, or too short.
     #[error(
-        "`{key}` must be a private RSA key of 2048 to 4096 bits, as `openssl genrsa 2048` makes one: {reason}"
+        "`{key}` ({origin}) must be a private RSA key of 2048 to 4096 bits, as `openssl genrsa 2048` makes one: {reason}"
     )]
     Rsa {
         /// The setting.
         key: &'static str,
+        /// The file or variable that it is from.
+        origin: String,
         /// What is wrong.
         reason: ring::error::KeyRejected,
     },

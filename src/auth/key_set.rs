@@ -70,7 +70,11 @@ impl OwnKeys {
         let read = |key: &KeyConfig, setting, role| {
             let Some(pem) = &key.pem else { return Ok(None) };
             let id = format!("{name}_{role}_key");
-            read_own(pem.reveal(), setting, id, name).map(Some)
+            let origin = key.file.as_ref().map_or_else(
+                || "from the environment".to_owned(),
+                |path| path.display().to_string(),
+            );
+            read_own(pem.reveal(), (setting, origin), id, name).map(Some)
         };
         let signing = read(&config.signing_key, "auth.signing_key_file", "signing")?;
         let validation = read(&config.validation_key, "auth.validation_key_file", "validation")?;
@@ -88,14 +92,18 @@ impl OwnKeys {
 
 fn read_own(
     pem: &str,
-    setting: &'static str,
+    (setting, origin): (&'static str, String),
     id: String,
     service_name: &str,
 ) -> Result<(EncodingKey, Key), KeyError> {
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
-        .map_err(|source| KeyError::Pem { key: setting, source })?;
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|source| KeyError::Pem {
+        key: setting,
+        origin: origin.clone(),
+        source,
+    })?;
     let encoding = EncodingKey::from_rsa_der(der.secret_der());
-    let pair = key_pair(&encoding).map_err(|reason| KeyError::Rsa { key: setting, reason })?;
+    let pair =
+        key_pair(&encoding).map_err(|reason| KeyError::Rsa { key: setting, origin, reason })?;
     let decoding = DecodingKey::from_rsa_der(pair.public_key().as_ref());
     Ok((encoding, Key { id, issuers: vec![service_name.to_owned()], decoding }))
 }

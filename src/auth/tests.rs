@@ -468,7 +468,10 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
         let config = AuthConfig { validation_key: pem(text), ..AuthConfig::open() };
         let error = Guard::new(config, &Proxies::default(), Clock::system()).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("`auth.validation_key_file` must be a private RSA key"), "{text}");
+        assert!(
+            text.starts_with("`auth.validation_key_file` (from the environment) must be"),
+            "{text}"
+        );
         assert!(text.contains("openssl genrsa") && !text.contains("s3cret"), "{text}");
     }
 }

@@ -125,9 +125,11 @@ fn steps_without(value: &str, concerns: fn((&str, &str, bool)) -> bool) -> Strin
 mod tests {
     use super::*;
 
+    /// How a value is translated, and what it is on both sides.
+    type Row = (fn(&str) -> String, &'static str, &'static str);
+
     #[test]
     fn their_values_are_ours_in_another_spelling() {
-        type Row = (fn(&str) -> String, &'static str, &'static str);
         let rows: [Row; 11] = [
             (log_content, "True", "always"),
             (log_content, "0", "asked"),

@@ -213,6 +213,14 @@ fn hostile_text_ends_within_its_budget() {
         "x".repeat(60_000),
         "\u{0}\u{feff}\u{2028}é".repeat(5_000),
         "def f():\n".repeat(6_000),
+        "of<".repeat(20_000),
+        "a,".repeat(25_000),
+        "\"#".repeat(25_000),
+        "r#\"".repeat(15_000),
+        "/*".repeat(25_000),
+        "/* ".repeat(OPEN_COMMENTS_MAX),
+        "/*/".repeat(6_000),
+        "<a>".repeat(20_000),
         nested(25_000),
         nested(DEPTH_MAX),
         "[{".repeat(DEPTH_MAX / 2),
@@ -233,10 +241,27 @@ fn hostile_text_ends_within_its_budget() {
 }
 
 #[test]
+fn a_line_of_ten_megabytes_is_no_tree_and_its_ends_are_soon_read() {
+    for piece in ["a", "a,", "of<", "\"#", "(", "é"] {
+        let line = piece.repeat((10 << 20) / piece.len());
+        let (before, after) =
+            (window::before(&line, NUM_BYTES_MAX), window::after(&line, NUM_BYTES_MAX));
+        assert!(before.len() <= NUM_BYTES_MAX && after.len() <= NUM_BYTES_MAX, "{piece}");
+        for grammar in Grammar::ALL {
+            let syntax = Syntax::of_grammar(grammar);
+            assert!(syntax.parse(&line, Budget { num_bytes_max: usize::MAX, ..BUDGET }).is_none());
+            let (_, num_steps) = syntax.parse_counted(before, BUDGET);
+            assert!(num_steps <= BUDGET.num_steps_max + 1, "{grammar:?} {piece}: {num_steps}");
+        }
+    }
+}
+
+#[test]
 fn budgets_are_kept() {
+    let kotlin = Syntax::of_grammar(Grammar::Kotlin);
+    assert!(kotlin.parse(&"/* ".repeat(OPEN_COMMENTS_MAX + 1), BUDGET).is_none());
+    assert!(kotlin.parse(&"/* a */\n".repeat(OPEN_COMMENTS_MAX + 1), BUDGET).is_some());
     let syntax = Syntax::of_grammar(Grammar::Rust);
-    let line = "a".repeat(10 << 20);
-    assert!(syntax.parse(&line, BUDGET).is_none());
     let text = "fn f() { a(b); }\n".repeat(100);
     assert!(syntax.parse(&text, Budget::of_bytes(4096)).is_some());
     assert!(syntax.parse(&text, Budget { num_bytes_max: 4096, num_steps_max: 3 }).is_none());

@@ -50,7 +50,9 @@ fn listening_on_a_network_needs_a_word() {
 fn a_key_that_cannot_sign_is_refused_before_anything_starts() {
     let run = lacuna(&["serve"], &[("AIGW_SELF_SIGNED_JWT__SIGNING_KEY", "s3cret")]);
     assert_eq!(run.code, Some(crate::USAGE));
-    assert!(run.stderr.starts_with("error: `auth.signing_key_file` must be a private RSA key"));
+    assert!(run.stderr.starts_with(
+        "error: `auth.signing_key_file` (from the environment) must be a private RSA key"
+    ));
     assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
     let checked = lacuna(&["check-config"], &[("LACUNA_SIGNING_KEY", "s3cret")]);
     assert_eq!((checked.code, checked.stderr), (run.code, run.stderr));

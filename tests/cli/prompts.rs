@@ -56,6 +56,8 @@ fn every_bad_file_is_named_with_its_line() {
             "name: a\nunit_primitives: [Complete]\ntext: b\n",
             "got \"Complete\"",
         ),
+        ("own/base/1.0.0.yml", "name: a\nmessages: b\n", "1.0.0.yml:2: must be a list\n"),
+        ("own/base/1.0.0.yml", "name: a\ntext: [b]\n", "1.0.0.yml:2: must be a text\n"),
         ("README.md", "no prompt", "has no prompts"),
     ];
     for (file, text, words) in rows {

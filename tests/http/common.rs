@@ -52,7 +52,7 @@ async fn answers_while_the_model_loads() {
             OPENAI,
             r#"{"error":{"message":"the model is loading","type":"server_error","param":null,"code":"unavailable"}}"#,
         ),
-        (GITLAB, r#"{"detail":"Inference failed"}"#),
+        (GITLAB, r#"{"detail":"Inference failed: the model is loading"}"#),
     ];
     for ((path, body), expected) in rows {
         let answer = post(server.address, path, body).await;

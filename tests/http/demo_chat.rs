@@ -65,6 +65,44 @@ async fn a_model_with_a_template_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_with_a_template_generates_code_line_by_line() {
+    // The model is the same, the form of its turns is not.
+    for template in ["chatml.jinja", "inst.jinja", "turns.jinja"] {
+        let folder = folder();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat");
+        fs::copy(root.join(template), folder.path().join("chat_template.jinja")).unwrap();
+        let source = ModelSource::Path(folder.path().to_owned());
+        let server = DemoServer::start_with(|config| config.model.source = source).await;
+        let payload = json!({
+            "file_name": "a.py", "content_above_cursor": "# add two numbers\n",
+            "content_below_cursor": "", "stream": true,
+        });
+        let component = json!({"type": "code_editor_generation", "payload": payload});
+        let body = json!({"prompt_components": [component]});
+        let answer = post(server.address, "/v4/code/suggestions", body.to_string()).await;
+        let text = answer.text();
+        assert_eq!(answer.status, 200, "{template}: {text}");
+        let place = answer.header("x-lacuna-prompt");
+        assert_eq!(place, Some("code_suggestions/generations/base/1.0.0"), "{template}");
+        assert!(text.starts_with("event: stream_start\r\n"), "{text}");
+        assert!(text.ends_with("event: stream_end\r\ndata: null\r\n\r\n"), "{text}");
+        let chunks = text.split("\r\n\r\n").filter(|event| event.contains("content_chunk"));
+        let contents: Vec<String> = chunks
+            .map(|event| {
+                let data: Value =
+                    serde_json::from_str(event.split_once("data: ").unwrap().1).unwrap();
+                data["choices"][0]["delta"]["content"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        // All but the last end their line.
+        for content in contents.iter().rev().skip(1) {
+            assert!(content.ends_with('\n'), "{template}: {contents:?}");
+        }
+        assert!(!contents.concat().contains("```"), "{template}: {contents:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_without_a_template_says_where_to_ask() {
     let server = DemoServer::start().await;
     let body = json!({"messages": [{"role": "user", "content": "Hello"}]});

@@ -241,15 +241,16 @@ async fn the_older_generations_take_a_prompt_or_make_one() {
 #[tokio::test]
 async fn a_prompt_that_is_not_there_is_not_found() {
     let server = TestServer::start(sum()).await;
+    let there_are = "there are code_suggestions/generations/base/1.0.0\"";
     let rows = [
-        generation(|p| p["prompt_id"] = json!("chat/agent")),
-        generation(|p| p["prompt_version"] = json!("2.0.0")),
-        generation(|p| p["prompt_version"] = json!("newest")),
+        (generation(|p| p["prompt_id"] = json!("chat/agent")), "lacuna prompts list"),
+        (generation(|p| p["prompt_version"] = json!("2.0.0")), there_are),
+        (generation(|p| p["prompt_version"] = json!("newest")), there_are),
     ];
-    for body in rows {
+    for (body, words) in rows {
         let answer = post(server.address, "/v4/code/suggestions", &body).await;
         assert_eq!(answer.status, 404, "{body}");
-        assert!(answer.text().contains("lacuna prompts list"), "{}", answer.text());
+        assert!(answer.text().contains(words), "{}", answer.text());
     }
     let version = generation(|p| p["prompt_version"] = json!("1.0.0"));
     assert_eq!(post(server.address, "/v4/code/suggestions", version).await.status, 200);

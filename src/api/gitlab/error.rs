@@ -8,6 +8,7 @@ use axum::{
 use serde_json::json;
 
 use crate::api::{
+    LOADING,
     error::{ApiError, ApiErrorKind},
     gitlab::convert,
 };
@@ -17,13 +18,15 @@ use crate::provider::ProviderError;
 /// The original's words, which clients may look for.
 const TOO_MANY: &str = "Too many requests. Please try again later.";
 
+const FAILED: &str = "Inference failed";
+
 /// A request that gets no suggestion.
 #[derive(Debug)]
 pub(super) enum GitlabError {
     /// What other dialects know as well.
     Api(ApiError),
-    /// There is no such prompt, or none of such a version.
-    NoPrompt,
+    /// There is no such prompt, or none of such a version; those that the model could be asked with.
+    NoPrompt(Vec<String>),
     /// The model failed where somebody tests it, so that its own words are what is asked for.
     Model(ApiError),
 }
@@ -33,7 +36,7 @@ impl GitlabError {
     pub(super) fn as_label(&self) -> &'static str {
         match self {
             Self::Api(error) | Self::Model(error) => error.kind.as_label(),
-            Self::NoPrompt => "unknown_prompt",
+            Self::NoPrompt(_) => "unknown_prompt",
         }
     }
 
@@ -78,10 +81,15 @@ impl IntoResponse for GitlabError {
                 let detail = detail(&error);
                 (error, status, detail)
             }
-            Self::NoPrompt => {
+            Self::NoPrompt(others) => {
                 let error = ApiError::new(ApiErrorKind::UnknownRoute, "no prompt");
-                let detail = "there is no prompt of this name and version; `lacuna prompts list` has those there are";
-                (error, StatusCode::NOT_FOUND, detail.to_owned())
+                let there_are = if others.is_empty() {
+                    "`lacuna prompts list` has those there are".to_owned()
+                } else {
+                    format!("there are {}", others.join(", "))
+                };
+                let detail = format!("there is no prompt of this name and version; {there_are}");
+                (error, StatusCode::NOT_FOUND, detail)
             }
             Self::Model(error) => {
                 let detail = format!("{}: {}", status(error.kind).as_u16(), error.message);
@@ -124,10 +132,12 @@ fn detail(error: &ApiError) -> String {
         | ApiErrorKind::BodyTooLarge
         | ApiErrorKind::ReadTimeout => error.message.clone(),
         ApiErrorKind::Overloaded | ApiErrorKind::RateLimited => TOO_MANY.to_owned(),
+        // Before there is a model nothing has failed.
+        ApiErrorKind::Unavailable if error.message == LOADING => format!("{FAILED}: {LOADING}"),
         ApiErrorKind::Unavailable
         | ApiErrorKind::DeadlineExceeded
         | ApiErrorKind::Upstream
-        | ApiErrorKind::Internal => "Inference failed".to_owned(),
+        | ApiErrorKind::Internal => FAILED.to_owned(),
     }
 }
 

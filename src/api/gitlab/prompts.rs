@@ -89,7 +89,7 @@ async fn answer(
     // A name that is no UTF-8 is no prompt's either.
     let answer = match task {
         Ok(Path(task)) => run(state, &task, request, &account, form).await,
-        Err(_) => Err(GitlabError::NoPrompt),
+        Err(_) => Err(GitlabError::NoPrompt(Vec::new())),
     };
     // Who asks for a prompt by name tests the model as often as not.
     let answer = answer.map_err(GitlabError::of_model_test);

@@ -127,16 +127,14 @@ impl Config {
         if !auth.is_open() && !is_bypassed {
             return Ok(());
         }
-        if auth.is_open()
-            && (auth.requests_per_minute.is_some() || auth.concurrent_requests.is_some())
-        {
-            let key = if auth.requests_per_minute.is_some() {
-                "auth.requests_per_minute"
-            } else {
-                "auth.concurrent_requests"
-            };
+        let limits = [
+            ("auth.requests_per_minute", auth.requests_per_minute),
+            ("auth.concurrent_requests", auth.concurrent_requests),
+        ];
+        let limit = limits.into_iter().find_map(|(key, limit)| limit.map(|limit| (key, limit)));
+        if let Some((key, limit)) = limit.filter(|_| auth.is_open()) {
             let rule = "0 while nobody says who they are; `auth.api_keys_file` or `auth.issuers` changes that";
-            return Err(broken(key, rule, "more"));
+            return Err(broken(key, rule, limit));
         }
         let host = match self.server.host {
             IpAddr::V6(host) => host.to_ipv4_mapped().map_or(IpAddr::V6(host), IpAddr::V4),

@@ -149,7 +149,7 @@ impl Prompt {
         }
         let file: File = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map(|location| location.line());
-            refused(line, error.without_snippet().to_string())
+            refused(line, in_plain_words(&error.without_snippet().to_string()))
         })?;
         check(&file).map_err(|(line, reason)| refused(line, reason))?;
         let (form, templates) = form(file.messages, file.text, file.fim)
@@ -176,6 +176,15 @@ impl Prompt {
             environment,
         })
     }
+}
+
+/// The reader of YAML names kinds of values by its own words, and repeats the place.
+fn in_plain_words(message: &str) -> String {
+    let message = message.rsplit_once(" at line ").map_or(message, |(head, _)| head);
+    message
+        .replace("expected sequence start", "must be a list")
+        .replace("expected mapping start", "must have members (`name: value`)")
+        .replace("expected string scalar", "must be a text")
 }
 
 /// Checks what the types do not say.

@@ -81,6 +81,16 @@ impl PromptRegistry {
         })
     }
 
+    /// Returns the places of the task's prompts of these families, as answers write them.
+    pub fn places(&self, task: &str, families: &[&str]) -> Vec<String> {
+        let of_task = self.prompts.get(task);
+        let known =
+            of_task.into_iter().flatten().filter(|(family, _)| families.contains(&family.as_str()));
+        known
+            .flat_map(|(_, versions)| versions.values().map(|prompt| prompt.place.to_string()))
+            .collect()
+    }
+
     /// Returns whether there is a prompt for the task, whichever family and version.
     pub fn has_task(&self, task: &str) -> bool {
         self.prompts.contains_key(task)

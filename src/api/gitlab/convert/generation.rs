@@ -138,7 +138,8 @@ pub(in crate::api::gitlab) fn find(
         [FAMILY_FIM; 2]
     };
     let version = version.filter(|text| !text.trim().is_empty()).unwrap_or(VERSION_DEFAULT);
-    let range = VersionRange::parse(version).ok_or(GitlabError::NoPrompt)?;
+    let others = || GitlabError::NoPrompt(asking.prompts.places(task, &families));
+    let range = VersionRange::parse(version).ok_or_else(others)?;
     let found = asking.prompts.find(task, &families, &range);
     let may = |scope: &String| asking.caller.is_some_and(|caller| caller.may(scope));
     match found {
@@ -155,7 +156,7 @@ pub(in crate::api::gitlab) fn find(
             let rule = "has prompts for models with a chat template only, which this one lacks; a prompt of the family `fim` would do";
             Err(ApiError::invalid("prompt_id", rule).into())
         }
-        None => Err(GitlabError::NoPrompt),
+        None => Err(others()),
     }
 }
 
