@@ -144,11 +144,10 @@ fn chunk(text: &str, finish_reason: Option<FinishReason>) -> Step {
 
 fn babble(held: Arc<()>) -> CompletionStream {
     let Step::Chunk(empty) = chunk("", None) else { unreachable!("it is a piece") };
-    let again = move || {
-        let _held = &held;
-        Some(Ok(CompletionEvent::Chunk(empty.clone())))
-    };
-    CompletionStream::new(stream::iter(std::iter::from_fn(again)))
+    let pieces = stream::unfold((empty, held), async |(empty, held)| {
+        Some((Ok(CompletionEvent::Chunk(empty.clone())), (empty, held)))
+    });
+    CompletionStream::new(pieces)
 }
 
 type Script = (std::vec::IntoIter<Step>, Arc<()>);
