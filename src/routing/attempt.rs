@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// Events that say nothing, before the first that does: services send one or two.
+const HELD_MAX: usize = 256;
+
 pub(super) type Event = Result<CompletionEvent, ProviderError>;
 
 /// A try under way. Dropping it cancels it.
@@ -47,6 +50,23 @@ impl Attempt {
             gives_up_at: None,
             hedges_at: None,
         }
+    }
+
+    /// Keeps an event until it is handed on, and returns whether it decides that the attempt answers.
+    ///
+    /// # Errors
+    /// It is one of too many that say nothing: a target that never begins must not fill the memory.
+    pub(super) fn hold(&mut self, event: CompletionEvent) -> Result<bool, ProviderError> {
+        if self.held.len() >= HELD_MAX {
+            let kind = ProviderErrorKind::UpstreamMalformed;
+            return Err(ProviderError::new(
+                kind,
+                "the completion began with nothing but empty pieces",
+            ));
+        }
+        let is_decisive = is_decisive(&event);
+        self.held.push_back(event);
+        Ok(is_decisive)
     }
 
     /// Returns the next event; an end without [`CompletionEvent::Done`] is an error.
@@ -84,7 +104,7 @@ impl Phase {
 }
 
 /// Returns whether an event decides that its attempt answers: text, the end of a choice, or of all.
-pub(super) fn is_decisive(event: &CompletionEvent) -> bool {
+fn is_decisive(event: &CompletionEvent) -> bool {
     match event {
         CompletionEvent::Chunk(chunk) => !chunk.text.is_empty() || chunk.finish_reason.is_some(),
         CompletionEvent::Done(_) => true,

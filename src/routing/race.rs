@@ -10,7 +10,7 @@ use crate::{
     completion::CompletionRequest,
     provider::{ErrorSource, ProviderError, ProviderErrorKind},
     routing::{
-        attempt::{Attempt, Event, Ticket, is_decisive},
+        attempt::{Attempt, Event, Ticket},
         circuit_breaker::Standing,
         deadline,
         decision::SkipReason,
@@ -82,14 +82,11 @@ impl Race {
                 continue;
             };
             match event {
-                Ok(event) => {
-                    let attempt = &mut self.running[index];
-                    let is_first = is_decisive(&event);
-                    attempt.held.push_back(event);
-                    if is_first {
-                        return Ok(self.win(index));
-                    }
-                }
+                Ok(event) => match self.running[index].hold(event) {
+                    Ok(true) => return Ok(self.win(index)),
+                    Ok(false) => {}
+                    Err(error) => self.lose(index, error)?,
+                },
                 Err(error) => self.lose(index, error)?,
             }
         }

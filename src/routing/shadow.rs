@@ -19,7 +19,7 @@ use crate::{
     provider::{CompletionStream, ProviderError},
     routing::{
         answer::{Answer, Compared},
-        attempt::{Attempt, Ticket, is_decisive},
+        attempt::{Attempt, Ticket},
         circuit_breaker::Standing,
         observer::{Comparison, RoutingEvent},
         router::{Core, now},
@@ -124,14 +124,11 @@ async fn whole(mut attempt: Attempt, num_choices: u32, deadline: Instant) -> Opt
     let first = async {
         loop {
             let event = std::future::poll_fn(|cx| attempt.poll_next(cx)).await;
-            match event {
-                Ok(event) => {
-                    let is_first = is_decisive(&event);
-                    attempt.held.push_back(event);
-                    if is_first {
-                        attempt.ticket.answers();
-                        return true;
-                    }
+            match event.and_then(|event| attempt.hold(event)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    attempt.ticket.answers();
+                    return true;
                 }
                 Err(error) => {
                     attempt.ticket.fails(&error);

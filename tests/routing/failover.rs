@@ -40,7 +40,7 @@ async fn every_request_that_somebody_can_serve_is_served() {
     }
     // A key that is refused is tried once a minute.
     all_are_served(failure(ProviderErrorKind::UpstreamRefused), 12).await;
-    for fault in [Play::Hang, Play::Silent, Play::CutBefore] {
+    for fault in [Play::Hang, Play::Silent, Play::CutBefore, Play::Babble] {
         all_are_served(fault, 85).await;
     }
 }

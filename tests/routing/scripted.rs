@@ -33,7 +33,9 @@ pub(crate) enum Play {
     Silent,
     /// Stalls after some text.
     Stall,
-    /// Says empty pieces, then this text after some time.
+    /// Says empty pieces for ever, without a pause.
+    Babble,
+    /// Says an empty piece, then this text after some time.
     Empty(Duration),
 }
 
@@ -102,6 +104,7 @@ impl Scripted {
             Play::Hang => return std::future::pending().await,
             Play::Answer(_) | Play::CutBefore | Play::CutAfter => {}
             Play::Silent | Play::Stall | Play::Empty(_) => {}
+            Play::Babble => return Ok(babble(held)),
         }
         let cut = ProviderError::new(ProviderErrorKind::UpstreamMalformed, "cut");
         let answer = [chunk(&name, None), chunk("", Some(FinishReason::Stop)), Step::Done];
@@ -113,7 +116,9 @@ impl Scripted {
             Play::CutBefore => vec![chunk("", None), Step::Fail(cut)],
             Play::CutAfter => vec![chunk("some", None), Step::Fail(cut)],
             Play::Stall => vec![chunk("some", None), Step::Wait(Duration::MAX)],
-            Play::Silent | Play::Hang | Play::Refuse(_) => vec![Step::Wait(Duration::MAX)],
+            Play::Silent | Play::Hang | Play::Refuse(_) | Play::Babble => {
+                vec![Step::Wait(Duration::MAX)]
+            }
         };
         Ok(CompletionStream::new(stream::unfold((steps.into_iter(), held), play_on)))
     }
@@ -136,6 +141,14 @@ fn chunk(text: &str, finish_reason: Option<FinishReason>) -> Step {
         usage: None,
         num_choice_tokens: None,
     })
+}
+
+fn babble(held: Arc<()>) -> CompletionStream {
+    let Step::Chunk(empty) = chunk("", None) else { unreachable!("it is a piece") };
+    let pieces = stream::unfold((empty, held), async |(empty, held)| {
+        Some((Ok(CompletionEvent::Chunk(empty.clone())), (empty, held)))
+    });
+    CompletionStream::new(pieces)
 }
 
 type Script = (std::vec::IntoIter<Step>, Arc<()>);
