@@ -107,7 +107,9 @@ impl Config {
     /// Returns all names that are served, which are what routes may send requests to.
     pub fn served_names(&self) -> Vec<String> {
         let more = self.more_models.iter().map(|served| &served.model);
-        std::iter::once(&self.model).chain(more).flat_map(resolve::served_names).collect()
+        let elsewhere = self.providers.iter().map(|provider| provider.served_as.clone());
+        let models = std::iter::once(&self.model).chain(more);
+        models.flat_map(resolve::served_names).chain(elsewhere).collect()
     }
 
     /// Returns a message about the first model with its keys as whoever wrote the settings knows them.

@@ -78,8 +78,10 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
 
 /// Returns all names of a model, which are what routes may send requests to.
 pub(super) fn served_names(model: &ModelConfig) -> impl Iterator<Item = String> {
+    let is_there = model.source != ModelSource::None;
     let adapters = model.adapters.iter().map(|adapter| &adapter.name);
-    std::iter::once(&model.served_name).chain(&model.aliases).chain(adapters).cloned()
+    let names = std::iter::once(&model.served_name).chain(&model.aliases).chain(adapters);
+    names.filter(move |_| is_there).cloned()
 }
 
 fn server(raw: RawServer) -> Result<ServerConfig, Violation> {

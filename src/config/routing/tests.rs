@@ -109,3 +109,18 @@ fn routes_are_read_again_from_the_file_alone() {
     drop(folder);
     assert!(matches!(super::load_routes(&file, &targets), Err(ConfigError::Read { .. })));
 }
+
+#[test]
+fn services_elsewhere_are_targets_and_a_model_that_is_not_there_is_none() {
+    let provider = "[[providers]]\nname = \"far\"\nprotocol = \"ollama\"\nurl = \"http://127.0.0.1:9\"\nmodel = \"m\"\n";
+    let route = |target: &str| {
+        format!("[[routes]]\nname = \"all\"\n[[routes.targets]]\ntarget = \"{target}\"\n")
+    };
+    let config = load(&format!("[model]\nsource = \"none\"\n{provider}{}", route("far"))).unwrap();
+    assert_eq!(config.served_names(), ["far"]);
+    let error =
+        load(&format!("[model]\nsource = \"none\"\n{provider}{}", route("none"))).unwrap_err();
+    assert!(error.to_string().contains("`routes[0].targets[0].target`"), "{error}");
+    let both = load(&format!("{provider}{}", route("demo"))).unwrap();
+    assert_eq!(both.served_names(), ["demo", "far"]);
+}

@@ -14,12 +14,11 @@ fn load_below(
     text: &str,
 ) -> Result<Config, String> {
     let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    let name = format!("lacuna-models-{}-{}", std::process::id(), text.len());
-    let file = std::env::temp_dir().join(name);
-    std::fs::write(&file, text).unwrap();
-    let config = Config::load(options, &Environment::from_variables(variables), Some(&file));
-    std::fs::remove_file(&file).unwrap();
-    config.map_err(|error| error.to_string().replace(file.to_str().unwrap(), "FILE"))
+    // A file of its own for each: tests run beside each other.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let config = Config::load(options, &Environment::from_variables(variables), Some(file.path()));
+    config.map_err(|error| error.to_string().replace(file.path().to_str().unwrap(), "FILE"))
 }
 
 #[track_caller]
