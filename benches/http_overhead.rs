@@ -1,8 +1,9 @@
 //! HTTP-to-HTTP overhead: what the server adds to a completion that takes no time.
 //!
-//! A provider answers at once with eight tokens; eight clients keep a connection each, on the same two worker threads
+//! A provider answers at once with eight tokens; sixteen clients keep a connection each, on the same two worker threads
 //! as the server, and send one request after another. Prints a table, then JSON. It measures and asserts nothing.
-//! One row shows a token, which is verified. `cargo bench --bench http_overhead`; where other work shares the cores, the tail shows its time slices, and
+//! One row shows a token, which is verified; the last one besides sends 50 KB of real code and another file, whose prompt is
+//! built as for a model, with syntax trees, and whose answer goes through all steps of post-processing. `cargo bench --bench http_overhead`; where other work shares the cores, the tail shows its time slices, and
 //! `chrt -r 5` before the executable shows ours alone.
 #![expect(
     clippy::print_stdout,
@@ -20,13 +21,20 @@ use futures_util::{future::BoxFuture, stream};
 use lacuna::{
     api::{ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Credentials, Guard},
-    completion::{CompletionChunk, CompletionRequest, FinishReason, Usage},
+    completion::{CompletionChunk, CompletionRequest, FinishReason, Input, Usage},
     config::{
         AuthConfig, CompletionConfig, Config, Environment, Proxies, RawConfig, Secret, ServerConfig,
+    },
+    prompt::{
+        FimTemplate, Gap, PromptBuilder,
+        budget::{self, Shares},
+        context::{self, ContextOptions, Texts},
+        family,
     },
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     server::{ServeOptions, bind, serve},
     service::CompletionService,
+    tokenizer::Tokenizer,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -34,21 +42,70 @@ use tokio::{
     task::JoinSet,
 };
 
-const NUM_CLIENTS: usize = 8;
+const NUM_CLIENTS: usize = 16;
 const NUM_THREADS: usize = 2;
 const NUM_REQUESTS: usize = 2000;
 const NUM_WARM_UPS: usize = 200;
+/// The model's context.
+const CONTEXT_TOKENS: usize = 2048;
 /// Lines around the cursor: some 10 kB, a long file for an editor.
 const NUM_LINES_ABOVE: usize = 200;
 const NUM_LINES_BELOW: usize = 50;
 const TOKENS: [&str; 8] = ["return", " self", ".", "total", " +", " other", ".", "total"];
 
-/// Answers at once.
-struct Instantly(Arc<ModelInfo>);
+/// Answers at once, or once the prompt is built.
+struct Instantly {
+    model: Arc<ModelInfo>,
+    prompts: Option<Arc<Prompts>>,
+}
+
+/// What builds prompts.
+struct Prompts {
+    tokenizer: Tokenizer,
+    template: FimTemplate,
+}
+
+impl Prompts {
+    fn new() -> Self {
+        let tokenizer = Tokenizer::from_json(models::demo::TOKENIZER_JSON).unwrap();
+        let fim = family::fim_by_name("lacuna-demo").unwrap();
+        let id = |token: &str| tokenizer.added_token_id(token);
+        let template = FimTemplate::resolve("lacuna-demo", fim, id).unwrap();
+        Self { tokenizer, template }
+    }
+
+    /// Does what the engine's provider does before it asks the engine.
+    fn build(&self, request: CompletionRequest) {
+        let Input::Fim { prefix, suffix } = request.input else { return };
+        let options = ContextOptions {
+            is_ranked: true,
+            masks_secrets: true,
+            bytes_max: budget::bytes_worth_encoding(CONTEXT_TOKENS),
+        };
+        let texts = Texts { prefix, suffix, items: request.context };
+        let name = request.file_name.as_deref();
+        let arranged = context::arrange(texts, name, request.language, options);
+        let shares = Shares { suffix: 0.3, context: 0.3 };
+        let builder = PromptBuilder {
+            tokenizer: &self.tokenizer,
+            context_tokens_max: CONTEXT_TOKENS,
+            shares,
+        };
+        let gap = Gap {
+            prefix: &arranged.prefix,
+            suffix: &arranged.suffix,
+            file_name: name,
+            repository: None,
+            language: request.language,
+            context: &arranged.items,
+        };
+        std::hint::black_box(builder.gap(&self.template, gap, 64).unwrap());
+    }
+}
 
 impl Provider for Instantly {
     fn model(&self) -> Arc<ModelInfo> {
-        self.0.clone()
+        self.model.clone()
     }
 
     fn is_ready(&self) -> bool {
@@ -57,8 +114,9 @@ impl Provider for Instantly {
 
     fn complete(
         &self,
-        _: CompletionRequest,
+        request: CompletionRequest,
     ) -> BoxFuture<'_, Result<CompletionStream, ProviderError>> {
+        let prompts = self.prompts.clone();
         let last = TOKENS.len() - 1;
         let chunks = TOKENS.iter().enumerate().map(move |(index, text)| {
             CompletionEvent::Chunk(CompletionChunk {
@@ -71,7 +129,13 @@ impl Provider for Instantly {
             })
         });
         let events = chunks.chain([CompletionEvent::Done(Usage::default())]).map(Ok);
-        Box::pin(std::future::ready(Ok(CompletionStream::new(stream::iter(events)))))
+        let events = CompletionStream::new(stream::iter(events.collect::<Vec<_>>()));
+        Box::pin(async move {
+            if let Some(prompts) = prompts {
+                tokio::task::spawn_blocking(move || prompts.build(request)).await.unwrap();
+            }
+            Ok(events)
+        })
     }
 }
 
@@ -81,6 +145,8 @@ struct Row {
     path: &'static str,
     /// Whether the server asks who it is, and a token says so.
     has_token: bool,
+    /// Whether prompts are built and answers go through the steps.
+    has_context: bool,
     body: String,
     /// What the answer ends with.
     end: &'static [u8],
@@ -97,14 +163,38 @@ fn rows() -> Vec<Row> {
             r#"{{"current_file":{{"file_name":"a.py","content_above_cursor":"{prefix}","content_below_cursor":"{suffix}"}}{more}}}"#
         )
     };
-    let row = |name, path, body, end| Row { name, path, has_token: false, body, end };
+    let row =
+        |name, path, body, end| Row { name, path, has_token: false, has_context: false, body, end };
     vec![
         row("openai", "/v1/completions", openai(""), b"}"),
         row("openai, streamed", "/v1/completions", openai(r#","stream":true"#), b"0\r\n\r\n"),
         row("gitlab", "/v2/code/completions", gitlab(""), b"}"),
         Row { has_token: true, ..row("gitlab, token", "/v2/code/completions", gitlab(""), b"}") },
+        Row {
+            has_token: true,
+            has_context: true,
+            ..row("gitlab, all", "/v2/code/completions", real(), b"}")
+        },
         row("gitlab, streamed", "/v2/code/completions", gitlab(r#","stream":true"#), b"0\r\n\r\n"),
     ]
+}
+
+/// 50 KB of a real file around the cursor, and another one.
+fn real() -> String {
+    let file = include_str!("../kernels/src/backend.rs");
+    let text = file.repeat(50_000 / file.len() + 1);
+    let middle = text.floor_char_boundary(text.len() / 2);
+    let ends =
+        (text.ceil_char_boundary(middle - 25_000), text.floor_char_boundary(middle + 25_000));
+    serde_json::json!({
+        "current_file": {
+            "file_name": "a.rs",
+            "content_above_cursor": text[ends.0..middle],
+            "content_below_cursor": text[middle..ends.1],
+        },
+        "context": [{"type": "file", "name": "b.rs", "content": file[..file.floor_char_boundary(8000)]}],
+    })
+    .to_string()
 }
 
 fn main() {
@@ -116,7 +206,10 @@ fn main() {
     runtime.block_on(async {
         let (guard, token) = guarded().await;
         let open = Guard::new(AuthConfig::open(), &Proxies::default(), Clock::system());
-        let (open, guarded) = (start(open.unwrap()).await, start(guard).await);
+        let guard = Arc::new(guard);
+        let open = start(Arc::new(open.unwrap()), false).await;
+        let guarded = start(Arc::clone(&guard), false).await;
+        let with_context = start(guard, true).await;
         println!(
             "{NUM_CLIENTS} clients, {NUM_THREADS} threads for both sides, {} tokens an answer",
             TOKENS.len()
@@ -127,8 +220,11 @@ fn main() {
         );
         let mut lines = Vec::new();
         for row in rows() {
-            let (address, headers) =
-                if row.has_token { (guarded, token.as_str()) } else { (open, "") };
+            let (address, headers) = match (row.has_token, row.has_context) {
+                (true, true) => (with_context, token.as_str()),
+                (true, false) => (guarded, token.as_str()),
+                (false, _) => (open, ""),
+            };
             let (times, wall) = measure(address, headers, &row).await;
             let at = |share: f64| {
                 times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3
@@ -166,7 +262,7 @@ async fn guarded() -> (Guard, String) {
     (guard, headers)
 }
 
-async fn start(guard: Guard) -> SocketAddr {
+async fn start(guard: Arc<Guard>, has_context: bool) -> SocketAddr {
     let config = ServerConfig {
         host: [127, 0, 0, 1].into(),
         port: 0,
@@ -198,12 +294,15 @@ async fn start(guard: Guard) -> SocketAddr {
         has_chat: false,
         vocab_size: 1000,
     };
-    let service = CompletionService::new(Arc::new(Instantly(Arc::new(model))), limits, 128);
+    let prompts = has_context.then(|| Arc::new(Prompts::new()));
+    let provider = Instantly { model: Arc::new(model), prompts };
+    let service = CompletionService::new(Arc::new(provider), limits, 128);
     let drain = DrainFlag::default();
     let defaults = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
     let gateway = Gateway::load(&defaults).unwrap();
-    let app =
-        router(ApiState::new(service, &config, Arc::new(guard), drain.clone(), gateway), &config);
+    let service =
+        if has_context { service.with_postprocess(defaults.postprocess) } else { service };
+    let app = router(ApiState::new(service, &config, guard, drain.clone(), gateway), &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = ServeOptions {
