@@ -72,6 +72,8 @@ pub struct CompletionStream {
     events: Pin<Box<dyn Stream<Item = Result<CompletionEvent, ProviderError>> + Send>>,
     /// The way to stop one choice, where the provider has one.
     ends: Option<Sender<u32>>,
+    /// Who answers, where that need not be who was asked.
+    answered_by: Option<Arc<ModelInfo>>,
 }
 
 impl std::fmt::Debug for CompletionStream {
@@ -85,13 +87,29 @@ impl CompletionStream {
     pub fn new(
         events: impl Stream<Item = Result<CompletionEvent, ProviderError>> + Send + 'static,
     ) -> Self {
-        Self { events: Box::pin(events), ends: None }
+        Self { events: Box::pin(events), ends: None, answered_by: None }
     }
 
     /// Lets choices be stopped alone: their indices are sent, and heard before the next event.
     #[must_use]
     pub fn with_ends(self, ends: Sender<u32>) -> Self {
         Self { ends: Some(ends), ..self }
+    }
+
+    /// Returns the way to stop choices alone, where there is one.
+    pub fn ends(&self) -> Option<&Sender<u32>> {
+        self.ends.as_ref()
+    }
+
+    /// Says who answers, where that need not be who was asked.
+    #[must_use]
+    pub fn by(self, model: Arc<ModelInfo>) -> Self {
+        Self { answered_by: Some(model), ..self }
+    }
+
+    /// Returns who answers, where that need not be who was asked.
+    pub fn answered_by(&self) -> Option<&Arc<ModelInfo>> {
+        self.answered_by.as_ref()
     }
 
     /// Has the provider stop a choice, of which no more is wanted; returns whether it does. Pieces of the choice may

@@ -57,9 +57,18 @@ impl Answer {
 
     /// Returns its events.
     pub(super) fn into_stream(self) -> CompletionStream {
-        CompletionStream::new(stream::unfold(self, |mut answer| async {
+        let ends = self.attempt.as_ref().and_then(|attempt| attempt.ends.get().cloned());
+        let by = self.attempt.as_ref().map(|attempt| attempt.ticket.target.provider.model());
+        let mut events = CompletionStream::new(stream::unfold(self, |mut answer| async {
             answer.next().await.map(|event| (event, answer))
-        }))
+        }));
+        if let Some(model) = by {
+            events = events.by(model);
+        }
+        match ends {
+            Some(ends) => events.with_ends(ends),
+            None => events,
+        }
     }
 
     async fn next(&mut self) -> Option<Event> {

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock, mpsc::Sender},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -31,6 +31,8 @@ pub(super) type Event = Result<CompletionEvent, ProviderError>;
 pub(super) struct Attempt {
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
     pub(super) ticket: Ticket,
+    /// The way to stop choices alone, once the target answers and where it has one.
+    pub(super) ends: Arc<OnceLock<Sender<u32>>>,
     /// What came before the first text, or with it.
     pub(super) held: VecDeque<CompletionEvent>,
     /// When it is given up for another.
@@ -42,8 +44,11 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn start(ticket: Ticket, request: CompletionRequest) -> Self {
         let provider = Arc::clone(&ticket.target.provider);
-        let events = stream::unfold(Phase::Before(provider, Box::new(request)), Phase::next);
+        let ends = Arc::new(OnceLock::new());
+        let before = Phase::Before(provider, Box::new(request), Arc::clone(&ends));
+        let events = stream::unfold(before, Phase::next);
         Self {
+            ends,
             events: Box::pin(events),
             ticket,
             held: VecDeque::new(),
@@ -82,7 +87,7 @@ fn ended_early() -> ProviderError {
 
 /// A provider that is to be asked, and its answer.
 enum Phase {
-    Before(Arc<dyn Provider>, Box<CompletionRequest>),
+    Before(Arc<dyn Provider>, Box<CompletionRequest>, Arc<OnceLock<Sender<u32>>>),
     Running(CompletionStream),
     Ended,
 }
@@ -92,8 +97,13 @@ impl Phase {
         let mut events = match self {
             Self::Ended => return None,
             Self::Running(events) => events,
-            Self::Before(provider, request) => match provider.complete(*request).await {
-                Ok(events) => events,
+            Self::Before(provider, request, ends) => match provider.complete(*request).await {
+                Ok(events) => {
+                    if let Some(own) = events.ends() {
+                        let _ = ends.set(own.clone());
+                    }
+                    events
+                }
                 Err(error) => return Some((Err(error), Self::Ended)),
             },
         };

@@ -146,6 +146,9 @@ impl CompletionService {
         };
         match started {
             Ok(events) => {
+                if let Some(model) = events.answered_by() {
+                    account.model(model);
+                }
                 let events = match plan {
                     Some(plan) => {
                         let max_tokens = self.limits.max_tokens_default;

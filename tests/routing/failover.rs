@@ -167,3 +167,13 @@ async fn who_leaves_takes_everything_along() {
     tokio::task::yield_now().await;
     assert_eq!(targets[2].num_open(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_is_told_and_can_be_told_to_stop_a_choice() {
+    let world = Plan::two(failure(ProviderErrorKind::UpstreamFailed), Play::Answer(ms(10))).build();
+    let mut events = world.provider.complete(gap()).await.unwrap();
+    assert_eq!(events.answered_by().unwrap().name, "b");
+    assert!(events.end_choice(0));
+    let ended: Vec<Vec<u32>> = world.targets.iter().map(|target| target.ended()).collect();
+    assert_eq!(ended, [vec![], vec![0]]);
+}

@@ -4,6 +4,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -47,6 +48,8 @@ pub(crate) struct Scripted {
     expected: Mutex<Option<Duration>>,
     num_calls: AtomicUsize,
     open: Arc<()>,
+    /// Where wishes to stop a choice come in.
+    ends: (mpsc::Sender<u32>, Mutex<mpsc::Receiver<u32>>),
 }
 
 /// Makes an error of this kind.
@@ -71,6 +74,10 @@ impl Scripted {
             expected: Mutex::new(None),
             num_calls: AtomicUsize::new(0),
             open: Arc::new(()),
+            ends: {
+                let (ends, ended) = mpsc::channel();
+                (ends, Mutex::new(ended))
+            },
         })
     }
 
@@ -89,6 +96,11 @@ impl Scripted {
     /// Returns how often it was asked.
     pub(crate) fn num_calls(&self) -> usize {
         self.num_calls.load(Ordering::Relaxed)
+    }
+
+    /// Returns which choices it was told to stop.
+    pub(crate) fn ended(&self) -> Vec<u32> {
+        self.ends.1.lock().unwrap().try_iter().collect()
     }
 
     /// Returns how many requests it works on.
@@ -120,7 +132,8 @@ impl Scripted {
                 vec![Step::Wait(Duration::MAX)]
             }
         };
-        Ok(CompletionStream::new(stream::unfold((steps.into_iter(), held), play_on)))
+        let events = CompletionStream::new(stream::unfold((steps.into_iter(), held), play_on));
+        Ok(events.with_ends(self.ends.0.clone()))
     }
 }
 
