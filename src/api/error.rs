@@ -82,6 +82,7 @@ impl From<ProviderErrorKind> for ApiErrorKind {
             ProviderErrorKind::DeadlineExceeded => Self::DeadlineExceeded,
             ProviderErrorKind::Internal => Self::Internal,
             ProviderErrorKind::UpstreamRefused
+            | ProviderErrorKind::UpstreamDeclined
             | ProviderErrorKind::UpstreamUnreachable
             | ProviderErrorKind::UpstreamFailed
             | ProviderErrorKind::UpstreamMalformed => Self::Upstream,

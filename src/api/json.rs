@@ -178,7 +178,9 @@ fn parse_strictly<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 fn describe(Refusal { path, cause }: &Refusal) -> ApiError {
     let message = cause.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
-    let mut field = field_path(path);
+    // What is no JSON may stand in a member that nobody knows, whose name is the client's.
+    let is_json = cause.classify() == Category::Data;
+    let mut field = field_path(path).filter(|_| is_json);
     let reason = if let Some((_, expected)) = message.rsplit_once(", expected ") {
         format!("must be {}", in_json_words(expected))
     } else if let Some(name) = message.strip_prefix("duplicate field `") {
@@ -208,8 +210,14 @@ fn in_json_words(expected: &str) -> &str {
     }
 }
 
+/// Members whose keys are the client's own.
+const MAPS: [&str; 3] = ["inputs", "logit_bias", "prompt_enhancer"];
+
 /// A path ends before the first key that no field of ours could have: keys of maps are the client's text.
 fn field_path(path: &str) -> Option<String> {
+    let of_map = path.split('.').position(|segment| MAPS.contains(&segment));
+    let segments = path.split('.').take(of_map.map_or(usize::MAX, |index| index + 1));
+    let path = &segments.collect::<Vec<_>>().join(".");
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']');
     let end = path.find(|c| !is_plain(c)).unwrap_or(path.len()).min(PATH_BYTES_MAX);
     let path = path[..end].trim_matches('.');
@@ -267,6 +275,7 @@ mod tests {
         share: Option<Number>,
         items: Option<Vec<Object<Item>>>,
         few: Option<List<Integer, 2>>,
+        inputs: Option<std::collections::BTreeMap<String, Integer>>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -333,6 +342,16 @@ mod tests {
             (r#"{"few":[1,2,3,"x"]}"#, Some("few"), "`few` must be a list of at most 2 items"),
             (r#"{"few":{}}"#, Some("few"), "`few` must be a list of at most 2 items"),
             (r#"{"name":"a","name":"b"}"#, Some("name"), "`name` must be given once"),
+            (
+                r#"{"secret":{"of the":"user"#,
+                None,
+                "the body is not JSON: EOF while parsing a string at line 1 column 25",
+            ),
+            (
+                r#"{"inputs":{"secret":"x"}}"#,
+                Some("inputs"),
+                "`inputs` must be a whole number of 64 bits",
+            ),
         ];
         for (body, field, message) in rows {
             let error = parse::<Wire>(body.as_bytes()).expect_err(body);
@@ -348,6 +367,7 @@ mod tests {
     fn reads_the_items() {
         let wire: Wire = parse(br#"{"items":[{"content":"x"}],"few":[1,2]}"#).unwrap();
         assert_eq!(wire.few.unwrap().0, [Integer(1), Integer(2)]);
+        assert!(wire.inputs.is_none());
         assert_eq!(wire.items.unwrap()[0].content.as_deref(), Some("x"));
     }
 }

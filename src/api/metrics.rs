@@ -41,7 +41,9 @@ pub(super) async fn count(
     let method = method(request.method());
     let response = next.run(request).await;
     let handler = handler.as_ref().map_or(NO_HANDLER, MatchedPath::as_str);
-    metrics.http().record(handler, method, response.status().as_u16(), began.elapsed());
+    // As the description has it.
+    let handler = handler.replace("{*", "{");
+    metrics.http().record(&handler, method, response.status().as_u16(), began.elapsed());
     response
 }
 

@@ -50,4 +50,5 @@ pub(super) fn service(config: &Config, provider: HostedProvider) -> CompletionSe
     let num_calls_max = provider.num_calls_max() as usize;
     CompletionService::new(Arc::new(provider), config.completion.clone(), num_calls_max)
         .with_postprocess(config.postprocess.clone())
+        .with_content_logging(config.log.content)
 }

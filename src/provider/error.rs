@@ -17,8 +17,10 @@ pub enum ProviderErrorKind {
     DeadlineExceeded,
     /// A fault of ours.
     Internal,
-    /// A service elsewhere does not take our key, our model or what we made of the request: 400, 401, 403, 404.
+    /// A service elsewhere does not take our key or our model, so none of our requests: 401, 403, 404.
     UpstreamRefused,
+    /// A service elsewhere does not take what we made of this request, or keeps its answer to itself: 400, 422.
+    UpstreamDeclined,
     /// A service elsewhere wants to be asked less: 429, or a quota that is used up.
     UpstreamExhausted,
     /// A service elsewhere could not be reached.
@@ -42,7 +44,7 @@ pub enum ErrorSource {
 
 impl ProviderErrorKind {
     /// All kinds, for tables and metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidRequest,
         Self::PromptTooLong,
         Self::Overloaded,
@@ -50,6 +52,7 @@ impl ProviderErrorKind {
         Self::DeadlineExceeded,
         Self::Internal,
         Self::UpstreamRefused,
+        Self::UpstreamDeclined,
         Self::UpstreamExhausted,
         Self::UpstreamUnreachable,
         Self::UpstreamFailed,
@@ -66,6 +69,7 @@ impl ProviderErrorKind {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Internal => "internal",
             Self::UpstreamRefused => "upstream_refused",
+            Self::UpstreamDeclined => "upstream_declined",
             Self::UpstreamExhausted => "upstream_exhausted",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamFailed => "upstream_failed",
@@ -81,6 +85,7 @@ impl ProviderErrorKind {
                 ErrorSource::Internal
             }
             Self::UpstreamRefused
+            | Self::UpstreamDeclined
             | Self::UpstreamExhausted
             | Self::UpstreamUnreachable
             | Self::UpstreamFailed

@@ -1,6 +1,9 @@
 //! From the first text on: one target's answer is handed on as it comes, and nothing is retried.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, mpsc},
+    time::Instant,
+};
 
 use futures_util::stream;
 use tokio::sync::oneshot;
@@ -24,6 +27,8 @@ pub(super) struct Answer {
     usage: Usage,
     is_cut: bool,
     compared: Option<Compared>,
+    /// Choices of which no more is wanted, and the way to tell the target.
+    unwanted: Option<(mpsc::Receiver<u32>, mpsc::Sender<u32>)>,
 }
 
 /// The text of the first choice, for whoever compares it.
@@ -52,12 +57,18 @@ impl Answer {
             usage: Usage::default(),
             is_cut: false,
             compared,
+            unwanted: None,
         }
     }
 
     /// Returns its events.
-    pub(super) fn into_stream(self) -> CompletionStream {
-        let ends = self.attempt.as_ref().and_then(|attempt| attempt.ends.get().cloned());
+    pub(super) fn into_stream(mut self) -> CompletionStream {
+        let of_target = self.attempt.as_ref().and_then(|attempt| attempt.ends.get().cloned());
+        let ends = of_target.map(|of_target| {
+            let (ends, unwanted) = mpsc::channel();
+            self.unwanted = Some((unwanted, of_target));
+            ends
+        });
         let by = self.attempt.as_ref().map(|attempt| attempt.ticket.target.provider.model());
         let mut events = CompletionStream::new(stream::unfold(self, |mut answer| async {
             answer.next().await.map(|event| (event, answer))
@@ -72,6 +83,7 @@ impl Answer {
     }
 
     async fn next(&mut self) -> Option<Event> {
+        self.hear_wishes();
         if self.is_cut {
             return Some(Ok(self.cut()));
         }
@@ -94,6 +106,28 @@ impl Answer {
         }
     }
 
+    /// Hands on which choices nobody wants more of.
+    fn hear_wishes(&mut self) {
+        let Some((unwanted, of_target)) = &self.unwanted else { return };
+        for index in unwanted.try_iter() {
+            if let Some(has_ended) = self.has_ended.get_mut(index as usize) {
+                *has_ended = true;
+            }
+            let _ = of_target.send(index);
+        }
+    }
+
+    /// Notes that the target has said all that was wanted.
+    fn finish(&mut self) {
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.ticket.succeeds("ok");
+        }
+        if let Some(Compared { text, told }) = self.compared.take() {
+            // Nobody listens where the shadow has failed.
+            let _ = told.send(text.into());
+        }
+    }
+
     fn take(&mut self, event: CompletionEvent) -> CompletionEvent {
         match &event {
             CompletionEvent::Chunk(chunk) => {
@@ -108,15 +142,7 @@ impl Answer {
                     compared.text.push_str(&chunk.text[..end]);
                 }
             }
-            CompletionEvent::Done(_) => {
-                if let Some(mut attempt) = self.attempt.take() {
-                    attempt.ticket.succeeds("ok");
-                }
-                if let Some(Compared { text, told }) = self.compared.take() {
-                    // Nobody listens where the shadow has failed.
-                    let _ = told.send(text.into());
-                }
-            }
+            CompletionEvent::Done(_) => self.finish(),
         }
         event
     }
@@ -148,5 +174,15 @@ impl Answer {
             usage: Some(self.usage),
             num_choice_tokens: None,
         })
+    }
+}
+
+impl Drop for Answer {
+    /// Who leaves when all choices have ended has the whole answer, though the count of tokens is still to come.
+    fn drop(&mut self) {
+        self.hear_wishes();
+        if self.has_ended.iter().all(|has_ended| *has_ended) {
+            self.finish();
+        }
     }
 }

@@ -42,10 +42,11 @@ pub fn patience(remaining: Duration, p95: Option<Duration>, is_probe: bool) -> D
     p95.map_or(part, |p95| part.min((p95 * PATIENCE_FACTOR).max(PATIENCE_MIN)))
 }
 
-/// Returns whether a call without text for so long says something about its target.
-pub fn is_fair(elapsed: Duration, p95: Option<Duration>) -> bool {
+/// Returns whether a call without text for so long says something about its target. Of a client that is in a hurry only
+/// what the target usually takes counts: else clients could decide over targets.
+pub fn is_fair(elapsed: Duration, p95: Option<Duration>, is_hurried: bool) -> bool {
     let usual = p95.map(|p95| (p95 * PATIENCE_FACTOR).max(PATIENCE_MIN));
-    elapsed >= FAIR_TIME || usual.is_some_and(|usual| elapsed >= usual)
+    !is_hurried && elapsed >= FAIR_TIME || usual.is_some_and(|usual| elapsed >= usual)
 }
 
 /// Returns after what time a call is hedged: when nineteen of twenty had answered, `None` while nobody knows.
@@ -100,10 +101,18 @@ mod tests {
 
     #[test]
     fn a_target_is_not_blamed_for_a_call_that_had_no_time() {
-        let rows =
-            [(249, None, false), (250, None, true), (100, Some(25), true), (99, Some(20), false)];
-        for (elapsed, p95, expected) in rows {
-            assert_eq!(is_fair(ms(elapsed), p95.map(ms)), expected, "{elapsed} {p95:?}");
+        let rows = [
+            (249, None, false, false),
+            (250, None, false, true),
+            (250, None, true, false),
+            (100, Some(25), false, true),
+            (100, Some(25), true, true),
+            (99, Some(20), false, false),
+            (260, Some(300), true, false),
+        ];
+        for (elapsed, p95, is_hurried, expected) in rows {
+            let found = is_fair(ms(elapsed), p95.map(ms), is_hurried);
+            assert_eq!(found, expected, "{elapsed} {p95:?} {is_hurried}");
         }
         assert_eq!(hedge_delay(None, ms(50)), None);
         assert_eq!(hedge_delay(Some(ms(20)), ms(50)), Some(ms(50)));

@@ -29,6 +29,7 @@ pub(super) struct Race {
     /// `None` once the last target has it.
     request: Option<CompletionRequest>,
     deadline: Instant,
+    is_hurried: bool,
     running: Vec<Attempt>,
     num_started: u32,
     /// Calls that somebody worked for: those further than the first are extra.
@@ -59,11 +60,17 @@ impl Race {
             picks,
             request: Some(request),
             deadline,
+            is_hurried: false,
             running: Vec::new(),
             num_started: 0,
             num_calls: 0,
             error: None,
         }
+    }
+
+    /// Says whether the client has less time than the task.
+    pub(super) fn hurried(self, is_hurried: bool) -> Self {
+        Self { is_hurried, ..self }
     }
 
     /// Waits for the first try that answers.
@@ -195,7 +202,9 @@ impl Race {
             let (pass, transition) = target.admit(now);
             self.core.tell_transition(&target.name, transition);
             let Some(pass) = pass else { continue };
-            self.start(Ticket::new(&self.core, &self.route, target, pass), now);
+            let mut ticket = Ticket::new(&self.core, &self.route, target, pass);
+            ticket.is_hurried = self.is_hurried;
+            self.start(ticket, now);
             return Next::Started;
         }
     }

@@ -185,8 +185,10 @@ impl Router {
     /// # Errors
     /// There is no such route or target, or the weights do not sum to 100.
     pub fn set_weights(&self, route: &str, weights: &[(String, u32)]) -> Result<(), ChangeError> {
-        let table = self.table().with_weights(route, weights).ok_or(ChangeError::Weights)?;
-        self.set_table(table);
+        // One lock over both, or routes that are read again meanwhile would be lost.
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = table.with_weights(route, weights).ok_or(ChangeError::Weights)?;
+        *table = Arc::new(changed);
         Ok(())
     }
 
@@ -207,7 +209,9 @@ impl Router {
         let Some(chosen) = table.choose(&facts) else { return own.complete(request).await };
         let now = now();
         self.core.budget().record_request(now);
-        let deadline = self.deadlines.of(request.asker.task, now, request.deadline);
+        let task = request.asker.task;
+        let deadline = self.deadlines.of(task, now, request.deadline);
+        let is_hurried = deadline < self.deadlines.of(task, now, None);
         request.deadline = Some(deadline);
         let targets: Vec<&Arc<Target>> = chosen
             .order
@@ -228,7 +232,8 @@ impl Router {
             .and_then(|target| self.shadows.start(&self.core, &route, target, &request, deadline));
         let num_choices = request.num_choices;
         let picks = plan.picks.iter().map(|pick| Arc::clone(targets[pick.target])).collect();
-        let attempt = Race::new(&self.core, route, picks, request, deadline).run().await?;
+        let race = Race::new(&self.core, route, picks, request, deadline).hurried(is_hurried);
+        let attempt = race.run().await?;
         Ok(Answer::new(attempt, num_choices, deadline, compared).into_stream())
     }
 
@@ -328,10 +333,12 @@ impl Provider for RoutedProvider {
         self.own.model()
     }
 
-    /// Ready where somebody may answer: the model itself, or a target of a route.
+    /// Ready where somebody may answer: the model itself, or a target of a route that its name may take.
     fn is_ready(&self) -> bool {
         let table = self.router.table();
-        let mut targets = table.routes().flat_map(|route| &route.targets);
+        let takes = |models: &[String]| models.is_empty() || models.contains(&self.name);
+        let routes = table.routes().filter(|route| takes(&route.when.models));
+        let mut targets = routes.flat_map(|route| &route.targets);
         self.own.is_ready()
             || targets.any(|target| {
                 let target = self.router.targets.get(&target.name);

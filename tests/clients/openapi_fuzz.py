@@ -7,6 +7,7 @@ what it forbids. That all which it allows is accepted is not asked: no schema sa
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 # An unsigned server has no token to give, and its answer, the original's, is a 500.
 NEEDS_A_KEY = "/v1/code/user_access_token"
@@ -16,13 +17,16 @@ UNASKED = "positive_data_acceptance"
 
 
 def fuzz(url, phases, *options):
-    program = pathlib.Path(sys.executable).with_name("schemathesis")
-    config = pathlib.Path(__file__).with_suffix(".toml")
+    # Not resolved: the environment's own Python is a link.
+    program = pathlib.Path(sys.executable).absolute().with_name("schemathesis")
+    config = pathlib.Path(__file__).resolve().with_suffix(".toml")
     command = [
         program, f"--config-file={config}", "run", f"{url}/openapi.json", "--no-color", "--generation-deterministic", "--continue-on-failure",
         "--max-examples=30", "--request-timeout=30", "--workers=2", "--warnings=off", f"--phases={phases}", *options,
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # It keeps notes where it runs.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     print("\n".join(done.stdout.splitlines()[-6:]))
     if done.returncode:
         sys.exit(f"{done.stdout}\n{done.stderr}")

@@ -222,6 +222,7 @@ async fn shapes_the_providers_errors_in_openai() {
         (Kind::DeadlineExceeded, 504, "server_error", r#""deadline_exceeded""#),
         (Kind::Internal, 500, "server_error", r#""internal_error""#),
         (Kind::UpstreamExhausted, 429, "rate_limit_error", r#""rate_limit_exceeded""#),
+        (Kind::UpstreamDeclined, 502, "server_error", r#""upstream_error""#),
         (Kind::UpstreamRefused, 502, "server_error", r#""upstream_error""#),
         (Kind::UpstreamUnreachable, 502, "server_error", r#""upstream_error""#),
         (Kind::UpstreamFailed, 502, "server_error", r#""upstream_error""#),

@@ -64,7 +64,12 @@ async fn describes_every_endpoint_and_nothing_that_is_not_there() {
         .collect();
     described.sort_unstable();
     assert_eq!(described, expected);
+    let mut ids = BTreeSet::new();
     for (path, method) in described {
+        assert!(ids.insert(paths[path][method]["operationId"].to_string()), "{path}");
+        for (status, answer) in paths[path][method]["responses"].as_object().unwrap() {
+            assert!(answer["description"].is_string(), "{path} {status}");
+        }
         let operation = &paths[path][method];
         assert!(operation["summary"].is_string(), "{path} has no summary");
         assert!(operation["responses"]["200"].is_object(), "{path} has no answer");

@@ -163,7 +163,7 @@ async fn refusals_have_their_kinds_and_pauses_and_no_words_of_the_service() {
     ];
     for row in ROWS {
         for (status, header, kind, pause) in rows {
-            let body = r#"{"error":{"type":"some_code","message":"the prompt def add is s3cret"}}"#;
+            let body = r#"{"error":{"type":"api_error","message":"the prompt def add is s3cret"}}"#;
             let mut act = Act::whole(status, "application/json", body);
             if let Some((name, value)) = header {
                 act = act.header(name, value);
@@ -172,7 +172,7 @@ async fn refusals_have_their_kinds_and_pauses_and_no_words_of_the_service() {
             let error = complete(&far, request()).await.unwrap_err();
             assert_eq!(error.kind, kind, "{} {status}", row.protocol);
             assert_eq!(error.retry_after, pause.map(Duration::from_millis), "{status}");
-            let message = format!("the provider `far` answered with status {status} (some_code)");
+            let message = format!("the provider `far` answered with status {status} (api_error)");
             assert_eq!(error.message, message);
         }
     }

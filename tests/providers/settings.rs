@@ -268,7 +268,7 @@ fn the_page_of_providers_has_set_ups_that_work_and_all_keys() {
             config.providers.remove(0);
         }
     }
-    assert_eq!(num, 10);
+    assert_eq!(num, 11);
     for name in lacuna::provider::hosted::protocol_names() {
         assert!(page.contains(&format!("| `{name}` |")), "{name}");
     }

@@ -174,6 +174,32 @@ async fn who_answers_is_told_and_can_be_told_to_stop_a_choice() {
     let mut events = world.provider.complete(gap()).await.unwrap();
     assert_eq!(events.answered_by().unwrap().name, "b");
     assert!(events.end_choice(0));
+    // What is wished is heard before the next event.
+    drop(events);
     let ended: Vec<Vec<u32>> = world.targets.iter().map(|target| target.ended()).collect();
     assert_eq!(ended, [vec![], vec![0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_with_all_choices_ended_has_a_whole_answer() {
+    for is_stopped in [true, false] {
+        let world = Plan::two(Play::Answer(ms(10)), Play::Answer(ms(10))).build();
+        let mut events = world.provider.complete(gap()).await.unwrap();
+        if is_stopped {
+            assert!(events.end_choice(0));
+        }
+        drop(events);
+        let label = if is_stopped { "ok a" } else { "cancelled a" };
+        assert_eq!(world.seen.count(label), 1, "{is_stopped}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_request_is_declined_for_opens_no_breaker() {
+    let world =
+        Plan::two(failure(ProviderErrorKind::UpstreamDeclined), Play::Answer(ms(10))).build();
+    // More than open a breaker, fewer than the budget of further calls allows.
+    let all = world.ask_each(9, ms(100)).await;
+    assert_eq!(served_by(&all, "b"), 9);
+    assert_eq!(world.calls(), [9, 9]);
 }

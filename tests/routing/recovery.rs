@@ -1,5 +1,7 @@
 //! A target that comes back is used again within a probe interval, and nobody waits for finding out.
 
+use std::time::Duration;
+
 use lacuna::{
     completion::CompletionRequest,
     provider::ProviderErrorKind,
@@ -98,13 +100,23 @@ async fn who_types_on_opens_no_breaker() {
 
 #[tokio::test(start_paused = true)]
 async fn clients_in_a_hurry_open_no_breaker() {
-    let world = Plan::two(Play::Answer(ms(60)), Play::Answer(ms(60))).build();
-    for _ in 0..100 {
-        let soon = tokio::time::Instant::now() + ms(50);
-        let request = CompletionRequest { deadline: Some(soon.into_std()), ..gap() };
-        assert_eq!(world.ask(request).await.result, Err(ProviderErrorKind::DeadlineExceeded));
+    for (takes, has) in [(60, 50), (300, 520)] {
+        check_hurry(ms(takes), ms(has)).await;
     }
-    assert!(world.router.targets().iter().all(|target| target.state == StateKind::Closed));
+}
+
+async fn check_hurry(takes: Duration, has: Duration) {
+    let world = Plan::two(Play::Answer(takes), Play::Answer(takes)).build();
+    // What both usually take is known.
+    world.ask_each(40, ms(50)).await;
+    for _ in 0..100 {
+        let soon = tokio::time::Instant::now() + has / 2;
+        let request = CompletionRequest { deadline: Some(soon.into_std()), ..gap() };
+        assert!(world.ask(request).await.result.is_err(), "{takes:?}");
+    }
+    for target in world.router.targets() {
+        assert_eq!(target.state, StateKind::Closed, "{takes:?} in {has:?}: {target:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

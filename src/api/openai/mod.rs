@@ -38,6 +38,7 @@ use crate::api::{
 };
 use crate::auth::Caller;
 use crate::completion::{CompletionRequest, Step};
+use crate::flags::Actor;
 use crate::provider::{CompletionStream, ProviderError};
 use crate::service::{Account, CompletionService, NameKind, ServedName};
 
@@ -323,11 +324,14 @@ async fn answer_to(
     let model = service.model();
     let admission = state.admit()?;
     let mut asked = convert::asked(wire, form, &model, service, state.models()?)?;
+    let realm = caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());
+    let actor = Actor { user: routed_user(caller), realm, ..Actor::default() };
+    let flags = state.gateway().flags.in_force(&[], &actor);
     for request in &mut asked.requests {
         request.deadline = deadline;
-        request.asker.user = routed_user(caller);
-        request.asker.realm =
-            caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());
+        request.asker.user.clone_from(&actor.user);
+        request.asker.realm.clone_from(&actor.realm);
+        request.asker.flags.clone_from(&flags);
         request.postprocessing.leave_out(left_out.iter().copied());
     }
     account.streaming(asked.is_streaming);

@@ -60,8 +60,23 @@ pub(super) fn head() -> Document {
 /// Finishes a description: the router's wildcards are parameters to everybody else.
 pub(super) fn finished(mut document: Document) -> Document {
     let mut paths = Paths::new();
-    for (path, item) in std::mem::take(&mut document.paths.paths) {
-        paths.paths.insert(path.replace("{*", "{"), item);
+    for (path, mut item) in std::mem::take(&mut document.paths.paths) {
+        let path = path.replace("{*", "{");
+        for (method, operation) in [("get", &mut item.get), ("post", &mut item.post)] {
+            let Some(operation) = operation else { continue };
+            // A handler's name is its module's own; a path is one of all.
+            let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
+            let words: Vec<&str> = std::iter::once(method).chain(words).collect();
+            operation.operation_id = Some(words.join("_"));
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    "The answer.".clone_into(&mut response.description);
+                }
+            }
+        }
+        paths.paths.insert(path, item);
     }
     document.paths = paths;
     document

@@ -214,10 +214,14 @@ fn asked(config: &Config, names: &[String]) -> (String, String) {
             models.iter().find(|model| model.served_name == *name || model.aliases.contains(name));
         let adapters = || models.iter().flat_map(|model| &model.adapters);
         let adapter = || adapters().any(|adapter| adapter.name == *name).then(|| name.clone());
-        let own = model.map(|model| model.served_name.clone()).or_else(adapter)?;
+        let elsewhere = || config.providers.iter().any(|provider| provider.served_as == *name);
+        let elsewhere = || elsewhere().then(|| name.clone());
+        let own =
+            model.map(|model| model.served_name.clone()).or_else(adapter).or_else(elsewhere)?;
         Some((name.clone(), own))
     };
-    let first = &config.model.served_name;
+    let served = config.served_names();
+    let first = served.first().unwrap_or(&config.model.served_name);
     names.iter().find_map(of).unwrap_or_else(|| (first.clone(), first.clone()))
 }
 

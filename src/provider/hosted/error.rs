@@ -37,7 +37,7 @@ impl Refusal<'_> {
         let kind = self.kind(code.as_deref(), &body);
         let mut message =
             format!("the provider `{}` answered with status {}", self.provider, self.status);
-        if let Some(code) = code {
+        if let Some(code) = code.as_deref().filter(|code| is_known(code)) {
             message = format!("{message} ({code})");
         }
         if (300..400).contains(&self.status) {
@@ -62,13 +62,15 @@ impl Refusal<'_> {
                 _ => ProviderErrorKind::UpstreamFailed,
             },
             400 | 403 | 422 => match by_code {
+                Some(ProviderErrorKind::UpstreamRefused) => ProviderErrorKind::UpstreamRefused,
                 Some(
                     kind
                     @ (ProviderErrorKind::PromptTooLong | ProviderErrorKind::UpstreamExhausted),
                 ) => kind,
                 _ if self.status != 403 && says_too_long(body) => ProviderErrorKind::PromptTooLong,
                 _ if self.status == 403 && says_quota(body) => ProviderErrorKind::UpstreamExhausted,
-                _ => ProviderErrorKind::UpstreamRefused,
+                _ if self.status == 403 => ProviderErrorKind::UpstreamRefused,
+                _ => ProviderErrorKind::UpstreamDeclined,
             },
             _ => ProviderErrorKind::UpstreamRefused,
         }
@@ -80,13 +82,14 @@ pub(super) fn of_fault(provider: &str, fault: &Fault) -> ProviderError {
     match fault {
         Fault::Malformed(what) => malformed(provider, what),
         Fault::Withheld => ProviderError::new(
-            ProviderErrorKind::UpstreamRefused,
+            ProviderErrorKind::UpstreamDeclined,
             format!("the provider `{provider}` keeps its answer to itself"),
         ),
         Fault::Failed(code) => {
             let kind = code.as_deref().and_then(kind_of_code);
             let kind = kind.unwrap_or(ProviderErrorKind::UpstreamFailed);
-            let word = code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
+            let word = code.as_ref().filter(|code| is_known(code));
+            let word = word.map_or_else(String::new, |code| format!(" ({code})"));
             let message = format!("the provider `{provider}` failed within its answer{word}");
             ProviderError::new(kind, message)
         }
@@ -112,6 +115,48 @@ pub(super) fn code_of(body: &Value) -> Option<String> {
     })
 }
 
+/// Codes that messages hand on. A service may repeat anything as its code, our key or somebody's code, so that only these
+/// words are.
+const CODES: [&str; 32] = [
+    "api_error",
+    "authentication_error",
+    "billing_error",
+    "content_filter",
+    "context_length_exceeded",
+    "deadline_exceeded",
+    "exceed_context_size_error",
+    "insufficient_quota",
+    "internal",
+    "internal_server_error",
+    "invalid_api_key",
+    "invalid_argument",
+    "invalid_request_error",
+    "model_not_found",
+    "not_found",
+    "not_found_error",
+    "overloaded_error",
+    "permission_denied",
+    "permission_error",
+    "quota_exceeded",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "request_too_large",
+    "resource_exhausted",
+    "server_error",
+    "service_unavailable",
+    "string_above_max_length",
+    "timeout_error",
+    "too_many_requests",
+    "unauthenticated",
+    "unavailable",
+    "unsupported_value",
+];
+
+/// Returns whether a code is one that messages hand on.
+pub(super) fn is_known(code: &str) -> bool {
+    CODES.contains(&code)
+}
+
 fn kind_of_code(code: &str) -> Option<ProviderErrorKind> {
     let has = |words: &[&str]| words.iter().any(|word| code.contains(word));
     if has(&["context_length", "context_window", "exceed_context", "string_above_max_length"])
@@ -120,9 +165,11 @@ fn kind_of_code(code: &str) -> Option<ProviderErrorKind> {
         Some(ProviderErrorKind::PromptTooLong)
     } else if has(&["rate_limit", "quota", "resource_exhausted", "billing", "too_many_requests"]) {
         Some(ProviderErrorKind::UpstreamExhausted)
-    } else if has(&["invalid_request", "authentication", "permission", "not_found", "invalid_api"])
+    } else if has(&["authentication", "permission", "not_found", "invalid_api", "unauthenticated"])
     {
         Some(ProviderErrorKind::UpstreamRefused)
+    } else if has(&["invalid_request", "invalid_argument", "content_filter"]) {
+        Some(ProviderErrorKind::UpstreamDeclined)
     } else {
         None
     }
@@ -198,13 +245,15 @@ mod tests {
     #[test]
     fn statuses_and_codes_have_their_kinds() {
         use ProviderErrorKind::{
-            PromptTooLong as TooLong, UpstreamExhausted as Exhausted, UpstreamFailed as Failed,
-            UpstreamRefused as Refused,
+            PromptTooLong as TooLong, UpstreamDeclined as Declined, UpstreamExhausted as Exhausted,
+            UpstreamFailed as Failed, UpstreamRefused as Refused,
         };
         let too_long = json!({"error": {"code": "context_length_exceeded"}});
         let rows = [
             (302, json!({}), Refused),
-            (400, json!({"error": {"code": "invalid"}}), Refused),
+            (400, json!({"error": {"code": "invalid"}}), Declined),
+            (422, json!({}), Declined),
+            (400, json!({"error": {"code": "invalid_api_key"}}), Refused),
             (400, too_long.clone(), TooLong),
             (400, json!({"error": {"type": "exceed_context_size_error"}}), TooLong),
             (
@@ -246,6 +295,7 @@ mod tests {
             (json!({"error": "s3cret text"}), ""),
             (json!({"error": {"code": "s3cret\nline"}}), ""),
             (json!({"error": {"code": "x".repeat(65)}}), ""),
+            (json!({"error": {"code": "our_own_key_0123456789"}}), ""),
             (json!({"type": "error", "error": {"type": "not_found_error"}}), " (not_found_error)"),
             (json!("s3cret"), ""),
         ];

@@ -27,7 +27,7 @@ use crate::{
     config::{FileConfig, ProviderConfig, Secret, Violation},
     provider::{
         ProviderError, ProviderErrorKind,
-        hosted::error::{code_of, malformed},
+        hosted::error::{code_of, is_known, malformed},
     },
 };
 
@@ -216,7 +216,8 @@ impl Source {
         let status = response.status();
         if !status.is_success() {
             let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            let code = code_of(&body).map_or_else(String::new, |code| format!(" ({code})"));
+            let code = code_of(&body).filter(|code| is_known(code));
+            let code = code.map_or_else(String::new, |code| format!(" ({code})"));
             let message = format!(
                 "Google gives no token for the provider `{}`: status {}{code}",
                 self.provider,

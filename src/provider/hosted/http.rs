@@ -32,10 +32,14 @@ use crate::{
 pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// What is read of a refusal, for its code.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// How long the body of a refusal is waited for.
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a connection waits for its next request: longer than a person thinks, shorter than most services keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
 /// Finds out that a connection died which nobody uses, before a request does.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// A shorter word of a header, such as `Bearer`, is no secret.
+const SECRET_BYTES_MIN: usize = 8;
 /// Longest id of a service that is kept.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -112,7 +116,9 @@ impl Caller {
             .body(Value::Object(outgoing.body).to_string());
         let response = request.send().await.map_err(|error| self.unanswered(&error))?;
         let status = response.status();
-        let upstream_request_id = request_id(response.headers());
+        let id = request_id(response.headers());
+        // A service may repeat anything as an id, our own key too.
+        let upstream_request_id = id.filter(|id| !self.holds_secret(id));
         debug!(
             provider = self.provider,
             request_id = correlation_id,
@@ -140,15 +146,26 @@ impl Caller {
         malformed(provider, "the connection was closed before it")
     }
 
+    /// Returns whether a text has a value of the headers that nobody may see.
+    fn holds_secret(&self, text: &str) -> bool {
+        let secrets = self.headers.values().filter(|value| value.is_sensitive());
+        let words = secrets.filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
+        words.filter(|word| word.len() >= SECRET_BYTES_MIN).any(|word| text.contains(word))
+    }
+
     async fn refused(&self, mut response: Response) -> ProviderError {
         let mut body = Vec::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
-            let room = REFUSAL_BYTES_MAX - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if body.len() == REFUSAL_BYTES_MAX {
-                break;
+        // The head says most of it; a body that is slow is not waited for.
+        let reading = async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                let room = REFUSAL_BYTES_MAX - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() == REFUSAL_BYTES_MAX {
+                    break;
+                }
             }
-        }
+        };
+        let _ = tokio::time::timeout(REFUSAL_PATIENCE, reading).await;
         let text = |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok());
         let refusal = Refusal {
             provider: &self.provider,

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::Arc,
+    sync::{Arc, mpsc},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -79,6 +79,8 @@ pub(super) struct Running {
     /// When the last choice ended, or the last call.
     ended: Option<Instant>,
     phase: Phase,
+    /// Choices of which no more is wanted.
+    unwanted: mpsc::Receiver<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,17 +131,42 @@ impl Running {
             }
         };
         let calls = bodies.into_iter().map(call).collect();
-        Self { start, calls, choices, chunks: VecDeque::new(), ended: None, phase: Phase::Running }
+        Self {
+            start,
+            calls,
+            choices,
+            chunks: VecDeque::new(),
+            ended: None,
+            phase: Phase::Running,
+            unwanted: mpsc::channel().1,
+        }
     }
 
     /// Returns the events of the completion.
-    pub(super) fn into_stream(self) -> CompletionStream {
-        CompletionStream::new(stream::unfold(self, |mut running| async {
+    pub(super) fn into_stream(mut self) -> CompletionStream {
+        let (ends, unwanted) = mpsc::channel();
+        self.unwanted = unwanted;
+        let events = stream::unfold(self, |mut running| async {
             running.next().await.map(|event| (event, running))
-        }))
+        });
+        CompletionStream::new(events).with_ends(ends)
+    }
+
+    /// Ends the choices of which no more is wanted, and lets go of calls that nothing more is wanted of.
+    fn hear_wishes(&mut self) {
+        while let Ok(index) = self.unwanted.try_recv() {
+            let choice = self.choices.get_mut(index as usize).filter(|choice| !choice.is_finished);
+            let Some(choice) = choice else { continue };
+            self.chunks.push_back(choice.end(String::new(), FinishReason::Stop));
+            let call = index as usize / self.start.num_choices_per_call as usize;
+            if self.is_call_finished(call) {
+                self.calls[call].heard = None;
+            }
+        }
     }
 
     async fn next(&mut self) -> Option<Event> {
+        self.hear_wishes();
         loop {
             if let Some(chunk) = self.chunks.pop_front() {
                 return Some(Ok(CompletionEvent::Chunk(chunk)));

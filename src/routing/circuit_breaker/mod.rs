@@ -185,9 +185,11 @@ impl Outcome {
     /// Returns what an error says of the target. `is_fair` is whether the call had the time that calls there need.
     pub fn of_error(error: &ProviderError, is_fair: bool) -> Self {
         match error.kind {
-            // A full queue is load, not a fault: the next request may find a place.
+            // A full queue is load, not a fault: the next request may find a place. What is declined says something of
+            // the request alone.
             ProviderErrorKind::InvalidRequest
             | ProviderErrorKind::PromptTooLong
+            | ProviderErrorKind::UpstreamDeclined
             | ProviderErrorKind::Overloaded => Self::Neutral,
             ProviderErrorKind::DeadlineExceeded if !is_fair => Self::Neutral,
             ProviderErrorKind::DeadlineExceeded

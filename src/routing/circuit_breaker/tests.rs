@@ -179,6 +179,7 @@ fn each_kind_of_error_says_something_else() {
             | ProviderErrorKind::PromptTooLong
             | ProviderErrorKind::Overloaded => Outcome::Neutral,
             ProviderErrorKind::UpstreamExhausted => exhausted(None),
+            ProviderErrorKind::UpstreamDeclined => Outcome::Neutral,
             ProviderErrorKind::UpstreamRefused => Outcome::Refused,
             _ => Outcome::Failure,
         };

@@ -92,6 +92,7 @@ impl Plan {
             hides_logprobs: self.hides_logprobs,
             num_tokens_max: self.num_tokens_max.unwrap_or(num_tokens_default),
             queue: VecDeque::new(),
+            usage: Usage::default(),
             account,
             parsers,
         };
@@ -122,6 +123,8 @@ struct Refining {
     num_tokens_max: u32,
     /// Events that come before those of the provider.
     queue: VecDeque<CompletionEvent>,
+    /// Tokens so far, where the provider counts along.
+    usage: Usage,
     account: Account,
     /// Places to read syntax in.
     parsers: Arc<Semaphore>,
@@ -136,6 +139,7 @@ impl Refining {
             match self.events.next().await? {
                 Ok(CompletionEvent::Chunk(chunk)) => {
                     let usage = chunk.usage;
+                    self.usage = usage.unwrap_or(self.usage);
                     let chunk = match self.take(chunk).await {
                         Ok(chunk) => chunk,
                         Err(error) => return Some((Err(error), self)),
@@ -145,6 +149,8 @@ impl Refining {
                         self.end(usage);
                     }
                 }
+                // What comes behind the last word that stays is nobody's loss.
+                Err(_) if self.is_over() => self.end(self.usage),
                 other => return Some((other, self)),
             }
         }

@@ -41,8 +41,7 @@ pub(super) struct GatewayFamilies {
     languages: IntCounterVec,
     postprocessing: HistogramVec,
     telemetry: [IntCounterVec; 3],
-    language_servers: Bounded,
-    instances: Bounded,
+    versions: Bounded,
 }
 
 impl GatewayFamilies {
@@ -82,8 +81,7 @@ impl GatewayFamilies {
             duration,
             in_flight,
             postprocessing,
-            language_servers: Bounded::default(),
-            instances: Bounded::default(),
+            versions: Bounded::default(),
         })
     }
 
@@ -101,8 +99,8 @@ impl GatewayFamilies {
             let took = inference.postprocessing.as_secs_f64();
             self.postprocessing.with_label_values(&[engine, model]).observe(took);
         }
-        let language_server = self.language_servers.version(inference.language_server);
-        let gitlab = self.instances.version(inference.gitlab_version);
+        let [language_server, gitlab] =
+            self.versions.pair([inference.language_server, inference.gitlab_version]);
         let is_failed = !matches!(inference.outcome, "ok" | "cancelled");
         let unit_primitive = match inference.task {
             "generation" => "generate_code",
@@ -150,7 +148,7 @@ fn error_type(outcome: &'static str) -> &'static str {
         "ok" | "cancelled" => "none",
         "prompt_too_long" => "prompt_too_long",
         "overloaded" | "rate_limited" | "upstream_exhausted" => "overloaded",
-        "invalid_request" => "http_400",
+        "invalid_request" | "upstream_declined" => "http_400",
         "unauthorised" | "upstream_refused" => "permission_error",
         "unavailable" | "upstream_failed" => "service_unavailable",
         "upstream_unreachable" => "connection_error",

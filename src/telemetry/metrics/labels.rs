@@ -15,7 +15,7 @@ const CLIENT_TYPES: [&str; 6] = ["ide", "node", "web", "cli", "gitlab", "duo_wor
 /// Realms of GitLab.
 const REALMS: [&str; 2] = ["saas", "self-managed"];
 
-/// Versions of one kind of client that are told apart: more than are in use at once anywhere.
+/// Pairs of versions that are told apart: more than are in use at once in most places.
 const VALUES_MAX: usize = 64;
 /// Longest version.
 const VERSION_BYTES_MAX: usize = 24;
@@ -46,24 +46,20 @@ pub fn version(text: &str) -> bool {
         && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
 }
 
-/// Values that clients choose, of which the first so many are told apart.
+/// Pairs of values that clients choose, of which the first so many are told apart.
 #[derive(Debug, Default)]
-pub(super) struct Bounded(Mutex<BTreeSet<String>>);
+pub(super) struct Bounded(Mutex<BTreeSet<[String; 2]>>);
 
 impl Bounded {
-    /// Returns the label of a version.
-    pub(super) fn version(&self, text: Option<&str>) -> String {
-        let Some(text) = text.filter(|text| version(text)) else { return UNKNOWN.to_owned() };
-        self.of(text)
-    }
-
-    /// Returns the label of a value that is fit to be one.
-    pub(super) fn of(&self, text: &str) -> String {
+    /// Returns the labels of two versions. Pairs are counted, for each is series of its own.
+    pub(super) fn pair(&self, texts: [Option<&str>; 2]) -> [String; 2] {
+        let pair =
+            texts.map(|text| text.filter(|text| version(text)).unwrap_or(UNKNOWN).to_owned());
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.contains(text) || seen.len() < VALUES_MAX && seen.insert(text.to_owned()) {
-            return text.to_owned();
+        if seen.contains(&pair) || seen.len() < VALUES_MAX && seen.insert(pair.clone()) {
+            return pair;
         }
-        OTHER.to_owned()
+        [OTHER, OTHER].map(str::to_owned)
     }
 }
 
@@ -84,13 +80,14 @@ mod tests {
             (None, UNKNOWN),
         ];
         for (text, label) in rows {
-            assert_eq!(bounded.version(text), label, "{text:?}");
+            assert_eq!(bounded.pair([text, None]), [label, UNKNOWN], "{text:?}");
         }
-        let labels: BTreeSet<String> =
-            (0..1000).map(|n| bounded.version(Some(&format!("1.0.{n}")))).collect();
-        assert_eq!(labels.len(), VALUES_MAX - 2 + 1);
-        assert!(labels.contains(OTHER));
-        assert_eq!(bounded.version(Some("7.17.1")), "7.17.1");
+        let text = |n: u32| format!("1.0.{n}");
+        let pair = |n: u32| bounded.pair([Some(&text(n / 32)), Some(&text(n % 32))]);
+        let labels: BTreeSet<[String; 2]> = (0..1000).map(pair).collect();
+        assert_eq!(labels.len(), VALUES_MAX - 3 + 1);
+        assert!(labels.contains(&[OTHER, OTHER].map(str::to_owned)));
+        assert_eq!(bounded.pair([Some("7.17.1"), None])[0], "7.17.1");
     }
 
     #[test]

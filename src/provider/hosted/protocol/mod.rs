@@ -268,8 +268,13 @@ fn messages(chat: &[ChatMessage]) -> Value {
     chat.iter().map(message).collect()
 }
 
+/// More tokens than any context has are no count.
+const COUNT_MAX: u64 = 1 << 22;
+
+/// Returns a number of tokens, if it can be one: sums of what services say must stay sums.
 fn count(value: &Value) -> Option<u32> {
-    value.as_u64().map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+    let count = value.as_u64().filter(|count| *count <= COUNT_MAX)?;
+    u32::try_from(count).ok()
 }
 
 /// Returns a text; nothing where there is none, which services write in three ways.
