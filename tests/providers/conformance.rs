@@ -398,3 +398,21 @@ async fn a_call_beyond_the_last_place_is_refused_at_once() {
         }
     }
 }
+
+/// Whoever has enough of a choice says so, and need not wait for what the service would still say.
+#[tokio::test]
+async fn a_choice_of_which_no_more_is_wanted_is_let_go_of() {
+    for row in ROWS.iter() {
+        let parts = vec![row.open.as_bytes().to_vec(), row.frame("a ")];
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let (stub, far) = far(row, streamed(row, parts, Then::Hang), "").await;
+        let mut stream = far.complete(request()).await.unwrap();
+        assert_eq!(next(&mut stream).await.unwrap(), "a ", "{}", row.protocol);
+        assert!(stream.end_choice(0), "{}", row.protocol);
+        let whole = tokio::time::timeout(Duration::from_secs(20), stream.collect());
+        let whole = whole.await.unwrap().unwrap();
+        assert_eq!(whole.choices[0].text, "", "{}", row.protocol);
+        assert!(whole.usage.num_completion_tokens > 0, "{}", row.protocol);
+        stub.left(1).await;
+    }
+}

@@ -205,3 +205,13 @@ fn every_sentinel_of_a_family_is_taken_out() {
         }
     }
 }
+
+/// Services elsewhere count at the end alone: what fails behind the last word that stays loses nothing.
+#[tokio::test]
+async fn what_fails_behind_an_answer_that_is_whole_is_no_failure() {
+    let uncounted = |chunk| CompletionChunk { usage: None, num_choice_tokens: None, ..chunk };
+    let closed = uncounted(chunk(0, "a()\n}\n\nfunc g() {\n", None));
+    let (choices, usage) = refine(request(1), &[Step::Scope], vec![closed]).await;
+    assert_eq!(choices, [("a()\n}".to_owned(), FinishReason::Stop)]);
+    assert_eq!(usage, Usage::default());
+}
