@@ -44,7 +44,7 @@ use tokio::{
 
 const NUM_CLIENTS: usize = 16;
 const NUM_THREADS: usize = 2;
-const NUM_REQUESTS: usize = 2000;
+const NUM_REQUESTS: usize = 1000;
 const NUM_WARM_UPS: usize = 200;
 /// The model's context.
 const CONTEXT_TOKENS: usize = 2048;
@@ -172,6 +172,10 @@ fn rows() -> Vec<Row> {
         Row { has_token: true, ..row("gitlab, token", "/v2/code/completions", gitlab(""), b"}") },
         Row {
             has_token: true,
+            ..row("gitlab, token, 50 KB", "/v2/code/completions", real(), b"}")
+        },
+        Row {
+            has_token: true,
             has_context: true,
             ..row("gitlab, all", "/v2/code/completions", real(), b"}")
         },
@@ -215,7 +219,7 @@ fn main() {
             TOKENS.len()
         );
         println!(
-            "{:<18} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "{:<20} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "", "p50 ms", "p90 ms", "p99 ms", "max ms", "req/s"
         );
         let mut lines = Vec::new();
@@ -231,7 +235,7 @@ fn main() {
             };
             let rate = times.len() as f64 / wall.as_secs_f64();
             let (p50, p90, p99, max) = (at(0.5), at(0.9), at(0.99), at(1.0));
-            println!("{:<18} {p50:>9.3} {p90:>9.3} {p99:>9.3} {max:>9.3} {rate:>9.0}", row.name);
+            println!("{:<20} {p50:>9.3} {p90:>9.3} {p99:>9.3} {max:>9.3} {rate:>9.0}", row.name);
             lines.push(serde_json::json!({
                 "name": row.name, "num_requests": times.len(), "p50_ms": p50, "p90_ms": p90,
                 "p99_ms": p99, "max_ms": max, "requests_per_second": rate,
