@@ -402,7 +402,7 @@ async fn a_call_beyond_the_last_place_is_refused_at_once() {
 /// Whoever has enough of a choice says so, and need not wait for what the service would still say.
 #[tokio::test]
 async fn a_choice_of_which_no_more_is_wanted_is_let_go_of() {
-    for row in ROWS.iter() {
+    for row in ROWS {
         let parts = vec![row.open.as_bytes().to_vec(), row.frame("a ")];
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let (stub, far) = far(row, streamed(row, parts, Then::Hang), "").await;
