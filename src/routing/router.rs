@@ -13,11 +13,11 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
     completion::{CompletionRequest, Input},
-    config::{RouteConfig, RoutingConfig},
+    config::{BreakerConfig, RouteConfig, RoutingConfig},
     provider::{CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind},
     routing::{
         answer::Answer,
-        circuit_breaker::{BreakerRules, Cause, Override, Transition},
+        circuit_breaker::{Cause, Override, Transition},
         deadline::Deadlines,
         decision::{Ability, Candidate, Plan, SkipReason, decide},
         observer::{RoutingEvent, RoutingObserver},
@@ -78,7 +78,7 @@ impl std::fmt::Debug for Router {
 
 /// What tries need of the router.
 pub(super) struct Core {
-    pub(super) breaker_rules: BreakerRules,
+    pub(super) breaker_rules: BreakerConfig,
     pub(super) hedge_delay: Option<Duration>,
     pub(super) observer: Arc<dyn RoutingObserver>,
     budget: Mutex<RetryBudget>,
@@ -111,7 +111,7 @@ impl Router {
         providers: Vec<NamedProvider>,
         observer: Arc<dyn RoutingObserver>,
     ) -> Arc<Self> {
-        let rules = breaker_rules(config);
+        let rules = config.breaker;
         let mut own: BTreeMap<String, Arc<Target>> = BTreeMap::new();
         let mut targets = BTreeMap::new();
         for NamedProvider { name, provider } in providers {
@@ -254,22 +254,6 @@ impl Router {
             tracing::debug!(route, name = target, reason = reason.as_label(), "target passed over");
             self.core.observer.observe(&RoutingEvent::Skipped { route, target, reason: *reason });
         }
-    }
-}
-
-fn breaker_rules(config: &RoutingConfig) -> BreakerRules {
-    let breaker = &config.breaker;
-    BreakerRules {
-        failures: breaker.failures,
-        error_share: breaker.error_share,
-        slow_share: breaker.slow_share,
-        slow_call: breaker.slow_call,
-        calls_min: breaker.calls_min,
-        window: breaker.window,
-        probe_interval: breaker.probe_interval,
-        probes: breaker.probes,
-        exhausted_max: breaker.exhausted_max,
-        refused_pause: breaker.refused_pause,
     }
 }
 

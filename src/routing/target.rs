@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
+    config::BreakerConfig,
     provider::Provider,
     routing::{
         circuit_breaker::{
-            BreakerRules, CircuitBreaker, Outcome, Override, Pass, Standing, StateKind, Transition,
+            CircuitBreaker, Outcome, Override, Pass, Standing, StateKind, Transition,
         },
         latency::Latency,
     },
@@ -53,7 +54,7 @@ struct Live {
 }
 
 impl Target {
-    pub(super) fn new(name: String, provider: Arc<dyn Provider>, rules: BreakerRules) -> Self {
+    pub(super) fn new(name: String, provider: Arc<dyn Provider>, rules: BreakerConfig) -> Self {
         let live = Live { breaker: CircuitBreaker::new(rules), latency: Latency::default() };
         Self { name, provider, live: Mutex::new(live) }
     }

@@ -110,17 +110,17 @@ pub struct RoutingConfig {
 }
 
 /// When a target is left alone, and for how long.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerConfig {
-    /// Failures in a row.
+    /// Failures in a row that open it, those that were overtaken among them.
     pub failures: u32,
-    /// Share of failed calls.
+    /// Share of failed calls in the window above which it opens.
     pub error_share: f64,
     /// Time to the first text above which a call is slow.
     pub slow_call: Duration,
-    /// Share of slow calls.
+    /// Share of slow calls in the window above which it opens.
     pub slow_share: f64,
-    /// Calls below which shares say nothing.
+    /// Calls in the window below which shares say nothing.
     pub calls_min: u32,
     /// Time over which shares are taken.
     pub window: Duration,
@@ -130,7 +130,7 @@ pub struct BreakerConfig {
     pub probes: u32,
     /// Longest `Retry-After` that is heeded.
     pub exhausted_max: Duration,
-    /// Time before a probe where our key was refused.
+    /// Time before a probe where our key or model was refused: only a person mends that.
     pub refused_pause: Duration,
 }
 

@@ -223,7 +223,7 @@ impl HostedProvider {
         mut request: CompletionRequest,
     ) -> Result<(CompletionRequest, Built), ProviderError> {
         let asking = Arc::clone(&self.asking);
-        let is_short = num_bytes(&request) <= INLINE_BYTES_MAX;
+        let is_short = request.num_prompt_bytes() <= INLINE_BYTES_MAX;
         let build = move || {
             let max_tokens = asking.max_tokens(&request);
             asking.prompts.build(&mut request, max_tokens).map(|built| (request, built))
@@ -314,16 +314,6 @@ impl Asking {
             is_streaming: self.is_streaming,
         })
     }
-}
-
-fn num_bytes(request: &CompletionRequest) -> usize {
-    let input = match &request.input {
-        Input::Fim { prefix, suffix } => prefix.len() + suffix.len(),
-        Input::Text(text) => text.len(),
-        Input::Tokens(_) => 0,
-        Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
-    };
-    input + request.context.iter().map(|item| item.content.len()).sum::<usize>()
 }
 
 fn broken(config: &ProviderConfig, leaf: &str, rule: String, got: String) -> Violation {

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    config::BreakerConfig,
     provider::{ProviderError, ProviderErrorKind},
     routing::window::Window,
 };
@@ -15,31 +16,6 @@ mod tests;
 
 /// A target that is used up is left alone for at least this long, whatever it says.
 const EXHAUSTED_MIN: Duration = Duration::from_secs(1);
-
-/// When a breaker opens, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BreakerRules {
-    /// Failures in a row that open it, those that were overtaken among them.
-    pub failures: u32,
-    /// Share of failed calls in the window above which it opens.
-    pub error_share: f64,
-    /// Share of slow calls in the window above which it opens.
-    pub slow_share: f64,
-    /// A first text that comes later than this is slow.
-    pub slow_call: Duration,
-    /// Calls in the window below which shares say nothing.
-    pub calls_min: u32,
-    /// Length of the window.
-    pub window: Duration,
-    /// How long it stays open before a probe is let through.
-    pub probe_interval: Duration,
-    /// Probes under way at once.
-    pub probes: u32,
-    /// Longest time that a target's own `Retry-After` is heeded.
-    pub exhausted_max: Duration,
-    /// How long it stays open where the target refused our key or model: only a person mends that.
-    pub refused_pause: Duration,
-}
 
 /// Why a breaker is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -216,7 +192,7 @@ enum State {
 /// A target's breaker.
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker {
-    rules: BreakerRules,
+    rules: BreakerConfig,
     state: State,
     epoch: u64,
     num_failures: u32,
@@ -227,7 +203,7 @@ pub struct CircuitBreaker {
 
 impl CircuitBreaker {
     /// Begins closed.
-    pub fn new(rules: BreakerRules) -> Self {
+    pub fn new(rules: BreakerConfig) -> Self {
         let counts = Window::new(rules.window);
         let (state, manual) = (State::Closed, Override::Auto);
         Self { rules, state, epoch: 0, num_failures: 0, counts, manual }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const RULES: BreakerRules = BreakerRules {
+const RULES: BreakerConfig = BreakerConfig {
     failures: 5,
     error_share: 0.1,
     slow_share: 0.5,
