@@ -188,7 +188,7 @@ fn refuse(name: &str, value: &str, error: &clap::Error) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::raw::Scalar;
+    use crate::config::scalar::Scalar;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
         Environment::from_variables(

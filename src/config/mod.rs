@@ -23,6 +23,7 @@ mod providers;
 pub mod raw;
 mod resolve;
 mod routing;
+pub mod scalar;
 mod served;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
     ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess, providers,
-    raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawModel, RawServed, RawServer, Scalar},
+    raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawModel, RawServed, RawServer},
     resolve::AUTO,
     routing,
+    scalar::Scalar,
     units::{format_size, format_time},
 };
 

@@ -3,10 +3,7 @@
 //! One field is one setting, declared once: its name is the key in the TOML file, its doc line the help text, its
 //! option `--key-name` also the variable `LACUNA_KEY_NAME`. Defaults are in `lacuna.example.toml`, see [`super::layers`].
 
-use clap::{
-    Args,
-    builder::{StringValueParser, TypedValueParser},
-};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
@@ -17,6 +14,7 @@ use crate::config::{
     metrics::RawMetrics,
     providers::RawProvider,
     routing::{RawRoute, RawRouting},
+    scalar::{Scalar, integer, number, scalar},
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -319,44 +317,6 @@ pub struct RawPostprocess {
         hide_short_help = true
     )]
     pub min_score: Option<Vec<String>>,
-}
-
-/// A number, or a word or unit that stands for one: `8`, `"auto"`, `"2GiB"`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(untagged, expecting = "an integer or a string")]
-pub enum Scalar {
-    /// A bare number.
-    Integer(i64),
-    /// Anything else.
-    Text(String),
-}
-
-impl From<&str> for Scalar {
-    fn from(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Integer)
-    }
-}
-
-impl std::fmt::Display for Scalar {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Integer(number) => number.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-/// Takes any text: whether it is a number is for the setting's own rule to say.
-fn scalar() -> impl TypedValueParser<Value = Scalar> {
-    StringValueParser::new().map(|text| Scalar::from(text.as_str()))
-}
-
-pub(super) fn integer(text: &str) -> Result<i64, &'static str> {
-    text.parse().map_err(|_| "must be an integer")
-}
-
-pub(super) fn number(text: &str) -> Result<f64, &'static str> {
-    text.parse().map_err(|_| "must be a number")
 }
 
 impl RawConfig {

@@ -12,8 +12,10 @@ use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
     HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
     Violation, auth, fim, gateway, hub, log, metrics, postprocess, providers,
-    raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer, Scalar},
-    routing, served,
+    raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer},
+    routing,
+    scalar::Scalar,
+    served,
     units::{format_size, format_time, parse_size, parse_time},
 };
 

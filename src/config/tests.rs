@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     layers::{defaults, entries, option_of},
-    raw::Scalar,
+    scalar::Scalar,
     *,
 };
 

@@ -18,7 +18,8 @@ use crate::{
     },
     config::{
         Config, Environment, QuantizeChoice, RawConfig,
-        raw::{RawEngine, RawModel, Scalar},
+        raw::{RawEngine, RawModel},
+        scalar::Scalar,
     },
 };
 

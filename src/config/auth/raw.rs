@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::config::raw::integer;
+use crate::config::scalar::integer;
 
 /// `[auth]`: who may ask.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

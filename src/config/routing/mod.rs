@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     Violation,
-    raw::{integer as integer_text, number as number_text},
     resolve::{broken, integer, said, time},
+    scalar::{integer as integer_text, number as number_text},
     units::format_time,
 };
 
