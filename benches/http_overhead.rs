@@ -19,11 +19,12 @@ use std::{
 
 use futures_util::{future::BoxFuture, stream};
 use lacuna::{
-    api::{ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Credentials, Guard},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Input, Usage},
     config::{
-        AuthConfig, CompletionConfig, Config, Environment, Proxies, RawConfig, Secret, ServerConfig,
+        AuthConfig, CompletionConfig, Config, EngineFailure, Environment, Proxies, RawConfig,
+        Secret, ServerConfig,
     },
     prompt::{
         FimTemplate, Gap, PromptBuilder,
@@ -34,6 +35,7 @@ use lacuna::{
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     server::{ServeOptions, bind, serve},
     service::CompletionService,
+    telemetry::metrics::Metrics,
     tokenizer::Tokenizer,
 };
 use tokio::{
@@ -275,6 +277,7 @@ async fn start(guard: Arc<Guard>, has_context: bool) -> SocketAddr {
         concurrent_requests_max: 256,
         drain_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(30),
+        engine_failure: EngineFailure::Exit,
         num_worker_threads: 2,
     };
     let limits = CompletionConfig {
@@ -306,7 +309,16 @@ async fn start(guard: Arc<Guard>, has_context: bool) -> SocketAddr {
     let gateway = Gateway::load(&defaults).unwrap();
     let service =
         if has_context { service.with_postprocess(defaults.postprocess) } else { service };
-    let app = router(ApiState::new(service, &config, guard, drain.clone(), gateway), &config);
+    let state = ApiState::new(ApiParts {
+        models: service.into(),
+        router: None,
+        config: &config,
+        guard,
+        drain: drain.clone(),
+        gateway,
+        metrics: Metrics::default(),
+    });
+    let app = router(state, &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = ServeOptions {

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -75,10 +75,9 @@ pub struct ApiState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Empty while the models load.
-    models: OnceLock<ServedModels>,
-    /// Empty where there are no routes.
-    router: OnceLock<Arc<routing::Router>>,
+    models: ServedModels,
+    /// `None` where there are no routes.
+    router: Option<Arc<routing::Router>>,
     guard: Arc<Guard>,
     drain: DrainFlag,
     admission: Arc<Semaphore>,
@@ -100,37 +99,34 @@ const BODIES_MAX: usize = 16;
 /// A full house empties within a completion's time, which is about this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What is said while there is no model yet.
-const LOADING: &str = "the model is loading";
-/// A model that loads needs seconds to minutes: often enough for a person, seldom enough for the server.
-const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
+/// What a server is made of.
+#[derive(Debug)]
+pub struct ApiParts<'a> {
+    /// What answers to which name.
+    pub models: ServedModels,
+    /// What sends requests where the routes say, where there are some.
+    pub router: Option<Arc<routing::Router>>,
+    /// Its limits.
+    pub config: &'a ServerConfig,
+    /// Lets callers in.
+    pub guard: Arc<Guard>,
+    /// Says when it is on its way out.
+    pub drain: DrainFlag,
+    /// What GitLab's dialect goes by.
+    pub gateway: Gateway,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+}
 
 impl ApiState {
-    /// Serves `models` within the limits of `config` to whom `guard` lets in.
-    pub fn new(
-        models: impl Into<ServedModels>,
-        config: &ServerConfig,
-        guard: Arc<Guard>,
-        drain: DrainFlag,
-        gateway: Gateway,
-    ) -> Self {
-        let state = Self::loading(config, guard, drain, gateway);
-        state.serve(models);
-        state
-    }
-
-    /// Answers probes, and 503 to everything that needs the model, until [`ApiState::serve`].
-    pub fn loading(
-        config: &ServerConfig,
-        guard: Arc<Guard>,
-        drain: DrainFlag,
-        gateway: Gateway,
-    ) -> Self {
+    /// Serves what these are.
+    pub fn new(parts: ApiParts<'_>) -> Self {
+        let ApiParts { models, router, config, guard, drain, gateway, metrics } = parts;
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
-            models: OnceLock::new(),
-            router: OnceLock::new(),
+            models,
+            router,
             guard,
             drain,
             admission: Arc::new(Semaphore::new(num_places)),
@@ -140,35 +136,22 @@ impl ApiState {
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
             gateway,
-            metrics: Metrics::default(),
+            metrics,
         }))
     }
 
-    /// Serves `models` from now on. Once more is passed over: a server's models are those that it was started with.
-    pub fn serve(&self, models: impl Into<ServedModels>) {
-        let _ = self.0.models.set(models.into());
-    }
-
-    /// Lets who may look after what sends requests where the routes say.
-    pub fn look_after(&self, router: Arc<routing::Router>) {
-        let _ = self.0.router.set(router);
-    }
-
     fn router(&self) -> Option<&Arc<routing::Router>> {
-        self.0.router.get()
+        self.0.router.as_ref()
     }
 
-    fn models(&self) -> Result<&ServedModels, ApiError> {
-        self.0.models.get().ok_or_else(|| ApiError {
-            retry_after: Some(RETRY_AFTER_LOADING),
-            ..ApiError::new(ApiErrorKind::Unavailable, LOADING)
-        })
+    fn models(&self) -> &ServedModels {
+        &self.0.models
     }
 
     /// Returns what answers for the model that a request names. An empty name is what a client sends that was never told
     /// one.
     fn service(&self, name: Option<&str>) -> Result<&CompletionService, ApiError> {
-        let models = self.models()?;
+        let models = self.models();
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(models.first()) };
         let served = models.find(name).ok_or_else(|| unknown_model(models))?;
         Ok(&served.service)
@@ -178,16 +161,15 @@ impl ApiState {
         // Behind a GitLab that brings its own models, which may have no way out, keys are not waited for.
         let has_keys = self.0.guard.has_issuer_keys().unwrap_or(true);
         !self.0.drain.is_raised()
-            && self.0.models.get().is_some_and(ServedModels::is_ready)
+            && self.0.models.is_ready()
             && (has_keys
                 || self.0.gateway.config.has_custom_models
                 || !self.0.guard.needs_issuers())
     }
 
-    /// Returns each model by its own name, and whether it would take a request now; none while they load.
+    /// Returns each model by its own name, and whether it would take a request now.
     fn models_ready(&self) -> impl Iterator<Item = (&str, bool)> {
-        let names = self.0.models.get().into_iter().flat_map(ServedModels::names);
-        let own = names.filter(|served| served.kind == NameKind::Model);
+        let own = self.0.models.names().iter().filter(|served| served.kind == NameKind::Model);
         own.map(|served| (served.name.as_str(), served.service.is_ready()))
     }
 

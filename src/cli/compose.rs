@@ -18,7 +18,6 @@ use crate::{
         fim,
         placement::{Placement, context_tokens},
         progress::LoadProgress,
-        providers, routes,
     },
     config::{
         AdapterConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource,
@@ -28,13 +27,10 @@ use crate::{
     hub,
     prompt::{ChatTemplate, FimTemplate, budget::Shares},
     provider::{
-        ModelInfo,
-        hosted::HostedProvider,
+        ModelInfo, Provider,
         local::{LocalParts, LocalProvider},
     },
-    routing::Router,
-    service::{CompletionService, ServedModel, ServedModels},
-    telemetry::metrics::Metrics,
+    service::CompletionService,
     tokenizer::Tokenizer,
 };
 
@@ -54,19 +50,6 @@ pub struct Composed {
     pub adapters: Vec<CompletionService>,
 }
 
-/// The parts of all models.
-#[derive(Debug)]
-pub struct ComposedModels {
-    /// Own the threads that compute.
-    pub engines: Vec<Engine>,
-    /// The ways to them, each with the name of its model.
-    pub handles: Vec<(String, EngineHandle)>,
-    /// What answers to which name.
-    pub models: ServedModels,
-    /// What sends requests where the routes say, where there are some.
-    pub router: Option<Arc<Router>>,
-}
-
 /// Loads the first model and puts its parts together. Takes as long as reading the weights does.
 ///
 /// # Errors
@@ -81,49 +64,21 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
 /// As [`compose`].
 pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
     let first = Config { more_models: Vec::new(), ..config.clone() };
-    compose_each(&first, free_bytes)?.pop().context("there is no model")
+    let mut only = None;
+    compose_each(&first, free_bytes, &mut |_, composed| only = Some(composed))?;
+    only.context("there is no model")
 }
 
-/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads.
+/// Loads all models, one after the other: each reads the disk and computes with all threads while it loads. Hands each
+/// to `done` as soon as it is there, with its place among the settings' models.
 ///
 /// # Errors
 /// As [`compose`], with the model's name.
-pub fn compose_all(config: &Config, metrics: &Metrics) -> anyhow::Result<ComposedModels> {
-    compose_beside(config, Vec::new(), metrics)
-}
-
-/// As [`compose_all`], with providers elsewhere behind the models.
-///
-/// # Errors
-/// As [`compose_all`]; that there is neither.
-pub fn compose_beside(
+pub fn compose_each(
     config: &Config,
-    hosted: Vec<HostedProvider>,
-    metrics: &Metrics,
-) -> anyhow::Result<ComposedModels> {
-    let composed = compose_each(config, free_bytes())?;
-    let (mut engines, mut handles) = (Vec::new(), Vec::new());
-    let mut models: Option<ServedModels> = None;
-    let push = |models: &mut Option<ServedModels>, served: ServedModel| match models {
-        Some(models) => models.push(served),
-        None => *models = Some(ServedModels::new(served)),
-    };
-    for (Composed { engine, handle, service, adapters }, alone) in
-        composed.into_iter().zip(config.each_model())
-    {
-        engines.push(engine);
-        handles.push((alone.model.served_name, handle));
-        push(&mut models, ServedModel { service, aliases: alone.model.aliases, adapters });
-    }
-    for provider in hosted {
-        push(&mut models, providers::service(config, provider).into());
-    }
-    let models = models.context("there is no model")?;
-    let (models, router) = routes::routed(config, models, Arc::new(metrics.clone()));
-    Ok(ComposedModels { engines, handles, models, router })
-}
-
-fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed>> {
+    free_bytes: u64,
+    done: &mut dyn FnMut(usize, Composed),
+) -> anyhow::Result<()> {
     let configs = config.each_model();
     let is_alone = configs.len() == 1;
     let mut placement = Placement::new(free_bytes);
@@ -138,12 +93,11 @@ fn compose_each(config: &Config, free_bytes: u64) -> anyhow::Result<Vec<Composed
     for index in placement.order() {
         options[index] = Some(of_model(&configs[index], is_alone, placement.load_options(index))?);
     }
-    let mut composed = Vec::with_capacity(configs.len());
-    for ((config, model), options) in configs.iter().zip(opened).zip(options.into_iter().flatten())
-    {
-        composed.push(of_model(config, is_alone, model.start(config, &options))?);
+    let planned = configs.iter().zip(opened).zip(options.into_iter().flatten());
+    for (index, ((config, model), options)) in planned.enumerate() {
+        done(index, of_model(config, is_alone, model.start(config, &options))?);
     }
-    Ok(composed)
+    Ok(())
 }
 
 /// Says of which of several models an error is, in the words of its table.
@@ -259,18 +213,21 @@ impl Opened {
             max_tokens_default: config.completion.max_tokens_default,
             max_tokens_limit: config.completion.max_tokens_limit,
         });
-        let service = |provider| {
-            let limits = config.completion.clone();
-            CompletionService::new(Arc::new(provider), limits, config.engine.num_queued_max)
-                .with_postprocess(config.postprocess.clone())
-                .with_content_logging(config.log.content)
-        };
+        let service = |provider| service(config, Arc::new(provider));
         let adapters = (0..).zip(&config.model.adapters);
         let adapters =
             adapters.map(|(index, adapter)| service(provider.with_adapter(index, &adapter.name)));
         let adapters = adapters.collect();
         Ok(Composed { engine, handle, service: service(provider), adapters })
     }
+}
+
+/// Returns what answers where `provider` completes, by the rules of the first model of `config`.
+pub(super) fn service(config: &Config, provider: Arc<dyn Provider>) -> CompletionService {
+    let limits = config.completion.clone();
+    CompletionService::new(provider, limits, config.engine.num_queued_max)
+        .with_postprocess(config.postprocess.clone())
+        .with_content_logging(config.log.content)
 }
 
 /// Returns the model's tokenizer.

@@ -33,6 +33,7 @@ mod providers;
 mod routes;
 mod selftest;
 pub mod serve;
+pub mod standing;
 
 /// Exit code of a command line, a setting or a named file that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;

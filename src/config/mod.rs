@@ -152,8 +152,19 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Longest time for a client to send a request's head and body, or to take no more of an answer.
     pub read_timeout: Duration,
+    /// What becomes of the process where a model fails for good.
+    pub engine_failure: EngineFailure,
     /// Threads of the asynchronous runtime; those that compute are the engine's.
     pub num_worker_threads: usize,
+}
+
+/// What becomes of the process where a model does not load or its engine dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineFailure {
+    /// It goes on while the routes have others who answer under the model's names, else it ends.
+    Auto,
+    /// It ends, for a supervisor to start another.
+    Exit,
 }
 
 /// Where the weights come from.

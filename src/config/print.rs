@@ -6,7 +6,7 @@ use crate::config::{
     AdapterConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, HubConfig, KvDtypeChoice,
     ModelConfig, ModelSource, SimdChoice, auth, fim, postprocess, providers,
     raw::{RawCompletion, RawConfig, RawEngine, RawHub, RawModel, RawServed, RawServer},
-    resolve::AUTO,
+    resolve::{AUTO, ENGINE_FAILURES},
     routing,
     scalar::Scalar,
     units::{format_size, format_time},
@@ -25,6 +25,8 @@ impl Config {
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
         let Config { server, completion, log, table, .. } = config;
+        let mut failures = ENGINE_FAILURES.iter();
+        let engine_failure = failures.find(|(_, failure)| *failure == server.engine_failure);
         Self {
             server: RawServer {
                 host: Some(server.host.to_string()),
@@ -34,6 +36,7 @@ impl From<&Config> for RawConfig {
                 max_concurrent_requests: integer(server.concurrent_requests_max),
                 drain_timeout: Some(format_time(server.drain_timeout)),
                 read_timeout: Some(format_time(server.read_timeout)),
+                engine_failure: engine_failure.map(|(name, _)| (*name).to_owned()),
                 worker_threads: integer(server.num_worker_threads),
             },
             auth: auth::print(&config.auth),

@@ -101,6 +101,9 @@ pub struct RawServer {
     /// Longest time for a client to send its request, or to take no more of an answer.
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub read_timeout: Option<String>,
+    /// What becomes of the process where a model fails for good: auto goes on while the routes have others for its names.
+    #[arg(long, value_name = "auto|exit", hide_short_help = true)]
+    pub engine_failure: Option<String>,
     /// Threads that speak HTTP; they share the cores with those that compute.
     #[arg(long, value_name = "N", value_parser = integer, allow_negative_numbers = true, hide_short_help = true)]
     pub worker_threads: Option<i64>,
@@ -354,6 +357,7 @@ impl RawServer {
             max_concurrent_requests: self.max_concurrent_requests.or(lower.max_concurrent_requests),
             drain_timeout: self.drain_timeout.or(lower.drain_timeout),
             read_timeout: self.read_timeout.or(lower.read_timeout),
+            engine_failure: self.engine_failure.or(lower.engine_failure),
             worker_threads: self.worker_threads.or(lower.worker_threads),
         }
     }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use crate::config::{
-    AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig, Environment,
-    HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice, ServerConfig, SimdChoice,
-    Violation, auth, fim, gateway, hub, log, metrics, postprocess, providers,
+    AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig,
+    EngineFailure, Environment, HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice,
+    ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, log, metrics, postprocess,
+    providers,
     raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer},
     routing,
     scalar::Scalar,
@@ -112,9 +113,14 @@ fn server(raw: RawServer) -> Result<ServerConfig, Violation> {
         )?,
         drain_timeout: time("server.drain_timeout", raw.drain_timeout, Duration::ZERO..=HOUR)?,
         read_timeout: time("server.read_timeout", raw.read_timeout, TENTH..=HOUR)?,
+        engine_failure: word("server.engine_failure", raw.engine_failure, &ENGINE_FAILURES)?,
         num_worker_threads: integer("server.worker_threads", raw.worker_threads, 1..=256)?,
     })
 }
+
+/// What may become of the process where a model fails for good.
+pub(super) const ENGINE_FAILURES: [(&str, EngineFailure); 2] =
+    [("auto", EngineFailure::Auto), ("exit", EngineFailure::Exit)];
 
 pub(super) fn model(raw: RawModel, environment: &Environment) -> Result<ModelConfig, Violation> {
     let fim = fim::resolve(&raw)?;

@@ -100,6 +100,11 @@ impl ProviderErrorKind {
     }
 }
 
+/// What is said while there is no model yet.
+pub const LOADING: &str = "the model is loading";
+/// A model that loads needs seconds to minutes: often enough for a person, seldom enough for the server.
+const RETRY_AFTER_LOADING: Duration = Duration::from_secs(5);
+
 /// A failed completion. Its message never holds source text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -118,6 +123,14 @@ impl ProviderError {
     /// Makes an error without a field.
     pub fn new(kind: ProviderErrorKind, message: impl Into<String>) -> Self {
         Self { kind, field: None, message: message.into(), retry_after: None }
+    }
+
+    /// Makes the error of a request that came before there were weights.
+    pub fn loading() -> Self {
+        Self {
+            retry_after: Some(RETRY_AFTER_LOADING),
+            ..Self::new(ProviderErrorKind::Unavailable, LOADING)
+        }
     }
 
     /// Makes the error of a request whose time ran out before there was anything to show.

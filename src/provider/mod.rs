@@ -15,8 +15,10 @@ use crate::completion::{
 mod error;
 pub mod hosted;
 pub mod local;
+mod pending;
 
-pub use error::{ErrorSource, ProviderError, ProviderErrorKind};
+pub use error::{ErrorSource, LOADING, ProviderError, ProviderErrorKind};
+pub use pending::Pending;
 
 /// Something that completes code.
 pub trait Provider: Send + Sync + 'static {
@@ -25,6 +27,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Returns whether a request would be taken now.
     fn is_ready(&self) -> bool;
+
+    /// Returns whether it is not there yet, so that what [`Provider::model`] says is assumed.
+    fn is_loading(&self) -> bool {
+        false
+    }
 
     /// Returns when the first text of a request is to be expected if it were started now; `None` where that cannot be
     /// told. A guess that costs nothing: routes use it to go elsewhere before they have waited.

@@ -222,7 +222,8 @@ impl Router {
         let plan = plan(&request, &model.name, &targets, deadline);
         self.tell_skipped(&route, &targets, &plan);
         if plan.picks.is_empty() {
-            return Err(refusal(&plan, now));
+            let is_loading = targets.iter().any(|target| target.provider.is_loading());
+            return Err(refusal(&plan, now, is_loading));
         }
         for probe in &plan.probes {
             self.shadows.probe(&self.core, &route, targets[*probe], &request, deadline);
@@ -293,11 +294,14 @@ fn ability(request: &CompletionRequest, own: &str, model: &ModelInfo) -> Ability
 }
 
 /// Returns what a client is told where nobody is asked.
-fn refusal(plan: &Plan, now: Instant) -> ProviderError {
+fn refusal(plan: &Plan, now: Instant, is_loading: bool) -> ProviderError {
     let is_unable = |(_, reason): &(usize, SkipReason)| matches!(reason, SkipReason::Unable(_));
     if !plan.skipped.is_empty() && plan.skipped.iter().all(is_unable) {
         let message = "no target of the request's route can do what it asks";
         return ProviderError::new(ProviderErrorKind::InvalidRequest, message);
+    }
+    if is_loading {
+        return ProviderError::loading();
     }
     ProviderError {
         retry_after: plan.retry_at.map(|at| at.saturating_duration_since(now)),
@@ -328,6 +332,10 @@ impl Provider for RoutedProvider {
                 let target = self.router.targets.get(&target.name);
                 target.is_some_and(|target| target.provider.is_ready())
             })
+    }
+
+    fn is_loading(&self) -> bool {
+        self.own.is_loading()
     }
 
     fn expected_first_token(&self, request: &CompletionRequest) -> Option<Duration> {

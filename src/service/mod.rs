@@ -107,6 +107,11 @@ impl CompletionService {
         &self.limits
     }
 
+    /// Returns whether the model is not there yet, so that what [`CompletionService::model`] says is assumed.
+    pub fn is_loading(&self) -> bool {
+        self.provider.is_loading()
+    }
+
     /// Returns whether a request would be taken now.
     pub fn is_ready(&self) -> bool {
         self.provider.is_ready()

@@ -7,6 +7,7 @@ mod bench;
 mod complete;
 mod config;
 mod content;
+mod fallback;
 mod help;
 mod metrics;
 mod prompts;

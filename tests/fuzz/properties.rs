@@ -10,13 +10,14 @@ use axum::{
 use futures_util::{future::BoxFuture, stream};
 use http_body_util::BodyExt as _;
 use lacuna::{
-    api::{ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Guard},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Language, Step, Usage},
     config::{AuthConfig, Config, Environment, Proxies, RawConfig},
     postprocess::{Chain, Ending, Flow, Gap},
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     service::CompletionService,
+    telemetry::metrics::Metrics,
 };
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -77,7 +78,15 @@ fn server() -> &'static (Runtime, Router) {
         let service = CompletionService::new(Arc::new(Instantly), config.completion.clone(), 64)
             .with_postprocess(config.postprocess.clone());
         let gateway = Gateway::load(&config).expect("the built-in prompts are valid");
-        let state = ApiState::new(service, &config.server, guard, DrainFlag::default(), gateway);
+        let state = ApiState::new(ApiParts {
+            models: service.into(),
+            router: None,
+            config: &config.server,
+            guard,
+            drain: DrainFlag::default(),
+            gateway,
+            metrics: Metrics::default(),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         (runtime.expect("a runtime"), router(state, &config.server))
     })

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use lacuna::{
     completion::{ChatMessage, ChatRole, FinishReason, Input},
     provider::ProviderError,
-    service::{CompletionService, ServedModels},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    NUM_SEQUENCES_MAX, TestServer,
+    TestParts, TestServer,
     client::{self, Answer, post},
-    limits,
     provider::{Script, ScriptedProvider, Step, USAGE, end, sum, token},
 };
 
@@ -172,16 +170,14 @@ async fn a_message_that_spells_a_gap_is_asked_as_one() {
 
 #[tokio::test]
 async fn a_model_that_fills_no_gaps_takes_a_spelled_one_as_a_message() {
-    let server = TestServer::start_loading(sum(), |_| {}).await;
-    let provider = Arc::new(ScriptedProvider::without_fim(sum()));
-    let service = CompletionService::new(provider.clone(), limits(), NUM_SEQUENCES_MAX);
-    server.serve(ServedModels::from(service));
+    let provider = ScriptedProvider::without_fim(sum());
+    let server = TestServer::start_parts(Arc::new(provider), TestParts::default()).await;
     let spelled = "<|fim_prefix|>a = <|fim_suffix|>\n<|fim_middle|>";
     let body = json!({"messages": [{"role": "user", "content": spelled}]});
     let answer = ask(&server, body).await;
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "a + b");
     let expected = Input::Chat(vec![message(ChatRole::User, spelled)]);
-    assert_eq!(provider.take_requests()[0].input, expected);
+    assert_eq!(server.provider.take_requests()[0].input, expected);
 }
 
 #[tokio::test]

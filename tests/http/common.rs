@@ -1,13 +1,14 @@
 //! What all endpoints share: ids, times, CORS, paths, methods, probes, errors of the provider.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use lacuna::provider::{ProviderError, ProviderErrorKind};
+use lacuna::provider::{Pending, ProviderError, ProviderErrorKind};
 
 use crate::support::{
     TestServer,
     client::{self, get, post, request},
-    provider::{Script, sum},
+    provider::{Script, ScriptedProvider, sum},
+    service,
 };
 
 const OPENAI: (&str, &str) = ("/v1/completions", r#"{"prompt":"a"}"#);
@@ -42,11 +43,22 @@ async fn answers_probes() {
 
 #[tokio::test]
 async fn answers_while_the_model_loads() {
-    let server = TestServer::start_loading(sum(), |_| {}).await;
+    let pending = Arc::new(Pending::new("org/scripted", None));
+    let models = {
+        let pending = Arc::clone(&pending);
+        move |_: &_| service(pending).into()
+    };
+    let server = TestServer::start_models(ScriptedProvider::new(sum()), models).await;
     assert_eq!(get(server.address, "/monitoring/healthz").await.status, 200);
-    for path in ["/monitoring/ready", "/health", "/v1/models", "/v1/models/demo"] {
+    let ready = get(server.address, "/monitoring/ready").await;
+    assert_eq!(ready.text(), r#"{"models":{"org/scripted":false},"ready":false}"#);
+    for path in ["/monitoring/ready", "/health"] {
         assert_eq!(get(server.address, path).await.status, 503, "{path}");
     }
+    // Its name is known, and nothing is said of what is not.
+    let listed = get(server.address, "/v1/models/org/scripted").await;
+    assert_eq!((listed.status, listed.json().get("capabilities")), (200, None));
+    assert!(get(server.address, "/v1/models/definitions").await.text().contains("still loading"));
     let rows = [
         (
             OPENAI,
@@ -59,11 +71,26 @@ async fn answers_while_the_model_loads() {
         assert_eq!((answer.status, answer.text()), (503, expected), "{path}");
         assert_eq!(answer.header("retry-after"), Some("5"));
     }
-    server.finish_loading();
+    pending.fill(server.provider.clone());
+    // Once is for good.
+    pending.give_up();
     for (path, body) in [OPENAI, GITLAB] {
         assert_eq!(post(server.address, path, body).await.status, 200, "{path}");
     }
     assert_eq!(get(server.address, "/monitoring/ready").await.status, 200);
+    let listed = get(server.address, "/v1/models/org/scripted").await;
+    assert_eq!(listed.json()["capabilities"]["fim"], true);
+}
+
+#[tokio::test]
+async fn a_model_that_did_not_load_is_no_longer_waited_for() {
+    let pending = Pending::new("org/scripted", None);
+    pending.give_up();
+    let models = move |_: &_| service(Arc::new(pending)).into();
+    let server = TestServer::start_models(ScriptedProvider::new(sum()), models).await;
+    let answer = post(server.address, OPENAI.0, OPENAI.1).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, None));
+    assert!(answer.text().contains("the model could not be loaded"), "{}", answer.text());
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use lacuna::{
-    api::{ApiState, DrainFlag, Gateway, router},
-    cli::compose::{ComposedModels, compose_all},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
+    cli::standing::{LocalModel, Standing, load},
     config::{Config, Environment, RawConfig},
     engine::EngineHandle,
     server::{ServeOptions, bind, serve},
@@ -52,17 +52,26 @@ impl DemoServer {
     }
 
     async fn start_config(config: &Config) -> Self {
-        let ComposedModels { engines, handles, models, router: _ } =
-            compose_all(config, &Metrics::default()).unwrap();
+        let metrics = Metrics::default();
+        let standing = Standing::new(config, Vec::new(), &metrics).unwrap();
+        let mut engines = Vec::new();
+        load(config, &standing.locals, |engine| engines.push(engine)).unwrap();
         let drain = DrainFlag::default();
-        let gateway = Gateway::load(config).unwrap();
-        let state = ApiState::new(models, &config.server, open_guard(), drain.clone(), gateway);
+        let state = ApiState::new(ApiParts {
+            models: standing.models,
+            router: standing.router,
+            config: &config.server,
+            guard: open_guard(),
+            drain: drain.clone(),
+            gateway: Gateway::load(config).unwrap(),
+            metrics,
+        });
         let app = router(state, &config.server);
         let listener = bind((config.server.host, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions { read_timeout: PATIENCE, drain_timeout: PATIENCE, drain };
         tokio::spawn(serve(listener, app, options, std::future::pending()));
-        let handles = handles.into_iter().map(|(_, handle)| handle).collect();
+        let handles = standing.locals.iter().filter_map(LocalModel::engine).cloned().collect();
         Self { address, engines: handles, _owners: engines }
     }
 

@@ -22,7 +22,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::support::{
-    self, NUM_SEQUENCES_MAX, TestServer,
+    self, NUM_SEQUENCES_MAX, TestParts, TestServer,
     client::{self, Answer, get, post},
     provider::{Script, ScriptedProvider, Step, USAGE, chunk, end},
 };
@@ -67,9 +67,18 @@ struct Routed {
 
 /// Serves `org/scripted` and `small` with these routes.
 async fn start(large: Script, routes: Vec<RouteConfig>, guard: Arc<Guard>) -> Routed {
-    let server = TestServer::start_guarded_loading(large, guard).await;
     let small = Arc::new(ScriptedProvider::named("small", naming("S")));
-    let all: [Arc<dyn Provider>; 2] = [server.provider.clone(), small.clone()];
+    let large = Arc::new(ScriptedProvider::new(large));
+    let (models, router) = routed(&[large.clone(), small.clone()], routes);
+    let own = Arc::clone(&router);
+    let models = Box::new(move |_: &_| (models, Some(own)));
+    let parts = TestParts { models, guard, ..TestParts::default() };
+    let server = TestServer::start_parts(large, parts).await;
+    Routed { server, small, router }
+}
+
+/// Serves the providers under their own names, behind these routes.
+fn routed(all: &[Arc<dyn Provider>], routes: Vec<RouteConfig>) -> (ServedModels, Arc<Router>) {
     let named = |provider: &Arc<dyn Provider>| NamedProvider {
         name: provider.model().name.clone(),
         provider: Arc::clone(provider),
@@ -81,10 +90,9 @@ async fn start(large: Script, routes: Vec<RouteConfig>, guard: Arc<Guard>) -> Ro
         CompletionService::new(Arc::clone(provider), support::limits(), NUM_SEQUENCES_MAX)
     };
     let mut models = ServedModels::new(service(&all[0]));
-    models.push(service(&all[1]));
+    all[1..].iter().for_each(|provider| models.push(service(provider)));
     let models = models.with_providers(|name, own| router.routed(name, Arc::clone(own)));
-    server.serve_routed(models, Arc::clone(&router));
-    Routed { server, small, router }
+    (models, router)
 }
 
 fn gap() -> String {

@@ -30,19 +30,22 @@ fn naming(name: &str) -> Script {
 
 /// Serves `large` (also `codestral-latest` and `org/large`) and `small` (also `tab`).
 async fn start(large: Script, small: Script) -> (TestServer, [Arc<ScriptedProvider>; 2]) {
-    let server = TestServer::start_loading(large, |_| {}).await;
-    let large = Arc::clone(&server.provider);
     let small = Arc::new(ScriptedProvider::named("small", small));
+    let other = Arc::clone(&small);
     let service = |provider: &Arc<ScriptedProvider>| {
         CompletionService::new(provider.clone(), support::limits(), NUM_SEQUENCES_MAX)
     };
-    let served = |provider: &Arc<ScriptedProvider>, aliases: &[&str]| ServedModel {
+    let served = move |provider: &Arc<ScriptedProvider>, aliases: &[&str]| ServedModel {
         aliases: aliases.iter().map(|&name| name.into()).collect(),
         ..service(provider).into()
     };
-    let mut models = ServedModels::new(served(&large, &["codestral-latest", "org/large"]));
-    models.push(served(&small, &["tab"]));
-    server.serve(models);
+    let models = move |large: &Arc<ScriptedProvider>| {
+        let mut models = ServedModels::new(served(large, &["codestral-latest", "org/large"]));
+        models.push(served(&other, &["tab"]));
+        models
+    };
+    let server = TestServer::start_models(ScriptedProvider::new(large), models).await;
+    let large = Arc::clone(&server.provider);
     (server, [large, small])
 }
 
@@ -112,7 +115,6 @@ async fn an_unknown_model_is_not_found_and_the_known_ones_are_named() {
 
 #[tokio::test]
 async fn a_model_that_cannot_chat_names_those_that_can() {
-    let server = TestServer::start_loading(naming("L"), |_| {}).await;
     let service = |provider: ScriptedProvider| {
         CompletionService::new(Arc::new(provider), support::limits(), NUM_SEQUENCES_MAX)
     };
@@ -124,7 +126,8 @@ async fn a_model_that_cannot_chat_names_those_that_can() {
     let mut models = ServedModels::new(named(mute("base"), "tab"));
     models.push(named(service(ScriptedProvider::named("talker", naming("T"))), "gpt"));
     models.push(mute("other"));
-    server.serve(models);
+    let unused = ScriptedProvider::new(naming("L"));
+    let server = TestServer::start_models(unused, |_| models).await;
     let ask = async |model: &str| {
         let body = json!({"model": model, "messages": [{"role": "user", "content": MARKER}]});
         post(server.address, "/v1/chat/completions", body.to_string()).await

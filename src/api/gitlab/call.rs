@@ -83,7 +83,7 @@ impl<'a> Call<'a> {
 
     /// Counts what a client tells of its earlier suggestions, as far as it names a model that is served here.
     pub(super) fn count_telemetry(&self, told: &[Object<WireTelemetry>]) {
-        let Ok(models) = self.state.models() else { return };
+        let models = self.state.models();
         for Object(told) in told.iter().take(TELEMETRY_ITEMS_MAX) {
             let served = told.model_name.as_deref().and_then(|name| models.find(name));
             let Some(served) = served else { continue };
@@ -114,7 +114,7 @@ impl<'a> Call<'a> {
     /// Returns what answers.
     pub(super) fn service(&self, wish: &ModelWish) -> Result<&'a CompletionService, GitlabError> {
         wish.check(self.state.gateway().config.has_custom_models)?;
-        Ok(wish.service(self.state.models()?))
+        Ok(wish.service(self.state.models()))
     }
 
     /// Returns what a body is translated with.

@@ -84,7 +84,7 @@ const FEATURES: [(&str, &str, Suits); 2] = [
     responses((status = 200, body = WireDefinitions<'static>), Failures)
 )]
 async fn definitions(State(state): State<ApiState>) -> Result<Response, GitlabError> {
-    let models = state.models()?;
+    let models = state.models();
     let features =
         FEATURES.map(|(setting, primitive, suits)| feature(models, setting, primitive, suits));
     let definitions =
@@ -103,8 +103,11 @@ fn wire_model(ServedName { name, kind, service, model }: &ServedName) -> WireMod
         NameKind::Adapter => format!(", an adapter of {model}"),
         NameKind::Model | NameKind::Alias => String::new(),
     };
-    let description =
-        format!("Served by this machine{of}, {} tokens of context", info.max_context_tokens);
+    let description = if service.is_loading() {
+        format!("Served by this machine{of}, still loading")
+    } else {
+        format!("Served by this machine{of}, {} tokens of context", info.max_context_tokens)
+    };
     WireModel {
         name,
         identifier: name,

@@ -7,13 +7,15 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::api::{
-    LOADING,
-    error::{ApiError, ApiErrorKind},
-    gitlab::convert,
-};
 use crate::prompt::registry::RenderError;
 use crate::provider::ProviderError;
+use crate::{
+    api::{
+        error::{ApiError, ApiErrorKind},
+        gitlab::convert,
+    },
+    provider::LOADING,
+};
 
 /// The original's words, which clients may look for.
 const TOO_MANY: &str = "Too many requests. Please try again later.";

@@ -323,7 +323,7 @@ async fn answer_to(
     let service = state.service(wire.model.as_deref())?;
     let model = service.model();
     let admission = state.admit()?;
-    let mut asked = convert::asked(wire, form, &model, service, state.models()?)?;
+    let mut asked = convert::asked(wire, form, &model, service, state.models())?;
     let realm = caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());
     let actor = Actor { user: routed_user(caller), realm, ..Actor::default() };
     let flags = state.gateway().flags.in_force(&[], &actor);
@@ -401,7 +401,7 @@ async fn start(
     responses((status = 200, body = WireModels<'static>), Failures)
 )]
 async fn models(State(state): State<ApiState>) -> Result<Response, OpenAiError> {
-    let models = state.models()?.names().iter().map(|served| wire_model(served, &state));
+    let models = state.models().names().iter().map(|served| wire_model(served, &state));
     Ok(Json(WireModels { object: "list", data: models.collect() }).into_response())
 }
 
@@ -419,7 +419,7 @@ async fn model(
     State(state): State<ApiState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, OpenAiError> {
-    let models = state.models()?;
+    let models = state.models();
     // A name that is no UTF-8 is no model's either.
     let served = id.ok().and_then(|Path(id)| models.find(&id));
     let served = served.ok_or_else(|| unknown_model(models))?;
@@ -435,11 +435,11 @@ fn wire_model<'a>(served: &'a ServedName, state: &ApiState) -> WireModel<'a> {
         owned_by: model.engine.clone(),
         root: (served.kind == NameKind::Alias).then(|| served.model.clone()),
         parent: (served.kind == NameKind::Adapter).then(|| served.model.clone()),
-        capabilities: WireCapabilities {
+        capabilities: (!served.service.is_loading()).then(|| WireCapabilities {
             fim: model.has_fim,
             repo_fim: model.has_repo_fim,
             chat: model.has_chat,
             max_context: model.max_context_tokens,
-        },
+        }),
     }
 }

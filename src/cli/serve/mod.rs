@@ -3,26 +3,25 @@
 use std::{convert::Infallible, mem::ManuallyDrop, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{ApiState, DrainFlag, Gateway, metrics_router, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, metrics_router, router},
     auth::{Clock, Guard},
     cli::{
         CliError, Loaded,
-        compose::{ComposedModels, compose_beside},
         fetch::fetch_all,
         greeting::{Greeting, greeting},
-        print, providers, runtime, start_logs,
+        print, providers, runtime,
+        standing::{LocalModel, Standing, engine_source, load},
+        start_logs,
     },
-    config::{Config, Environment, MetricsAddress},
-    engine::{Engine, EngineHandle, EngineState, EngineStats},
-    provider::hosted::HostedProvider,
+    config::{Config, EngineFailure, Environment, MetricsAddress},
+    engine::Engine,
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
-    service::ServedModels,
-    telemetry::metrics::{EngineSample, EngineSource},
+    telemetry::metrics::Metrics,
 };
 
 /// How often the engine is looked after: a supervisor's restart takes longer, and the look is one atomic read.
@@ -60,8 +59,10 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
     let hosted = providers::hosted(config, &prompts).map_err(CliError::Usage)?;
+    let metrics = Metrics::default();
+    let standing = Standing::new(config, hosted, &metrics)?;
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
-    // the model, which takes time, while probes are answered already.
+    // the models, which take time, while probes are answered already, and requests whom the routes have others for.
     let mut signals = Signals::watch().context("cannot watch signals")?;
     let mut later_signals = Signals::watch().context("cannot watch signals")?;
     let address = SocketAddr::new(config.server.host, config.server.port);
@@ -73,9 +74,18 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
     let metrics_listener = bind_metrics(config).await?;
 
     let drain = DrainFlag::default();
-    let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone(), gateway);
-    let router = router(state.clone(), &config.server);
-    let metrics = hand_out(metrics_listener, &state, config.server.read_timeout);
+    metrics.watch(engine_source(config, Arc::clone(&standing.locals)));
+    let state = ApiState::new(ApiParts {
+        models: standing.models.clone(),
+        router: standing.router.clone(),
+        config: &config.server,
+        guard: Arc::clone(&guard),
+        drain: drain.clone(),
+        gateway,
+        metrics: metrics.clone(),
+    });
+    let router = router(state, &config.server);
+    let metrics = hand_out(metrics_listener, metrics, config.server.read_timeout);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
         drain_timeout: config.server.drain_timeout,
@@ -86,7 +96,8 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         tokio::select! {
             () = signals.next() => {}
             never = guard.keep() => match never {},
-            error = keep_models(loaded, address, &state, hosted, &mut engines) => failure = Some(error),
+            error = keep_models(config, address, &standing, guard.is_open(), &mut engines) => failure = Some(error),
+            never = keep_routes(loaded, standing.router.clone()) => match never {},
             () = prompts.watch() => {}
             never = metrics => match never {},
         }
@@ -132,13 +143,13 @@ async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, CliError> 
 /// Hands metrics out for as long as there is a server.
 async fn hand_out(
     listener: Option<TcpListener>,
-    state: &ApiState,
+    metrics: Metrics,
     read_timeout: Duration,
 ) -> Infallible {
     let Some(listener) = listener else { return std::future::pending().await };
     let options =
         ServeOptions { read_timeout, drain_timeout: Duration::ZERO, drain: DrainFlag::default() };
-    let router = metrics_router(state.metrics().clone());
+    let router = metrics_router(metrics);
     serve(listener, router, options, std::future::pending()).await;
     std::future::pending().await
 }
@@ -146,23 +157,6 @@ async fn hand_out(
 async fn second(signals: &mut Signals) {
     signals.next().await;
     signals.next().await;
-}
-
-/// Loads the models, serves them and looks after their engines; ends with what went wrong.
-async fn keep_models(
-    loaded: &Loaded,
-    address: SocketAddr,
-    state: &ApiState,
-    hosted: Vec<HostedProvider>,
-    engines: &mut Vec<Engine>,
-) -> CliError {
-    match start_models(&loaded.config, address, state, hosted, engines).await {
-        Ok((running, router)) => tokio::select! {
-            error = failure_of_one(&running) => error,
-            never = keep_routes(loaded, router) => match never {},
-        },
-        Err(error) => error,
-    }
 }
 
 /// Puts routes in force as their file changes.
@@ -175,100 +169,95 @@ async fn keep_routes(loaded: &Loaded, router: Option<Arc<Router>>) -> Infallible
     Arc::new(file).watch().await
 }
 
-/// Waits for the death of an engine. A device that failed once does not recover within its process: a supervisor is to
-/// start another. The others answer what they have begun.
-async fn failure_of_one(running: &[Running]) -> CliError {
-    let model = death_of_one(running).await;
-    error!(model, "the engine is dead, so this process ends");
-    CliError::Failed(anyhow!("the engine of `{model}` failed; its reason is in the log"))
+/// Loads the models and looks after their engines; ends with what went wrong, where nobody else answers for them.
+async fn keep_models(
+    config: &Config,
+    address: SocketAddr,
+    standing: &Standing,
+    is_open: bool,
+    engines: &mut Vec<Engine>,
+) -> CliError {
+    if let Err(error) = start_models(config, standing, engines).await {
+        standing.locals.iter().for_each(LocalModel::give_up);
+        if !stays(config, standing, &standing.locals) {
+            return error;
+        }
+        error!("{error}; others answer as the routes say, until this process is started again");
+    }
+    if let Err(error) = tell(config, address, standing, is_open) {
+        return error;
+    }
+    death_of_one(config, standing).await
 }
 
-/// An engine that is looked after, with the name of its model.
-type Running = (String, EngineHandle);
+/// Waits for the death of an engine, which nobody else would notice, and whose requests nobody else answers.
+async fn death_of_one(config: &Config, standing: &Standing) -> CliError {
+    let mut checks = tokio::time::interval(ENGINE_CHECK_INTERVAL);
+    let mut is_told = vec![false; standing.locals.len()];
+    loop {
+        checks.tick().await;
+        for (local, is_told) in standing.locals.iter().zip(&mut is_told) {
+            if *is_told || !local.is_dead() {
+                continue;
+            }
+            *is_told = true;
+            let model = local.name();
+            if !stays(config, standing, std::slice::from_ref(local)) {
+                error!(model, "the engine is dead, so this process ends");
+                let what = "failed; its reason is in the log";
+                return CliError::Failed(anyhow!("the engine of `{model}` {what}"));
+            }
+            error!(
+                model,
+                "the engine is dead; others answer as the routes say, until this process is started again"
+            );
+        }
+    }
+}
+
+/// Returns whether the process goes on without these models. A device that failed once does not recover within its
+/// process: a supervisor is to start another, unless that would take away who answers in its place.
+fn stays(config: &Config, standing: &Standing, locals: &[LocalModel]) -> bool {
+    match config.server.engine_failure {
+        EngineFailure::Auto => locals.iter().all(|local| standing.answers_without(local)),
+        EngineFailure::Exit => false,
+    }
+}
 
 async fn start_models(
     config: &Config,
-    address: SocketAddr,
-    state: &ApiState,
-    hosted: Vec<HostedProvider>,
+    standing: &Standing,
     engines: &mut Vec<Engine>,
-) -> Result<(Vec<Running>, Option<Arc<Router>>), CliError> {
+) -> Result<(), CliError> {
     fetch_all(config).await?;
-    let own_config = config.clone();
-    let metrics = state.metrics().clone();
-    let composing =
-        tokio::task::spawn_blocking(move || compose_beside(&own_config, hosted, &metrics));
-    let composed = composing.await.context("loading the model panicked")?;
-    let ComposedModels { engines: owned, handles: running, models, router } = composed?;
-    engines.extend(owned);
-    state.metrics().watch(engine_source(config, &running, &models));
-    // All at once: who asks for the second model while it loads is told to come back, not that there is none.
-    state.serve(models);
-    if let Some(router) = &router {
-        state.look_after(Arc::clone(router));
+    let (own_config, locals) = (config.clone(), Arc::clone(&standing.locals));
+    let (loaded, mut owned) = mpsc::unbounded_channel();
+    let loading = tokio::task::spawn_blocking(move || {
+        // Whoever took them has been dropped where the process ends: so does the engine.
+        load(&own_config, &locals, |engine| drop(loaded.send(engine)))
+    });
+    while let Some(engine) = owned.recv().await {
+        engines.push(engine);
     }
+    Ok(loading.await.context("loading the model panicked")??)
+}
+
+/// Says that all is there, to the log and to a person.
+fn tell(
+    config: &Config,
+    address: SocketAddr,
+    standing: &Standing,
+    is_open: bool,
+) -> Result<(), CliError> {
     let elsewhere = config.providers.iter().map(|provider| provider.served_as.as_str());
-    let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).chain(elsewhere).collect();
+    let names: Vec<&str> = standing.locals.iter().map(LocalModel::name).chain(elsewhere).collect();
     let each_model = config.each_model();
     let adapters: Vec<&str> = each_model
         .iter()
         .flat_map(|config| config.model.adapters.iter().map(|adapter| adapter.name.as_str()))
         .collect();
     info!(%address, model = names.join(", "), adapters = adapters.join(", "), "serving");
-    let is_open = state.is_open();
-    print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))?;
-    Ok((running, router))
-}
-
-/// Returns what shows the engines' figures when somebody asks for them.
-fn engine_source(config: &Config, running: &[Running], models: &ServedModels) -> EngineSource {
-    let rows: Vec<(EngineSample, EngineHandle)> = config
-        .each_model()
-        .iter()
-        .zip(running)
-        .map(|(config, (name, handle))| {
-            let context = models.find(name).map(|served| served.service.model().max_context_tokens);
-            let sample = EngineSample {
-                model: name.clone(),
-                adapters: config.model.adapters.iter().map(|a| a.name.clone()).collect(),
-                num_running_max: config.engine.num_seqs_max,
-                block_size: config.engine.block_size,
-                max_context_tokens: context.unwrap_or(0),
-                max_output_tokens: config.completion.max_tokens_limit,
-                ..EngineSample::default()
-            };
-            (sample, handle.clone())
-        })
-        .collect();
-    Arc::new(move || rows.iter().map(|(sample, handle)| sampled(sample, &handle.stats())).collect())
-}
-
-fn sampled(sample: &EngineSample, stats: &EngineStats) -> EngineSample {
-    EngineSample {
-        is_ready: stats.state == EngineState::Running,
-        num_waiting: stats.num_queued + stats.num_waiting,
-        num_running: stats.num_running,
-        num_blocks_used: stats.num_blocks_used,
-        num_blocks: stats.num_blocks,
-        num_steps: stats.num_steps,
-        num_prompt_tokens: stats.num_prompt_tokens,
-        num_cache_hit_tokens: stats.num_cache_hit_tokens,
-        num_generated_tokens: stats.num_generated_tokens,
-        num_preemptions: stats.num_preemptions,
-        ..sample.clone()
-    }
-}
-
-/// Waits for the death of an engine, which nobody else would notice, and returns its model's name.
-async fn death_of_one(running: &[Running]) -> &str {
-    let mut checks = tokio::time::interval(ENGINE_CHECK_INTERVAL);
-    loop {
-        let dead = running.iter().find(|(_, engine)| engine.stats().state == EngineState::Dead);
-        if let Some((name, _)) = dead {
-            return name;
-        }
-        checks.tick().await;
-    }
+    print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, sync::mpsc};
 
+use futures_util::{FutureExt as _, future::BoxFuture, stream};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,16 +12,21 @@ use tokio::{
 
 use super::*;
 use crate::{
+    cli::compose::Composed,
     client,
-    completion::SamplingParams,
-    config::{Environment, RawConfig},
-    engine::{self, Batch, EngineLimits, Executor, ExecutorError, SampledToken, SequenceRequest},
+    completion::{CompletionRequest, SamplingParams, Usage},
+    config::{Environment, RawConfig, RouteConfig, RouteMatch, RouteTarget},
+    engine::{
+        self, Batch, EngineHandle, EngineLimits, Executor, ExecutorError, SampledToken,
+        SequenceRequest,
+    },
     prompt::budget::Shares,
     provider::{
-        ModelInfo,
+        CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError,
         local::{LocalParts, LocalProvider},
     },
-    service::CompletionService,
+    routing::{self, NamedProvider},
+    service::{CompletionService, ServedModels},
     tokenizer::Tokenizer,
 };
 
@@ -51,15 +57,79 @@ fn limits() -> EngineLimits {
 }
 
 #[tokio::test]
-async fn the_death_of_any_engine_is_noticed_and_living_ones_are_left_alone() {
-    let engines = [(), ()].map(|()| engine::start(Box::new(Broken), limits()).unwrap());
-    let running: Vec<Running> = ["first", "second"]
-        .into_iter()
-        .zip(&engines)
-        .map(|(name, (_, handle))| (name.to_owned(), handle.clone()))
-        .collect();
+async fn the_death_of_any_engine_ends_the_process_and_living_ones_are_left_alone() {
+    let config = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+    let [first, second] = ["first", "second"].map(|name| loaded(name, Broken, &config));
+    let engine = second.1.engine().unwrap().clone();
+    let (_engines, locals) = ([first.0, second.0], [first.1, second.1]);
+    let standing = standing(&config, locals);
     let moment = Duration::from_millis(20);
-    assert!(tokio::time::timeout(moment, death_of_one(&running)).await.is_err());
+    assert!(tokio::time::timeout(moment, death_of_one(&config, &standing)).await.is_err());
+    die(&engine).await;
+    let death = tokio::time::timeout(Duration::from_mins(1), death_of_one(&config, &standing));
+    assert!(death.await.unwrap().to_string().contains("the engine of `second` failed"));
+}
+
+#[tokio::test]
+async fn an_engine_in_whose_place_another_answers_takes_nobody_with_it() {
+    let mut config = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+    let (_engine, local) = loaded("large", Broken, &config);
+    let engine = local.engine().unwrap().clone();
+    let Standing { models, locals, .. } = standing(&config, [local]);
+    let targets = ["large", "away"];
+    let target =
+        |name: &&str| RouteTarget { name: (*name).to_owned(), weight: 0, except: Vec::new() };
+    let route = RouteConfig {
+        name: "all".to_owned(),
+        when: RouteMatch::default(),
+        targets: targets.iter().map(target).collect(),
+        pins: Vec::new(),
+        shadow: None,
+    };
+    let own: Arc<dyn Provider> = locals[0].provider().clone();
+    let away: Arc<dyn Provider> = Arc::new(Away);
+    let providers = [("large", &own), ("away", &away)].map(|(name, provider)| NamedProvider {
+        name: name.to_owned(),
+        provider: Arc::clone(provider),
+    });
+    let router =
+        Router::new(&config.routing, vec![route], providers.into(), Arc::new(routing::NoObserver));
+    let models = models.with_providers(|name, own| router.routed(name, Arc::clone(own)));
+    let standing = Standing { models, router: Some(router), locals };
+    die(&engine).await;
+    assert!(standing.locals[0].is_dead());
+    let moment = Duration::from_millis(20);
+    assert!(tokio::time::timeout(moment, death_of_one(&config, &standing)).await.is_err());
+    let served = &standing.models.find("large").unwrap().service;
+    assert!(served.is_ready());
+    config.server.engine_failure = EngineFailure::Exit;
+    let death = tokio::time::timeout(Duration::from_mins(1), death_of_one(&config, &standing));
+    assert!(death.await.unwrap().to_string().contains("the engine of `large` failed"));
+}
+
+/// A service elsewhere that is always there.
+struct Away;
+
+impl Provider for Away {
+    fn model(&self) -> Arc<ModelInfo> {
+        Arc::new(model("away"))
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn complete(
+        &self,
+        _: CompletionRequest,
+    ) -> BoxFuture<'_, Result<CompletionStream, ProviderError>> {
+        let events = stream::iter([Ok(CompletionEvent::Done(Usage::default()))]);
+        async { Ok(CompletionStream::new(events)) }.boxed()
+    }
+}
+
+/// Has the engine of a broken device do its first step.
+async fn die(engine: &EngineHandle) {
     let request = SequenceRequest {
         prompt_token_ids: vec![1],
         max_tokens: 1,
@@ -69,10 +139,8 @@ async fn the_death_of_any_engine_is_noticed_and_living_ones_are_left_alone() {
         priority: 0,
         adapter: None,
     };
-    let mut stream = running[1].1.submit(request).unwrap();
+    let mut stream = engine.submit(request).unwrap();
     assert!(stream.next().await.unwrap().is_err());
-    let death = tokio::time::timeout(Duration::from_mins(1), death_of_one(&running));
-    assert_eq!(death.await.unwrap(), "second");
 }
 
 /// Gives a token for each row of a step, when it is let; for ever once nobody holds it back.
@@ -93,11 +161,20 @@ impl Executor for Paced {
     }
 }
 
-fn served(
-    name: &str,
-    executor: impl Executor + 'static,
-    config: &Config,
-) -> (Engine, Running, CompletionService) {
+fn model(name: &str) -> ModelInfo {
+    ModelInfo {
+        name: name.to_owned(),
+        engine: "lacuna".to_owned(),
+        max_context_tokens: 64,
+        has_fim: false,
+        has_repo_fim: false,
+        has_chat: false,
+        vocab_size: 10,
+    }
+}
+
+/// Returns a model over a device, and its engine.
+fn loaded(name: &str, executor: impl Executor + 'static, config: &Config) -> (Engine, LocalModel) {
     let json = include_bytes!("../../../models/demo/tokenizer.json");
     let (engine, handle) = engine::start(Box::new(executor), limits()).unwrap();
     let provider = LocalProvider::new(LocalParts {
@@ -105,15 +182,7 @@ fn served(
         tokenizer: Tokenizer::from_json(json).unwrap(),
         template: None,
         chat: None,
-        model: ModelInfo {
-            name: name.to_owned(),
-            engine: "lacuna".to_owned(),
-            max_context_tokens: 64,
-            has_fim: false,
-            has_repo_fim: false,
-            has_chat: false,
-            vocab_size: 10,
-        },
+        model: model(name),
         eos_token_ids: Vec::new(),
         shares: Shares { suffix: 0.2, context: 0.3 },
         ranks_context: true,
@@ -122,7 +191,20 @@ fn served(
         max_tokens_limit: 8,
     });
     let service = CompletionService::new(Arc::new(provider), config.completion.clone(), 1);
-    (engine, (name.to_owned(), handle), service)
+    let local = LocalModel::new(name, &[], None);
+    let engine = local.fill(Composed { engine, handle, service, adapters: Vec::new() });
+    (engine, local)
+}
+
+/// Serves models without routes.
+fn standing(config: &Config, locals: impl Into<Vec<LocalModel>>) -> Standing {
+    let locals: Arc<[LocalModel]> = locals.into().into();
+    let service = |local: &LocalModel| {
+        CompletionService::new(local.provider().clone(), config.completion.clone(), 1)
+    };
+    let mut models = ServedModels::new(service(&locals[0]));
+    locals[1..].iter().for_each(|local| models.push(service(local)));
+    Standing { models, router: None, locals }
 }
 
 async fn health(address: SocketAddr) -> String {
@@ -138,15 +220,23 @@ async fn health(address: SocketAddr) -> String {
 async fn where_one_engine_dies_the_others_end_their_answers_and_the_process_fails() {
     let config = Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
     let (let_go, leave) = mpsc::channel();
-    let (_living, first, large) = served("large", Paced { leave, num_rows: 0 }, &config);
-    let (_dying, second, small) = served("small", Broken, &config);
-    let mut models = ServedModels::new(large);
-    models.push(small);
+    let (living, large) = loaded("large", Paced { leave, num_rows: 0 }, &config);
+    let (dying, small) = loaded("small", Broken, &config);
+    let _engines = [living, dying];
+    let standing = standing(&config, [large, small]);
     let drain = DrainFlag::default();
     let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
     let guard = Arc::new(guard.unwrap());
     let gateway = Gateway::load(&config).unwrap();
-    let state = ApiState::new(models, &config.server, guard, drain.clone(), gateway);
+    let state = ApiState::new(ApiParts {
+        models: standing.models.clone(),
+        router: None,
+        config: &config.server,
+        guard,
+        drain: drain.clone(),
+        gateway,
+        metrics: Metrics::default(),
+    });
     let listener = bind(SocketAddr::new(config.server.host, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let timeout = Duration::from_mins(1);
@@ -157,7 +247,7 @@ async fn where_one_engine_dies_the_others_end_their_answers_and_the_process_fail
         let mut failure = None;
         let shutdown = async {
             let _ = looked.await;
-            failure = Some(failure_of_one(&[first, second]).await);
+            failure = Some(death_of_one(&config, &standing).await);
         };
         let drained = serve(listener, router, options, shutdown).await;
         (drained.num_cut, failure.unwrap())

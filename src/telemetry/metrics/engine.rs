@@ -152,9 +152,6 @@ impl EngineFamilies {
             for (family, value) in &self.gauges {
                 family.with_label_values(&[model]).set(gauge(value(sample)));
             }
-            for (family, value) in &self.limits {
-                family.with_label_values(&["lacuna", model]).set(gauge(value(sample)));
-            }
             for (family, value) in &self.counters {
                 let counter = family.with_label_values(&[model]);
                 counter.inc_by(value(sample).saturating_sub(counter.get()));
@@ -162,6 +159,13 @@ impl EngineFamilies {
             let share = sample.num_blocks_used as f64 / sample.num_blocks.max(1) as f64;
             for family in &self.usage {
                 family.with_label_values(&[model]).set(share);
+            }
+            // Its size is not known before it is loaded, and a series of a wrong one would stay.
+            if sample.num_blocks == 0 {
+                continue;
+            }
+            for (family, value) in &self.limits {
+                family.with_label_values(&["lacuna", model]).set(gauge(value(sample)));
             }
             let (size, blocks) = (sample.block_size.to_string(), sample.num_blocks.to_string());
             self.cache.with_label_values(&[model, &size, &blocks]).set(1);

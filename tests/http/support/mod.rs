@@ -3,16 +3,18 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lacuna::{
-    api::{ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
     auth::{Clock, Guard},
     completion::Step,
     config::{
-        AuthConfig, CompletionConfig, Config, Environment, PostprocessConfig, Proxies, RawConfig,
-        ServerConfig,
+        AuthConfig, CompletionConfig, Config, EngineFailure, Environment, PostprocessConfig,
+        Proxies, RawConfig, ServerConfig,
     },
+    provider::Provider,
     routing::Router,
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
+    telemetry::metrics::Metrics,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -51,23 +53,15 @@ impl TestServer {
 
     /// Starts with limits of the test's own.
     pub(crate) async fn start_with(script: Script, change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let server = Self::start_loading(script, change).await;
-        server.finish_loading();
-        server
+        let mut parts = TestParts::default();
+        change(&mut parts.config);
+        Self::start_parts(Arc::new(ScriptedProvider::new(script)), parts).await
     }
 
     /// Starts behind a guard of the test's own.
     pub(crate) async fn start_guarded(script: Script, guard: Arc<Guard>) -> Self {
-        let provider = ScriptedProvider::new(script);
-        let server = Self::start_parts(provider, |_| {}, guard, default_gateway()).await;
-        server.finish_loading();
-        server
-    }
-
-    /// Starts behind a guard of the test's own, as while a model loads.
-    pub(crate) async fn start_guarded_loading(script: Script, guard: Arc<Guard>) -> Self {
-        let provider = ScriptedProvider::new(script);
-        Self::start_parts(provider, |_| {}, guard, default_gateway()).await
+        let parts = TestParts { guard, ..TestParts::default() };
+        Self::start_parts(Arc::new(ScriptedProvider::new(script)), parts).await
     }
 
     /// Starts with settings of the gateway of the test's own, over a provider of its own.
@@ -78,40 +72,33 @@ impl TestServer {
         let mut config = default_config();
         change(&mut config);
         let gateway = Gateway::load(&config).unwrap();
-        let server = Self::start_parts(provider, |_| {}, open_guard(), gateway).await;
-        server.finish_loading();
-        server
+        Self::start_parts(Arc::new(provider), TestParts { gateway, ..TestParts::default() }).await
     }
 
-    /// Starts as while a model loads.
-    pub(crate) async fn start_loading(
-        script: Script,
-        change: impl FnOnce(&mut ServerConfig),
-    ) -> Self {
-        let provider = ScriptedProvider::new(script);
-        Self::start_parts(provider, change, open_guard(), default_gateway()).await
-    }
-
-    async fn start_parts(
+    /// Starts over what a test makes of the scripted provider.
+    pub(crate) async fn start_models(
         provider: ScriptedProvider,
-        change: impl FnOnce(&mut ServerConfig),
-        guard: Arc<Guard>,
-        gateway: Gateway,
+        models: impl FnOnce(&Arc<ScriptedProvider>) -> ServedModels + 'static,
     ) -> Self {
-        let mut config = ServerConfig {
-            host: [127, 0, 0, 1].into(),
-            port: 0,
-            cors_allowed_origins: vec!["*".to_owned()],
-            body_bytes_max: 4 << 20,
-            concurrent_requests_max: 256,
-            drain_timeout: PATIENCE,
-            read_timeout: PATIENCE,
-            num_worker_threads: 2,
-        };
-        change(&mut config);
-        let provider = Arc::new(provider);
+        let models = |provider: &Arc<ScriptedProvider>| (models(provider), None);
+        let parts = TestParts { models: Box::new(models), ..TestParts::default() };
+        Self::start_parts(Arc::new(provider), parts).await
+    }
+
+    /// Starts with parts of the test's own.
+    pub(crate) async fn start_parts(provider: Arc<ScriptedProvider>, parts: TestParts) -> Self {
+        let TestParts { config, models, guard, gateway } = parts;
         let drain = DrainFlag::default();
-        let state = ApiState::loading(&config, guard, drain.clone(), gateway);
+        let (models, routes) = models(&provider);
+        let state = ApiState::new(ApiParts {
+            models,
+            router: routes,
+            config: &config,
+            guard,
+            drain: drain.clone(),
+            gateway,
+            metrics: Metrics::default(),
+        });
         let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -130,15 +117,6 @@ impl TestServer {
         Self { address, provider, state, stop: Some(stop), task }
     }
 
-    /// Serves the provider from now on.
-    pub(crate) fn finish_loading(&self) {
-        let service = CompletionService::new(self.provider.clone(), limits(), NUM_SEQUENCES_MAX);
-        // Texts stay as they are scripted, but for what the dialect does by itself.
-        let generation = vec![Step::CodeFences, Step::LeadingNewline];
-        let steps = PostprocessConfig { generation, ..PostprocessConfig::none() };
-        self.serve(service.with_postprocess(steps).into());
-    }
-
     /// Returns the page of metrics.
     pub(crate) fn metrics(&self) -> String {
         self.state.metrics().render()
@@ -154,17 +132,6 @@ impl TestServer {
         .await;
     }
 
-    /// Serves these models from now on.
-    pub(crate) fn serve(&self, models: ServedModels) {
-        self.state.serve(models);
-    }
-
-    /// Serves these models from now on, over a router that may be looked after.
-    pub(crate) fn serve_routed(&self, models: ServedModels, router: Arc<Router>) {
-        self.state.serve(models);
-        self.state.look_after(router);
-    }
-
     /// Begins to drain, as SIGTERM does.
     pub(crate) fn begin_drain(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
@@ -174,6 +141,46 @@ impl TestServer {
     pub(crate) async fn drained(self) -> Drained {
         within("the drain", self.task).await.unwrap()
     }
+}
+
+/// Makes of the scripted provider what is served.
+pub(crate) type MakeModels =
+    Box<dyn FnOnce(&Arc<ScriptedProvider>) -> (ServedModels, Option<Arc<Router>>)>;
+
+/// What a test may choose of a server.
+pub(crate) struct TestParts {
+    pub(crate) config: ServerConfig,
+    pub(crate) models: MakeModels,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) gateway: Gateway,
+}
+
+impl Default for TestParts {
+    fn default() -> Self {
+        Self {
+            config: ServerConfig {
+                host: [127, 0, 0, 1].into(),
+                port: 0,
+                cors_allowed_origins: vec!["*".to_owned()],
+                body_bytes_max: 4 << 20,
+                concurrent_requests_max: 256,
+                drain_timeout: PATIENCE,
+                read_timeout: PATIENCE,
+                engine_failure: EngineFailure::Exit,
+                num_worker_threads: 2,
+            },
+            models: Box::new(|provider| (service(provider.clone()).into(), None)),
+            guard: open_guard(),
+            gateway: Gateway::load(&default_config()).unwrap(),
+        }
+    }
+}
+
+/// Returns what answers over a provider. Texts stay as they are scripted, but for what the dialect does by itself.
+pub(crate) fn service(provider: Arc<dyn Provider>) -> CompletionService {
+    let generation = vec![Step::CodeFences, Step::LeadingNewline];
+    let steps = PostprocessConfig { generation, ..PostprocessConfig::none() };
+    CompletionService::new(provider, limits(), NUM_SEQUENCES_MAX).with_postprocess(steps)
 }
 
 /// Lets everybody in.
@@ -199,8 +206,4 @@ pub(crate) fn limits() -> CompletionConfig {
 
 fn default_config() -> Config {
     Config::load(&RawConfig::default(), &Environment::default(), None).unwrap()
-}
-
-fn default_gateway() -> Gateway {
-    Gateway::load(&default_config()).unwrap()
 }

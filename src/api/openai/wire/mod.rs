@@ -416,7 +416,9 @@ pub(super) struct WireModel<'a> {
     /// The model's own name, where `id` is an adapter of it: as vLLM has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parent: Option<String>,
-    pub(super) capabilities: WireCapabilities,
+    /// Absent while the model loads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) capabilities: Option<WireCapabilities>,
 }
 
 /// What a model can do: our own member, ignored by the original's clients.

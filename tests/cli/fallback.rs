@@ -1,0 +1,84 @@
+//! `lacuna serve` while its model loads, and where it never does: the routes have somebody else.
+
+use crate::{
+    TempFile,
+    serve::{DemoModel, Server},
+};
+
+const GAP: &str = r#"{"model": "large", "prompt": "a = 1\nb = ", "suffix": "\n", "max_tokens": 4}"#;
+
+/// Settings of a model `large`, behind which another server stands.
+fn settings(name: &str, model: &DemoModel, away: &Server, more: &str) -> TempFile {
+    let (folder, address) = (model.path(), away.address());
+    let text = format!(
+        r#"
+        {more}
+        [model]
+        source = "{folder}"
+        served_name = "large"
+        [routing]
+        completion_deadline = "30s"
+        [[providers]]
+        name = "away"
+        protocol = "openai-completions"
+        url = "http://{address}/v1"
+        model = "demo"
+        fim = "suffix"
+        [[routes]]
+        name = "all"
+          [[routes.targets]]
+          target = "large"
+          [[routes.targets]]
+          target = "away"
+        "#
+    );
+    TempFile::new(name, text.as_bytes())
+}
+
+fn away() -> Server {
+    let mut away = Server::start(&["--metrics-address", "off"]);
+    away.line("serving");
+    away
+}
+
+#[test]
+fn another_answers_while_the_model_loads_and_the_model_once_it_has() {
+    let (model, away) = (DemoModel::endless("fallback"), away());
+    let file = settings("fallback.toml", &model, &away, "");
+    let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
+    assert!(server.get("/monitoring/ready").starts_with("HTTP/1.1 200 "));
+    assert!(!server.get("/v1/models/large").contains("capabilities"), "nothing is known of it");
+    let answer = server.answer("/v1/completions", GAP);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"text\":"), "{answer}");
+    assert_eq!(server.line("request")["model"], "away");
+
+    model.end();
+    server.line("serving");
+    assert!(server.get("/v1/models/large").contains("\"fim\":true"));
+    assert!(server.answer("/v1/completions", GAP).starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.line("request")["model"], "large");
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn another_answers_where_the_model_does_not_load_unless_the_process_is_to_end() {
+    let (model, away) = (DemoModel::new("broken"), away());
+    std::fs::remove_file(std::path::Path::new(model.path()).join("tokenizer.json")).unwrap();
+    let file = settings("broken.toml", &model, &away, "");
+    let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
+    let told = server.line_of("others answer as the routes say");
+    assert_eq!(told["level"], "ERROR");
+    assert!(told["message"].as_str().unwrap().contains("tokenizer"), "{told}");
+    server.line("serving");
+    for _ in 0..2 {
+        let answer = server.answer("/v1/completions", GAP);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0));
+
+    let file = settings("exit.toml", &model, &away, "server.engine_failure = \"exit\"");
+    let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
+    assert_eq!(server.ended().code(), Some(1));
+}
