@@ -41,4 +41,6 @@ pub struct Asker {
     pub realm: Option<String>,
     /// Feature flags in force for this request.
     pub flags: Vec<String>,
+    /// Models that began to answer this request and failed before anything was handed on: others are asked.
+    pub failed_at: Vec<String>,
 }

@@ -33,6 +33,13 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Returns whether a request that failed midway may be begun again, by others: see [`Asker::failed_at`].
+    ///
+    /// [`Asker::failed_at`]: crate::completion::Asker::failed_at
+    fn begins_again(&self) -> bool {
+        false
+    }
+
     /// Returns when the first text of a request is to be expected if it were started now; `None` where that cannot be
     /// told. A guess that costs nothing: routes use it to go elsewhere before they have waited.
     fn expected_first_token(&self, _request: &CompletionRequest) -> Option<Duration> {

@@ -73,6 +73,11 @@ impl Race {
         Self { is_hurried, ..self }
     }
 
+    /// Says how many calls the request has had, so that each of these is a further one.
+    pub(super) fn after(self, num_calls: u32) -> Self {
+        Self { num_started: num_calls, num_calls, ..self }
+    }
+
     /// Waits for the first try that answers.
     ///
     /// # Errors

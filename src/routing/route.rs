@@ -290,6 +290,7 @@ mod tests {
             groups: vec!["7".to_owned(), "9".to_owned()],
             realm: Some("saas".to_owned()),
             flags: text("new"),
+            failed_at: Vec::new(),
         }
     }
 

@@ -208,7 +208,10 @@ impl Router {
         let facts = Facts::of(&request, name, &model.name, draw);
         let Some(chosen) = table.choose(&facts) else { return own.complete(request).await };
         let now = now();
-        self.core.budget().record_request(now);
+        let failed_at = std::mem::take(&mut request.asker.failed_at);
+        if failed_at.is_empty() {
+            self.core.budget().record_request(now);
+        }
         let task = request.asker.task;
         let deadline = self.deadlines.of(task, now, request.deadline);
         let is_hurried = deadline < self.deadlines.of(task, now, None);
@@ -217,6 +220,7 @@ impl Router {
             .order
             .iter()
             .filter_map(|index| self.targets.get(&chosen.route.targets[*index].name))
+            .filter(|target| !failed_at.contains(&target.name))
             .collect();
         let route: Arc<str> = Arc::from(chosen.route.name.as_str());
         let plan = plan(&request, &model.name, &targets, deadline);
@@ -225,16 +229,19 @@ impl Router {
             let is_loading = targets.iter().any(|target| target.provider.is_loading());
             return Err(refusal(&plan, now, is_loading));
         }
-        for probe in &plan.probes {
+        // Copies were made of the first try.
+        let is_first = failed_at.is_empty();
+        for probe in plan.probes.iter().filter(|_| is_first) {
             self.shadows.probe(&self.core, &route, targets[*probe], &request, deadline);
         }
-        let shadow = self.shadow(&chosen, &targets);
+        let shadow = self.shadow(&chosen, &targets).filter(|_| is_first);
         let compared = shadow
             .and_then(|target| self.shadows.start(&self.core, &route, target, &request, deadline));
         let num_choices = request.num_choices;
         let picks = plan.picks.iter().map(|pick| Arc::clone(targets[pick.target])).collect();
-        let race = Race::new(&self.core, route, picks, request, deadline).hurried(is_hurried);
-        let attempt = race.run().await?;
+        let race = Race::new(&self.core, route, picks, request, deadline);
+        let num_before = failed_at.len() as u32;
+        let attempt = race.hurried(is_hurried).after(num_before).run().await?;
         Ok(Answer::new(attempt, num_choices, deadline, compared).into_stream())
     }
 
@@ -336,6 +343,10 @@ impl Provider for RoutedProvider {
 
     fn is_loading(&self) -> bool {
         self.own.is_loading()
+    }
+
+    fn begins_again(&self) -> bool {
+        true
     }
 
     fn expected_first_token(&self, request: &CompletionRequest) -> Option<Duration> {

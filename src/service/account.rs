@@ -170,6 +170,20 @@ impl Account {
         entries.task = request.asker.task;
     }
 
+    /// Notes that there is text, which is not handed on yet.
+    pub(super) fn first_text(&self) {
+        let mut entries = self.entries();
+        let began = entries.began;
+        entries.time_to_first_token.get_or_insert_with(|| began.elapsed());
+    }
+
+    /// Forgets what was done to an answer that is begun again.
+    pub(super) fn begin_again(&self) {
+        let mut entries = self.entries();
+        entries.effects.clear();
+        entries.num_tokens_saved = 0;
+    }
+
     pub(super) fn take(&self, event: &Result<CompletionEvent, ProviderError>) {
         let mut entries = self.entries();
         match event {

@@ -23,6 +23,7 @@ mod refine;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use account::Account;
 pub use models::{NameKind, ServedModel, ServedModels, ServedName};
@@ -139,29 +140,14 @@ impl CompletionService {
         let give_up = tokio::time::Instant::from_std(deadline + GRACE);
         let content = self.logs_content(&account);
         let content = content.then(|| ContentLog::open(account.request_id(), &request));
-        let plan = Plan::of(&mut request, &self.postprocess, &model.name, account.is_streaming());
-        let started = match check(&request, &self.limits, model.vocab_size) {
-            Ok(()) => {
-                let complete = self.provider.complete(request);
-                tokio::time::timeout_at(give_up, complete)
-                    .await
-                    .unwrap_or_else(|_| Err(ProviderError::out_of_time()))
-            }
-            Err(error) => Err(error),
+        let is_whole = !account.is_streaming() && self.provider.begins_again();
+        let started = if is_whole {
+            self.whole(request, &account, give_up).await
+        } else {
+            self.start(request, &account, give_up).await
         };
         match started {
             Ok(events) => {
-                if let Some(model) = events.answered_by() {
-                    account.model(model);
-                }
-                let events = match plan {
-                    Some(plan) => {
-                        let max_tokens = self.limits.max_tokens_default;
-                        let parsers = Arc::clone(&self.parsers);
-                        plan.apply(events, max_tokens, account.clone(), parsers)
-                    }
-                    None => events,
-                };
                 let accounted = Accounted { events, account, content, give_up };
                 Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
             }
@@ -170,6 +156,33 @@ impl CompletionService {
                 Err(error)
             }
         }
+    }
+
+    /// Starts a completion whose text is post-processed.
+    async fn start(
+        &self,
+        mut request: CompletionRequest,
+        account: &Account,
+        give_up: tokio::time::Instant,
+    ) -> Result<CompletionStream, ProviderError> {
+        let model = self.model();
+        let plan = Plan::of(&mut request, &self.postprocess, &model.name, account.is_streaming());
+        check(&request, &self.limits, model.vocab_size)?;
+        let complete = self.provider.complete(request);
+        let events = tokio::time::timeout_at(give_up, complete)
+            .await
+            .unwrap_or_else(|_| Err(ProviderError::out_of_time()))?;
+        let answered_by = events.answered_by().cloned();
+        if let Some(model) = &answered_by {
+            account.model(model);
+        }
+        let Some(plan) = plan else { return Ok(events) };
+        let (max_tokens, parsers) = (self.limits.max_tokens_default, Arc::clone(&self.parsers));
+        let refined = plan.apply(events, max_tokens, account.clone(), parsers);
+        Ok(match answered_by {
+            Some(model) => refined.by(model),
+            None => refined,
+        })
     }
 
     fn logs_content(&self, account: &Account) -> bool {

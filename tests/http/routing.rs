@@ -139,6 +139,42 @@ async fn who_asks_and_what_for_reaches_the_routes() {
     }
 }
 
+/// Nobody has seen the first half of an answer that comes whole.
+#[tokio::test]
+async fn what_fails_midway_is_begun_again_where_nothing_was_handed_on() {
+    let cut = ProviderError::new(ProviderErrorKind::UpstreamMalformed, "cut off");
+    let half = || Script::Play(vec![chunk(0, "half"), Step::Fail(cut.clone())]);
+    let chat = json!({"messages": [{"role": "user", "content": "a"}]});
+    let texts = json!({"prompt": ["a", "b"], "max_tokens": 5});
+    let rows = [
+        (GITLAB, gap(), "/choices/0/text"),
+        ("/v1/completions", texts.to_string(), "/choices/1/text"),
+        ("/v1/chat/completions", chat.to_string(), "/choices/0/message/content"),
+    ];
+    for (path, body, place) in rows {
+        let routes = vec![route("r", RouteMatch::default(), &["org/scripted", "small"])];
+        let routed = start(half(), routes, support::open_guard()).await;
+        let response = post(routed.server.address, path, &body).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        assert_eq!(response.json().pointer(place).unwrap(), "S", "{path}");
+        let failed_at = &routed.small.take_requests()[0].asker.failed_at;
+        assert!(failed_at.is_empty(), "the router alone looks at {failed_at:?}");
+        let metrics = routed.server.metrics();
+        assert!(metrics.contains("outcome=\"ok\"") && !metrics.contains("upstream_malformed"));
+    }
+    // Two who fail leave the first one's failure; a client that saw text keeps it.
+    let routes = vec![route("r", RouteMatch::default(), &["org/scripted"])];
+    let routed = start(half(), routes, support::open_guard()).await;
+    let response = post(routed.server.address, "/v1/completions", r#"{"prompt": "a"}"#).await;
+    assert_eq!((response.status, routed.server.provider.take_requests().len()), (502, 1));
+    let routes = vec![route("r", RouteMatch::default(), &["org/scripted", "small"])];
+    let routed = start(half(), routes, support::open_guard()).await;
+    let streaming = r#"{"prompt": "a", "stream": true}"#;
+    let response = post(routed.server.address, "/v1/completions", streaming).await;
+    assert!(response.text().contains("half") && response.text().contains("\"error\""));
+    assert_eq!(routed.small.take_requests().len(), 0);
+}
+
 #[tokio::test]
 async fn chats_are_generations_and_a_failure_goes_elsewhere_unseen() {
     let tasks = vec![Task::Generation];

@@ -190,6 +190,7 @@ impl<'a> Call<'a> {
             groups: actor.groups.clone(),
             realm: actor.realm.clone(),
             flags: self.flags.clone(),
+            failed_at: Vec::new(),
         };
         asked
     }

@@ -192,6 +192,7 @@ fn explain(config: &Config, arguments: &ExplainArgs) -> anyhow::Result<String> {
         groups: arguments.groups.clone(),
         realm: arguments.realm.clone(),
         flags: arguments.flags.clone(),
+        failed_at: Vec::new(),
     };
     let (name, model) = asked(config, &body.names);
     let facts = Facts {

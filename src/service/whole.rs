@@ -1,0 +1,76 @@
+//! An answer of which nothing is handed on before its end, so that where a target fails midway another begins it again.
+
+use futures_util::stream;
+
+use crate::{
+    completion::CompletionRequest,
+    provider::{CompletionEvent, CompletionStream, ModelInfo, ProviderError},
+    service::{Account, CompletionService},
+};
+
+/// How a try ended.
+enum Tried {
+    /// All that came; an end without [`CompletionEvent::Done`] is for the reader to say.
+    Ended(Vec<CompletionEvent>),
+    Failed(ProviderError),
+}
+
+impl CompletionService {
+    /// Completes, as often as there is a target that has not failed midway.
+    ///
+    /// # Errors
+    /// That nobody began to answer; where somebody did, what became of the first who did.
+    pub(super) async fn whole(
+        &self,
+        mut request: CompletionRequest,
+        account: &Account,
+        give_up: tokio::time::Instant,
+    ) -> Result<CompletionStream, ProviderError> {
+        let mut first_error = None;
+        loop {
+            let events = match self.start(request.clone(), account, give_up).await {
+                Ok(events) => events,
+                Err(error) => return Err(first_error.unwrap_or(error)),
+            };
+            let model = events.answered_by().cloned();
+            match gather(events, account, give_up).await {
+                Tried::Ended(events) => {
+                    return Ok(CompletionStream::new(stream::iter(events.into_iter().map(Ok))));
+                }
+                Tried::Failed(error) => {
+                    let Some(model) = model.filter(|_| error.kind.may_go_elsewhere()) else {
+                        return Err(first_error.unwrap_or(error));
+                    };
+                    note(&model, &error);
+                    request.asker.failed_at.push(model.name.clone());
+                    first_error.get_or_insert(error);
+                    account.begin_again();
+                }
+            }
+        }
+    }
+}
+
+fn note(model: &ModelInfo, error: &ProviderError) {
+    let outcome = error.kind.as_label();
+    tracing::debug!(name = model.name, outcome, "an answer failed midway and is begun again");
+}
+
+async fn gather(
+    mut events: CompletionStream,
+    account: &Account,
+    give_up: tokio::time::Instant,
+) -> Tried {
+    let mut gathered = Vec::new();
+    loop {
+        let event = tokio::time::timeout_at(give_up, events.next()).await;
+        match event.unwrap_or_else(|_| Some(Err(ProviderError::out_of_time()))) {
+            Some(Ok(event)) => {
+                account.first_text();
+                gathered.push(event);
+            }
+            Some(Err(error)) => return Tried::Failed(error),
+            None => return Tried::Ended(gathered),
+        }
+    }
+}
