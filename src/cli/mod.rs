@@ -195,7 +195,8 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
             let config = Config::load(&RawConfig::default(), environment, file.as_deref())?;
             config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
             compose::check_models(&config).map_err(CliError::Usage)?;
-            providers::check(&config).map_err(CliError::Usage)?;
+            providers::check(&config)
+                .map_err(|violation| layers::broken_in(file.as_deref(), violation))?;
             Gateway::load(&config).map_err(|error| CliError::Usage(error.into()))?;
             Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system())
                 .map_err(|error| CliError::Usage(error.into()))?;

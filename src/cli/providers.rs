@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
-
 use crate::{
-    config::Config,
+    config::{Config, Violation},
     prompt::registry::PromptRegistry,
     provider::hosted::{HostedParts, HostedProvider, PromptSource},
     service::{CompletionService, Prompts},
@@ -18,7 +16,7 @@ use crate::{
 pub(super) fn hosted(
     config: &Config,
     prompts: &Arc<Prompts>,
-) -> anyhow::Result<Vec<HostedProvider>> {
+) -> Result<Vec<HostedProvider>, Violation> {
     let prompts = Arc::clone(prompts);
     build(config, &(Arc::new(move || prompts.current()) as PromptSource))
 }
@@ -27,12 +25,12 @@ pub(super) fn hosted(
 ///
 /// # Errors
 /// As [`hosted`].
-pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+pub(super) fn check(config: &Config) -> Result<(), Violation> {
     let none = Arc::new(PromptRegistry::default());
     build(config, &(Arc::new(move || Arc::clone(&none)) as PromptSource)).map(|_| ())
 }
 
-fn build(config: &Config, prompts: &PromptSource) -> anyhow::Result<Vec<HostedProvider>> {
+fn build(config: &Config, prompts: &PromptSource) -> Result<Vec<HostedProvider>, Violation> {
     let provider = |provider: &crate::config::ProviderConfig| {
         HostedProvider::new(HostedParts {
             config: provider.clone(),
@@ -40,7 +38,6 @@ fn build(config: &Config, prompts: &PromptSource) -> anyhow::Result<Vec<HostedPr
             completion: config.completion.clone(),
             prompts: Arc::clone(prompts),
         })
-        .map_err(|violation| anyhow!(violation))
     };
     config.providers.iter().map(provider).collect()
 }

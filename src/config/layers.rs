@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use clap::Args as _;
 
 use crate::config::{
-    Config, ConfigError, Environment,
+    Config, ConfigError, Environment, Violation,
     environment::variable,
     file::{self, File},
     raw::{RawConfig, RawModel},
@@ -28,7 +28,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let defaults = defaults()?;
         let variables = environment.settings()?;
-        let file = file.map(|path| read(path, &keys(&defaults))).transpose()?.unwrap_or_default();
+        let file =
+            file.map(|path| read(path, Some(&keys(&defaults)))).transpose()?.unwrap_or_default();
         let mut typed = options.clone().or(variables.clone()).or(file.raw.clone());
         if options.model.source.is_some() && file.raw.model == RawModel::default() {
             // Who names a model on the command line wants that one, whatever a file says that is always there.
@@ -49,6 +50,15 @@ impl Config {
             ConfigError::Value { violation, origin }
         })
     }
+}
+
+/// Says where in the file a rule is broken that shows only when the settings are used.
+pub fn broken_in(file: Option<&Path>, violation: Violation) -> ConfigError {
+    let place = |path: &Path| {
+        let file = read(path, None).ok()?;
+        file.place(&violation.key).map(|place| format!("at {place}"))
+    };
+    ConfigError::Value { origin: file.and_then(place), violation }
 }
 
 /// Returns each setting's default as it would be typed.
@@ -88,8 +98,8 @@ fn says(raw: &RawConfig, key: &str) -> bool {
     keys(raw).iter().any(|said| said == key)
 }
 
-fn read(path: &Path, known: &[String]) -> Result<File, ConfigError> {
+fn read(path: &Path, known: Option<&[String]>) -> Result<File, ConfigError> {
     let text = fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    file::parse(&text, &path.display().to_string(), Some(known))
+    file::parse(&text, &path.display().to_string(), known)
 }

@@ -15,7 +15,7 @@ use crate::{
         deadline,
         decision::SkipReason,
         observer::RoutingEvent,
-        router::{Core, now},
+        router::{Core, nobody, now},
         target::Target,
     },
 };
@@ -35,6 +35,8 @@ pub(super) struct Race {
     /// Calls that somebody worked for: those further than the first are extra.
     num_calls: u32,
     error: Option<ProviderError>,
+    /// When the first of those passed over may be asked again, as far as is known.
+    retry_at: Option<Instant>,
 }
 
 /// What became of the wish for another try.
@@ -65,6 +67,7 @@ impl Race {
             num_started: 0,
             num_calls: 0,
             error: None,
+            retry_at: None,
         }
     }
 
@@ -85,7 +88,7 @@ impl Race {
     pub(super) async fn run(mut self) -> Result<Attempt, ProviderError> {
         loop {
             if self.running.is_empty() && self.start_next() != Next::Started {
-                return Err(self.error.take().unwrap_or_else(nobody));
+                return Err(self.error.take().unwrap_or_else(|| nobody(self.retry_at, now())));
             }
             let wakes_at = self.wakes_at();
             let next = poll_fn(|cx| self.poll_event(cx));
@@ -188,7 +191,8 @@ impl Race {
         let now = now();
         loop {
             let Some(target) = self.picks.front() else { return Next::NoTarget };
-            if let Standing::Open { cause, .. } = target.standing(now) {
+            if let Standing::Open { cause, until } = target.standing(now) {
+                self.retry_at = self.retry_at.into_iter().chain(until).min();
                 // It opened since the plan was made. Going past it costs nothing.
                 self.core.observer.observe(&RoutingEvent::Skipped {
                     route: &self.route,
@@ -238,8 +242,4 @@ impl Race {
         self.num_started += 1;
         self.num_calls += 1;
     }
-}
-
-fn nobody() -> ProviderError {
-    ProviderError::new(ProviderErrorKind::Unavailable, "no target takes requests now")
 }

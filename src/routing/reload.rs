@@ -78,7 +78,13 @@ impl RouteFile {
             match tokio::task::spawn_blocking(move || file.reload()).await {
                 Ok(Ok(true)) => {
                     let num_routes = self.router.table().routes().count();
-                    tracing::info!(num_routes, "the routes were read again");
+                    if num_routes == 0 {
+                        tracing::warn!(
+                            "the file has no routes any more: each model answers for itself"
+                        );
+                    } else {
+                        tracing::info!(num_routes, "the routes were read again");
+                    }
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the routes cannot be used; those before stay");

@@ -310,8 +310,13 @@ fn refusal(plan: &Plan, now: Instant, is_loading: bool) -> ProviderError {
     if is_loading {
         return ProviderError::loading();
     }
+    nobody(plan.retry_at, now)
+}
+
+/// Returns what a client is told where all targets are left alone, until `retry_at` as far as is known.
+pub(super) fn nobody(retry_at: Option<Instant>, now: Instant) -> ProviderError {
     ProviderError {
-        retry_after: plan.retry_at.map(|at| at.saturating_duration_since(now)),
+        retry_after: retry_at.map(|at| at.saturating_duration_since(now)),
         ..ProviderError::new(ProviderErrorKind::Unavailable, "no target takes requests now")
     }
 }

@@ -83,6 +83,17 @@ fn a_table_that_cannot_be_used_is_refused_before_anything_starts() {
         assert_eq!(run.code, Some(64), "{run:?}");
         assert!(run.stderr.contains(rule), "{run:?}");
     }
+    // What only a protocol can tell stands in the file too.
+    let file = TempFile::new("smoke.toml", b"[model]\nsource = \"none\"\n[[providers]]\nname = \"a\"\nmodel = \"m\"\nprotocol = \"smoke\"\n");
+    for arguments in [["check-config", file.path()].as_slice(), &["--config", file.path()]] {
+        let run = lacuna(arguments, &[]);
+        assert_eq!(run.code, Some(64), "{run:?}");
+        let place = format!("(at {}:6:1)", file.path());
+        assert!(
+            run.stderr.contains("`providers[0].protocol` must be") && run.stderr.contains(&place),
+            "{run:?}"
+        );
+    }
     let good = settings("good.toml", "");
     let run = lacuna(&["check-config", good.path()], &[]);
     assert_eq!(run.stdout, format!("{}: ok\n", good.path()), "{run:?}");

@@ -249,6 +249,12 @@ async fn what_is_malformed_is_told_after_what_was_good() {
             let error = complete(&far, request()).await.unwrap_err();
             assert_eq!(error.kind, Kind::UpstreamMalformed, "{} {error}", row.protocol);
         }
+        // Such as the page of a proxy that asks people to log in.
+        let page = Act::whole(200, "text/html", "<html>\n<p>Who are you?</p>\n</html>");
+        let (_stub, far) = far(row, page, "").await;
+        let error = complete(&far, request()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::UpstreamMalformed, "{} {error}", row.protocol);
+        assert!(!error.message.contains("cut off"), "{} {error}", row.protocol);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         standing::{LocalModel, Standing, engine_source, load},
         start_logs,
     },
-    config::{Config, EngineFailure, Environment, MetricsAddress},
+    config::{Config, EngineFailure, Environment, MetricsAddress, layers::broken_in},
     engine::Engine,
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
@@ -58,7 +58,8 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
     let config = &loaded.config;
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
-    let hosted = providers::hosted(config, &prompts).map_err(CliError::Usage)?;
+    let hosted = providers::hosted(config, &prompts)
+        .map_err(|violation| broken_in(loaded.file.as_deref(), violation))?;
     let metrics = Metrics::default();
     let standing = Standing::new(config, hosted, &metrics)?;
     // First the signals, which else would end the process without a word; then the port, which fails at once; then

@@ -94,6 +94,8 @@ enum Phase {
 struct Call {
     heard: Option<BoxStream<'static, Result<Heard, ProviderError>>>,
     counted: Counted,
+    /// Whether the service has said anything.
+    has_begun: bool,
     /// Whether the service has said all.
     is_ended: bool,
 }
@@ -127,6 +129,7 @@ impl Running {
             Call {
                 heard: Some(listening.into_stream()),
                 counted: Counted::default(),
+                has_begun: false,
                 is_ended: false,
             }
         };
@@ -215,7 +218,15 @@ impl Running {
                 Ok(())
             }
             Ok(Some((_, Some(Err(error))))) => Err(error),
-            Ok(Some((_, None))) => Err(malformed(&self.start.provider, "it was cut off")),
+            Ok(Some((index, None))) => {
+                let has_begun = self.calls[index].has_begun;
+                let what = if has_begun {
+                    "it was cut off"
+                } else {
+                    "it has none of the protocol's pieces"
+                };
+                Err(malformed(&self.start.provider, what))
+            }
             Ok(None) | Err(_) if is_finished => {
                 self.phase = Phase::Closing;
                 Ok(())
@@ -281,6 +292,7 @@ impl Running {
             chunks.extend(open.map(|choice| choice.end(String::new(), FinishReason::Stop)));
         }
         self.chunks.extend(chunks);
+        self.calls[index].has_begun = true;
         self.calls[index].is_ended |= heard.is_end;
         if is_stopped && !heard.is_end && self.is_call_finished(index) {
             self.calls[index].heard = None;
