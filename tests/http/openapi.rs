@@ -129,6 +129,23 @@ async fn the_limits_are_those_that_are_checked() {
 }
 
 #[tokio::test]
+async fn what_the_page_fills_in_is_answered() {
+    let server = TestServer::start(sum()).await;
+    let document = document(&server).await;
+    let mut num_examples = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let content = &item["post"]["requestBody"]["content"]["application/json"];
+        let Some(example) = content.get("example") else { continue };
+        let answer = client::post(server.address, path, &example.to_string()).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let headers = item["post"]["parameters"].as_array().unwrap();
+        assert!(headers.iter().any(|header| header["name"] == "X-Lacuna-Timeout-Ms"), "{path}");
+        num_examples += 1;
+    }
+    assert_eq!(num_examples, 7, "each endpoint that completes has one");
+}
+
+#[tokio::test]
 async fn pages_show_it_to_who_is_not_known_too() {
     let server = TestServer::start_guarded(
         sum(),

@@ -19,6 +19,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::api::{ApiState, openai};
 
+mod examples;
+
 /// Where the description is.
 pub(super) const JSON_PATH: &str = "/openapi.json";
 /// Where people read it; what the page is made of lies below.
@@ -79,6 +81,7 @@ pub(super) fn finished(mut document: Document) -> Document {
         paths.paths.insert(path, item);
     }
     document.paths = paths;
+    examples::put(&mut document);
     document
 }
 

@@ -34,10 +34,10 @@ pub(super) struct WireRequest {
     /// Required of conversations.
     #[schema(value_type = Option<Vec<chat::WireMessage>>, max_items = 1024)]
     pub(super) messages: Option<WireMessages>,
-    #[schema(value_type = Option<i64>, minimum = 0)]
+    #[schema(value_type = Option<i64>, minimum = 1)]
     pub(super) max_tokens: Option<Integer>,
     /// The newer word for it.
-    #[schema(value_type = Option<i64>, minimum = 0)]
+    #[schema(value_type = Option<i64>, minimum = 1)]
     pub(super) max_completion_tokens: Option<Integer>,
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 2)]
     pub(super) temperature: Option<Number>,
@@ -53,7 +53,7 @@ pub(super) struct WireRequest {
     /// A number of rivals, or for conversations a truth value.
     #[schema(value_type = Option<schema::LogprobsAsked>)]
     pub(super) logprobs: Option<WireLogprobsAsked>,
-    #[schema(value_type = Option<i64>, minimum = 0)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 20)]
     pub(super) top_logprobs: Option<Integer>,
     pub(super) echo: Option<bool>,
     /// A stop text, or several.
@@ -75,7 +75,7 @@ pub(super) struct WireRequest {
     pub(super) top_k: Option<Integer>,
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 1)]
     pub(super) min_p: Option<Number>,
-    #[schema(value_type = Option<f64>, exclusive_minimum = 0)]
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 10)]
     pub(super) repetition_penalty: Option<Number>,
     #[schema(value_type = Option<Vec<i64>>)]
     pub(super) stop_token_ids: Option<Vec<Integer>>,
