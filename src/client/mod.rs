@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 
 use crate::config::Secret;
 
-mod events;
+mod frames;
 
-pub use events::{EventParser, EventTooLong};
+pub use frames::{FrameError, Frames, Framing};
 
 /// Largest answer that is read whole: far above any completion, far below what would hurt.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -180,7 +180,7 @@ impl Server {
         if !content_type.starts_with(EVENT_STREAM) {
             return Err(self.kind("stream of events"));
         }
-        Ok(EventStream { answer, parser: EventParser::default() })
+        Ok(EventStream { answer, frames: Frames::new(Framing::Events) })
     }
 
     /// Returns the error of an answer that took longer than `limit`.
@@ -305,7 +305,7 @@ impl Answer {
 /// The events of an answer. Dropping it closes the connection.
 pub struct EventStream {
     answer: Answer,
-    parser: EventParser,
+    frames: Frames,
 }
 
 impl std::fmt::Debug for EventStream {
@@ -321,11 +321,11 @@ impl EventStream {
     /// [`ClientError::CutOff`].
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
-            if let Some(data) = self.parser.next_event().map_err(cut_off("the answer"))? {
+            if let Some(data) = self.frames.next_frame().map_err(cut_off("the answer"))? {
                 return Ok(Some(data));
             }
             match self.answer.next().await? {
-                Some(bytes) => self.parser.push(&bytes),
+                Some(bytes) => self.frames.push(&bytes),
                 None => return Ok(None),
             }
         }

@@ -16,6 +16,7 @@ mod error;
 pub mod hosted;
 pub mod local;
 mod pending;
+mod shown;
 
 pub use error::{ErrorSource, LOADING, ProviderError, ProviderErrorKind};
 pub use pending::Pending;

@@ -29,7 +29,6 @@ use crate::{
 };
 
 mod error;
-mod frames;
 mod google;
 mod http;
 mod prompt;

@@ -13,17 +13,17 @@ use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    completion::{CompletionChunk, FinishReason, TokenLogprob, Usage},
+    client::Frames,
+    completion::{CompletionChunk, FinishReason, Usage},
     provider::{
         CompletionEvent, CompletionStream, ProviderError,
         hosted::{
             error::{malformed, of_fault},
-            frames::Frames,
             http::Body,
             protocol::{Counted, Heard, Piece, Protocol},
         },
+        shown::{Shown, ShownText},
     },
-    tokenizer::StopMatcher,
 };
 
 /// How long the count of tokens is waited for once all texts are there.
@@ -102,13 +102,9 @@ struct Call {
 
 struct Choice {
     index: u32,
-    stop: StopMatcher,
-    /// Log-probabilities of tokens whose text is held back, each with where it ends.
-    held_logprobs: VecDeque<(usize, TokenLogprob)>,
+    shown: ShownText,
     num_bytes_told: usize,
     num_bytes_heard: usize,
-    num_bytes_shown: usize,
-    is_finished: bool,
 }
 
 type Event = Result<CompletionEvent, ProviderError>;
@@ -158,9 +154,10 @@ impl Running {
     /// Ends the choices of which no more is wanted, and lets go of calls that nothing more is wanted of.
     fn hear_wishes(&mut self) {
         while let Ok(index) = self.unwanted.try_recv() {
-            let choice = self.choices.get_mut(index as usize).filter(|choice| !choice.is_finished);
+            let choice =
+                self.choices.get_mut(index as usize).filter(|choice| !choice.shown.is_finished());
             let Some(choice) = choice else { continue };
-            self.chunks.push_back(choice.end(String::new(), FinishReason::Stop));
+            self.chunks.push_back(choice.end(FinishReason::Stop));
             let call = index as usize / self.start.num_choices_per_call as usize;
             if self.is_call_finished(call) {
                 self.calls[call].heard = None;
@@ -199,7 +196,7 @@ impl Running {
     }
 
     async fn advance(&mut self) -> Result<(), ProviderError> {
-        let is_finished = self.choices.iter().all(|choice| choice.is_finished);
+        let is_finished = self.choices.iter().all(|choice| choice.shown.is_finished());
         if is_finished && self.calls.iter().all(|call| call.heard.is_none()) {
             self.phase = Phase::Closing;
             return Ok(());
@@ -266,7 +263,7 @@ impl Running {
     }
 
     fn is_call_finished(&mut self, call: usize) -> bool {
-        self.choices_of(call).iter().all(|choice| choice.is_finished)
+        self.choices_of(call).iter().all(|choice| choice.shown.is_finished())
     }
 
     fn take(&mut self, index: usize, heard: Heard) -> Result<(), ProviderError> {
@@ -284,12 +281,13 @@ impl Running {
             if choice.num_bytes_heard > bytes_max {
                 return Err(malformed(&provider, "it has more text than was asked for"));
             }
-            is_stopped |= choice.stop.is_stopped();
+            is_stopped |= choice.shown.is_stopped();
         }
         if heard.is_end {
             // A service that ends without a word for why has ended all the same.
-            let open = self.choices_of(index).iter_mut().filter(|choice| !choice.is_finished);
-            chunks.extend(open.map(|choice| choice.end(String::new(), FinishReason::Stop)));
+            let open =
+                self.choices_of(index).iter_mut().filter(|choice| !choice.shown.is_finished());
+            chunks.extend(open.map(|choice| choice.end(FinishReason::Stop)));
         }
         self.chunks.extend(chunks);
         self.calls[index].has_begun = true;
@@ -297,7 +295,7 @@ impl Running {
         if is_stopped && !heard.is_end && self.is_call_finished(index) {
             self.calls[index].heard = None;
         }
-        if self.choices.iter().all(|choice| choice.is_finished)
+        if self.choices.iter().all(|choice| choice.shown.is_finished())
             && (self.ended.is_none() || heard.is_end)
         {
             self.ended = Some(tokio::time::Instant::now().into_std());
@@ -310,8 +308,8 @@ impl Running {
         if self.choices.iter().all(|choice| choice.num_bytes_heard == 0) {
             return Err(ProviderError::out_of_time());
         }
-        let open = self.choices.iter_mut().filter(|choice| !choice.is_finished);
-        self.chunks.extend(open.map(|choice| choice.end(String::new(), FinishReason::Length)));
+        let open = self.choices.iter_mut().filter(|choice| !choice.shown.is_finished());
+        self.chunks.extend(open.map(|choice| choice.end(FinishReason::Length)));
         self.phase = Phase::Closing;
         Ok(())
     }
@@ -339,62 +337,33 @@ impl Choice {
     fn new(index: u32, stops: &Arc<[String]>) -> Self {
         Self {
             index,
-            stop: StopMatcher::new(Arc::clone(stops)),
-            held_logprobs: VecDeque::new(),
+            shown: ShownText::new(Arc::clone(stops)),
             num_bytes_told: 0,
             num_bytes_heard: 0,
-            num_bytes_shown: 0,
-            is_finished: false,
         }
     }
 
     /// Takes more of it; `None` where there is nothing to show yet.
     fn take(&mut self, piece: Piece) -> Option<CompletionChunk> {
-        if self.is_finished {
+        if self.shown.is_finished() {
             return None;
         }
         self.num_bytes_heard += piece.text.len();
         for logprob in piece.logprobs {
             self.num_bytes_told += logprob.token.len();
-            self.held_logprobs.push_back((self.num_bytes_told, logprob));
+            self.shown.hold(self.num_bytes_told, logprob);
         }
-        let text = self.stop.push(&piece.text);
-        let finish = if self.stop.is_stopped() { Some(FinishReason::Stop) } else { piece.finish };
-        match finish {
-            Some(reason) => Some(self.end(text, reason)),
-            None if text.is_empty() => None,
-            None => {
-                self.num_bytes_shown += text.len();
-                let logprobs = self.shown_logprobs();
-                Some(self.chunk(text, logprobs, None))
-            }
-        }
+        let shown = self.shown.push(&piece.text, piece.finish);
+        shown.map(|shown| self.chunk(shown))
     }
 
-    fn end(&mut self, mut text: String, reason: FinishReason) -> CompletionChunk {
-        self.is_finished = true;
-        let logprobs = if self.stop.is_stopped() {
-            self.num_bytes_shown += text.len();
-            self.shown_logprobs()
-        } else {
-            text.push_str(&self.stop.finish());
-            self.held_logprobs.drain(..).map(|(_, logprob)| logprob).collect()
-        };
-        self.chunk(text, logprobs, Some(reason))
+    /// Ends it where it is.
+    fn end(&mut self, reason: FinishReason) -> CompletionChunk {
+        let shown = self.shown.end(reason);
+        self.chunk(shown)
     }
 
-    fn shown_logprobs(&mut self) -> Vec<TokenLogprob> {
-        let is_shown = |(end, _): &&(usize, TokenLogprob)| *end <= self.num_bytes_shown;
-        let num_shown = self.held_logprobs.iter().take_while(is_shown).count();
-        self.held_logprobs.drain(..num_shown).map(|(_, logprob)| logprob).collect()
-    }
-
-    fn chunk(
-        &self,
-        text: String,
-        logprobs: Vec<TokenLogprob>,
-        finish_reason: Option<FinishReason>,
-    ) -> CompletionChunk {
+    fn chunk(&self, (text, logprobs, finish_reason): Shown) -> CompletionChunk {
         CompletionChunk {
             choice_index: self.index,
             text,
@@ -454,7 +423,9 @@ impl Listening {
     }
 
     fn frame(&mut self) -> Result<Option<String>, ProviderError> {
-        self.frames.next().map_err(|error| malformed(self.body.provider(), &error.to_string()))
+        self.frames
+            .next_frame()
+            .map_err(|error| malformed(self.body.provider(), &error.to_string()))
     }
 
     fn read(&mut self, event: &str) -> Result<Heard, ProviderError> {

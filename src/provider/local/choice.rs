@@ -1,11 +1,12 @@
 //! One choice: from sampled tokens to text that can be shown.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     completion::{CompletionChunk, FinishReason, TokenLogprob},
     engine::{SampledToken, SequenceOutput, TokenLogprobs},
-    tokenizer::{Detokenizer, StopMatcher, Tokenizer},
+    provider::shown::{Shown, ShownText},
+    tokenizer::{Detokenizer, Tokenizer},
 };
 
 /// The text of one choice as it grows: bytes to characters, stop texts cut off, log-probabilities in step with both.
@@ -14,13 +15,9 @@ pub(super) struct ChoiceText {
     tokenizer: Arc<Tokenizer>,
     index: u32,
     detokenizer: Detokenizer,
-    stop: StopMatcher,
-    /// Log-probabilities of tokens whose text is still held back, each with where its bytes end.
-    held_logprobs: VecDeque<(usize, TokenLogprob)>,
+    shown: ShownText,
     num_bytes_decoded: usize,
-    num_bytes_shown: usize,
     num_tokens: u32,
-    is_finished: bool,
 }
 
 impl ChoiceText {
@@ -30,18 +27,15 @@ impl ChoiceText {
             tokenizer,
             index,
             detokenizer: Detokenizer::default(),
-            stop: StopMatcher::new(stops),
-            held_logprobs: VecDeque::new(),
+            shown: ShownText::new(stops),
             num_bytes_decoded: 0,
-            num_bytes_shown: 0,
             num_tokens: 0,
-            is_finished: false,
         }
     }
 
     /// Returns whether the last chunk was given.
     pub(super) fn is_finished(&self) -> bool {
-        self.is_finished
+        self.shown.is_finished()
     }
 
     /// Takes what a step brought; `None` where there is nothing to show yet.
@@ -54,17 +48,13 @@ impl ChoiceText {
         if output.finish.is_some() {
             self.detokenizer.finish(&mut decoded);
         }
-        let text = self.stop.push(&decoded);
-        let finish = if self.stop.is_stopped() { Some(FinishReason::Stop) } else { output.finish };
-        match finish {
-            Some(reason) => Some(self.end(text, reason)),
-            None => self.show(text),
-        }
+        self.shown.push(&decoded, output.finish).map(|shown| self.chunk(shown))
     }
 
     /// Ends the choice where it is.
     pub(super) fn finish(&mut self, reason: FinishReason) -> CompletionChunk {
-        self.end(String::new(), reason)
+        let shown = self.shown.end(reason);
+        self.chunk(shown)
     }
 
     fn decode(&mut self, token: SampledToken, decoded: &mut String) {
@@ -73,7 +63,7 @@ impl ChoiceText {
         self.detokenizer.push(bytes, decoded);
         if let Some(logprob) = token.logprob {
             let logprob = self.name(token.id, logprob);
-            self.held_logprobs.push_back((self.num_bytes_decoded, logprob));
+            self.shown.hold(self.num_bytes_decoded, logprob);
         }
     }
 
@@ -86,34 +76,8 @@ impl ChoiceText {
         }
     }
 
-    fn show(&mut self, text: String) -> Option<CompletionChunk> {
-        if text.is_empty() {
-            return None;
-        }
-        self.num_bytes_shown += text.len();
-        let logprobs = self.shown_logprobs();
-        Some(self.chunk(text, logprobs, None))
-    }
-
-    fn end(&mut self, mut text: String, reason: FinishReason) -> CompletionChunk {
-        self.is_finished = true;
-        let logprobs = if self.stop.is_stopped() {
-            self.num_bytes_shown += text.len();
-            self.shown_logprobs()
-        } else {
-            text.push_str(&self.stop.finish());
-            self.held_logprobs.drain(..).map(|(_, logprob)| logprob).collect()
-        };
-        self.chunk(text, logprobs, Some(reason))
-    }
-
     /// Makes a chunk. Tokens are counted over all choices, which is not known here.
-    fn chunk(
-        &self,
-        text: String,
-        logprobs: Vec<TokenLogprob>,
-        finish_reason: Option<FinishReason>,
-    ) -> CompletionChunk {
+    fn chunk(&self, (text, logprobs, finish_reason): Shown) -> CompletionChunk {
         let (choice_index, num_choice_tokens) = (self.index, Some(self.num_tokens));
         CompletionChunk {
             choice_index,
@@ -123,14 +87,6 @@ impl ChoiceText {
             usage: None,
             num_choice_tokens,
         }
-    }
-
-    /// Gives the log-probabilities of the tokens that are shown whole. A broken character is longer as U+FFFD than
-    /// its bytes were, so that after one a token may be told a little early; each is told once, in order.
-    fn shown_logprobs(&mut self) -> Vec<TokenLogprob> {
-        let is_shown = |(end, _): &(usize, TokenLogprob)| *end <= self.num_bytes_shown;
-        let num_shown = self.held_logprobs.iter().take_while(|held| is_shown(held)).count();
-        self.held_logprobs.drain(..num_shown).map(|(_, logprob)| logprob).collect()
     }
 }
 

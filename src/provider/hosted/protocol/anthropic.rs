@@ -3,11 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
+    client::Framing,
     completion::{ChatMessage, ChatRole},
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Counted, Fault, Framing, Heard, HostedPrompt, Outgoing, Piece,
-        Protocol, check_error, count, finish, number, object, put_stops, text,
+        Abilities, Access, Ask, Counted, Fault, Heard, HostedPrompt, Outgoing, Piece, Protocol,
+        check_error, count, finish, number, object, put_stops, text,
     },
 };
 

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use crate::{
+    client::Framing,
     completion::FinishReason,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Counted, Fault, Framing, Heard, HostedPrompt, Outgoing, Piece,
-        Protocol, check_error, count, number, object, put_stops, put_unless, text,
+        Abilities, Access, Ask, Counted, Fault, Heard, HostedPrompt, Outgoing, Piece, Protocol,
+        check_error, count, number, object, put_stops, put_unless, text,
     },
 };
 

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use crate::{
+    client::Framing,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Fault, Framing, Heard, HostedPrompt, Outgoing, Protocol, number,
-        object, openai_chat::read_chat, put_stops, put_unless,
+        Abilities, Access, Ask, Fault, Heard, HostedPrompt, Outgoing, Protocol, number, object,
+        openai_chat::read_chat, put_stops, put_unless,
     },
 };
 

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
+    client::Framing,
     completion::{ChatMessage, FinishReason, SamplingParams, TokenLogprob},
     config::FimForm,
 };
@@ -88,15 +89,6 @@ impl Abilities {
     pub(super) fn has_text(&self) -> bool {
         self.forms.contains(&FimForm::Template)
     }
-}
-
-/// How an answer comes in pieces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// Server-sent events.
-    Events,
-    /// A line each.
-    Lines,
 }
 
 /// How a service knows who asks.

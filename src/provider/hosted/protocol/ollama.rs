@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use crate::{
+    client::Framing,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Counted, Fault, Framing, Heard, HostedPrompt, Outgoing, Piece,
-        Protocol, check_error, count, finish, messages, number, object, put_stops, put_unless,
-        text,
+        Abilities, Access, Ask, Counted, Fault, Heard, HostedPrompt, Outgoing, Piece, Protocol,
+        check_error, count, finish, messages, number, object, put_stops, put_unless, text,
     },
 };
 

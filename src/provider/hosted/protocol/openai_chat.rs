@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use crate::{
+    client::Framing,
     completion::TokenLogprob,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Fault, Framing, Heard, HostedPrompt, Outgoing, Piece, Protocol,
-        messages, object, openai_choices, openai_completions::put_common, openai_usage, text,
+        Abilities, Access, Ask, Fault, Heard, HostedPrompt, Outgoing, Piece, Protocol, messages,
+        object, openai_choices, openai_completions::put_common, openai_usage, text,
     },
 };
 

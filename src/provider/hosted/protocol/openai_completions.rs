@@ -3,11 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
+    client::Framing,
     completion::TokenLogprob,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Fault, Framing, Heard, HostedPrompt, Outgoing, Piece, Protocol,
-        number, object, openai_choices, openai_usage, put_stops, put_unless, text,
+        Abilities, Access, Ask, Fault, Heard, HostedPrompt, Outgoing, Piece, Protocol, number,
+        object, openai_choices, openai_usage, put_stops, put_unless, text,
     },
 };
 

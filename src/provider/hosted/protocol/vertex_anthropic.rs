@@ -6,9 +6,10 @@
 use serde_json::Value;
 
 use crate::{
+    client::Framing,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Fault, Framing, Heard, Outgoing, Protocol, anthropic, vertex_path,
+        Abilities, Access, Ask, Fault, Heard, Outgoing, Protocol, anthropic, vertex_path,
     },
 };
 

@@ -6,10 +6,11 @@
 use serde_json::Value;
 
 use crate::{
+    client::Framing,
     config::FimForm,
     provider::hosted::protocol::{
-        Abilities, Access, Ask, Fault, Framing, Heard, Outgoing, Protocol, mistral,
-        openai_chat::read_chat, vertex_path,
+        Abilities, Access, Ask, Fault, Heard, Outgoing, Protocol, mistral, openai_chat::read_chat,
+        vertex_path,
     },
 };
 

@@ -5,14 +5,21 @@
 //! # Source
 //! The `text/event-stream` format of the HTML standard. Only `data` counts: what kind of an event it is stands in it too.
 
-use crate::provider::hosted::protocol::Framing;
-
 /// Longest line, and longest event: far above any piece of a completion.
-pub(super) const FRAME_BYTES_MAX: usize = 256 << 10;
+const FRAME_BYTES_MAX: usize = 256 << 10;
+
+/// How an answer comes in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Server-sent events.
+    Events,
+    /// A line each.
+    Lines,
+}
 
 /// Why bytes are no pieces of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// A piece grew beyond any sense.
     #[error("a piece has more than {FRAME_BYTES_MAX} bytes")]
     TooLong,
@@ -23,7 +30,7 @@ pub(super) enum FrameError {
 
 /// Collects bytes and gives whole pieces.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub struct Frames {
     framing: Framing,
     bytes: Vec<u8>,
     /// Where the line begins that is not yet whole, and up to where its end was looked for.
@@ -35,12 +42,12 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Begins with nothing.
-    pub(super) fn new(framing: Framing) -> Self {
+    pub fn new(framing: Framing) -> Self {
         Self { framing, bytes: Vec::new(), line_start: 0, searched: 0, data: None }
     }
 
     /// Takes more bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.line_start);
         self.searched -= self.line_start;
         self.line_start = 0;
@@ -51,7 +58,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`FrameError`].
-    pub(super) fn next(&mut self) -> Result<Option<String>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<String>, FrameError> {
         loop {
             let unseen = &self.bytes[self.searched..];
             let Some(len) = unseen.iter().position(|byte| *byte == b'\n') else {
@@ -74,7 +81,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`FrameError`].
-    pub(super) fn finish(&mut self) -> Result<Option<String>, FrameError> {
+    pub fn finish(&mut self) -> Result<Option<String>, FrameError> {
         let rest = self.line_start..self.bytes.len();
         self.line_start = rest.end;
         self.searched = rest.end;
@@ -129,7 +136,7 @@ mod tests {
         let mut pieces = Vec::new();
         for chunk in text.chunks(chunk_len) {
             frames.push(chunk);
-            while let Some(piece) = frames.next()? {
+            while let Some(piece) = frames.next_frame()? {
                 pieces.push(piece);
             }
         }
