@@ -48,6 +48,7 @@ mod monitoring;
 mod openai;
 mod openapi;
 mod origin;
+mod status;
 mod steps;
 
 pub use gitlab::Gateway;
@@ -126,6 +127,7 @@ impl ApiState {
         drain: DrainFlag,
         gateway: Gateway,
     ) -> Self {
+        let metrics = Metrics::in_region(gateway.config.region.as_deref());
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
@@ -140,7 +142,7 @@ impl ApiState {
             read_timeout: config.read_timeout,
             started_unix_seconds: clock::unix_seconds(),
             gateway,
-            metrics: Metrics::default(),
+            metrics,
         }))
     }
 
@@ -299,7 +301,13 @@ pub fn openapi() -> String {
 fn described() -> (Router<ApiState>, OpenApi) {
     let mut router = Router::new();
     let mut document = openapi::head();
-    let all = [openai::routes(), gitlab::routes(), monitoring::routes(), admin::routes()];
+    let all = [
+        openai::routes(),
+        gitlab::routes(),
+        monitoring::routes(),
+        admin::routes(),
+        status::routes(),
+    ];
     for (endpoints, description) in all {
         router = router.merge(endpoints);
         document.merge(description);

@@ -17,12 +17,15 @@ use crate::{
         print, providers, runtime, start_logs,
     },
     config::{Config, Environment, MetricsAddress},
-    engine::{Engine, EngineHandle, EngineState, EngineStats},
+    engine::{
+        Engine, EngineHandle, EngineState, EngineStats,
+        histogram::{BATCH_SIZES, HistogramCounts, QUEUE_WAIT_MICROS},
+    },
     provider::hosted::HostedProvider,
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
     service::ServedModels,
-    telemetry::metrics::{EngineSample, EngineSource},
+    telemetry::metrics::{EngineSample, EngineSource, HistogramSample},
 };
 
 /// How often the engine is looked after: a supervisor's restart takes longer, and the look is one atomic read.
@@ -138,7 +141,7 @@ async fn hand_out(
     let Some(listener) = listener else { return std::future::pending().await };
     let options =
         ServeOptions { read_timeout, drain_timeout: Duration::ZERO, drain: DrainFlag::default() };
-    let router = metrics_router(state.metrics().clone());
+    let router = metrics_router(state.clone());
     serve(listener, router, options, std::future::pending()).await;
     std::future::pending().await
 }
@@ -231,6 +234,7 @@ fn engine_source(config: &Config, running: &[Running], models: &ServedModels) ->
             let sample = EngineSample {
                 model: name.clone(),
                 adapters: config.model.adapters.iter().map(|a| a.name.clone()).collect(),
+                num_queued_max: config.engine.num_queued_max,
                 num_running_max: config.engine.num_seqs_max,
                 block_size: config.engine.block_size,
                 max_context_tokens: context.unwrap_or(0),
@@ -255,8 +259,15 @@ fn sampled(sample: &EngineSample, stats: &EngineStats) -> EngineSample {
         num_cache_hit_tokens: stats.num_cache_hit_tokens,
         num_generated_tokens: stats.num_generated_tokens,
         num_preemptions: stats.num_preemptions,
+        queue_wait: counted(&QUEUE_WAIT_MICROS, &stats.queue_wait_micros, 1e6),
+        batch_sizes: counted(&BATCH_SIZES, &stats.batch_sizes, 1.0),
         ..sample.clone()
     }
+}
+
+/// Returns a histogram's counts for the page, where `unit` of what was counted are one.
+fn counted(borders: &[u64], counts: &HistogramCounts, unit: f64) -> HistogramSample {
+    HistogramSample::new(borders, &counts.buckets, counts.sum, unit)
 }
 
 /// Waits for the death of an engine, which nobody else would notice, and returns its model's name.
