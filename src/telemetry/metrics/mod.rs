@@ -12,7 +12,7 @@ use std::{
 
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    core::{Collector, Desc},
 };
 
 use crate::telemetry::metrics::engine::EngineFamilies;
@@ -56,13 +56,15 @@ struct Families {
 /// What was declared so far.
 struct Declared {
     registry: Registry,
-    names: Vec<String>,
+    /// Names, each with its labels.
+    names: Vec<(String, Vec<String>)>,
 }
 
 impl Declared {
     /// Declares a family and returns it.
     fn add<C: Collector + Clone + 'static>(&mut self, family: C) -> Result<C, prometheus::Error> {
-        self.names.extend(family.desc().iter().map(|desc| desc.fq_name.clone()));
+        let named = |desc: &&Desc| (desc.fq_name.clone(), desc.variable_labels.clone());
+        self.names.extend(family.desc().iter().map(named));
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
     }
