@@ -1,6 +1,9 @@
 //! Histograms that somebody else fills: an engine counts without waiting for anybody, and is looked at when a page is made.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus::{
     core::{Collector, Desc},
@@ -45,7 +48,7 @@ pub(super) struct SampledHistograms {
 impl SampledHistograms {
     pub(super) fn new(name: &str, help: &str) -> Result<Self, prometheus::Error> {
         let labels = vec!["model_name".to_owned()];
-        let desc = Desc::new(name.to_owned(), help.to_owned(), labels, Default::default())?;
+        let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())?;
         Ok(Self { desc: Arc::new(desc), shown: Arc::default() })
     }
 

@@ -186,6 +186,31 @@ fn rules_ask_for_what_there_is() {
     }
 }
 
+/// Borders that the rules count by, in milliseconds, each as Prometheus 2 writes it.
+fn borders(expr: &str) -> Vec<u128> {
+    let asked = asked(expr);
+    let of_le = |(label, value): &(&str, &str)| (*label == "le").then(|| (*value).to_owned());
+    let values = asked.iter().flat_map(|it| &it.matchers).filter_map(of_le);
+    let all: Vec<String> =
+        values.flat_map(|it| it.split('|').map(ToOwned::to_owned).collect::<Vec<_>>()).collect();
+    let seconds = all.iter().filter_map(|border| border.parse::<u64>().ok());
+    seconds.map(|seconds| Duration::from_secs(seconds).as_millis()).collect()
+}
+
+#[test]
+fn the_page_and_the_rules_have_the_same_borders() {
+    for (task, handler) in
+        [("completion", "/v2/code/completions|"), ("generation", "/v2/code/generations|")]
+    {
+        let is_of = |rule: &Rule| {
+            rule.record.as_deref() == Some("sli:score:rate5m") && rule.expr.contains(handler)
+        };
+        let rule = rules(RULES).into_iter().find(is_of).unwrap();
+        let recent::Thresholds { satisfied, tolerated } = recent::Thresholds::of(task);
+        assert_eq!(borders(&rule.expr), [satisfied.as_millis(), tolerated.as_millis()], "{task}");
+    }
+}
+
 #[test]
 fn each_alert_has_a_test_and_a_place_in_the_docs() {
     for rule in rules(ALERTS) {

@@ -204,7 +204,7 @@ fn what_clients_say_makes_boundedly_many_series() {
 
 #[test]
 fn the_page_of_metrics_has_each_and_no_other() {
-    let page = include_str!("../../../docs/metrics.md");
+    let page = include_str!("../../../../docs/metrics.md");
     // Rows of metrics have four columns; those of labels' values have two.
     let rows = page.lines().filter(|line| line.matches('|').count() == 5);
     let rows = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
