@@ -310,6 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_counts_from_the_submission() {
+        let stats = Arc::new(SharedStats::new(2, 1));
+        let mut places = stats.take_places(2, 8).unwrap();
+        for (place, millis) in places.iter_mut().zip([300, 2_000]) {
+            place.submitted = Instant::now().checked_sub(Duration::from_millis(millis)).unwrap();
+            stats.record_wait(place);
+        }
+        let counts = stats.snapshot().queue_wait_micros;
+        let within = |micros: u64| {
+            let bucket = QUEUE_WAIT_MICROS.iter().position(|border| *border == micros).unwrap();
+            counts.buckets[bucket]
+        };
+        assert_eq!([within(500_000), within(1_000_000), within(2_500_000)], [1, 0, 1]);
+        assert!(counts.sum >= 2_300_000, "{counts:?}");
+    }
+
+    #[test]
     fn a_dead_engine_does_not_drain() {
         let stats = SharedStats::new(1, 1);
         for (enter, state) in [
