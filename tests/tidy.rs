@@ -115,6 +115,7 @@ const PURE: &[&str] = &[
     "src/routing/split.rs",
     "src/routing/window.rs",
     "src/syntax/",
+    "src/telemetry/metrics/recent.rs",
     "src/tokenizer/detokenizer",
     "src/tokenizer/stop",
 ];

@@ -1,7 +1,7 @@
 //! Looking after the targets of routes: how they do, and deciding over them. For keys with the scope `admin` alone; every
 //! change is a line in the log that says who made it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension, Json, Router,
@@ -20,12 +20,10 @@ use crate::api::{
     error::{ApiError, ApiErrorKind},
     json::Integer,
     openai,
+    status::WireTarget,
 };
 use crate::auth::Caller;
-use crate::routing::{
-    ChangeError, Router as Routes, TargetView,
-    circuit_breaker::{Override, Standing},
-};
+use crate::routing::{ChangeError, Router as Routes, circuit_breaker::Override};
 
 /// Where all of it is.
 pub(super) const ROOT: &str = "/admin/";
@@ -72,7 +70,8 @@ async fn wrong_method(method: Method) -> AdminError {
 async fn targets(State(state): State<ApiState>) -> Answer {
     let router = router(&state)?;
     let now = tokio::time::Instant::now().into_std();
-    let targets: Vec<Value> = router.targets().iter().map(|view| target(view, now)).collect();
+    let targets = router.targets();
+    let targets: Vec<WireTarget> = targets.iter().map(|view| WireTarget::of(view, now)).collect();
     let table = router.table();
     let routes: Vec<Value> = table
         .routes()
@@ -84,31 +83,6 @@ async fn targets(State(state): State<ApiState>) -> Answer {
         })
         .collect();
     Ok(Json(json!({ "targets": targets, "routes": routes })))
-}
-
-fn target(view: &TargetView, now: Instant) -> Value {
-    let [calls, failures, slow_calls] = view.counts;
-    let (cause, open_seconds) = match view.standing {
-        Standing::Closed | Standing::Probe => (None, None),
-        Standing::Open { until, cause } => {
-            let left = until.map(|until| until.saturating_duration_since(now).as_secs_f64());
-            (Some(cause.as_label()), left)
-        }
-    };
-    let ms = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-    json!({
-        "name": view.name,
-        "is_ready": view.is_ready,
-        "breaker": view.state.as_label(),
-        "override": view.manual.as_label(),
-        "cause": cause,
-        "open_seconds": open_seconds,
-        "calls": calls,
-        "failures": failures,
-        "slow_calls": slow_calls,
-        "first_text_p50_ms": ms(view.p50),
-        "first_text_p95_ms": ms(view.p95),
-    })
 }
 
 /// Opens or closes a target's breaker, drains it, or leaves it to itself again.

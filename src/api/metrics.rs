@@ -11,23 +11,27 @@ use axum::{
     routing::get,
 };
 
-use crate::{api::gitlab, telemetry::metrics::Metrics};
+use crate::{
+    api::{ApiState, gitlab, status},
+    telemetry::metrics::Metrics,
+};
 
 /// Prometheus's text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Stands for all paths that are no endpoint's.
 const NO_HANDLER: &str = "none";
 
-/// Returns what answers at the address of metrics.
-pub fn metrics_router(metrics: Metrics) -> Router {
+/// Returns what answers at the address of metrics: operators' pages.
+pub fn metrics_router(state: ApiState) -> Router {
     Router::new()
         .route("/metrics", get(page))
+        .merge(status::page_routes())
         .method_not_allowed_fallback(gitlab::wrong_method)
-        .with_state(metrics)
+        .with_state(state)
 }
 
-async fn page(State(metrics): State<Metrics>) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.render())
+async fn page(State(state): State<ApiState>) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics().render())
 }
 
 /// Counts a request by its endpoint, which is one of a closed set.

@@ -48,6 +48,7 @@ mod monitoring;
 mod openai;
 mod openapi;
 mod origin;
+mod status;
 mod steps;
 
 pub use gitlab::Gateway;
@@ -281,7 +282,13 @@ pub fn openapi() -> String {
 fn described() -> (Router<ApiState>, OpenApi) {
     let mut router = Router::new();
     let mut document = openapi::head();
-    let all = [openai::routes(), gitlab::routes(), monitoring::routes(), admin::routes()];
+    let all = [
+        openai::routes(),
+        gitlab::routes(),
+        monitoring::routes(),
+        admin::routes(),
+        status::routes(),
+    ];
     for (endpoints, description) in all {
         router = router.merge(endpoints);
         document.merge(description);

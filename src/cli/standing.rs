@@ -8,11 +8,15 @@ use crate::{
         providers, routes,
     },
     config::Config,
-    engine::{Engine, EngineHandle, EngineState, EngineStats, memory::free_bytes},
+    engine::{
+        Engine, EngineHandle, EngineState, EngineStats,
+        histogram::{BATCH_SIZES, HistogramCounts, QUEUE_WAIT_MICROS},
+        memory::free_bytes,
+    },
     provider::{Pending, hosted::HostedProvider},
     routing::Router,
     service::{ServedModel, ServedModels},
-    telemetry::metrics::{EngineSample, EngineSource, Metrics},
+    telemetry::metrics::{EngineSample, EngineSource, HistogramSample, Metrics},
 };
 
 /// What is served, the models of this machine among it.
@@ -141,6 +145,7 @@ pub fn engine_source(config: &Config, locals: Arc<[LocalModel]>) -> EngineSource
         .map(|config| EngineSample {
             model: config.model.served_name.clone(),
             adapters: config.model.adapters.iter().map(|it| it.name.clone()).collect(),
+            num_queued_max: config.engine.num_queued_max,
             num_running_max: config.engine.num_seqs_max,
             block_size: config.engine.block_size,
             max_output_tokens: config.completion.max_tokens_limit,
@@ -167,6 +172,13 @@ fn sampled(sample: &EngineSample, engine: &EngineHandle) -> EngineSample {
         num_cache_hit_tokens: stats.num_cache_hit_tokens,
         num_generated_tokens: stats.num_generated_tokens,
         num_preemptions: stats.num_preemptions,
+        queue_wait: counted(&QUEUE_WAIT_MICROS, &stats.queue_wait_micros, 1e6),
+        batch_sizes: counted(&BATCH_SIZES, &stats.batch_sizes, 1.0),
         ..sample.clone()
     }
+}
+
+/// Returns a histogram's counts for the page, where `unit` of what was counted are one.
+fn counted(borders: &[u64], counts: &HistogramCounts, unit: f64) -> HistogramSample {
+    HistogramSample::new(borders, &counts.buckets, counts.sum, unit)
 }

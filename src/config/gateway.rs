@@ -14,6 +14,8 @@ use crate::config::{
 const NONE: &str = "none";
 /// The realms that GitLab knows.
 const REALMS: [&str; 2] = ["saas", "self-managed"];
+/// Longest name of a region.
+const REGION_BYTES_MAX: usize = 63;
 /// Most rules of a list.
 const RULES_MAX: usize = 1024;
 
@@ -28,6 +30,9 @@ pub struct RawGateway {
     /// Whether GitLab is told why a suggestion ended, or always "length" as its own gateway does.
     #[arg(long, value_name = "true|length", hide_short_help = true)]
     pub finish_reason: Option<String>,
+    /// Where this server stands, as metrics are to say; a word such as eu-west-1.
+    #[arg(long, value_name = "none|REGION", hide_short_help = true)]
+    pub region: Option<String>,
 }
 
 /// `[prompts]`: prompts beside the binary's own.
@@ -78,6 +83,8 @@ pub struct GatewayConfig {
     pub has_custom_models: bool,
     /// Whether the reason of an end is told as it is; else it is always `length`.
     pub has_true_finish_reason: bool,
+    /// Where the server stands: the label `region` of all metrics.
+    pub region: Option<String>,
 }
 
 /// Prompts beside the binary's own.
@@ -129,6 +136,7 @@ impl RawGateway {
         Self {
             custom_models: self.custom_models.or(lower.custom_models),
             finish_reason: self.finish_reason.or(lower.finish_reason),
+            region: self.region.or(lower.region),
         }
     }
 }
@@ -155,7 +163,22 @@ pub(super) fn gateway(raw: RawGateway) -> Result<GatewayConfig, Violation> {
     Ok(GatewayConfig {
         has_custom_models: said("gateway.custom_models", raw.custom_models)?,
         has_true_finish_reason: word("gateway.finish_reason", raw.finish_reason, &reasons)?,
+        region: region(&said("gateway.region", raw.region)?)?,
     })
+}
+
+fn region(text: &str) -> Result<Option<String>, Violation> {
+    if text == NONE {
+        return Ok(None);
+    }
+    let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if (1..=REGION_BYTES_MAX).contains(&text.len()) && is_word(text) {
+        return Ok(Some(text.to_owned()));
+    }
+    let rule = format!(
+        "none, or at most {REGION_BYTES_MAX} letters, digits, hyphens, underscores and dots"
+    );
+    Err(broken("gateway.region", &rule, format!("{text:?}")))
 }
 
 /// Checks `[prompts]`. Whether the folder can be read is seen when it is.
@@ -247,6 +270,7 @@ impl From<&GatewayConfig> for RawGateway {
         Self {
             custom_models: Some(config.has_custom_models),
             finish_reason: Some(reason.to_owned()),
+            region: Some(config.region.clone().unwrap_or_else(|| NONE.to_owned())),
         }
     }
 }
@@ -291,7 +315,7 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back() {
         let files = [
-            "[gateway]\ncustom_models = true\nfinish_reason = \"length\"\n",
+            "[gateway]\ncustom_models = true\nfinish_reason = \"length\"\nregion = \"eu-west_1.a\"\n",
             "[prompts]\nfolder = \"~/prompts\"\n",
             "[flags]\non = [\"a\", \"b=user:7\", \"b=group:x y\", \"c=instance:1\", \"d=realm:saas\", \"e=12.5%\"]\n",
             "[flags]\noff = [\"a=100%\"]\ndisallowed = [\"self-managed:logs\"]\n",
@@ -309,6 +333,8 @@ mod tests {
     fn what_breaks_a_rule_is_named() {
         let rows = [
             ("[gateway]\nfinish_reason = \"stop\"", "gateway.finish_reason"),
+            ("[gateway]\nregion = \"a b\"", "gateway.region"),
+            ("[gateway]\nregion = \"\"", "gateway.region"),
             ("[prompts]\nfolder = \"\"", "prompts.folder"),
             ("[flags]\non = [\"a b\"]", "flags.on"),
             ("[flags]\non = [\"a=user:\"]", "flags.on"),

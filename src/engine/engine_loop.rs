@@ -305,7 +305,8 @@ fn account(
     let running = scheduler.running();
     for sequence in &running[running.len() - output.num_admitted..] {
         let client = clients.get_mut(&sequence.id());
-        if client.is_some_and(|client| client.place.take().is_some()) {
+        if let Some(place) = client.and_then(|client| client.place.take()) {
+            stats.record_wait(&place);
             stats.record_prompt(sequence.num_prompt_tokens(), sequence.num_computed_tokens());
         }
     }

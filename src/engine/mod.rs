@@ -3,7 +3,7 @@
 //! Read in this order: [`sequence`] (what is decoded), [`scheduler`] (whose turn it is), [`kv_cache_manager`] over
 //! [`block_pool`], [`block_table`] and [`prefix_cache`] (where keys and values lie), [`batch`] (a step as flat arrays),
 //! [`executor`] (the device) and [`model_runner`] (a model as one), [`sampler`] (logits to a token; `sample_rows` where the
-//! device does it), [`pipeline`] (one step while the one before is computed), [`engine_loop`] (the thread), [`handle`] (what the rest of the server sees), [`stats`]; and, before the start, [`memory`] (how large the
+//! device does it), [`pipeline`] (one step while the one before is computed), [`engine_loop`] (the thread), [`handle`] (what the rest of the server sees), [`stats`] and its [`histogram`]s; and, before the start, [`memory`] (how large the
 //! cache is) over `free_memory`, and [`memory_plan`] (what several models find of it).
 //!
 //! From [`sequence`] to [`batch`], and [`sampler`], all is pure: values in, values out, but for the secret that a
@@ -18,6 +18,7 @@ pub mod engine_loop;
 pub mod executor;
 mod free_memory;
 pub mod handle;
+pub mod histogram;
 pub mod kv_cache_manager;
 pub mod memory;
 pub mod memory_plan;

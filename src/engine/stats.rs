@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::engine::histogram::{BATCH_SIZES, Histogram, HistogramCounts, QUEUE_WAIT_MICROS};
 use crate::engine::scheduler::{Scheduler, SchedulerOutput};
 
 /// Whether the engine takes requests.
@@ -49,6 +50,10 @@ pub struct EngineStats {
     pub num_generated_tokens: u64,
     /// Times that a sequence lost its blocks.
     pub num_preemptions: u64,
+    /// From a submission to the start of its sequence's first step, by [`QUEUE_WAIT_MICROS`].
+    pub queue_wait_micros: HistogramCounts,
+    /// Sequences of the steps, by [`BATCH_SIZES`].
+    pub batch_sizes: HistogramCounts,
 }
 
 /// The shared side of [`EngineStats`].
@@ -68,6 +73,8 @@ pub(super) struct SharedStats {
     num_cache_hit_tokens: AtomicU64,
     num_generated_tokens: AtomicU64,
     num_preemptions: AtomicU64,
+    queue_wait: Histogram,
+    batch_sizes: Histogram,
     /// Mean time between two sequences' ends while there is work; 0 where none has ended.
     sequence_micros: AtomicU64,
     /// Mean tokens a second of steps that compute prompts; 0 where there was none.
@@ -90,6 +97,8 @@ impl SharedStats {
             num_cache_hit_tokens: AtomicU64::new(0),
             num_generated_tokens: AtomicU64::new(0),
             num_preemptions: AtomicU64::new(0),
+            queue_wait: Histogram::new(&QUEUE_WAIT_MICROS),
+            batch_sizes: Histogram::new(&BATCH_SIZES),
             sequence_micros: AtomicU64::new(0),
             prompt_tokens_per_second: AtomicU64::new(0),
         }
@@ -120,7 +129,9 @@ impl SharedStats {
         self.num_queued_tokens.fetch_add(num_tokens, Ordering::AcqRel);
         // One computes the prompt of all of them.
         let tokens = |index| if index == 0 { num_tokens } else { 0 };
-        let place = |index| QueuePlace { stats: Arc::clone(self), num_tokens: tokens(index) };
+        let submitted = Instant::now();
+        let place =
+            |index| QueuePlace { stats: Arc::clone(self), num_tokens: tokens(index), submitted };
         Some((0..num).map(place).collect())
     }
 
@@ -165,7 +176,13 @@ impl SharedStats {
     /// Records a step that was planned.
     pub(super) fn record_step(&self, output: &SchedulerOutput) {
         self.num_steps.fetch_add(1, Ordering::Relaxed);
+        self.batch_sizes.record(output.num_scheduled_tokens.len() as u64);
         self.num_preemptions.fetch_add(output.num_preempted as u64, Ordering::Relaxed);
+    }
+
+    /// Records that what waited at this place begins.
+    pub(super) fn record_wait(&self, place: &QueuePlace) {
+        self.queue_wait.record(place.submitted.elapsed().as_micros() as u64);
     }
 
     pub(super) fn record_prompt(&self, num_tokens: usize, num_cache_hit_tokens: usize) {
@@ -204,6 +221,8 @@ impl SharedStats {
             num_cache_hit_tokens: self.num_cache_hit_tokens.load(Ordering::Relaxed),
             num_generated_tokens: self.num_generated_tokens.load(Ordering::Relaxed),
             num_preemptions: self.num_preemptions.load(Ordering::Relaxed),
+            queue_wait_micros: self.queue_wait.snapshot(),
+            batch_sizes: self.batch_sizes.snapshot(),
         }
     }
 }
@@ -213,6 +232,7 @@ impl SharedStats {
 pub(super) struct QueuePlace {
     stats: Arc<SharedStats>,
     num_tokens: usize,
+    submitted: Instant,
 }
 
 impl Drop for QueuePlace {
@@ -287,6 +307,23 @@ mod tests {
         drop(two);
         assert_eq!(stats.num_queued(), 0);
         assert!(stats.take_places(usize::MAX, 8).is_none());
+    }
+
+    #[test]
+    fn a_wait_counts_from_the_submission() {
+        let stats = Arc::new(SharedStats::new(2, 1));
+        let mut places = stats.take_places(2, 8).unwrap();
+        for (place, millis) in places.iter_mut().zip([300, 2_000]) {
+            place.submitted = Instant::now().checked_sub(Duration::from_millis(millis)).unwrap();
+            stats.record_wait(place);
+        }
+        let counts = stats.snapshot().queue_wait_micros;
+        let within = |micros: u64| {
+            let bucket = QUEUE_WAIT_MICROS.iter().position(|border| *border == micros).unwrap();
+            counts.buckets[bucket]
+        };
+        assert_eq!([within(500_000), within(1_000_000), within(2_500_000)], [1, 0, 1]);
+        assert!(counts.sum >= 2_300_000, "{counts:?}");
     }
 
     #[test]

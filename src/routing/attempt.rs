@@ -16,7 +16,7 @@ use crate::{
     routing::{
         circuit_breaker::{Outcome, Pass},
         deadline,
-        observer::RoutingEvent,
+        observer::{AttemptKind, RoutingEvent},
         router::{Core, now},
         target::Target,
     },
@@ -127,6 +127,8 @@ pub(super) struct Ticket {
     route: Arc<str>,
     pub(super) target: Arc<Target>,
     pass: Pass,
+    /// Why it was made.
+    pub(super) kind: AttemptKind,
     began: Instant,
     first_text: Option<Duration>,
     /// Whether the client has less time than the task: what comes too late for it says less of the target.
@@ -141,6 +143,7 @@ impl Ticket {
             route: Arc::clone(route),
             target,
             pass,
+            kind: if pass.is_probe { AttemptKind::Probe } else { AttemptKind::First },
             began: now(),
             first_text: None,
             is_hurried: false,
@@ -213,13 +216,15 @@ impl Ticket {
             route,
             name = target,
             outcome = label,
+            kind = self.kind.as_label(),
             is_probe = self.pass.is_probe,
             first_text_ms = self.first_text.map(|first| first.as_secs_f64() * 1e3),
             took_ms = took.as_secs_f64() * 1e3,
             "attempt"
         );
-        let first_text = self.first_text;
-        let ended = RoutingEvent::AttemptEnded { route, target, outcome: label, first_text, took };
+        let (kind, first_text) = (self.kind, self.first_text);
+        let ended =
+            RoutingEvent::AttemptEnded { route, target, kind, outcome: label, first_text, took };
         self.core.observer.observe(&ended);
         self.core.tell_transition(target, transition);
     }

@@ -24,7 +24,7 @@ pub mod split;
 mod target;
 mod window;
 
-pub use observer::{Comparison, NoObserver, RoutingEvent, RoutingObserver};
+pub use observer::{AttemptKind, Comparison, NoObserver, RoutingEvent, RoutingObserver};
 pub use reload::RouteFile;
 pub use router::{ChangeError, NamedProvider, Router};
 pub use target::TargetView;

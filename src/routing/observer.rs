@@ -6,6 +6,37 @@ use std::time::Duration;
 
 use crate::routing::{circuit_breaker::Transition, decision::SkipReason};
 
+/// Why a target was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttemptKind {
+    /// It is the first that a request was sent to.
+    First,
+    /// Another failed or stayed silent.
+    Retry,
+    /// Another is slow, and goes on beside it.
+    Hedge,
+    /// To find out whether it is back.
+    Probe,
+    /// To compare its answer, which is dropped.
+    Shadow,
+}
+
+impl AttemptKind {
+    /// All kinds, for tables.
+    pub const ALL: [Self; 5] = [Self::First, Self::Retry, Self::Hedge, Self::Probe, Self::Shadow];
+
+    /// Returns the label for metrics.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Hedge => "hedge",
+            Self::Probe => "probe",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 /// Something that happened while a request was routed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RoutingEvent<'a> {
@@ -17,10 +48,8 @@ pub enum RoutingEvent<'a> {
         target: &'a str,
         /// How many were asked for this request before.
         num_before: u32,
-        /// Whether it finds out if a target is back.
-        is_probe: bool,
-        /// Whether another attempt goes on beside it.
-        is_hedge: bool,
+        /// Why it is made.
+        kind: AttemptKind,
     },
     /// An attempt has ended, one way or another.
     AttemptEnded {
@@ -28,6 +57,8 @@ pub enum RoutingEvent<'a> {
         route: &'a str,
         /// Name of the target.
         target: &'a str,
+        /// Why it was made.
+        kind: AttemptKind,
         /// `ok`, the label of a provider's error, `abandoned` (no text in its time), `overtaken` (another was faster),
         /// `cancelled` (nobody waits any more), or `cut` (the deadline came within the text).
         outcome: &'static str,

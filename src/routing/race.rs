@@ -14,7 +14,7 @@ use crate::{
         circuit_breaker::Standing,
         deadline,
         decision::SkipReason,
-        observer::RoutingEvent,
+        observer::{AttemptKind, RoutingEvent},
         router::{Core, nobody, now},
         target::Target,
     },
@@ -87,7 +87,7 @@ impl Race {
     /// The request's own fault, the last target's failure, or the deadline.
     pub(super) async fn run(mut self) -> Result<Attempt, ProviderError> {
         loop {
-            if self.running.is_empty() && self.start_next() != Next::Started {
+            if self.running.is_empty() && self.start_next(self.kind()) != Next::Started {
                 return Err(self.error.take().unwrap_or_else(|| nobody(self.retry_at, now())));
             }
             let wakes_at = self.wakes_at();
@@ -169,7 +169,7 @@ impl Race {
         for index in 0..self.running.len() {
             if is_due(self.running[index].hedges_at) {
                 self.running[index].hedges_at = None;
-                self.start_next();
+                self.start_next(AttemptKind::Hedge);
             }
         }
         let silent: Vec<usize> = (0..self.running.len())
@@ -179,15 +179,20 @@ impl Race {
         for index in silent {
             self.running[index].gives_up_at = None;
             // Without another it is waited for as long as there is time.
-            if self.running.len() > 1 || self.start_next() == Next::Started {
+            if self.running.len() > 1 || self.start_next(AttemptKind::Retry) == Next::Started {
                 self.running.remove(index).ticket.abandon();
             }
         }
         Ok(())
     }
 
-    /// Starts the next target that is asked now.
-    fn start_next(&mut self) -> Next {
+    /// Returns why the next try is made where none is under way.
+    fn kind(&self) -> AttemptKind {
+        if self.num_started == 0 { AttemptKind::First } else { AttemptKind::Retry }
+    }
+
+    /// Starts the next target that is asked now. What would be of this kind may be a probe.
+    fn start_next(&mut self, kind: AttemptKind) -> Next {
         let now = now();
         loop {
             let Some(target) = self.picks.front() else { return Next::NoTarget };
@@ -213,6 +218,9 @@ impl Race {
             let Some(pass) = pass else { continue };
             let mut ticket = Ticket::new(&self.core, &self.route, target, pass);
             ticket.is_hurried = self.is_hurried;
+            if !ticket.is_probe() {
+                ticket.kind = kind;
+            }
             self.start(ticket, now);
             return Next::Started;
         }
@@ -226,8 +234,7 @@ impl Race {
             route: &self.route,
             target: &ticket.target.name,
             num_before: self.num_started,
-            is_probe: ticket.is_probe(),
-            is_hedge: !self.running.is_empty(),
+            kind: ticket.kind,
         });
         let p95 = ticket.target.p95();
         let remaining = self.deadline.saturating_duration_since(now);

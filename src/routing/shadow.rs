@@ -21,7 +21,7 @@ use crate::{
         answer::{Answer, Compared},
         attempt::{Attempt, Ticket},
         circuit_breaker::Standing,
-        observer::{Comparison, RoutingEvent},
+        observer::{AttemptKind, Comparison, RoutingEvent},
         router::{Core, now},
         target::Target,
     },
@@ -63,7 +63,8 @@ impl Shadows {
             tell(Comparison::LeftOut);
             return None;
         };
-        let ticket = Ticket::new(core, route, Arc::clone(target), pass);
+        let mut ticket = Ticket::new(core, route, Arc::clone(target), pass);
+        ticket.kind = AttemptKind::Shadow;
         let attempt = Attempt::start(ticket, request.clone());
         let (told, answer) = oneshot::channel();
         let (core, route, name) = (Arc::clone(core), Arc::clone(route), target.name.clone());
@@ -101,8 +102,7 @@ impl Shadows {
             route,
             target: &target.name,
             num_before: 0,
-            is_probe: true,
-            is_hedge: false,
+            kind: AttemptKind::Probe,
         });
         let ticket = Ticket::new(core, route, Arc::clone(target), pass);
         let (attempt, num_choices) = (Attempt::start(ticket, request.clone()), request.num_choices);

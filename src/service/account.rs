@@ -247,6 +247,7 @@ impl Entries {
             language: self.language,
             prompt: self.prompt.as_deref(),
             client_type: self.caller.client_type.as_deref(),
+            client_name: self.caller.client_name.as_deref(),
             language_server: self.caller.language_server.as_deref(),
             gitlab_version: self.caller.gitlab_version.as_deref(),
             realm: self.caller.realm.as_deref(),

@@ -45,11 +45,31 @@ fn what_was_done_is_counted() {
         (&["vllm:num_requests_running{", "demo"], "0"),
         (&["vllm:generation_tokens_total{", "demo"], "4"),
         (&["lacuna_engine_ready{", "demo"], "1"),
+        (&["lacuna_engine_queue_wait_seconds_count{", "demo"], "1"),
+        (&["lacuna_clients_total{", "unknown", "ok"], "1"),
         (&["model_max_output_tokens{", "demo"], "4096"),
     ] {
         assert_eq!(value(&metrics, words), expected, "{words:?}\n{metrics}");
     }
+    let steps: f64 = value(&metrics, &["lacuna_engine_steps_total{"]).parse().unwrap();
+    let counted = value(&metrics, &["lacuna_engine_step_sequences_count{"]);
+    assert!(steps >= 4.0 && counted.parse() == Ok(steps), "{steps} steps, {counted} counted");
     assert!(page(&address, "/v1/models").starts_with("HTTP/1.1 404"));
+
+    let status = page(&address, "/status.json");
+    let (head, body) = status.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("cache-control: no-store"), "{head}");
+    let status: serde_json::Value = serde_json::from_str(body).unwrap();
+    let engine = &status["engines"][0];
+    assert_eq!((&engine["num_generated_tokens"], &engine["is_ready"]), (&4.into(), &true.into()));
+    let requests = status["requests"].as_array().unwrap();
+    let served = requests.iter().find(|row| row["model"] == engine["model"]).unwrap();
+    assert_eq!((&served["outcomes"]["ok"], &served["apdex"]), (&1.into(), &1.0.into()), "{status}");
+    let html = page(&address, "/status");
+    assert!(html.contains("content-type: text/html") && html.ends_with("</html>\n"), "{html}");
+    assert!(html.contains("content-security-policy: default-src 'none'; script-src 'sha256-"));
+    assert!(server.get("/status").starts_with("HTTP/1.1 404"), "operators' pages are not for all");
+    assert!(server.get("/admin/status").starts_with("HTTP/1.1 403"));
 }
 
 #[test]

@@ -134,6 +134,11 @@ async fn many_at_once(runs_ahead: bool) {
     assert_eq!((stats.num_queued, stats.num_waiting, stats.num_running), (0, 0, 0));
     assert_eq!(stats.num_blocks_used, 0);
     assert!(stats.num_cache_hit_tokens > 0 && stats.num_generated_tokens > 64);
+    assert_eq!(stats.queue_wait_micros.buckets.iter().sum::<u64>(), 64, "each waits once");
+    let batches = stats.batch_sizes;
+    assert_eq!(batches.buckets.iter().sum::<u64>(), stats.num_steps);
+    let most = stats.num_steps * handle.limits().num_seqs_max as u64;
+    assert!(batches.sum > stats.num_steps && batches.sum <= most, "{batches:?}");
     engine.drain(LONG).await;
 }
 

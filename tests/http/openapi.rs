@@ -37,6 +37,7 @@ async fn describes_every_endpoint_and_nothing_that_is_not_there() {
     let paths = document["paths"].as_object().unwrap();
     let expected = [
         ("/admin/routes/{name}/weights", "post"),
+        ("/admin/status", "get"),
         ("/admin/targets", "get"),
         ("/admin/targets/{name}/{action}", "post"),
         ("/health", "get"),

@@ -278,6 +278,9 @@ async fn targets_are_looked_after_with_a_key_that_says_so() {
         let target = &seen["targets"][0];
         assert_eq!((&target["breaker"], &target["override"]), (&json!(breaker), &json!(manual)));
         assert_eq!(target["cause"], cause, "{path}");
+        let (found, status) = asked("GET", "/admin/status", Some(admin), "").await;
+        assert_eq!((found, &status["targets"]), (200, &seen["targets"]), "{path}");
+        assert_eq!(asked("GET", "/admin/status", Some(user), "").await.0, 403);
     }
     let weights = "/admin/routes/r/weights";
     let rows = [

@@ -24,6 +24,7 @@ async fn a_shadow_delays_nobody_and_is_compared() {
         tokio::time::sleep(ms(3000)).await;
         assert_eq!((world.calls(), world.seen.count(word)), (vec![4, 0, 4], 4), "{play:?}");
         assert_eq!(world.open(), [0, 0, 0], "{play:?}");
+        assert_eq!(world.seen.count("end s shadow"), 4, "{play:?}");
     }
 }
 

@@ -23,7 +23,7 @@ async fn a_slow_call_is_overtaken_and_let_go() {
     // What is usual is known to a fifth.
     assert!((ms(200)..=ms(220)).contains(&ended.took), "{:?}", ended.took);
     assert_eq!((world.open(), world.seen.count("overtaken a")), (vec![0, 0], 1));
-    assert_eq!(world.seen.count("start b hedge"), 1);
+    assert_eq!((world.seen.count("start b hedge"), world.seen.count("end b hedge")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

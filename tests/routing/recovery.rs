@@ -19,6 +19,8 @@ async fn a_breaker_opens_after_five_failures_and_closes_within_a_probe_interval(
         let world = Plan::two(fault.clone(), Play::Answer(ms(50))).build();
         world.ask_each(5, ms(10)).await;
         assert_eq!(world.seen.count("a open"), 1, "{fault:?}");
+        let kinds = ["end a first", "end b retry", "end b hedge", "end a probe"];
+        assert_eq!(kinds.map(|kind| world.seen.count(kind)), [5, 5, 0, 0], "{fault:?}");
         world.ask_each(100, ms(200)).await;
         world.targets[0].set(Play::Answer(ms(50)));
         let recovered = tokio::time::Instant::now();
@@ -31,6 +33,7 @@ async fn a_breaker_opens_after_five_failures_and_closes_within_a_probe_interval(
         let hanging = if matches!(fault, Play::Hang) { ms(1000) } else { ms(0) };
         assert!(took <= ms(5000 + 50 + 200) + hanging, "{fault:?}: {took:?}");
         assert_eq!(world.seen.count("a closed"), 1, "{fault:?}");
+        assert!(world.seen.count("end a probe") >= 1, "{fault:?}");
         let all = world.ask_each(50, ms(50)).await;
         assert_eq!(served_by(&all, "a"), 50, "{fault:?}");
     }

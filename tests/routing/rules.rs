@@ -24,7 +24,7 @@ async fn a_request_that_no_route_is_for_goes_where_it_went_before() {
     assert!(answer.next().await.unwrap().is_ok());
     let late = tokio::time::timeout(ms(60_000), answer.next()).await;
     assert!(late.is_err(), "nobody but itself bounds it");
-    assert_eq!((world.calls(), world.seen.count("start a")), (vec![1, 0], 0));
+    assert_eq!((world.calls(), world.seen.count("start a first")), (vec![1, 0], 0));
 }
 
 #[tokio::test(start_paused = true)]

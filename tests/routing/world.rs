@@ -46,6 +46,10 @@ impl Recorder {
         self.counts.lock().unwrap().get(word).copied().unwrap_or_default()
     }
 
+    fn note(&self, word: String) {
+        *self.counts.lock().unwrap().entry(word).or_default() += 1;
+    }
+
     pub(crate) fn compared(&self) -> Vec<Comparison> {
         self.compared.lock().unwrap().clone()
     }
@@ -54,10 +58,13 @@ impl Recorder {
 impl RoutingObserver for Recorder {
     fn observe(&self, event: &RoutingEvent<'_>) {
         let word = match event {
-            RoutingEvent::AttemptStarted { target, is_hedge, .. } => {
-                format!("start {target}{}", if *is_hedge { " hedge" } else { "" })
+            RoutingEvent::AttemptStarted { target, kind, .. } => {
+                format!("start {target} {}", kind.as_label())
             }
-            RoutingEvent::AttemptEnded { target, outcome, .. } => format!("{outcome} {target}"),
+            RoutingEvent::AttemptEnded { target, kind, outcome, .. } => {
+                self.note(format!("end {target} {}", kind.as_label()));
+                format!("{outcome} {target}")
+            }
             RoutingEvent::Skipped { target, reason, .. } => {
                 format!("skip {target} {}", reason.as_label())
             }
@@ -70,7 +77,7 @@ impl RoutingObserver for Recorder {
                 comparison.as_label().to_owned()
             }
         };
-        *self.counts.lock().unwrap().entry(word).or_default() += 1;
+        self.note(word);
     }
 }
 

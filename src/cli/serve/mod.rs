@@ -60,7 +60,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
     let prompts = Arc::clone(&gateway.prompts);
     let hosted = providers::hosted(config, &prompts)
         .map_err(|violation| broken_in(loaded.file.as_deref(), violation))?;
-    let metrics = Metrics::default();
+    let metrics = Metrics::in_region(config.gateway.region.as_deref());
     let standing = Standing::new(config, hosted, &metrics)?;
     // First the signals, which else would end the process without a word; then the port, which fails at once; then
     // the models, which take time, while probes are answered already, and requests whom the routes have others for.
@@ -83,10 +83,10 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         guard: Arc::clone(&guard),
         drain: drain.clone(),
         gateway,
-        metrics: metrics.clone(),
+        metrics,
     });
-    let router = router(state, &config.server);
-    let metrics = hand_out(metrics_listener, metrics, config.server.read_timeout);
+    let router = router(state.clone(), &config.server);
+    let metrics = hand_out(metrics_listener, state, config.server.read_timeout);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
         drain_timeout: config.server.drain_timeout,
@@ -144,13 +144,13 @@ async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, CliError> 
 /// Hands metrics out for as long as there is a server.
 async fn hand_out(
     listener: Option<TcpListener>,
-    metrics: Metrics,
+    state: ApiState,
     read_timeout: Duration,
 ) -> Infallible {
     let Some(listener) = listener else { return std::future::pending().await };
     let options =
         ServeOptions { read_timeout, drain_timeout: Duration::ZERO, drain: DrainFlag::default() };
-    let router = metrics_router(metrics);
+    let router = metrics_router(state);
     serve(listener, router, options, std::future::pending()).await;
     std::future::pending().await
 }

@@ -5,10 +5,13 @@
 
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
-use crate::telemetry::metrics::Declared;
+use crate::telemetry::metrics::{
+    Declared,
+    sampled::{HistogramSample, SampledHistograms, Shows},
+};
 
 /// What an engine is doing and has done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EngineSample {
     /// Name of the model.
     pub model: String,
@@ -20,6 +23,8 @@ pub struct EngineSample {
     pub num_waiting: usize,
     /// Sequences of the batch.
     pub num_running: usize,
+    /// Most sequences that may wait; more are refused.
+    pub num_queued_max: usize,
     /// Most sequences of a batch.
     pub num_running_max: usize,
     /// Tokens of a block of the cache.
@@ -42,6 +47,10 @@ pub struct EngineSample {
     pub num_generated_tokens: u64,
     /// Times that a sequence lost its blocks.
     pub num_preemptions: u64,
+    /// Seconds from a submission to the start of its first step.
+    pub queue_wait: HistogramSample,
+    /// Sequences of the steps.
+    pub batch_sizes: HistogramSample,
 }
 
 /// A family with what it shows of a sample.
@@ -56,6 +65,7 @@ pub(super) struct EngineFamilies {
     counters: Vec<Shown<IntCounterVec, u64>>,
     usage: Vec<GaugeVec>,
     limits: Vec<Shown<IntGaugeVec, usize>>,
+    histograms: Vec<(SampledHistograms, Shows)>,
     adapters: IntGaugeVec,
     cache: IntGaugeVec,
 }
@@ -63,7 +73,7 @@ pub(super) struct EngineFamilies {
 /// Name, help and value of what goes up and down.
 type GaugeRow = (&'static str, &'static str, fn(&EngineSample) -> usize);
 
-const GAUGES: [GaugeRow; 6] = [
+const GAUGES: [GaugeRow; 7] = [
     ("vllm:num_requests_waiting", "Sequences that wait for a place in the batch.", |s| {
         s.num_waiting
     }),
@@ -72,6 +82,7 @@ const GAUGES: [GaugeRow; 6] = [
         s.num_waiting
     }),
     ("lacuna_engine_batch_size", "Sequences of the batch.", |s| s.num_running),
+    ("lacuna_engine_queue_limit", "Sequences that may wait.", |s| s.num_queued_max),
     ("lacuna_engine_kv_cache_blocks", "Blocks of the KV cache.", |s| s.num_blocks),
     ("lacuna_engine_ready", "1 while the engine takes requests.", |s| usize::from(s.is_ready)),
 ];
@@ -105,6 +116,18 @@ const COUNTERS: [CounterRow; 7] = [
     }),
     ("vllm:prompt_tokens_total", "Tokens of prompts that were begun.", |s| s.num_prompt_tokens),
     ("vllm:generation_tokens_total", "Tokens written.", |s| s.num_generated_tokens),
+];
+
+/// Name, help and counts of what is a histogram.
+type HistogramRow = (&'static str, &'static str, Shows);
+
+const HISTOGRAMS: [HistogramRow; 2] = [
+    (
+        "lacuna_engine_queue_wait_seconds",
+        "From a submission to the start of its sequence's first step.",
+        |s| &s.queue_wait,
+    ),
+    ("lacuna_engine_step_sequences", "Sequences of a step.", |s| &s.batch_sizes),
 ];
 
 const USAGE: [(&str, &str); 2] = [
@@ -142,11 +165,18 @@ impl EngineFamilies {
             let family = IntCounterVec::new(Opts::new(name, help), &["model_name"])?;
             counters.push((declared.add(family)?, value));
         }
-        Ok(Self { gauges, counters, usage, limits, adapters, cache })
+        let mut histograms = Vec::new();
+        for (name, help, shows) in HISTOGRAMS {
+            histograms.push((declared.add(SampledHistograms::new(name, help)?)?, shows));
+        }
+        Ok(Self { gauges, counters, usage, limits, histograms, adapters, cache })
     }
 
     /// Shows what the engines are doing now.
     pub(super) fn show(&self, samples: &[EngineSample]) {
+        for (family, shows) in &self.histograms {
+            family.show(samples, *shows);
+        }
         for sample in samples {
             let model = sample.model.as_str();
             for (family, value) in &self.gauges {

@@ -5,13 +5,14 @@
 //! are of closed sets, or of sets that are bounded here: no client can make more of them than `labels` lets.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, OnceLock},
 };
 
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    core::{Collector, Desc},
 };
 
 use crate::telemetry::metrics::engine::EngineFamilies;
@@ -20,8 +21,11 @@ mod engine;
 mod gateway;
 mod http;
 mod labels;
+mod process;
+pub mod recent;
 mod requests;
 mod routing;
+mod sampled;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +35,7 @@ pub use http::HttpFamilies;
 pub use labels::{client_type, version};
 pub use requests::{Inference, RequestFamilies, Telemetry};
 pub use routing::RoutingFamilies;
+pub use sampled::HistogramSample;
 
 /// Returns what the engines are doing now.
 pub type EngineSource = Arc<dyn Fn() -> Vec<EngineSample> + Send + Sync>;
@@ -49,16 +54,17 @@ struct Families {
 }
 
 /// What was declared so far.
-#[derive(Default)]
 struct Declared {
     registry: Registry,
-    names: Vec<String>,
+    /// Names, each with its labels.
+    names: Vec<(String, Vec<String>)>,
 }
 
 impl Declared {
     /// Declares a family and returns it.
     fn add<C: Collector + Clone + 'static>(&mut self, family: C) -> Result<C, prometheus::Error> {
-        self.names.extend(family.desc().iter().map(|desc| desc.fq_name.clone()));
+        let named = |desc: &&Desc| (desc.fq_name.clone(), desc.variable_labels.clone());
+        self.names.extend(family.desc().iter().map(named));
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
     }
@@ -95,14 +101,22 @@ impl Default for Metrics {
         reason = "all names and labels are constants, and a test makes them"
     )]
     fn default() -> Self {
-        Self::declare().expect("names of metrics are distinct and well-formed")
+        Self::declare(Registry::new()).expect("names of metrics are distinct and well-formed")
     }
 }
 
 impl Metrics {
+    /// Makes metrics of which each says in which region it was counted, where a region is named.
+    pub fn in_region(region: Option<&str>) -> Self {
+        let labels = region.map(|region| HashMap::from([("region".to_owned(), region.to_owned())]));
+        let registry = Registry::new_custom(None, labels);
+        registry.and_then(Self::declare).unwrap_or_default()
+    }
+
     /// Declares all metrics; what fails is a mistake of this module, two that have one name or a name that is none.
-    fn declare() -> Result<Self, prometheus::Error> {
-        let mut declared = Declared::default();
+    fn declare(registry: Registry) -> Result<Self, prometheus::Error> {
+        let mut declared = Declared { registry, names: Vec::new() };
+        process::declare(&mut declared)?;
         Ok(Self(Arc::new(Families {
             requests: RequestFamilies::new(&mut declared)?,
             engine: EngineFamilies::new(&mut declared)?,
@@ -116,6 +130,11 @@ impl Metrics {
     /// Says where the engines' figures are, once they are there.
     pub fn watch(&self, source: EngineSource) {
         let _ = self.0.source.set(source);
+    }
+
+    /// Returns what the engines are doing now; none while they load.
+    pub fn engines(&self) -> Vec<EngineSample> {
+        self.0.source.get().map(|source| source()).unwrap_or_default()
     }
 
     /// Returns the families of requests.
@@ -135,9 +154,7 @@ impl Metrics {
 
     /// Returns all values in Prometheus's text format.
     pub fn render(&self) -> String {
-        if let Some(source) = self.0.source.get() {
-            self.0.engine.show(&source());
-        }
+        self.0.engine.show(&self.engines());
         let mut text = Vec::new();
         // What was declared can be written: names and labels were checked then.
         let _ = TextEncoder::new().encode(&self.0.declared.registry.gather(), &mut text);

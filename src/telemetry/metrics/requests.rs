@@ -1,13 +1,17 @@
 //! Metrics of requests: how many, how long, how they ended, and what clients tell of their suggestions.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use prometheus::{HistogramVec, IntCounterVec};
 
 use crate::telemetry::metrics::{
     Declared,
     gateway::{GatewayFamilies, InFlight},
-    labels::{UNKNOWN, client_type},
+    labels::{UNKNOWN, client, client_type},
+    recent::{Ended, Recent, RecentRequests},
 };
 
 /// Labels of our own.
@@ -40,6 +44,8 @@ pub struct Inference<'a> {
     pub prompt: Option<&'a str>,
     /// What the client says of itself.
     pub client_type: Option<&'a str>,
+    /// What it calls itself.
+    pub client_name: Option<&'a str>,
     /// Version of its language server.
     pub language_server: Option<&'a str>,
     /// Version of its GitLab.
@@ -83,6 +89,10 @@ pub struct RequestFamilies {
     tokens: IntCounterVec,
     prompts: IntCounterVec,
     changes: IntCounterVec,
+    clients: IntCounterVec,
+    /// What the times of the last minutes are counted from.
+    origin: Instant,
+    recent: Mutex<Recent>,
 }
 
 impl RequestFamilies {
@@ -109,6 +119,11 @@ impl RequestFamilies {
             "Choices that a step of post-processing changed.",
             &["step", "model_name"],
         )?;
+        let clients = count(
+            "lacuna_clients_total",
+            "Requests by the editor or tool that sent them.",
+            &["client", "task", "outcome"],
+        )?;
         let first =
             ("lacuna_time_to_first_token_seconds", "From a request's head to its first text.");
         let between =
@@ -121,6 +136,9 @@ impl RequestFamilies {
             tokens,
             prompts,
             changes,
+            clients,
+            origin: Instant::now(),
+            recent: Mutex::default(),
         })
     }
 
@@ -133,6 +151,9 @@ impl RequestFamilies {
     pub fn record(&self, inference: &Inference<'_>) {
         let (engine, model) = inference.model.unwrap_or((UNKNOWN, UNKNOWN));
         self.outcomes.with_label_values(&[inference.endpoint, inference.outcome, model]).inc();
+        let client = client(inference.client_name);
+        self.clients.with_label_values(&[client, inference.task, inference.outcome]).inc();
+        self.note_recent(inference, model);
         if let Some(prompt) = inference.prompt {
             self.prompts.with_label_values(&[prompt, inference.outcome]).inc();
         }
@@ -140,9 +161,9 @@ impl RequestFamilies {
             return;
         }
         self.gateway.record(inference, engine, model);
-        let client = client_type(inference.client_type);
+        let client_type = client_type(inference.client_type);
         let language = inference.language.unwrap_or(UNKNOWN);
-        let own = [model, engine, inference.task, language, client];
+        let own = [model, engine, inference.task, language, client_type];
         if let Some(first) = inference.time_to_first_token {
             self.first.with_label_values(&own).observe(first.as_secs_f64());
             if inference.completion_tokens > 1 {
@@ -160,6 +181,27 @@ impl RequestFamilies {
         for (kind, count) in kinds {
             self.tokens.with_label_values(&[model, kind]).inc_by(count.into());
         }
+    }
+
+    fn note_recent(&self, inference: &Inference<'_>, model: &str) {
+        let first_text = inference.time_to_first_token;
+        // As the service levels have it: a stream's answer is there when it begins.
+        let answered = first_text.filter(|_| inference.is_streaming);
+        let ended = Ended {
+            outcome: inference.outcome,
+            answer_time: answered.unwrap_or(inference.total_time),
+            first_text,
+            num_tokens: inference.completion_tokens,
+        };
+        let now = self.origin.elapsed();
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.record(now, (model, inference.task), &ended);
+    }
+
+    /// Returns what became of the requests of the last minutes.
+    pub fn recent(&self) -> Vec<RecentRequests> {
+        let now = self.origin.elapsed();
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).view(now)
     }
 
     /// Counts a choice that a step of post-processing changed.

@@ -38,8 +38,8 @@ impl RoutingFamilies {
         Ok(Self {
             attempts: count(
                 "lacuna_route_attempts_total",
-                "Calls of targets by how they ended.",
-                &["route", "target", "outcome"],
+                "Calls of targets by why they were made and how they ended.",
+                &["route", "target", "kind", "outcome"],
             )?,
             skipped: count(
                 "lacuna_route_skipped_total",
@@ -67,15 +67,15 @@ impl RoutingFamilies {
         })
     }
 
-    /// Counts a call of a target that has ended.
+    /// Counts a call of a target that has ended, by why it was made and how it ended.
     pub fn attempt(
         &self,
         [route, target]: [&str; 2],
-        outcome: &'static str,
+        [kind, outcome]: [&'static str; 2],
         first: Option<Duration>,
         took: Duration,
     ) {
-        self.attempts.with_label_values(&[route, target, outcome]).inc();
+        self.attempts.with_label_values(&[route, target, kind, outcome]).inc();
         self.duration.with_label_values(&[route, target]).observe(took.as_secs_f64());
         if let Some(first) = first {
             self.first.with_label_values(&[route, target]).observe(first.as_secs_f64());

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 
+mod deployed;
+
 /// Returns the samples of a page, strictly: each below the help and the type of its family, none twice.
 fn samples(page: &str) -> BTreeMap<String, String> {
     let mut samples = BTreeMap::new();
@@ -43,6 +45,7 @@ fn inference() -> Inference<'static> {
         language: Some("python"),
         prompt: None,
         client_type: Some("ide"),
+        client_name: Some("vscode"),
         language_server: Some("7.17.1"),
         gitlab_version: Some("17.5.0"),
         realm: Some("saas"),
@@ -112,6 +115,8 @@ fn engines_are_shown_as_they_are_when_asked() {
             max_context_tokens: 4096,
             max_output_tokens: 256,
             num_generated_tokens: 10 + 5 * calls,
+            num_queued_max: 64,
+            queue_wait: HistogramSample::new(&[1000, 500_000], &[2, 1, 1], 2_700_000, 1e6),
             ..EngineSample::default()
         }]
     }));
@@ -132,9 +137,50 @@ fn engines_are_shown_as_they_are_when_asked() {
         ),
         ("model_max_output_tokens{model_engine=\"lacuna\",model_name=\"coder\"}", "256"),
         ("lacuna_engine_ready{model_name=\"coder\"}", "1"),
+        ("lacuna_engine_queue_limit{model_name=\"coder\"}", "64"),
+        ("lacuna_engine_queue_wait_seconds_bucket{model_name=\"coder\",le=\"0.001\"}", "2"),
+        ("lacuna_engine_queue_wait_seconds_bucket{model_name=\"coder\",le=\"0.5\"}", "3"),
+        ("lacuna_engine_queue_wait_seconds_bucket{model_name=\"coder\",le=\"+Inf\"}", "4"),
+        ("lacuna_engine_queue_wait_seconds_sum{model_name=\"coder\"}", "2.7"),
+        ("lacuna_engine_queue_wait_seconds_count{model_name=\"coder\"}", "4"),
     ] {
         assert_eq!(samples[name], value, "{name}");
     }
+}
+
+#[test]
+fn a_region_is_a_label_of_all_samples() {
+    let metrics = Metrics::in_region(Some("eu-west-1"));
+    metrics.requests().record(&inference());
+    let page = metrics.render();
+    let samples = samples(&page);
+    assert!(samples.len() > 50 && samples.keys().all(|name| name.contains("region=\"eu-west-1\"")));
+    assert!(!Metrics::in_region(None).render().contains("region=\""));
+}
+
+#[test]
+fn what_was_recent_is_there_for_who_looks() {
+    let metrics = Metrics::default();
+    metrics.requests().record(&inference());
+    metrics.requests().record(&Inference { outcome: "unknown_model", model: None, ..inference() });
+    let stream = Inference {
+        task: "generation",
+        is_streaming: true,
+        total_time: Duration::from_secs(9),
+        ..inference()
+    };
+    metrics.requests().record(&stream);
+    let recent = metrics.requests().recent();
+    let found: Vec<_> =
+        recent.iter().map(|it| (it.model.as_str(), it.task, it.apdex, it.outcomes.len())).collect();
+    // A stream is there when it begins.
+    let expected = [
+        ("coder", "completion", Some(1.0), 1),
+        ("coder", "generation", Some(1.0), 1),
+        ("unknown", "completion", None, 1),
+    ];
+    assert_eq!(found, expected);
+    assert!(recent[1].answer_time.unwrap()[0] < Duration::from_millis(200), "{recent:?}");
 }
 
 #[test]
@@ -158,11 +204,14 @@ fn what_clients_say_makes_boundedly_many_series() {
 
 #[test]
 fn the_page_of_metrics_has_each_and_no_other() {
-    let page = include_str!("../../../docs/metrics.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let page = include_str!("../../../../docs/metrics.md");
+    // Rows of metrics have four columns; those of labels' values have two.
+    let rows = page.lines().filter(|line| line.matches('|').count() == 5);
+    let rows = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let mut told: Vec<&str> = rows.collect();
     let metrics = Metrics::default();
-    let mut declared: Vec<&str> = metrics.0.declared.names.iter().map(String::as_str).collect();
+    let mut declared: Vec<&str> =
+        metrics.0.declared.names.iter().map(|(name, _)| name.as_str()).collect();
     told.sort_unstable();
     declared.sort_unstable();
     assert_eq!(told, declared);
