@@ -23,3 +23,4 @@ pub mod service;
 pub mod syntax;
 pub mod telemetry;
 pub mod tokenizer;
+pub mod trace;

@@ -9,6 +9,7 @@ use std::{
 
 /// Modules of `src/`, lowest layer first. A module names strictly lower layers only.
 const LAYERS: &[&[&str]] = &[
+    &["trace"],
     &["completion"],
     &["config", "telemetry"],
     &["tokenizer", "client", "flags", "syntax"],
@@ -117,6 +118,7 @@ const PURE: &[&str] = &[
     "src/syntax/",
     "src/tokenizer/detokenizer",
     "src/tokenizer/stop",
+    "src/trace/context.rs",
 ];
 
 /// What a pure file may not name: clocks, tasks, logs, files, locks.

@@ -24,7 +24,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use utoipa::openapi::OpenApi;
 
 use crate::api::{
-    correlation::{RequestId, RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
+    correlation::{Correlation, RequestId, X_PROCESS_TIME, X_REQUEST_ID, correlate},
     error::{ApiError, ApiErrorKind},
 };
 use crate::auth::{Caller, Guard};
@@ -32,7 +32,7 @@ use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::routing;
 use crate::service::{Account, CompletionService, NameKind, ServedModels, ServedName};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{Exchange, metrics::Metrics};
 
 mod access;
 mod admin;
@@ -41,6 +41,7 @@ mod clock;
 mod correlation;
 mod deadline;
 mod error;
+mod exchange;
 mod gitlab;
 mod json;
 mod metrics;
@@ -50,6 +51,7 @@ mod openapi;
 mod origin;
 mod steps;
 
+pub use exchange::{Observed, PeerAddress};
 pub use gitlab::Gateway;
 pub use metrics::metrics_router;
 
@@ -90,6 +92,8 @@ struct Shared {
     started_unix_seconds: u64,
     gateway: Gateway,
     metrics: Metrics,
+    /// What is told of requests; empty until somebody says.
+    observed: OnceLock<Observed>,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -141,6 +145,7 @@ impl ApiState {
             started_unix_seconds: clock::unix_seconds(),
             gateway,
             metrics: Metrics::default(),
+            observed: OnceLock::new(),
         }))
     }
 
@@ -152,6 +157,15 @@ impl ApiState {
     /// Lets who may look after what sends requests where the routes say.
     pub fn look_after(&self, router: Arc<routing::Router>) {
         let _ = self.0.router.set(router);
+    }
+
+    /// Says what is told of requests. Once more is passed over.
+    pub fn observe(&self, observed: Observed) {
+        let _ = self.0.observed.set(observed);
+    }
+
+    fn observed(&self) -> &Observed {
+        self.0.observed.get_or_init(Observed::default)
     }
 
     fn router(&self) -> Option<&Arc<routing::Router>> {
@@ -276,6 +290,7 @@ fn account_of(
     let account = Account::open(&id.0, endpoint);
     account.count_in(state.metrics());
     let caller = request.extensions().get::<Arc<Caller>>();
+    account.part_of(request.extensions().get::<Exchange>());
     account.key_name(caller.and_then(|caller| caller.key_name.clone()));
     account
 }
@@ -310,6 +325,7 @@ fn described() -> (Router<ApiState>, OpenApi) {
 /// Returns all endpoints.
 pub fn router(state: ApiState, config: &ServerConfig) -> Router {
     let (endpoints, document) = described();
+    let correlation = Correlation::new(state.clone());
     let endpoints = endpoints.merge(openapi::routes(document));
     let endpoints = endpoints
         .fallback(unknown_route)
@@ -322,7 +338,7 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
     if !config.cors_allowed_origins.is_empty() {
         router = router.layer(cors(config.cors_allowed_origins.clone()));
     }
-    router.layer(from_fn_with_state(Arc::new(RequestIds::default()), correlate))
+    router.layer(from_fn_with_state(correlation, correlate))
 }
 
 /// An unknown path answers in the shape of the dialect it looks like.

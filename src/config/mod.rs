@@ -37,7 +37,7 @@ pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
 pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
-pub use log::{ContentLogging, LogConfig, LogFormat, RawLog};
+pub use log::{AccessLogging, ContentLogging, LogConfig, LogFormat, RawLog};
 pub use metrics::{MetricsAddress, RawMetrics};
 pub use postprocess::PostprocessConfig;
 pub use providers::{

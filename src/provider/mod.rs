@@ -15,6 +15,7 @@ use crate::completion::{
 mod error;
 pub mod hosted;
 pub mod local;
+mod span;
 
 pub use error::{ErrorSource, ProviderError, ProviderErrorKind};
 

@@ -25,7 +25,7 @@ use crate::{
         retry_budget::{BudgetRules, RetryBudget},
         route::{Chosen, Facts, RouteTable},
         shadow::Shadows,
-        split,
+        span, split,
         target::{Target, TargetView},
     },
 };
@@ -219,10 +219,12 @@ impl Router {
             .filter_map(|index| self.targets.get(&chosen.route.targets[*index].name))
             .collect();
         let route: Arc<str> = Arc::from(chosen.route.name.as_str());
+        let mut span = span::begin(&mut request, &route);
         let plan = plan(&request, &model.name, &targets, deadline);
+        span::decided(&mut span, &targets, &plan);
         self.tell_skipped(&route, &targets, &plan);
         if plan.picks.is_empty() {
-            return Err(refusal(&plan, now));
+            return Err(refusal(&plan, now)).inspect_err(|error| span::failed(&mut span, error));
         }
         for probe in &plan.probes {
             self.shadows.probe(&self.core, &route, targets[*probe], &request, deadline);
@@ -233,7 +235,7 @@ impl Router {
         let num_choices = request.num_choices;
         let picks = plan.picks.iter().map(|pick| Arc::clone(targets[pick.target])).collect();
         let race = Race::new(&self.core, route, picks, request, deadline).hurried(is_hurried);
-        let attempt = race.run().await?;
+        let attempt = race.run().await.inspect_err(|error| span::failed(&mut span, error))?;
         Ok(Answer::new(attempt, num_choices, deadline, compared).into_stream())
     }
 

@@ -64,7 +64,8 @@ impl Shadows {
             return None;
         };
         let ticket = Ticket::new(core, route, Arc::clone(target), pass);
-        let attempt = Attempt::start(ticket, request.clone());
+        let mut attempt = Attempt::start(ticket, request.clone());
+        attempt.ticket.span.set("lacuna.is_shadow", true);
         let (told, answer) = oneshot::channel();
         let (core, route, name) = (Arc::clone(core), Arc::clone(route), target.name.clone());
         let num_choices = request.num_choices;

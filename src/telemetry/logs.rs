@@ -14,6 +14,8 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
+use crate::trace::current_request;
+
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -79,6 +81,7 @@ fn hide_panic_messages() {
         let literal = info.payload().downcast_ref::<&'static str>();
         let place = info.location().map(ToString::to_string);
         error!(
+            correlation_id = current_request().as_deref(),
             thread = thread.name().unwrap_or("unnamed"),
             place,
             what = literal.copied().unwrap_or("withheld, for it may quote source text"),

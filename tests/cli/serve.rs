@@ -295,7 +295,7 @@ fn an_adapter_that_is_none_ends_the_process_with_its_name() {
 }
 
 #[test]
-fn every_request_for_a_completion_leaves_one_line() {
+fn every_request_leaves_one_line() {
     let mut server = Server::start(&["--max-body-size", "1KiB"]);
     server.line("serving");
     let large = "x".repeat(2000);
@@ -328,7 +328,7 @@ fn every_request_for_a_completion_leaves_one_line() {
     server.signal("TERM");
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
-    assert!(!rest.contains("lacuna::request"), "{rest}");
+    assert!(!rest.contains("lacuna::access"), "{rest}");
 }
 
 #[test]

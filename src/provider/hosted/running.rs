@@ -22,6 +22,7 @@ use crate::{
             http::Body,
             protocol::{Counted, Heard, Piece, Protocol},
         },
+        span::ProviderSpan,
     },
     tokenizer::StopMatcher,
 };
@@ -81,6 +82,7 @@ pub(super) struct Running {
     phase: Phase,
     /// Choices of which no more is wanted.
     unwanted: mpsc::Receiver<u32>,
+    span: ProviderSpan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +141,13 @@ impl Running {
             ended: None,
             phase: Phase::Running,
             unwanted: mpsc::channel().1,
+            span: ProviderSpan::default(),
         }
+    }
+
+    /// Tells the span what becomes of it.
+    pub(super) fn traced(self, span: ProviderSpan) -> Self {
+        Self { span, ..self }
     }
 
     /// Returns the events of the completion.
@@ -147,7 +155,9 @@ impl Running {
         let (ends, unwanted) = mpsc::channel();
         self.unwanted = unwanted;
         let events = stream::unfold(self, |mut running| async {
-            running.next().await.map(|event| (event, running))
+            let event = running.next().await?;
+            running.span.take(&event);
+            Some((event, running))
         });
         CompletionStream::new(events).with_ends(ends)
     }
