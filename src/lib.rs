@@ -11,6 +11,7 @@ pub mod client;
 pub mod completion;
 pub mod config;
 pub mod engine;
+pub mod export;
 pub mod flags;
 pub mod hub;
 pub mod postprocess;

@@ -8,11 +8,11 @@ use std::{
 use crate::{
     completion::{CompletionRequest, Input, Language, Task, Usage},
     postprocess::Effect,
-    provider::{CompletionEvent, ModelInfo, ProviderError},
+    provider::{CompletionEvent, ModelInfo, ProviderError, ProviderErrorKind},
     telemetry::{
         Caller, Exchange, RequestRecord,
         metrics::{InFlight, Inference, Metrics},
-        record_postprocessing,
+        record_internal_error, record_postprocessing,
     },
     trace::Parent,
 };
@@ -283,6 +283,10 @@ impl Drop for Entries {
         }
         if let Some((metrics, _)) = &self.metrics {
             self.count(metrics);
+        }
+        if self.failure == Some(ProviderErrorKind::Internal.as_label()) {
+            let model = self.model.as_ref().map(|model| model.name.as_str());
+            record_internal_error(&self.request_id, self.endpoint, model);
         }
         self.tell_exchange();
     }

@@ -11,10 +11,11 @@ use tracing_subscriber::{
     filter::{ParseError, Targets},
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
+    registry::LookupSpan,
     util::{SubscriberInitExt as _, TryInitError},
 };
 
-use crate::trace::current_request;
+use crate::{telemetry::ReportLayer, trace::current_request};
 
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,27 +28,31 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// Starts logging for people.
+/// Starts logging for people. What the filter lets through at `error` goes to `reports` too.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init_text(filter: &str) -> Result<(), LogError> {
-    text(filter, io::stderr)?.try_init()?;
+pub fn init_text(filter: &str, reports: Option<ReportLayer>) -> Result<(), LogError> {
+    text(filter, io::stderr)?.with(reports).try_init()?;
     hide_panic_messages();
     Ok(())
 }
 
-/// Starts logging one JSON object a line: `timestamp`, `level`, `target`, `message` and the fields side by side.
+/// Starts logging one JSON object a line: `timestamp`, `level`, `target`, `message` and the fields side by side. What the filter
+/// lets through at `error` goes to `reports` too.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init_json(filter: &str) -> Result<(), LogError> {
-    json(filter, io::stderr)?.try_init()?;
+pub fn init_json(filter: &str, reports: Option<ReportLayer>) -> Result<(), LogError> {
+    json(filter, io::stderr)?.with(reports).try_init()?;
     hide_panic_messages();
     Ok(())
 }
 
-fn text<W>(filter: &str, writer: W) -> Result<impl Subscriber, ParseError>
+fn text<W>(
+    filter: &str,
+    writer: W,
+) -> Result<impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -60,7 +65,10 @@ where
 ///
 /// # Errors
 /// A filter that is no list of levels.
-pub(crate) fn json<W>(filter: &str, writer: W) -> Result<impl Subscriber, ParseError>
+pub(crate) fn json<W>(
+    filter: &str,
+    writer: W,
+) -> Result<impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, error};
 
 /// What is known of a request for a completion when it has ended. Lengths, times, ids and labels of closed sets; no text
 /// of a user.
@@ -65,6 +65,11 @@ pub struct Caller {
     pub language_server: Option<String>,
     /// Version of the GitLab instance.
     pub gitlab_version: Option<String>,
+}
+
+/// Writes at error that a request found a fault of ours: its line says so too, at a level that nobody is woken by.
+pub fn record_internal_error(correlation_id: &str, endpoint: &'static str, model: Option<&str>) {
+    error!(target: "lacuna::service", correlation_id, endpoint, model, "internal error");
 }
 
 /// Writes at debug which steps of post-processing changed how many choices of a request, how long all took, and how

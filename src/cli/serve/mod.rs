@@ -12,12 +12,14 @@ use crate::{
     cli::{
         CliError, Loaded,
         compose::{ComposedModels, compose_beside},
+        exports,
         fetch::fetch_all,
         greeting::{Greeting, greeting},
-        print, providers, runtime, start_logs,
+        print, providers, runtime, start_logs_with,
     },
     config::{Config, Environment, MetricsAddress},
     engine::{Engine, EngineHandle, EngineState, EngineStats},
+    export::reports::{PendingReports, queue},
     provider::hosted::HostedProvider,
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
@@ -40,7 +42,8 @@ pub(super) fn run(loaded: &Loaded, environment: &Environment) -> Result<(), CliE
     config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
     let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
     let guard = Arc::new(guard.map_err(|error| CliError::Usage(error.into()))?);
-    start_logs(&config.log)?;
+    let (layer, reports) = queue(&config.reports).unzip();
+    start_logs_with(&config.log, layer)?;
     let unused = environment.unused_of_gateway();
     if !unused.is_empty() {
         warn!(
@@ -49,13 +52,17 @@ pub(super) fn run(loaded: &Loaded, environment: &Environment) -> Result<(), CliE
         );
     }
     let runtime = runtime(config.server.num_worker_threads)?;
-    let ended = runtime.block_on(serve_until_signal(loaded, guard));
+    let ended = runtime.block_on(serve_until_signal(loaded, guard, reports));
     // A model that still loads would hold the process for minutes; the process's end frees what it has.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), CliError> {
+async fn serve_until_signal(
+    loaded: &Loaded,
+    guard: Arc<Guard>,
+    reports: Option<PendingReports>,
+) -> Result<(), CliError> {
     let config = &loaded.config;
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
@@ -74,6 +81,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
 
     let drain = DrainFlag::default();
     let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone(), gateway);
+    let exports = exports::start(config, reports, &state)?;
     let router = router(state.clone(), &config.server);
     let metrics = hand_out(metrics_listener, &state, config.server.read_timeout);
     let options = ServeOptions {
@@ -106,6 +114,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         // Dropping one would wait for the step in work; their threads end with the process.
         let _undropped = ManuallyDrop::new(engines);
     }
+    exports.finish().await;
     failure.map_or(Ok(()), Err)
 }
 

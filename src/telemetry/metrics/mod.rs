@@ -17,6 +17,7 @@ use prometheus::{
 use crate::telemetry::metrics::engine::EngineFamilies;
 
 mod engine;
+mod export;
 mod gateway;
 mod http;
 mod labels;
@@ -26,6 +27,7 @@ mod routing;
 mod tests;
 
 pub use engine::EngineSample;
+pub use export::ExportFamilies;
 pub use gateway::InFlight;
 pub use http::HttpFamilies;
 pub use labels::{client_type, version};
@@ -45,6 +47,7 @@ struct Families {
     engine: EngineFamilies,
     http: HttpFamilies,
     routing: RoutingFamilies,
+    exports: ExportFamilies,
     source: OnceLock<EngineSource>,
 }
 
@@ -108,6 +111,7 @@ impl Metrics {
             engine: EngineFamilies::new(&mut declared)?,
             http: HttpFamilies::new(&mut declared)?,
             routing: RoutingFamilies::new(&mut declared)?,
+            exports: ExportFamilies::new(&mut declared)?,
             source: OnceLock::new(),
             declared,
         })))
@@ -131,6 +135,11 @@ impl Metrics {
     /// Returns the families of routing.
     pub fn routing(&self) -> &RoutingFamilies {
         &self.0.routing
+    }
+
+    /// Returns the families of exports.
+    pub fn exports(&self) -> &ExportFamilies {
+        &self.0.exports
     }
 
     /// Returns all values in Prometheus's text format.
