@@ -20,13 +20,21 @@ use crate::{
 const QUEUE_MAX: usize = 2048;
 /// Spans of a batch, as there.
 const BATCH_MAX: usize = 512;
-/// What a batch waits for more spans: short, so that who looks finds the request that was just made.
-const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// Tries of a batch.
 const TRIES_MAX: u32 = 3;
-/// Pause before the second; it doubles.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 const CONTENT_TYPE: &str = "application/x-protobuf";
+
+/// How long is waited for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// What a batch waits for more spans: short, so that who looks finds the request that was just made.
+    pub(super) batch_delay: Duration,
+    /// Pause before the second try; it doubles.
+    pub(super) retry_delay: Duration,
+}
+
+const PACE: Pace =
+    Pace { batch_delay: Duration::from_secs(1), retry_delay: Duration::from_secs(1) };
 
 struct Queue {
     spans: mpsc::Sender<FinishedSpan>,
@@ -50,12 +58,22 @@ pub fn start(
     proxies: &Proxies,
     count: Count,
 ) -> Result<Option<(Tracer, Exporter)>, Violation> {
+    start_at(PACE, config, proxies, count)
+}
+
+/// As [`start`], at another pace.
+pub(super) fn start_at(
+    pace: Pace,
+    config: &TracesConfig,
+    proxies: &Proxies,
+    count: Count,
+) -> Result<Option<(Tracer, Exporter)>, Violation> {
     let Some(url) = &config.url else { return Ok(None) };
     let way = Way::new("traces.otlp_endpoint", url, &config.headers, proxies)?;
     let (spans, queue) = mpsc::channel(QUEUE_MAX);
     let sink = Queue { spans, count: count.clone() };
     let sender =
-        Sender { way, service_name: config.service_name.clone(), count, is_failing: false };
+        Sender { way, service_name: config.service_name.clone(), count, is_failing: false, pace };
     let exporter = Exporter::spawn(|is_stopped| sender.run(queue, is_stopped));
     Ok(Some((Tracer::new(Box::new(sink), config.ratio), exporter)))
 }
@@ -65,6 +83,7 @@ struct Sender {
     service_name: String,
     count: Count,
     is_failing: bool,
+    pace: Pace,
 }
 
 impl Sender {
@@ -73,27 +92,28 @@ impl Sender {
         mut queue: mpsc::Receiver<FinishedSpan>,
         mut is_stopped: watch::Receiver<bool>,
     ) {
+        // Outside of what is cut short by the end, so that nothing is lost with it.
+        let mut batch = Vec::new();
         loop {
-            let batch = tokio::select! {
-                batch = batch(&mut queue) => batch,
+            tokio::select! {
+                () = fill(&mut batch, &mut queue, self.pace.batch_delay) => {}
                 () = stopped(&mut is_stopped) => break,
-            };
+            }
             if batch.is_empty() {
                 return;
             }
-            self.send(batch, &mut is_stopped).await;
+            self.send(std::mem::take(&mut batch), &mut is_stopped).await;
         }
         loop {
-            let mut rest = Vec::new();
-            while rest.len() < BATCH_MAX
+            while batch.len() < BATCH_MAX
                 && let Ok(span) = queue.try_recv()
             {
-                rest.push(span);
+                batch.push(span);
             }
-            if rest.is_empty() {
+            if batch.is_empty() {
                 return;
             }
-            self.send(rest, &mut is_stopped).await;
+            self.send(std::mem::take(&mut batch), &mut is_stopped).await;
         }
     }
 
@@ -101,7 +121,7 @@ impl Sender {
         let num = batch.len() as u64;
         let body = otlp::request(&self.service_name, env!("CARGO_PKG_VERSION"), &batch);
         drop(batch);
-        let mut delay = RETRY_DELAY;
+        let mut delay = self.pace.retry_delay;
         for tries in 1..=TRIES_MAX {
             let refused = match self.way.post(CONTENT_TYPE, body.clone()).await {
                 Ok(()) => {
@@ -136,16 +156,18 @@ impl Sender {
     }
 }
 
-/// Waits for spans to send; nothing where there will be no more.
-async fn batch(queue: &mut mpsc::Receiver<FinishedSpan>) -> Vec<FinishedSpan> {
-    let mut batch = Vec::new();
-    let Some(first) = queue.recv().await else { return batch };
+/// Waits for spans to send, and a moment for more of them; leaves none where there will be no more.
+async fn fill(
+    batch: &mut Vec<FinishedSpan>,
+    queue: &mut mpsc::Receiver<FinishedSpan>,
+    delay: Duration,
+) {
+    let Some(first) = queue.recv().await else { return };
     batch.push(first);
-    let until = Instant::now() + BATCH_DELAY;
+    let until = Instant::now() + delay;
     while batch.len() < BATCH_MAX
         && let Ok(Some(span)) = timeout_at(until, queue.recv()).await
     {
         batch.push(span);
     }
-    batch
 }

@@ -14,7 +14,11 @@ use crate::{
 pub(super) struct ProviderSpan {
     span: Span,
     has_text: bool,
+    /// Whether all was said, or failed.
     has_ended: bool,
+    num_choices_left: u32,
+    /// Tokens so far, where the provider counts along.
+    usage: Option<Usage>,
     num_preemptions: u32,
 }
 
@@ -41,7 +45,14 @@ impl ProviderSpan {
             span.set("gen_ai.request.choice.count", request.num_choices);
         }
         request.trace = span.parent();
-        Self { span, has_text: false, has_ended: false, num_preemptions: 0 }
+        Self {
+            span,
+            has_text: false,
+            has_ended: false,
+            num_choices_left: request.num_choices,
+            usage: None,
+            num_preemptions: 0,
+        }
     }
 
     /// Notes what is handed on.
@@ -51,6 +62,7 @@ impl ProviderSpan {
         }
         match event {
             Ok(CompletionEvent::Chunk(chunk)) => {
+                self.usage = chunk.usage.or(self.usage);
                 if !self.has_text && !chunk.text.is_empty() {
                     self.has_text = true;
                     self.span.event("first text", &[]);
@@ -59,9 +71,15 @@ impl ProviderSpan {
                     let choice = ("gen_ai.choice.index", chunk.choice_index.into());
                     let reason = ("gen_ai.response.finish_reason", reason.as_label().into());
                     self.span.event("choice ended", &[choice, reason]);
+                    // Who has the last word need not wait for the count.
+                    self.num_choices_left = self.num_choices_left.saturating_sub(1);
+                    self.has_ended |= self.num_choices_left == 0;
                 }
             }
-            Ok(CompletionEvent::Done(usage)) => self.done(*usage),
+            Ok(CompletionEvent::Done(usage)) => {
+                self.has_ended = true;
+                self.usage = Some(*usage);
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -79,17 +97,15 @@ impl ProviderSpan {
         self.has_ended = true;
         self.span.fail(error.kind.as_label());
     }
-
-    fn done(&mut self, usage: Usage) {
-        self.has_ended = true;
-        self.span.set("gen_ai.usage.input_tokens", usage.num_prompt_tokens);
-        self.span.set("gen_ai.usage.output_tokens", usage.num_completion_tokens);
-        self.span.set("gen_ai.usage.cache_read.input_tokens", usage.num_cached_tokens);
-    }
 }
 
 impl Drop for ProviderSpan {
     fn drop(&mut self) {
+        if let Some(usage) = self.usage {
+            self.span.set("gen_ai.usage.input_tokens", usage.num_prompt_tokens);
+            self.span.set("gen_ai.usage.output_tokens", usage.num_completion_tokens);
+            self.span.set("gen_ai.usage.cache_read.input_tokens", usage.num_cached_tokens);
+        }
         if !self.has_ended {
             self.span.set("lacuna.outcome", "cancelled");
         }

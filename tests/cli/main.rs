@@ -4,6 +4,7 @@
 
 mod auth;
 mod bench;
+mod collector;
 mod complete;
 mod config;
 mod content;
@@ -11,9 +12,11 @@ mod help;
 mod metrics;
 mod prompts;
 mod providers;
+mod reports;
 mod routes;
 mod selftest;
 mod serve;
+mod traces;
 #[path = "../equivalence/trained.rs"]
 mod trained;
 
