@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::trace::{FinishedSpan, SpanContext, SpanKind, SpanSink, Tracer, Value};
+use crate::trace::{
+    FinishedSpan, SpanContext, SpanKind, SpanSink, Tracer, Value, current_request, in_request,
+    with_request,
+};
 
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<FinishedSpan>>>);
@@ -137,4 +140,19 @@ fn what_has_been_done_already_keeps_its_time_and_all_is_bounded() {
     assert_eq!(past.ended.duration_since(past.began).unwrap(), Duration::from_millis(20));
     assert_eq!((root.attributes.len(), root.events.len()), (32, 32));
     assert!(matches!(&root.attributes[0].1, Value::Text(text) if text.len() == 256));
+}
+
+#[tokio::test]
+async fn a_task_knows_its_request_while_it_works_on_it() {
+    let named = |name: &str| Some(Arc::<str>::from(name));
+    assert_eq!(current_request(), None);
+    let other: Arc<str> = "other".into();
+    in_request("one".into(), async {
+        assert_eq!(current_request(), named("one"));
+        with_request(&other, || assert_eq!(current_request(), named("other")));
+        tokio::task::yield_now().await;
+        assert_eq!(current_request(), named("one"));
+    })
+    .await;
+    assert_eq!(current_request(), None);
 }

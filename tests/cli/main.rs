@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+mod access;
 mod auth;
 mod bench;
 mod collector;

@@ -87,6 +87,11 @@ impl Server {
         }
     }
 
+    /// Returns where it listens.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
@@ -370,6 +375,9 @@ fn who_is_refused_leaves_the_line_of_every_request() {
         let line = server.line("request");
         assert_eq!((&line["outcome"], &line["endpoint"]), (&outcome.into(), &endpoint.into()));
         assert_eq!(line["key_name"].as_str(), key_name, "{line}");
+        assert_eq!(line["status_code"].to_string(), status);
+        let is_let_in = ["400", "422"].contains(&status);
+        assert_eq!(line.get("auth_error_details").is_none(), is_let_in, "{line}");
     }
 }
 
