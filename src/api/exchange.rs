@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::Request,
     http::{HeaderMap, Method, Version, header},
     response::Response,
@@ -80,24 +80,19 @@ pub(super) fn open(state: &ApiState, id: &RequestId, request: &Request) -> Optio
 /// Keeps the exchange open until the end of the answer. A whole answer is done when it is here; a stream is at its end,
 /// or when nobody reads it any more.
 pub(super) fn held(response: Response, id: &RequestId, exchange: Option<Exchange>) -> Response {
-    use axum::body::HttpBody as _;
-
-    let is_stream = response.body().size_hint().exact().is_none();
-    if let Some(exchange) = &exchange {
-        exchange.answer(response.status().as_u16());
-        if !is_stream {
-            exchange.chunk();
-        }
-    }
-    if !is_stream {
+    let Some(exchange) = exchange else { return response };
+    exchange.answer(response.status().as_u16());
+    if response.body().size_hint().exact().is_some() {
+        exchange.chunk();
         return response;
     }
     let id = Arc::clone(&id.0);
+    let mut has_begun = false;
     response.map(|body| {
         let mut pieces = body.into_data_stream();
         Body::from_stream(stream::poll_fn(move |cx| {
             let piece = with_request(&id, || pieces.poll_next_unpin(cx));
-            if let (true, Some(exchange)) = (piece.is_ready(), &exchange) {
+            if piece.is_ready() && !std::mem::replace(&mut has_begun, true) {
                 exchange.chunk();
             }
             piece

@@ -65,7 +65,6 @@ fn spans() -> [FinishedSpan; 2] {
         attributes: Vec::new(),
         events: vec![event],
         is_error: true,
-        ..root.clone()
     };
     [root, child]
 }

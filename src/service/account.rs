@@ -324,7 +324,8 @@ impl Entries {
         let mut span = parent.past("post-process", first, last);
         let changes = self.changes();
         let changes = changes.iter().map(|(step, count)| format!("{step}={count}"));
-        span.set("lacuna.changes", changes.collect::<Vec<_>>().join(" "));
+        let changes = changes.collect::<Vec<_>>().join(" ");
+        span.set_known("lacuna.changes", (!changes.is_empty()).then_some(changes));
         span.set("lacuna.post_processing_duration", self.postprocessing());
         span.set("lacuna.tokens_saved", self.num_tokens_saved);
     }

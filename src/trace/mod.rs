@@ -9,7 +9,7 @@ mod context;
 mod current;
 mod span;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use context::SpanContext;
 pub use current::{current_request, in_request, with_request};

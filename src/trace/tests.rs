@@ -10,8 +10,9 @@ use crate::trace::{
     with_request,
 };
 
+/// Keeps spans that have ended.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<FinishedSpan>>>);
+pub(crate) struct Kept(Arc<Mutex<Vec<FinishedSpan>>>);
 
 impl SpanSink for Kept {
     fn take(&self, span: FinishedSpan) {
@@ -20,11 +21,11 @@ impl SpanSink for Kept {
 }
 
 impl Kept {
-    fn tracer(&self, ratio: f64) -> Tracer {
+    pub(crate) fn tracer(&self, ratio: f64) -> Tracer {
         Tracer::new(Box::new(self.clone()), ratio)
     }
 
-    fn spans(&self) -> Vec<FinishedSpan> {
+    pub(crate) fn spans(&self) -> Vec<FinishedSpan> {
         self.0.lock().unwrap().clone()
     }
 }

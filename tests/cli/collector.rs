@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Far longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was sent.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ fn serve(stream: TcpStream, answer: &str, kept: &Kept) {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Span {
     pub(super) trace_id: String,
-    pub(super) span_id: String,
+    pub(super) id: String,
     pub(super) parent_id: String,
     pub(super) name: String,
     pub(super) kind: u64,
@@ -169,7 +169,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     value
 }
 
-fn within<'a>(bytes: &'a [u8], field: u64) -> impl Iterator<Item = &'a [u8]> {
+fn within(bytes: &[u8], field: u64) -> impl Iterator<Item = &[u8]> {
     fields(bytes).into_iter().filter(move |(number, _)| *number == field).map(|(_, it)| it.bytes())
 }
 
@@ -179,10 +179,11 @@ fn spans(request: &[u8]) -> Vec<Span> {
 }
 
 fn span(bytes: &[u8]) -> Span {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex =
+        |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     let mut span = Span {
         trace_id: String::new(),
-        span_id: String::new(),
+        id: String::new(),
         parent_id: String::new(),
         name: String::new(),
         kind: 0,
@@ -194,7 +195,7 @@ fn span(bytes: &[u8]) -> Span {
     for (number, field) in fields(bytes) {
         match number {
             1 => span.trace_id = hex(field.bytes()),
-            2 => span.span_id = hex(field.bytes()),
+            2 => span.id = hex(field.bytes()),
             4 => span.parent_id = hex(field.bytes()),
             5 => span.name = field.text(),
             6 => span.kind = field.number(),

@@ -1,6 +1,11 @@
 //! The binary as a shell sees it: output, messages and exit codes.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test helper fails by panicking"
+)]
 
 mod access;
 mod auth;

@@ -78,7 +78,7 @@ fn a_request_is_a_tree_of_spans_without_its_text() {
     assert!(steps.times[0] >= provider.times[0] && steps.times[0] <= steps.times[1], "{spans:#?}");
     for span in &spans {
         assert_eq!((span.trace_id.as_str(), span.is_error), (TRACE, false), "{span:#?}");
-        assert!(span.parent_id == root.span_id || span == root, "{span:#?}");
+        assert!(span.parent_id == root.id || span == root, "{span:#?}");
         assert!(span.times[0] >= root.times[0] && span.times[1] <= root.times[1], "{spans:#?}");
     }
     let heard = collector.wait(|heard| !heard.is_empty());
@@ -116,24 +116,24 @@ fn a_request_that_fails_over_shows_every_try_and_tells_the_service_elsewhere() {
     let spans = collector.spans(7);
     let root = named(&spans, "POST /v1/completions");
     let route = named(&spans, "route");
-    assert_eq!((root.parent_id.as_str(), route.parent_id.as_str()), ("", root.span_id.as_str()));
+    assert_eq!((root.parent_id.as_str(), route.parent_id.as_str()), ("", root.id.as_str()));
     assert_eq!(route.attributes["lacuna.route"], "all");
     let tries = [("gone", "upstream_unreachable", true), ("there", "ok", false)];
     for (target, outcome, is_error) in tries {
         let is_of =
             |span: &&Span| span.name == "attempt" && span.attributes["lacuna.target"] == target;
         let attempt = spans.iter().find(is_of).unwrap_or_else(|| panic!("{target}: {spans:#?}"));
-        assert_eq!(attempt.parent_id, route.span_id, "{spans:#?}");
+        assert_eq!(attempt.parent_id, route.id, "{spans:#?}");
         assert_eq!(
             (attempt.attributes["lacuna.outcome"].as_str(), attempt.is_error),
             (outcome, is_error)
         );
         let call = named(&spans, &format!("text_completion {target}"));
-        assert_eq!((call.parent_id.as_str(), call.kind), (attempt.span_id.as_str(), 3));
+        assert_eq!((call.parent_id.as_str(), call.kind), (attempt.id.as_str(), 3));
         assert_eq!(call.is_error, is_error, "{call:#?}");
         if !is_error {
             let asked = service.wait(|heard| !heard.is_empty());
-            let expected = format!("00-{}-{}-01", call.trace_id, call.span_id);
+            let expected = format!("00-{}-{}-01", call.trace_id, call.id);
             assert_eq!(asked[0].headers["traceparent"], expected);
             assert_eq!(asked[0].headers["x-request-id"], "of-the-trace");
         }

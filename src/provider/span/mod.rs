@@ -111,3 +111,6 @@ impl Drop for ProviderSpan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
