@@ -29,7 +29,7 @@ pub(super) struct Way {
 /// Why something was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// `unreachable`, or the status.
+    /// The answer's status; `None` where nobody answered.
     pub(super) status: Option<u16>,
     /// Whether another try may do better.
     pub(super) may_retry: bool,

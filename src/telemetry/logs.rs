@@ -83,7 +83,7 @@ where
 
 /// Logs a panic's place and, where it is a literal, its message. A formatted message may quote what was worked on:
 /// a slice off a character's border prints the string, which is a user's source text.
-fn hide_panic_messages() {
+pub(super) fn hide_panic_messages() {
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let literal = info.payload().downcast_ref::<&'static str>();

@@ -1,7 +1,7 @@
 """Writes a request with two spans as OpenTelemetry's own library writes it: otlp.bin, which src/export/tests.rs must write to the byte.
 
 usage: make_otlp.py [--out tests/golden/otlp.bin]
-Made with opentelemetry-proto 1.45.2 and protobuf 7.36.2.
+Made with the versions of requirements.txt.
 """
 import argparse
 import os
