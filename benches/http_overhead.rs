@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::{future::BoxFuture, stream};
 use lacuna::{
-    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, Observed, router},
     auth::{Clock, Credentials, Guard},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Input, Usage},
     config::{
@@ -317,6 +317,7 @@ async fn start(guard: Arc<Guard>, has_context: bool) -> SocketAddr {
         drain: drain.clone(),
         gateway,
         metrics: Metrics::default(),
+        observed: Observed::default(),
     });
     let app = router(state, &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();

@@ -91,6 +91,7 @@ fn request() -> CompletionRequest {
         model: None,
         asker: Asker { user: Some("0123456789abcdef".to_owned()), ..Asker::default() },
         correlation_id: None,
+        trace: lacuna::trace::Parent::default(),
     }
 }
 

@@ -9,11 +9,12 @@ use std::{
 
 /// Modules of `src/`, lowest layer first. A module names strictly lower layers only.
 const LAYERS: &[&[&str]] = &[
+    &["trace"],
     &["completion"],
     &["config", "telemetry"],
     &["tokenizer", "client", "flags", "syntax"],
     &["prompt", "engine", "postprocess", "hub"],
-    &["provider"],
+    &["provider", "export"],
     &["routing"],
     &["service", "auth"],
     &["api", "bench", "eval", "selftest"],
@@ -58,7 +59,7 @@ const FENCED: &[(&str, &[&str])] = &[
         ],
     ),
     ("prometheus::", &["src/telemetry/metrics/"]),
-    ("reqwest::", &["src/provider/", "src/auth/", "src/hub/"]),
+    ("reqwest::", &["src/provider/", "src/auth/", "src/hub/", "src/export/"]),
     ("tokenizers::", &["src/tokenizer/"]),
     ("tracing_subscriber::", &["src/telemetry/"]),
     // The grammars' crates too, whose names begin so.
@@ -96,6 +97,9 @@ const PURE: &[&str] = &[
     "src/engine/sampler",
     "src/engine/scheduler",
     "src/engine/sequence",
+    "src/export/envelope.rs",
+    "src/export/otlp.rs",
+    "src/export/protobuf.rs",
     "src/flags/",
     "src/hub/digest.rs",
     "src/hub/select.rs",
@@ -118,6 +122,7 @@ const PURE: &[&str] = &[
     "src/telemetry/metrics/recent.rs",
     "src/tokenizer/detokenizer",
     "src/tokenizer/stop",
+    "src/trace/context.rs",
 ];
 
 /// What a pure file may not name: clocks, tasks, logs, files, locks.

@@ -23,6 +23,7 @@ use crate::api::{
 use crate::auth::{COMPLETE_CODE, Caller, CallerKind, Credentials, GENERATE_CODE, Permit};
 use crate::flags::pseudonym;
 use crate::service::Account;
+use crate::telemetry::{AuthFacts, Exchange};
 
 /// Asked by who has no token: probes, and GitLab while it is set up.
 const PUBLIC: [&str; 4] =
@@ -112,11 +113,13 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
     let began = Instant::now();
     let admitted = admit(&state, &head).await;
     let auth_ms = began.elapsed().as_secs_f64() * 1e3;
+    let exchange = head.extensions.get::<Exchange>().cloned();
+    tell(exchange.as_ref(), began, &admitted);
     let id = head.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     match admitted {
         Ok((caller, permit)) => {
             tracing::debug!(
-                request_id = %id,
+                correlation_id = %id,
                 caller = caller.kind.as_label(),
                 key_name = caller.key_name,
                 user = caller.user,
@@ -132,9 +135,10 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
             held(next.run(Request::from_parts(head, body)).await, permit)
         }
         Err(Refused { error, auth_error, key_name }) => {
-            tracing::info!(request_id = %id, auth_error, auth_ms, "refused");
+            tracing::debug!(correlation_id = %id, auth_error, auth_ms, "refused");
             let account = Account::open(&id, endpoint(head.uri.path()));
             account.count_in(state.metrics());
+            account.part_of(exchange.as_ref());
             if is_gitlab(head.uri.path()) {
                 account.caller(gitlab::caller(&head.headers));
             }
@@ -145,6 +149,31 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
             refusal(error, head.uri.path())
         }
     }
+}
+
+/// Says in a request's line and span who asks, or why they are not let in.
+fn tell(
+    exchange: Option<&Exchange>,
+    began: Instant,
+    admitted: &Result<(Caller, Option<Permit>), Refused>,
+) {
+    let Some(exchange) = exchange else { return };
+    let ended = Instant::now();
+    let mut span = exchange.parent().past("admit", began, ended);
+    let mut auth = AuthFacts { took: Some(ended - began), ..AuthFacts::default() };
+    match admitted {
+        Ok((caller, _)) => {
+            span.set("lacuna.caller", caller.kind.as_label());
+            auth.token_issuer.clone_from(&caller.issuer);
+            auth.key_name.clone_from(&caller.key_name);
+        }
+        Err(refused) => {
+            span.fail(refused.auth_error);
+            auth.error = Some(refused.auth_error);
+            auth.key_name.clone_from(&refused.key_name);
+        }
+    }
+    exchange.auth(auth);
 }
 
 /// A request that is not let in.

@@ -156,7 +156,7 @@ async fn weigh(
 /// Names in it are those of the settings, for only such were found.
 fn audit(id: &RequestId, caller: &Caller, change: &str) {
     tracing::info!(
-        request_id = %id.0,
+        correlation_id = %id.0,
         caller = caller.kind.as_label(),
         key_name = caller.key_name,
         change,

@@ -17,6 +17,11 @@ use axum::{
     response::Response,
 };
 
+use crate::{
+    api::{ApiState, exchange},
+    trace::in_request,
+};
+
 /// Names a request, in headers and logs.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Seconds from the request's head to the answer's head.
@@ -59,20 +64,35 @@ impl RequestIds {
     }
 }
 
-/// Gives the request its id, and the answer the id and the time it took.
+/// What names requests, and tells of them.
+#[derive(Clone, Debug)]
+pub(super) struct Correlation {
+    ids: Arc<RequestIds>,
+    state: ApiState,
+}
+
+impl Correlation {
+    pub(super) fn new(state: ApiState) -> Self {
+        Self { ids: Arc::default(), state }
+    }
+}
+
+/// Gives the request its id and what is told of it, and the answer the id and the time it took.
 pub(super) async fn correlate(
-    State(ids): State<Arc<RequestIds>>,
+    State(Correlation { ids, state }): State<Correlation>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let id = ids.of(&request);
-    let method = request.method().clone();
+    let exchange = exchange::open(&state, &id, &request);
     request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).await;
+    if let Some(exchange) = &exchange {
+        request.extensions_mut().insert(exchange.clone());
+    }
+    let response = in_request(Arc::clone(&id.0), next.run(request)).await;
     let seconds = started.elapsed().as_secs_f64();
-    let status = response.status().as_u16();
-    tracing::debug!(request_id = %id.0, %method, status, seconds, "answered");
+    let mut response = exchange::held(response, &id, exchange);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, value);

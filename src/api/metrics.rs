@@ -13,7 +13,7 @@ use axum::{
 
 use crate::{
     api::{ApiState, gitlab, status},
-    telemetry::metrics::Metrics,
+    telemetry::{Exchange, metrics::Metrics},
 };
 
 /// Prometheus's text format.
@@ -43,10 +43,14 @@ pub(super) async fn count(
     let began = Instant::now();
     let handler = request.extensions().get::<MatchedPath>().cloned();
     let method = method(request.method());
+    let exchange = request.extensions().get::<Exchange>().cloned();
     let response = next.run(request).await;
     let handler = handler.as_ref().map_or(NO_HANDLER, MatchedPath::as_str);
     // As the description has it.
     let handler = handler.replace("{*", "{");
+    if let (Some(exchange), true) = (exchange, handler != NO_HANDLER) {
+        exchange.route(&handler);
+    }
     metrics.http().record(&handler, method, response.status().as_u16(), began.elapsed());
     response
 }

@@ -24,7 +24,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use utoipa::openapi::OpenApi;
 
 use crate::api::{
-    correlation::{RequestId, RequestIds, X_PROCESS_TIME, X_REQUEST_ID, correlate},
+    correlation::{Correlation, RequestId, X_PROCESS_TIME, X_REQUEST_ID, correlate},
     error::{ApiError, ApiErrorKind},
 };
 use crate::auth::{Caller, Guard};
@@ -32,7 +32,7 @@ use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::routing;
 use crate::service::{Account, CompletionService, NameKind, ServedModels, ServedName};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{Exchange, metrics::Metrics};
 
 mod access;
 mod admin;
@@ -41,6 +41,7 @@ mod clock;
 mod correlation;
 mod deadline;
 mod error;
+mod exchange;
 mod gitlab;
 mod json;
 mod metrics;
@@ -51,6 +52,7 @@ mod origin;
 mod status;
 mod steps;
 
+pub use exchange::{Observed, PeerAddress};
 pub use gitlab::Gateway;
 pub use metrics::metrics_router;
 
@@ -90,6 +92,8 @@ struct Shared {
     started_unix_seconds: u64,
     gateway: Gateway,
     metrics: Metrics,
+    /// What is told of requests; empty until somebody says.
+    observed: Observed,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -117,12 +121,14 @@ pub struct ApiParts<'a> {
     pub gateway: Gateway,
     /// Where requests are counted.
     pub metrics: Metrics,
+    /// Which requests are told of, and to whom.
+    pub observed: Observed,
 }
 
 impl ApiState {
     /// Serves what these are.
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { models, router, config, guard, drain, gateway, metrics } = parts;
+        let ApiParts { models, router, config, guard, drain, gateway, metrics, observed } = parts;
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
@@ -138,7 +144,12 @@ impl ApiState {
             started_unix_seconds: clock::unix_seconds(),
             gateway,
             metrics,
+            observed,
         }))
+    }
+
+    fn observed(&self) -> &Observed {
+        &self.0.observed
     }
 
     fn router(&self) -> Option<&Arc<routing::Router>> {
@@ -259,6 +270,7 @@ fn account_of(
     let account = Account::open(&id.0, endpoint);
     account.count_in(state.metrics());
     let caller = request.extensions().get::<Arc<Caller>>();
+    account.part_of(request.extensions().get::<Exchange>());
     account.key_name(caller.and_then(|caller| caller.key_name.clone()));
     account
 }
@@ -299,6 +311,7 @@ fn described() -> (Router<ApiState>, OpenApi) {
 /// Returns all endpoints.
 pub fn router(state: ApiState, config: &ServerConfig) -> Router {
     let (endpoints, document) = described();
+    let correlation = Correlation::new(state.clone());
     let endpoints = endpoints.merge(openapi::routes(document));
     let endpoints = endpoints
         .fallback(unknown_route)
@@ -311,7 +324,7 @@ pub fn router(state: ApiState, config: &ServerConfig) -> Router {
     if !config.cors_allowed_origins.is_empty() {
         router = router.layer(cors(config.cors_allowed_origins.clone()));
     }
-    router.layer(from_fn_with_state(Arc::new(RequestIds::default()), correlate))
+    router.layer(from_fn_with_state(correlation, correlate))
 }
 
 /// An unknown path answers in the shape of the dialect it looks like.

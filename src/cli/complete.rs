@@ -207,6 +207,7 @@ async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliE
         model: None,
         asker: Asker::default(),
         correlation_id: None,
+        trace: crate::trace::Parent::default(),
     };
     let account = Account::open("complete", "cli.complete");
     account.streaming(true);

@@ -14,12 +14,13 @@ use crate::{
     api::Gateway,
     auth::{Clock, Guard},
     config::{Config, ConfigError, Environment, LogConfig, LogFormat, RawConfig, layers},
-    telemetry::logs,
+    telemetry::{ReportLayer, logs},
 };
 
 mod bench;
 pub mod complete;
 pub mod compose;
+mod exports;
 mod fetch;
 mod fim;
 pub mod greeting;
@@ -245,9 +246,13 @@ fn mut_all_args(command: clap::Command, change: &dyn Fn(clap::Arg) -> clap::Arg)
 }
 
 fn start_logs(config: &LogConfig) -> Result<(), CliError> {
+    start_logs_with(config, None)
+}
+
+fn start_logs_with(config: &LogConfig, reports: Option<ReportLayer>) -> Result<(), CliError> {
     let started = match config.format {
-        LogFormat::Text => logs::init_text(&config.filter),
-        LogFormat::Json => logs::init_json(&config.filter),
+        LogFormat::Text => logs::init_text(&config.filter, reports),
+        LogFormat::Json => logs::init_json(&config.filter, reports),
     };
     Ok(started.context("cannot start logging")?)
 }

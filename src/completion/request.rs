@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use crate::completion::{asker::Asker, language::Language, postprocessing::PostProcessing};
+use crate::{
+    completion::{asker::Asker, language::Language, postprocessing::PostProcessing},
+    trace::Parent,
+};
 
 /// One completion, free of any dialect.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct CompletionRequest {
     pub asker: Asker,
     /// Name of the request in the logs here, for services elsewhere; only what is known to hold no source text.
     pub correlation_id: Option<String>,
+    /// The span that it is part of.
+    pub trace: Parent,
 }
 
 impl CompletionRequest {

@@ -21,7 +21,12 @@ const fn alias(theirs: &'static str, ours: &'static str, translate: fn(&str) -> 
     Alias { theirs, ours, translate }
 }
 
-pub(super) const ALIASES: [Alias; 13] = [
+pub(super) const ALIASES: [Alias; 17] = [
+    // Of the libraries of OpenTelemetry and Sentry, which platforms set for each program.
+    alias("OTEL_EXPORTER_OTLP_ENDPOINT", "LACUNA_OTLP_ENDPOINT", as_it_is),
+    alias("OTEL_SERVICE_NAME", "LACUNA_OTLP_SERVICE_NAME", as_it_is),
+    alias("OTEL_TRACES_SAMPLER_ARG", "LACUNA_TRACES_SAMPLE_RATIO", as_it_is),
+    alias("SENTRY_ENVIRONMENT", "LACUNA_REPORTS_ENVIRONMENT", as_it_is),
     alias("AIGW_GITLAB_URL", "LACUNA_ISSUERS", as_it_is),
     alias("AIGW_CUSTOMER_PORTAL_URL", "LACUNA_ISSUERS", as_it_is),
     alias("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "LACUNA_AUTH_SERVICE_NAME", as_it_is),

@@ -22,6 +22,12 @@ pub struct RawLog {
     /// Whose source text is logged: nobody's, theirs whose GitLab asks for it in a documented way, or everybody's.
     #[arg(long = "log-content", value_name = "never|asked|always", hide_short_help = true)]
     pub content: Option<String>,
+    /// Which requests leave a line: all, all but probes of health, or none.
+    #[arg(long = "log-access", value_name = "all|requests|off", hide_short_help = true)]
+    pub access: Option<String>,
+    /// Whether those lines have the address of the client.
+    #[arg(long = "log-client-addresses", value_name = "true|false", num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    pub client_addresses: Option<bool>,
 }
 
 impl RawLog {
@@ -31,6 +37,8 @@ impl RawLog {
             format: self.format.or(lower.format),
             filter: self.filter.or(lower.filter),
             content: self.content.or(lower.content),
+            access: self.access.or(lower.access),
+            client_addresses: self.client_addresses.or(lower.client_addresses),
         }
     }
 }
@@ -55,6 +63,17 @@ pub enum ContentLogging {
     Always,
 }
 
+/// Which requests leave a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogging {
+    /// All.
+    All,
+    /// All but probes of health.
+    Requests,
+    /// None.
+    Off,
+}
+
 /// Logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -64,6 +83,10 @@ pub struct LogConfig {
     pub filter: String,
     /// Whose source text is logged.
     pub content: ContentLogging,
+    /// Which requests leave a line.
+    pub access: AccessLogging,
+    /// Whether those lines have the address of the client.
+    pub has_client_addresses: bool,
 }
 
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -71,6 +94,12 @@ const CONTENTS: [(&str, ContentLogging); 3] = [
     ("never", ContentLogging::Never),
     ("asked", ContentLogging::Asked),
     ("always", ContentLogging::Always),
+];
+
+const ACCESSES: [(&str, AccessLogging); 3] = [
+    ("all", AccessLogging::All),
+    ("requests", AccessLogging::Requests),
+    ("off", AccessLogging::Off),
 ];
 
 /// Checks the settings.
@@ -87,6 +116,8 @@ pub(super) fn resolve(raw: RawLog) -> Result<LogConfig, Violation> {
         format: word("log.format", raw.format, &FORMATS)?,
         filter,
         content: word("log.content", raw.content, &CONTENTS)?,
+        access: word("log.access", raw.access, &ACCESSES)?,
+        has_client_addresses: said("log.client_addresses", raw.client_addresses)?,
     })
 }
 
@@ -94,10 +125,13 @@ impl From<&LogConfig> for RawLog {
     fn from(config: &LogConfig) -> Self {
         let format = FORMATS.iter().find(|(_, format)| *format == config.format);
         let content = CONTENTS.iter().find(|(_, content)| *content == config.content);
+        let access = ACCESSES.iter().find(|(_, access)| *access == config.access);
         Self {
             format: format.map(|(name, _)| (*name).to_owned()),
             filter: Some(config.filter.clone()),
             content: content.map(|(name, _)| (*name).to_owned()),
+            access: access.map(|(name, _)| (*name).to_owned()),
+            client_addresses: Some(config.has_client_addresses),
         }
     }
 }

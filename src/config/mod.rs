@@ -10,6 +10,7 @@ mod aliases;
 mod auth;
 mod environment;
 mod error;
+mod export;
 mod file;
 mod fim;
 mod gateway;
@@ -35,9 +36,10 @@ pub use auth::{
 };
 pub use environment::{Environment, variable};
 pub use error::{ConfigError, Violation};
+pub use export::{Dsn, RawReports, RawTraces, ReportsConfig, TracesConfig};
 pub use gateway::{FlagRule, FlagScope, FlagsConfig, GatewayConfig, PromptsConfig, RawPrompts};
 pub use hub::{HubConfig, HubModel, Proxies, Secret};
-pub use log::{ContentLogging, LogConfig, LogFormat, RawLog};
+pub use log::{AccessLogging, ContentLogging, LogConfig, LogFormat, RawLog};
 pub use metrics::{MetricsAddress, RawMetrics};
 pub use postprocess::PostprocessConfig;
 pub use providers::{
@@ -87,6 +89,10 @@ pub struct Config {
     pub log: LogConfig,
     /// Where metrics are handed out.
     pub metrics: MetricsAddress,
+    /// Traces for a collector.
+    pub traces: TracesConfig,
+    /// Reports of errors.
+    pub reports: ReportsConfig,
 }
 
 impl Config {

@@ -71,6 +71,8 @@ impl From<&Config> for RawConfig {
             routes: (!config.routes.is_empty()).then(|| routing::raw_routes(&config.routes)),
             log: log.into(),
             metrics: config.metrics.into(),
+            traces: (&config.traces).into(),
+            reports: (&config.reports).into(),
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{
     adapters,
     auth::RawAuth,
+    export::{RawReports, RawTraces},
     gateway::{RawFlags, RawGateway, RawPrompts},
     log::RawLog,
     metrics::RawMetrics,
@@ -73,6 +74,12 @@ pub struct RawConfig {
     /// `[metrics]`
     #[command(flatten)]
     pub metrics: RawMetrics,
+    /// `[traces]`
+    #[command(flatten)]
+    pub traces: RawTraces,
+    /// `[reports]`
+    #[command(flatten)]
+    pub reports: RawReports,
 }
 
 /// `[server]`: listening and HTTP.
@@ -343,6 +350,8 @@ impl RawConfig {
             routes: self.routes.or(lower.routes),
             log: self.log.or(lower.log),
             metrics: self.metrics.or(lower.metrics),
+            traces: self.traces.or(lower.traces),
+            reports: self.reports.or(lower.reports),
         }
     }
 }

@@ -11,8 +11,8 @@ use std::{
 use crate::config::{
     AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, EngineConfig,
     EngineFailure, Environment, HubModel, KvDtypeChoice, ModelConfig, ModelSource, QuantizeChoice,
-    ServerConfig, SimdChoice, Violation, auth, fim, gateway, hub, log, metrics, postprocess,
-    providers,
+    ServerConfig, SimdChoice, Violation, auth, export, fim, gateway, hub, log, metrics,
+    postprocess, providers,
     raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer},
     routing,
     scalar::Scalar,
@@ -76,6 +76,8 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         routes,
         log: log::resolve(raw.log)?,
         metrics: metrics::resolve(raw.metrics)?,
+        traces: export::traces(raw.traces, environment)?,
+        reports: export::reports(raw.reports, environment)?,
     })
 }
 

@@ -273,9 +273,9 @@ impl EngineLoop {
     }
 
     fn send(&mut self, update: SequenceUpdate) {
-        let SequenceUpdate { id, token, num_cached_tokens, finish } = update;
-        let output =
-            SequenceOutput { tokens: token.into_iter().collect(), num_cached_tokens, finish };
+        let SequenceUpdate { id, token, num_cached_tokens, num_preemptions, finish } = update;
+        let tokens = token.into_iter().collect();
+        let output = SequenceOutput { tokens, num_cached_tokens, num_preemptions, finish };
         if finish.is_some() {
             if let Some(client) = self.clients.remove(&id) {
                 client.end(Ok(output));

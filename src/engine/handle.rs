@@ -85,6 +85,8 @@ pub struct SequenceOutput {
     pub tokens: Vec<SampledToken>,
     /// Tokens of the prompt that the prefix cache held; the same in each output of a sequence.
     pub num_cached_tokens: u32,
+    /// How often the sequence has lost its blocks so far, and computed its tokens again.
+    pub num_preemptions: u32,
     /// Set in the last output.
     pub finish: Option<FinishReason>,
 }
@@ -259,7 +261,12 @@ mod tests {
     #[test]
     fn a_stream_that_nobody_ended_has_failed() {
         let (client, mut stream) = SequenceStream::with_client();
-        let output = SequenceOutput { tokens: Vec::new(), num_cached_tokens: 0, finish: None };
+        let output = SequenceOutput {
+            tokens: Vec::new(),
+            num_cached_tokens: 0,
+            num_preemptions: 0,
+            finish: None,
+        };
         client.outputs.send(Ok(output)).unwrap();
         drop(client);
         let mut next = || stream.next().now_or_never().unwrap();

@@ -219,6 +219,7 @@ impl Scheduler {
         let Some(mut sequence) = self.running.pop() else { return };
         self.kv_cache.free(&mut sequence);
         sequence.status = SequenceStatus::Preempted;
+        sequence.num_preemptions += 1;
         output.num_preempted += 1;
         self.waiting.insert(sequence.queue_key(), sequence);
     }

@@ -65,6 +65,8 @@ pub struct SequenceUpdate {
     pub token: Option<SampledToken>,
     /// Tokens of the prompt that the prefix cache held when the sequence was first admitted.
     pub num_cached_tokens: u32,
+    /// How often it has lost its blocks so far.
+    pub num_preemptions: u32,
     /// Set where this was the last.
     pub finish: Option<FinishReason>,
 }
@@ -89,6 +91,7 @@ pub struct Sequence {
     /// Leading tokens whose keys and values are in the blocks.
     pub(super) num_computed_tokens: usize,
     pub(super) num_cached_tokens: u32,
+    pub(super) num_preemptions: u32,
     pub(super) block_table: BlockTable,
     block_hashes: Vec<BlockHash>,
     /// Leading full blocks that the prefix cache was told of.
@@ -117,6 +120,7 @@ impl Sequence {
             status: SequenceStatus::Waiting,
             num_computed_tokens: 0,
             num_cached_tokens: 0,
+            num_preemptions: 0,
             block_table: BlockTable::default(),
             block_hashes: Vec::new(),
             num_published_blocks: 0,
@@ -254,7 +258,13 @@ impl Sequence {
         if let Some(reason) = finish {
             self.status = SequenceStatus::Finished(reason);
         }
-        SequenceUpdate { id: self.id, token, num_cached_tokens: self.num_cached_tokens, finish }
+        SequenceUpdate {
+            id: self.id,
+            token,
+            num_cached_tokens: self.num_cached_tokens,
+            num_preemptions: self.num_preemptions,
+            finish,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod hosted;
 pub mod local;
 mod pending;
 mod shown;
+mod span;
 
 pub use error::{ErrorSource, LOADING, ProviderError, ProviderErrorKind};
 pub use pending::Pending;

@@ -18,8 +18,10 @@ use crate::{
         deadline,
         observer::{AttemptKind, RoutingEvent},
         router::{Core, now},
+        span,
         target::Target,
     },
+    trace::Span,
 };
 
 /// Events that say nothing, before the first that does: services send one or two.
@@ -42,7 +44,9 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn start(ticket: Ticket, request: CompletionRequest) -> Self {
+    pub(super) fn start(mut ticket: Ticket, mut request: CompletionRequest) -> Self {
+        let (route, target) = (&*ticket.route, ticket.target.name.as_str());
+        ticket.span = span::attempt(&mut request, route, target, ticket.kind);
         let provider = Arc::clone(&ticket.target.provider);
         let ends = Arc::new(OnceLock::new());
         let before = Phase::Before(provider, Box::new(request), Arc::clone(&ends));
@@ -134,6 +138,7 @@ pub(super) struct Ticket {
     /// Whether the client has less time than the task: what comes too late for it says less of the target.
     pub(super) is_hurried: bool,
     is_settled: bool,
+    pub(super) span: Span,
 }
 
 impl Ticket {
@@ -148,6 +153,7 @@ impl Ticket {
             first_text: None,
             is_hurried: false,
             is_settled: false,
+            span: Span::default(),
         }
     }
 
@@ -173,6 +179,7 @@ impl Ticket {
     /// Notes a failure.
     pub(super) fn fails(&mut self, error: &ProviderError) {
         let is_fair = self.first_text.is_some() || self.is_fair();
+        self.span.fail(error.kind.as_label());
         self.settle(Outcome::of_error(error, is_fair), error.kind.as_label());
     }
 
@@ -180,6 +187,7 @@ impl Ticket {
     pub(super) fn abandon(&mut self) {
         let outcome = if self.is_fair() { Outcome::Failure } else { Outcome::Neutral };
         self.record_silence();
+        self.span.fail("abandoned");
         self.settle(outcome, "abandoned");
     }
 
@@ -208,6 +216,7 @@ impl Ticket {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
+        self.span.set("lacuna.outcome", label);
         let now = now();
         let took = now.saturating_duration_since(self.began);
         let transition = self.target.record(now, self.pass, outcome);

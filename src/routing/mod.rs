@@ -20,6 +20,7 @@ pub mod retry_budget;
 pub mod route;
 mod router;
 mod shadow;
+mod span;
 pub mod split;
 mod target;
 mod window;

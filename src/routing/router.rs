@@ -25,7 +25,7 @@ use crate::{
         retry_budget::{BudgetRules, RetryBudget},
         route::{Chosen, Facts, RouteTable},
         shadow::Shadows,
-        split,
+        span, split,
         target::{Target, TargetView},
     },
 };
@@ -223,11 +223,14 @@ impl Router {
             .filter(|target| !failed_at.contains(&target.name))
             .collect();
         let route: Arc<str> = Arc::from(chosen.route.name.as_str());
+        let mut span = span::begin(&mut request, &route);
         let plan = plan(&request, &model.name, &targets, deadline);
+        span::decided(&mut span, &targets, &plan);
         self.tell_skipped(&route, &targets, &plan);
         if plan.picks.is_empty() {
             let is_loading = targets.iter().any(|target| target.provider.is_loading());
-            return Err(refusal(&plan, now, is_loading));
+            return Err(refusal(&plan, now, is_loading))
+                .inspect_err(|error| span::failed(&mut span, error));
         }
         // Copies were made of the first try.
         let is_first = failed_at.is_empty();
@@ -241,7 +244,8 @@ impl Router {
         let picks = plan.picks.iter().map(|pick| Arc::clone(targets[pick.target])).collect();
         let race = Race::new(&self.core, route, picks, request, deadline);
         let num_before = failed_at.len() as u32;
-        let attempt = race.hurried(is_hurried).after(num_before).run().await?;
+        let attempt = race.hurried(is_hurried).after(num_before).run().await;
+        let attempt = attempt.inspect_err(|error| span::failed(&mut span, error))?;
         Ok(Answer::new(attempt, num_choices, deadline, compared).into_stream())
     }
 

@@ -5,7 +5,7 @@
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -19,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{api::DrainFlag, server::socket::Socket};
+use crate::{
+    api::{DrainFlag, PeerAddress},
+    server::socket::Socket,
+};
 
 mod socket;
 
@@ -97,8 +100,9 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            stream = accept(&listener), if connections.len() < CONNECTIONS_MAX => {
-                let service = TowerToHyperService::new(router.clone());
+            (stream, address) = accept(&listener), if connections.len() < CONNECTIONS_MAX => {
+                let router = router.clone().layer(Extension(PeerAddress(address)));
+                let service = TowerToHyperService::new(router);
                 connections.spawn(drive(stream, service, options.read_timeout, is_draining.clone()));
             }
             Some(ended) = connections.join_next() => log_panic(ended),
@@ -119,10 +123,10 @@ pub async fn serve(
     Drained { num_cut }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "accepting failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -8,15 +8,16 @@ use std::{
 use crate::{
     completion::{CompletionRequest, Input, Language, Task, Usage},
     postprocess::Effect,
-    provider::{CompletionEvent, ModelInfo, ProviderError},
+    provider::{CompletionEvent, ModelInfo, ProviderError, ProviderErrorKind},
     telemetry::{
-        Caller, RequestRecord,
+        Caller, Exchange, RequestRecord,
         metrics::{InFlight, Inference, Metrics},
-        record_postprocessing, record_request,
+        record_internal_error, record_postprocessing,
     },
+    trace::Parent,
 };
 
-/// What is known of a request, over all its prompts. Written as one line when the last clone is dropped, whichever way
+/// What is known of a request, over all its prompts. Told to its exchange when the last clone is dropped, whichever way
 /// the request ended: who holds one until the end of the answer need do nothing else.
 #[derive(Clone, Debug)]
 pub struct Account(Arc<Mutex<Entries>>);
@@ -46,6 +47,10 @@ struct Entries {
     task: Task,
     /// Where it is counted, and its place among those under way.
     metrics: Option<(Metrics, InFlight)>,
+    /// The request and its answer, whose line and span it is part of.
+    exchange: Option<Exchange>,
+    /// When the first and the last step of post-processing were done with a choice.
+    refined: Option<(Instant, Instant)>,
 }
 
 impl Account {
@@ -75,7 +80,19 @@ impl Account {
             wants_content: false,
             task: Task::default(),
             metrics: None,
+            exchange: None,
+            refined: None,
         })))
+    }
+
+    /// Makes it part of a request's line and span.
+    pub fn part_of(&self, exchange: Option<&Exchange>) {
+        self.entries().exchange = exchange.cloned();
+    }
+
+    /// Returns the span that the completion is part of.
+    pub(super) fn trace(&self) -> Parent {
+        self.entries().exchange.as_ref().map(|it| it.parent().clone()).unwrap_or_default()
     }
 
     /// Counts the request among those under way, and when it has ended.
@@ -102,7 +119,14 @@ impl Account {
 
     /// Notes what the steps of post-processing did to a choice.
     pub(super) fn effects(&self, effects: impl Iterator<Item = Effect>) {
-        self.entries().effects.extend(effects);
+        let mut entries = self.entries();
+        let num_before = entries.effects.len();
+        entries.effects.extend(effects);
+        let now = Instant::now();
+        let took: Duration = entries.effects[num_before..].iter().map(|effect| effect.took).sum();
+        let began = now.checked_sub(took).unwrap_or(now);
+        let first = entries.refined.map_or(began, |(first, _)| first);
+        entries.refined = Some((first, now));
     }
 
     /// Notes how many tokens were not written because they would have been deleted.
@@ -257,7 +281,7 @@ impl Entries {
             saved_tokens: self.num_tokens_saved,
             time_to_first_token: self.time_to_first_token,
             total_time: self.began.elapsed(),
-            postprocessing: self.effects.iter().map(|effect| effect.took).sum(),
+            postprocessing: self.postprocessing(),
         });
         let name = model.map_or("", |(_, name)| name);
         for effect in self.effects.iter().filter(|effect| effect.is_change) {
@@ -269,18 +293,31 @@ impl Entries {
 impl Drop for Entries {
     fn drop(&mut self) {
         if !self.effects.is_empty() {
-            let took = self.effects.iter().map(|effect| effect.took).sum();
-            record_postprocessing(&self.request_id, &self.changes(), took, self.num_tokens_saved);
+            let (changes, took) = (self.changes(), self.postprocessing());
+            record_postprocessing(&self.request_id, &changes, took, self.num_tokens_saved);
         }
         if let Some((metrics, _)) = &self.metrics {
             self.count(metrics);
         }
-        record_request(&RequestRecord {
-            request_id: &self.request_id,
+        if self.failure == Some(ProviderErrorKind::Internal.as_label()) {
+            let model = self.model.as_ref().map(|model| model.name.as_str());
+            record_internal_error(&self.request_id, self.endpoint, model);
+        }
+        self.tell_exchange();
+    }
+}
+
+impl Entries {
+    fn tell_exchange(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        self.tell_span(exchange.parent());
+        let model = self.model.as_ref();
+        exchange.complete(RequestRecord {
             endpoint: self.endpoint,
-            model: self.model.as_ref().map(|model| model.name.as_str()),
-            language: self.language,
             outcome: self.outcome(),
+            model_name: model.map(|model| model.name.clone()),
+            model_engine: model.map(|model| model.engine.clone()),
+            language: self.language,
             num_prompts: self.num_prompts,
             prefix_chars: self.prefix_chars,
             suffix_chars: self.suffix_chars,
@@ -289,11 +326,26 @@ impl Drop for Entries {
             cached_tokens: self.usage.num_cached_tokens,
             completion_tokens: self.usage.num_completion_tokens,
             time_to_first_token: self.time_to_first_token,
-            total_time: self.began.elapsed(),
+            postprocessing: self.refined.map(|_| self.postprocessing()),
             finish_reason: self.finish_reason,
             is_streaming: self.is_streaming,
-            prompt: self.prompt.as_deref(),
-            caller: &self.caller,
+            prompt: self.prompt.take(),
         });
+    }
+
+    /// Tells of post-processing as a span from its first step to its last: pieces of a stream go through it one by one.
+    fn tell_span(&self, parent: &Parent) {
+        let Some((first, last)) = self.refined.filter(|_| parent.is_recorded()) else { return };
+        let mut span = parent.past("post-process", first, last);
+        let changes = self.changes();
+        let changes = changes.iter().map(|(step, count)| format!("{step}={count}"));
+        let changes = changes.collect::<Vec<_>>().join(" ");
+        span.set_known("lacuna.changes", (!changes.is_empty()).then_some(changes));
+        span.set("lacuna.post_processing_duration", self.postprocessing());
+        span.set("lacuna.tokens_saved", self.num_tokens_saved);
+    }
+
+    fn postprocessing(&self) -> Duration {
+        self.effects.iter().map(|effect| effect.took).sum()
     }
 }

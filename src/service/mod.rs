@@ -134,6 +134,7 @@ impl CompletionService {
         }
         account.prompt(&request);
         request.correlation_id = Some(account.request_id());
+        request.trace = account.trace();
         let deadline = Instant::now() + self.limits.timeout;
         let deadline = request.deadline.map_or(deadline, |asked| asked.min(deadline));
         request.deadline = Some(deadline);

@@ -82,6 +82,7 @@ fn request(deadline: Option<Instant>) -> CompletionRequest {
         model: None,
         asker: Asker::default(),
         correlation_id: None,
+        trace: crate::trace::Parent::default(),
     }
 }
 

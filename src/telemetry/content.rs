@@ -29,7 +29,7 @@ pub fn record_prompt_content(content: &PromptContent<'_>) {
     let cut = content.prefix.ceil_char_boundary(cut);
     info!(
         target: "lacuna::content",
-        request_id = content.request_id,
+        correlation_id = content.request_id,
         form = content.form,
         prefix = &content.prefix[cut..],
         suffix = head(content.suffix),
@@ -40,7 +40,7 @@ pub fn record_prompt_content(content: &PromptContent<'_>) {
 
 /// Writes at info what a model said.
 pub fn record_completion_content(request_id: &str, choice_index: usize, text: &str) {
-    info!(target: "lacuna::content", request_id, choice_index, text = head(text), "answered");
+    info!(target: "lacuna::content", correlation_id = request_id, choice_index, text = head(text), "answered");
 }
 
 fn head(text: &str) -> &str {
@@ -50,7 +50,7 @@ fn head(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::request::tests::lines;
+    use crate::telemetry::tests::lines;
 
     #[test]
     fn a_long_text_is_cut_at_whole_characters_away_from_the_cursor() {

@@ -11,8 +11,11 @@ use tracing_subscriber::{
     filter::{ParseError, Targets},
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
+    registry::LookupSpan,
     util::{SubscriberInitExt as _, TryInitError},
 };
+
+use crate::{telemetry::ReportLayer, trace::current_request};
 
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
@@ -25,27 +28,31 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// Starts logging for people.
+/// Starts logging for people. What the filter lets through at `error` goes to `reports` too.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init_text(filter: &str) -> Result<(), LogError> {
-    text(filter, io::stderr)?.try_init()?;
+pub fn init_text(filter: &str, reports: Option<ReportLayer>) -> Result<(), LogError> {
+    text(filter, io::stderr)?.with(reports).try_init()?;
     hide_panic_messages();
     Ok(())
 }
 
-/// Starts logging one JSON object a line: `timestamp`, `level`, `target`, `message` and the fields side by side.
+/// Starts logging one JSON object a line: `timestamp`, `level`, `target`, `message` and the fields side by side. What the filter
+/// lets through at `error` goes to `reports` too.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init_json(filter: &str) -> Result<(), LogError> {
-    json(filter, io::stderr)?.try_init()?;
+pub fn init_json(filter: &str, reports: Option<ReportLayer>) -> Result<(), LogError> {
+    json(filter, io::stderr)?.with(reports).try_init()?;
     hide_panic_messages();
     Ok(())
 }
 
-fn text<W>(filter: &str, writer: W) -> Result<impl Subscriber, ParseError>
+fn text<W>(
+    filter: &str,
+    writer: W,
+) -> Result<impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -58,7 +65,10 @@ where
 ///
 /// # Errors
 /// A filter that is no list of levels.
-pub(crate) fn json<W>(filter: &str, writer: W) -> Result<impl Subscriber, ParseError>
+pub(crate) fn json<W>(
+    filter: &str,
+    writer: W,
+) -> Result<impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -73,12 +83,13 @@ where
 
 /// Logs a panic's place and, where it is a literal, its message. A formatted message may quote what was worked on:
 /// a slice off a character's border prints the string, which is a user's source text.
-fn hide_panic_messages() {
+pub(super) fn hide_panic_messages() {
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let literal = info.payload().downcast_ref::<&'static str>();
         let place = info.location().map(ToString::to_string);
         error!(
+            correlation_id = current_request().as_deref(),
             thread = thread.name().unwrap_or("unnamed"),
             place,
             what = literal.copied().unwrap_or("withheld, for it may quote source text"),

@@ -50,13 +50,13 @@ fn another_answers_while_the_model_loads_and_the_model_once_it_has() {
     assert!(!server.get("/v1/models/large").contains("capabilities"), "nothing is known of it");
     let answer = server.answer("/v1/completions", GAP);
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"text\":"), "{answer}");
-    assert_eq!(server.line("request")["model"], "away");
+    assert_eq!(server.line("request")["model_name"], "away");
 
     model.end();
     server.line("serving");
     assert!(server.get("/v1/models/large").contains("\"fim\":true"));
     assert!(server.answer("/v1/completions", GAP).starts_with("HTTP/1.1 200 "));
-    assert_eq!(server.line("request")["model"], "large");
+    assert_eq!(server.line("request")["model_name"], "large");
     server.signal("TERM");
     assert_eq!(server.ended().code(), Some(0));
 }

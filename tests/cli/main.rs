@@ -1,9 +1,16 @@
 //! The binary as a shell sees it: output, messages and exit codes.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test helper fails by panicking"
+)]
 
+mod access;
 mod auth;
 mod bench;
+mod collector;
 mod complete;
 mod config;
 mod content;
@@ -12,9 +19,11 @@ mod help;
 mod metrics;
 mod prompts;
 mod providers;
+mod reports;
 mod routes;
 mod selftest;
 mod serve;
+mod traces;
 #[path = "../equivalence/trained.rs"]
 mod trained;
 

@@ -102,6 +102,7 @@ impl Server {
         }
     }
 
+    /// Returns where it listens.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -314,7 +315,7 @@ fn an_adapter_that_is_none_ends_the_process_with_its_name() {
 }
 
 #[test]
-fn every_request_for_a_completion_leaves_one_line() {
+fn every_request_leaves_one_line() {
     let mut server = Server::start(&["--max-body-size", "1KiB"]);
     server.line("serving");
     let large = "x".repeat(2000);
@@ -347,7 +348,7 @@ fn every_request_for_a_completion_leaves_one_line() {
     server.signal("TERM");
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
-    assert!(!rest.contains("lacuna::request"), "{rest}");
+    assert!(!rest.contains("lacuna::access"), "{rest}");
 }
 
 #[test]
@@ -389,6 +390,9 @@ fn who_is_refused_leaves_the_line_of_every_request() {
         let line = server.line("request");
         assert_eq!((&line["outcome"], &line["endpoint"]), (&outcome.into(), &endpoint.into()));
         assert_eq!(line["key_name"].as_str(), key_name, "{line}");
+        assert_eq!(line["status_code"].to_string(), status);
+        let is_let_in = ["400", "422"].contains(&status);
+        assert_eq!(line.get("auth_error_details").is_none(), is_let_in, "{line}");
     }
 }
 

@@ -101,6 +101,7 @@ struct World {
     arrivals: Vec<Arrival>,
     outputs: BTreeMap<usize, (Vec<SampledToken>, Option<FinishReason>)>,
     num_cached_tokens: BTreeMap<SequenceId, u32>,
+    num_preemptions: BTreeMap<SequenceId, u32>,
     step: u64,
     num_steps_max: u64,
     seen: Seen,
@@ -145,6 +146,7 @@ impl World {
             num_steps_max: last_arrival + 2 * arrivals.iter().map(num_tokens).sum::<u64>(),
             outputs: (0..arrivals.len()).map(|id| (id, (Vec::new(), None))).collect(),
             num_cached_tokens: BTreeMap::new(),
+            num_preemptions: BTreeMap::new(),
             arrivals,
             step: 0,
             seen: Seen::default(),
@@ -218,6 +220,8 @@ impl World {
             let cached =
                 self.num_cached_tokens.entry(update.id).or_insert(update.num_cached_tokens);
             assert_eq!(update.num_cached_tokens, *cached, "the report of the prefix changed");
+            let preempted = self.num_preemptions.get(&update.id).copied().unwrap_or(0);
+            assert_eq!(update.num_preemptions, preempted, "preemptions are counted");
             tokens.extend(update.token);
             *finish = update.finish;
             let num_prompt_tokens =
@@ -230,11 +234,16 @@ impl World {
         let running = self.scheduler.running();
         let first_running = running.iter().map(|sequence| self.key(sequence)).min();
         let num_pending = running.iter().filter(|sequence| is_pending(sequence)).count();
+        let before: Vec<SequenceId> = running.iter().map(Sequence::id).collect();
         let output = self.scheduler.schedule();
         if output.num_scheduled_tokens.is_empty() {
             return None;
         }
         let running = self.scheduler.running();
+        let is_running = |id: &SequenceId| running.iter().any(|other| other.id() == *id);
+        for id in before.into_iter().filter(|id| !is_running(id)) {
+            *self.num_preemptions.entry(id).or_default() += 1;
+        }
         let num_still_pending = running.iter().filter(|sequence| is_pending(sequence)).count();
         self.seen.preempted_pending += (num_pending - num_still_pending) as u64;
         self.check_order(&output, first_running);

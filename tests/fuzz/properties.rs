@@ -10,7 +10,7 @@ use axum::{
 use futures_util::{future::BoxFuture, stream};
 use http_body_util::BodyExt as _;
 use lacuna::{
-    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, Observed, router},
     auth::{Clock, Guard},
     completion::{CompletionChunk, CompletionRequest, FinishReason, Language, Step, Usage},
     config::{AuthConfig, Config, Environment, Proxies, RawConfig},
@@ -86,6 +86,7 @@ fn server() -> &'static (Runtime, Router) {
             drain: DrainFlag::default(),
             gateway,
             metrics: Metrics::default(),
+            observed: Observed::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         (runtime.expect("a runtime"), router(state, &config.server))

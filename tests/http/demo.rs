@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lacuna::{
-    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, Observed, router},
     cli::standing::{LocalModel, Standing, load},
     config::{Config, Environment, RawConfig},
     engine::EngineHandle,
@@ -65,6 +65,7 @@ impl DemoServer {
             drain: drain.clone(),
             gateway: Gateway::load(config).unwrap(),
             metrics,
+            observed: Observed::default(),
         });
         let app = router(state, &config.server);
         let listener = bind((config.server.host, 0).into()).await.unwrap();

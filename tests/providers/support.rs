@@ -106,6 +106,7 @@ pub(crate) fn request(input: Input) -> CompletionRequest {
         model: None,
         asker: Asker::default(),
         correlation_id: None,
+        trace: lacuna::trace::Parent::default(),
     }
 }
 

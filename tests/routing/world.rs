@@ -168,6 +168,7 @@ pub(crate) fn gap() -> CompletionRequest {
         model: None,
         asker: Asker::default(),
         correlation_id: None,
+        trace: lacuna::trace::Parent::default(),
     }
 }
 

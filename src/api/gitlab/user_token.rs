@@ -24,6 +24,7 @@ use crate::api::{
 };
 use crate::auth::{Caller, UserTokenError};
 use crate::service::Account;
+use crate::telemetry::Exchange;
 
 /// A token for one user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -50,6 +51,7 @@ pub(super) async fn create(
     State(state): State<ApiState>,
     Extension(caller): Extension<Arc<Caller>>,
     Extension(id): Extension<RequestId>,
+    exchange: Option<Extension<Exchange>>,
     headers: HeaderMap,
 ) -> Response {
     let error = match state.guard().issue(&caller, &credentials(&headers)) {
@@ -61,6 +63,7 @@ pub(super) async fn create(
     };
     let account = Account::open(&id.0, "gitlab.user_access_token");
     account.count_in(state.metrics());
+    account.part_of(exchange.as_ref().map(|Extension(exchange)| exchange));
     account.caller(gitlab::caller(&headers));
     account.key_name(caller.key_name.clone());
     account.fail(match error {

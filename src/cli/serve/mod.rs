@@ -10,15 +10,16 @@ use crate::{
     api::{ApiParts, ApiState, DrainFlag, Gateway, metrics_router, router},
     auth::{Clock, Guard},
     cli::{
-        CliError, Loaded,
+        CliError, Loaded, exports,
         fetch::fetch_all,
         greeting::{Greeting, greeting},
         print, providers, runtime,
         standing::{LocalModel, Standing, engine_source, load},
-        start_logs,
+        start_logs_with,
     },
     config::{Config, EngineFailure, Environment, MetricsAddress, layers::broken_in},
     engine::Engine,
+    export::reports::{PendingReports, queue},
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
     telemetry::metrics::Metrics,
@@ -39,7 +40,8 @@ pub(super) fn run(loaded: &Loaded, environment: &Environment) -> Result<(), CliE
     config.check_exposure().map_err(|violation| CliError::Usage(violation.into()))?;
     let guard = Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system());
     let guard = Arc::new(guard.map_err(|error| CliError::Usage(error.into()))?);
-    start_logs(&config.log)?;
+    let (layer, reports) = queue(&config.reports).unzip();
+    start_logs_with(&config.log, layer)?;
     let unused = environment.unused_of_gateway();
     if !unused.is_empty() {
         warn!(
@@ -48,13 +50,17 @@ pub(super) fn run(loaded: &Loaded, environment: &Environment) -> Result<(), CliE
         );
     }
     let runtime = runtime(config.server.num_worker_threads)?;
-    let ended = runtime.block_on(serve_until_signal(loaded, guard));
+    let ended = runtime.block_on(serve_until_signal(loaded, guard, reports));
     // A model that still loads would hold the process for minutes; the process's end frees what it has.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), CliError> {
+async fn serve_until_signal(
+    loaded: &Loaded,
+    guard: Arc<Guard>,
+    reports: Option<PendingReports>,
+) -> Result<(), CliError> {
     let config = &loaded.config;
     let gateway = Gateway::load(config).map_err(|error| CliError::Usage(error.into()))?;
     let prompts = Arc::clone(&gateway.prompts);
@@ -76,6 +82,8 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
 
     let drain = DrainFlag::default();
     metrics.watch(engine_source(config, Arc::clone(&standing.locals)));
+    let (exports, observed) = exports::start(config, reports, &metrics)
+        .map_err(|violation| broken_in(loaded.file.as_deref(), violation))?;
     let state = ApiState::new(ApiParts {
         models: standing.models.clone(),
         router: standing.router.clone(),
@@ -84,6 +92,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         drain: drain.clone(),
         gateway,
         metrics,
+        observed,
     });
     let router = router(state.clone(), &config.server);
     let metrics = hand_out(metrics_listener, state, config.server.read_timeout);
@@ -118,6 +127,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         // Dropping one would wait for the step in work; their threads end with the process.
         let _undropped = ManuallyDrop::new(engines);
     }
+    exports.finish().await;
     failure.map_or(Ok(()), Err)
 }
 

@@ -12,6 +12,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    api::Observed,
     cli::compose::Composed,
     client,
     completion::{CompletionRequest, SamplingParams, Usage},
@@ -236,6 +237,7 @@ async fn where_one_engine_dies_the_others_end_their_answers_and_the_process_fail
         drain: drain.clone(),
         gateway,
         metrics: Metrics::default(),
+        observed: Observed::default(),
     });
     let listener = bind(SocketAddr::new(config.server.host, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

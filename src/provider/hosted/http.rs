@@ -26,6 +26,7 @@ use crate::{
             protocol::{Abilities, Access, Outgoing},
         },
     },
+    trace::SpanContext,
 };
 
 /// Largest answer that comes whole.
@@ -42,6 +43,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const SECRET_BYTES_MIN: usize = 8;
 /// Longest id of a service that is kept.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// On whose behalf a service is asked, as it is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AskedBy<'a> {
+    /// The request's name in the logs here.
+    pub(super) correlation_id: Option<&'a str>,
+    /// The span that asks, where traces are on.
+    pub(super) span: Option<SpanContext>,
+}
 
 /// The way to one service.
 #[derive(Debug)]
@@ -82,10 +92,10 @@ impl Caller {
     pub(super) async fn call(
         &self,
         outgoing: Outgoing,
-        correlation_id: Option<&str>,
+        asked_by: AskedBy<'_>,
         deadline: Option<Instant>,
     ) -> Result<Body, ProviderError> {
-        within(deadline, self.send(outgoing, correlation_id)).await?.map(|response| {
+        within(deadline, self.send(outgoing, asked_by)).await?.map(|response| {
             let is_whole = content_type(&response).contains("application/json");
             Body { provider: self.provider.clone(), response, num_bytes: 0, is_whole }
         })
@@ -94,7 +104,7 @@ impl Caller {
     async fn send(
         &self,
         outgoing: Outgoing,
-        correlation_id: Option<&str>,
+        asked_by: AskedBy<'_>,
     ) -> Result<Response, ProviderError> {
         let url = Url::parse(&format!("{}{}", self.base, outgoing.path)).map_err(|_| {
             let message = format!("the address of the provider `{}` cannot be used", self.provider);
@@ -104,8 +114,12 @@ impl Caller {
         for (name, value) in outgoing.headers {
             request = request.header(*name, *value);
         }
+        let AskedBy { correlation_id, span } = asked_by;
         if let Some(id) = correlation_id.filter(|id| is_id(id)) {
             request = request.header("x-request-id", id);
+        }
+        if let Some(span) = span {
+            request = request.header("traceparent", span.to_string());
         }
         if let Some(tokens) = &self.tokens {
             request = request.bearer_auth(tokens.token().await?.reveal());
@@ -121,7 +135,7 @@ impl Caller {
         let upstream_request_id = id.filter(|id| !self.holds_secret(id));
         debug!(
             provider = self.provider,
-            request_id = correlation_id,
+            correlation_id,
             status = status.as_u16(),
             upstream_request_id,
             "asked"

@@ -20,12 +20,14 @@ use crate::{
     provider::{
         CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
         hosted::{
-            http::Caller,
+            http::{AskedBy, Caller},
             prompt::{Built, PROMPT_TOKENS_MIN, Prompts},
             protocol::{Access, Ask, PROTOCOLS, Place, Protocol},
             running::{Running, Start},
         },
+        span::ProviderSpan,
     },
+    trace::SpanKind,
 };
 
 mod error;
@@ -172,7 +174,21 @@ impl HostedProvider {
         self.num_calls_max
     }
 
-    async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, ProviderError> {
+    async fn traced(
+        &self,
+        mut request: CompletionRequest,
+    ) -> Result<CompletionStream, ProviderError> {
+        let mut span = ProviderSpan::begin(&self.model, SpanKind::Client, &mut request);
+        match self.start(request).await {
+            Ok(running) => Ok(running.traced(span).into_stream()),
+            Err(error) => {
+                span.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(&self, request: CompletionRequest) -> Result<Running, ProviderError> {
         let asking = &self.asking;
         let abilities = asking.protocol.abilities();
         let num_calls = if abilities.has_choices { 1 } else { request.num_choices };
@@ -192,7 +208,11 @@ impl HostedProvider {
         let num_choices = if abilities.has_choices { request.num_choices } else { 1 };
         let calls = (0..num_calls).map(|index| {
             let outgoing = asking.outgoing(&request, &built, &stops, index);
-            asking.caller.call(outgoing, request.correlation_id.as_deref(), deadline)
+            let asked_by = AskedBy {
+                correlation_id: request.correlation_id.as_deref(),
+                span: request.trace.context(),
+            };
+            asking.caller.call(outgoing, asked_by, deadline)
         });
         let bodies = try_join_all(calls).await?;
         let tokens = |num_bytes| asking.prompts.num_tokens(num_bytes);
@@ -213,7 +233,7 @@ impl HostedProvider {
             is_streaming: asking.is_streaming,
             places: Some(places),
         };
-        Ok(Running::new(start, bodies).into_stream())
+        Ok(Running::new(start, bodies))
     }
 
     /// Makes the prompt, off the async workers where the text is long.
@@ -259,7 +279,7 @@ impl Provider for HostedProvider {
         &self,
         request: CompletionRequest,
     ) -> BoxFuture<'_, Result<CompletionStream, ProviderError>> {
-        self.start(request).boxed()
+        self.traced(request).boxed()
     }
 }
 

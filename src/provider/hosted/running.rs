@@ -23,6 +23,7 @@ use crate::{
             protocol::{Counted, Heard, Piece, Protocol},
         },
         shown::{Shown, ShownText},
+        span::ProviderSpan,
     },
 };
 
@@ -81,6 +82,7 @@ pub(super) struct Running {
     phase: Phase,
     /// Choices of which no more is wanted.
     unwanted: mpsc::Receiver<u32>,
+    span: ProviderSpan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,13 @@ impl Running {
             ended: None,
             phase: Phase::Running,
             unwanted: mpsc::channel().1,
+            span: ProviderSpan::default(),
         }
+    }
+
+    /// Tells the span what becomes of it.
+    pub(super) fn traced(self, span: ProviderSpan) -> Self {
+        Self { span, ..self }
     }
 
     /// Returns the events of the completion.
@@ -146,7 +154,9 @@ impl Running {
         let (ends, unwanted) = mpsc::channel();
         self.unwanted = unwanted;
         let events = stream::unfold(self, |mut running| async {
-            running.next().await.map(|event| (event, running))
+            let event = running.next().await?;
+            running.span.take(&event);
+            Some((event, running))
         });
         CompletionStream::new(events).with_ends(ends)
     }

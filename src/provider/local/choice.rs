@@ -115,8 +115,12 @@ mod tests {
             let logprob = Some(TokenLogprobs { logprob: -1.0, top: vec![(id, -1.0)] });
             let tokens = vec![SampledToken { id, logprob }];
             let finish = (index == last).then_some(finish);
-            let Some(chunk) = choice.push(SequenceOutput { tokens, num_cached_tokens: 0, finish })
-            else {
+            let Some(chunk) = choice.push(SequenceOutput {
+                tokens,
+                num_cached_tokens: 0,
+                num_preemptions: 0,
+                finish,
+            }) else {
                 continue;
             };
             shown.push_str(&chunk.text);
@@ -160,7 +164,9 @@ mod tests {
         let mut choice = ChoiceText::new(Arc::clone(&tokenizer), 0, Arc::from([]));
         let tokens = vec![SampledToken { id: first, logprob: None }];
         let finish = Some(FinishReason::Length);
-        let chunk = choice.push(SequenceOutput { tokens, num_cached_tokens: 0, finish }).unwrap();
+        let chunk = choice
+            .push(SequenceOutput { tokens, num_cached_tokens: 0, num_preemptions: 0, finish })
+            .unwrap();
         assert_eq!(chunk.text, "\u{FFFD}");
     }
 }

@@ -19,8 +19,10 @@ use crate::{
     provider::{
         CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
         local::{choice::ChoiceText, running::Running},
+        span::ProviderSpan,
     },
     tokenizer::Tokenizer,
+    trace::SpanKind,
 };
 
 mod choice;
@@ -128,7 +130,7 @@ impl LocalProvider {
         Self { adapter: Some(adapter), model: Arc::new(model), ..self.clone() }
     }
 
-    async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, ProviderError> {
+    async fn start(&self, request: CompletionRequest) -> Result<Running, ProviderError> {
         let (request, prompt) = self.prompt(request).await?;
         let usage = Usage {
             num_prompt_tokens: prompt.token_ids.len() as u32,
@@ -149,7 +151,21 @@ impl LocalProvider {
         let text =
             |index| ChoiceText::new(Arc::clone(&self.asking.tokenizer), index, Arc::clone(&stops));
         let choices = (0..).map(text).zip(sequences).collect();
-        Ok(Running::new(choices, usage, deadline).into_stream())
+        Ok(Running::new(choices, usage, deadline))
+    }
+
+    async fn traced(
+        &self,
+        mut request: CompletionRequest,
+    ) -> Result<CompletionStream, ProviderError> {
+        let mut span = ProviderSpan::begin(&self.model, SpanKind::Internal, &mut request);
+        match self.start(request).await {
+            Ok(running) => Ok(running.traced(span).into_stream()),
+            Err(error) => {
+                span.fail(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Builds the prompt, off the async workers where the text is long: then in as many places at once as there are
@@ -198,7 +214,7 @@ impl Provider for LocalProvider {
         &self,
         request: CompletionRequest,
     ) -> BoxFuture<'_, Result<CompletionStream, ProviderError>> {
-        self.start(request).boxed()
+        self.traced(request).boxed()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     engine::{EngineFailure, SequenceOutput, SequenceStream},
     provider::{
         CompletionEvent, CompletionStream, ProviderError, ProviderErrorKind,
-        local::choice::ChoiceText,
+        local::choice::ChoiceText, span::ProviderSpan,
     },
 };
 
@@ -34,6 +34,7 @@ pub(super) struct Running {
     phase: Phase,
     /// Choices of which no more is wanted.
     ended: Receiver<u32>,
+    span: ProviderSpan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,19 @@ impl Running {
         let choice = |(text, sequence)| Choice { text, sequence: Some(sequence) };
         let choices = choices.into_iter().map(choice).collect();
         let (_, ended) = mpsc::channel();
-        Self { choices, usage, deadline, phase: Phase::Running, ended }
+        Self {
+            choices,
+            usage,
+            deadline,
+            phase: Phase::Running,
+            ended,
+            span: ProviderSpan::default(),
+        }
+    }
+
+    /// Tells the span what becomes of it.
+    pub(super) fn traced(self, span: ProviderSpan) -> Self {
+        Self { span, ..self }
     }
 
     /// Returns the events of the request.
@@ -64,7 +77,9 @@ impl Running {
         let (ends, ended) = mpsc::channel();
         self.ended = ended;
         let events = stream::unfold(self, |mut running| async {
-            running.next().await.map(|event| (event, running))
+            let event = running.next().await?;
+            running.span.take(&event);
+            Some((event, running))
         });
         CompletionStream::new(events).with_ends(ends)
     }
@@ -141,6 +156,7 @@ impl Running {
             self.usage.num_cached_tokens = output.num_cached_tokens;
         }
         self.usage.num_completion_tokens += output.tokens.len() as u32;
+        self.span.preempted(output.num_preemptions);
         let choice = &mut self.choices[index];
         let chunk = choice.text.push(output);
         if choice.text.is_finished() {

@@ -41,6 +41,7 @@ fn request(num_choices: u32) -> CompletionRequest {
         model: None,
         asker: Asker::default(),
         correlation_id: None,
+        trace: crate::trace::Parent::default(),
     }
 }
 

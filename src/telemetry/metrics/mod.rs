@@ -18,6 +18,7 @@ use prometheus::{
 use crate::telemetry::metrics::engine::EngineFamilies;
 
 mod engine;
+mod export;
 mod gateway;
 mod http;
 mod labels;
@@ -30,6 +31,7 @@ mod sampled;
 mod tests;
 
 pub use engine::EngineSample;
+pub use export::ExportFamilies;
 pub use gateway::InFlight;
 pub use http::HttpFamilies;
 pub use labels::{client_type, version};
@@ -50,6 +52,7 @@ struct Families {
     engine: EngineFamilies,
     http: HttpFamilies,
     routing: RoutingFamilies,
+    exports: ExportFamilies,
     source: OnceLock<EngineSource>,
 }
 
@@ -122,6 +125,7 @@ impl Metrics {
             engine: EngineFamilies::new(&mut declared)?,
             http: HttpFamilies::new(&mut declared)?,
             routing: RoutingFamilies::new(&mut declared)?,
+            exports: ExportFamilies::new(&mut declared)?,
             source: OnceLock::new(),
             declared,
         })))
@@ -150,6 +154,11 @@ impl Metrics {
     /// Returns the families of routing.
     pub fn routing(&self) -> &RoutingFamilies {
         &self.0.routing
+    }
+
+    /// Returns the families of exports.
+    pub fn exports(&self) -> &ExportFamilies {
+        &self.0.exports
     }
 
     /// Returns all values in Prometheus's text format.

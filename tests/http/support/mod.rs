@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lacuna::{
-    api::{ApiParts, ApiState, DrainFlag, Gateway, router},
+    api::{ApiParts, ApiState, DrainFlag, Gateway, Observed, router},
     auth::{Clock, Guard},
     completion::Step,
     config::{
@@ -98,6 +98,7 @@ impl TestServer {
             drain: drain.clone(),
             gateway,
             metrics: Metrics::default(),
+            observed: Observed::default(),
         });
         let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();

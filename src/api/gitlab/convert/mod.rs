@@ -91,6 +91,7 @@ impl Asked {
             model: None,
             asker: Asker::default(),
             correlation_id: None,
+            trace: crate::trace::Parent::default(),
         };
         Self { request, is_streaming, prompt: None }
     }

@@ -120,6 +120,7 @@ pub(super) fn asked(
         model: Some(model.name.clone()),
         asker: Asker { task: task(form), ..Asker::default() },
         correlation_id: None,
+        trace: crate::trace::Parent::default(),
     };
     let Object(options) = wire.stream_options.unwrap_or(Object(WireStreamOptions::default()));
     let is_streaming = wire.stream.unwrap_or(false);
