@@ -14,6 +14,7 @@ mod collector;
 mod complete;
 mod config;
 mod content;
+mod demo_model;
 mod fallback;
 mod help;
 mod metrics;

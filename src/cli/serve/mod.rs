@@ -116,19 +116,24 @@ async fn serve_until_signal(
         drained = serve(listener, router, options, shutdown) => Some(drained.num_cut),
         () = second(&mut later_signals) => None,
     };
-    if let Some(num_cut) = num_cut {
-        // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
-        for engine in engines {
-            engine.drain(Duration::ZERO).await;
-        }
-        info!(num_cut, "stopped");
-    } else {
+    end(engines, num_cut).await;
+    exports.finish().await;
+    failure.map_or(Ok(()), Err)
+}
+
+/// Ends the engines; `num_cut` is how many requests the drain has cut, `None` where nobody waited for it.
+async fn end(engines: Vec<Engine>, num_cut: Option<usize>) {
+    let Some(num_cut) = num_cut else {
         warn!("a second signal: running requests are cut");
         // Dropping one would wait for the step in work; their threads end with the process.
         let _undropped = ManuallyDrop::new(engines);
+        return;
+    };
+    // The listener is closed and its requests have ended or were cut: nothing is left to wait for.
+    for engine in engines {
+        engine.drain(Duration::ZERO).await;
     }
-    exports.finish().await;
-    failure.map_or(Ok(()), Err)
+    info!(num_cut, "stopped");
 }
 
 /// Listens for whoever asks for metrics. A second server of this machine finds the usual port taken and takes another.
