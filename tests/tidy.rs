@@ -59,7 +59,9 @@ const FENCED: &[(&str, &[&str])] = &[
     ),
     ("prometheus::", &["src/telemetry/metrics/"]),
     ("reqwest::", &["src/provider/", "src/auth/", "src/hub/"]),
+    ("rusqlite::", &["src/telemetry/store/database/"]),
     ("tokenizers::", &["src/tokenizer/"]),
+    ("tokio_postgres::", &["src/telemetry/store/database/"]),
     ("tracing_subscriber::", &["src/telemetry/"]),
     // The grammars' crates too, whose names begin so.
     ("tree_sitter", &["src/syntax/"]),
@@ -115,6 +117,9 @@ const PURE: &[&str] = &[
     "src/routing/split.rs",
     "src/routing/window.rs",
     "src/syntax/",
+    "src/telemetry/store/client.rs",
+    "src/telemetry/store/day.rs",
+    "src/telemetry/store/rows.rs",
     "src/tokenizer/detokenizer",
     "src/tokenizer/stop",
 ];
@@ -375,6 +380,16 @@ mod tests {
             ("src/engine/memory.rs", "src/provider/local.rs", "use models::DecoderSpec;"),
             ("src/telemetry/metrics/mod.rs", "src/service/mod.rs", "use prometheus::Registry;"),
             ("src/provider/http.rs", "src/service.rs", "let a = reqwest::Client::new();"),
+            (
+                "src/telemetry/store/database/sqlite.rs",
+                "src/telemetry/store/writer.rs",
+                "use rusqlite::Connection;",
+            ),
+            (
+                "src/telemetry/store/database/postgres.rs",
+                "src/cli/report/mod.rs",
+                "use tokio_postgres::Client;",
+            ),
             ("src/tokenizer/mod.rs", "src/prompt/mod.rs", "use tokenizers::Tokenizer;"),
             ("src/telemetry/logs.rs", "src/cli/mod.rs", "use tracing_subscriber::fmt;"),
             ("src/syntax/mod.rs", "src/prompt/mod.rs", "use tree_sitter::Parser;"),

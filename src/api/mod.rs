@@ -32,7 +32,7 @@ use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::routing;
 use crate::service::{Account, CompletionService, NameKind, ServedModels, ServedName};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{metrics::Metrics, store::Store};
 
 mod access;
 mod admin;
@@ -49,6 +49,7 @@ mod openai;
 mod openapi;
 mod origin;
 mod steps;
+mod telemetry;
 
 pub use gitlab::Gateway;
 pub use metrics::metrics_router;
@@ -90,6 +91,8 @@ struct Shared {
     started_unix_seconds: u64,
     gateway: Gateway,
     metrics: Metrics,
+    /// Empty where nothing is kept.
+    store: OnceLock<Store>,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -141,6 +144,7 @@ impl ApiState {
             started_unix_seconds: clock::unix_seconds(),
             gateway,
             metrics: Metrics::default(),
+            store: OnceLock::new(),
         }))
     }
 
@@ -152,6 +156,15 @@ impl ApiState {
     /// Lets who may look after what sends requests where the routes say.
     pub fn look_after(&self, router: Arc<routing::Router>) {
         let _ = self.0.router.set(router);
+    }
+
+    /// Keeps completions and what became of them there.
+    pub fn keep_in(&self, store: Store) {
+        let _ = self.0.store.set(store);
+    }
+
+    fn store(&self) -> Option<&Store> {
+        self.0.store.get()
     }
 
     fn router(&self) -> Option<&Arc<routing::Router>> {
@@ -277,6 +290,7 @@ fn account_of(
     account.count_in(state.metrics());
     let caller = request.extensions().get::<Arc<Caller>>();
     account.key_name(caller.and_then(|caller| caller.key_name.clone()));
+    telemetry::keep(state, &account, request);
     account
 }
 
@@ -299,8 +313,9 @@ pub fn openapi() -> String {
 fn described() -> (Router<ApiState>, OpenApi) {
     let mut router = Router::new();
     let mut document = openapi::head();
-    let all = [openai::routes(), gitlab::routes(), monitoring::routes(), admin::routes()];
-    for (endpoints, description) in all {
+    let dialects = [openai::routes(), gitlab::routes()];
+    let others = [monitoring::routes(), telemetry::routes(), admin::routes()];
+    for (endpoints, description) in dialects.into_iter().chain(others) {
         router = router.merge(endpoints);
         document.merge(description);
     }

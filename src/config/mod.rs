@@ -25,6 +25,7 @@ mod resolve;
 mod routing;
 pub mod scalar;
 mod served;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -49,6 +50,7 @@ pub use routing::{
     BreakerConfig, RouteConfig, RouteMatch, RouteTarget, RoutingConfig, ShadowConfig, Who,
     load_routes,
 };
+pub use telemetry::{TelemetryConfig, TelemetryStore};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +89,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Where metrics are handed out.
     pub metrics: MetricsAddress,
+    /// What is kept of completions and of what became of them.
+    pub telemetry: TelemetryConfig,
 }
 
 impl Config {

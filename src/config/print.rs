@@ -68,6 +68,7 @@ impl From<&Config> for RawConfig {
             routes: (!config.routes.is_empty()).then(|| routing::raw_routes(&config.routes)),
             log: log.into(),
             metrics: config.metrics.into(),
+            telemetry: (&config.telemetry).into(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::config::{
     providers::RawProvider,
     routing::{RawRoute, RawRouting},
     scalar::{Scalar, integer, number, scalar},
+    telemetry::RawTelemetry,
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -73,6 +74,9 @@ pub struct RawConfig {
     /// `[metrics]`
     #[command(flatten)]
     pub metrics: RawMetrics,
+    /// `[telemetry]`
+    #[command(flatten)]
+    pub telemetry: RawTelemetry,
 }
 
 /// `[server]`: listening and HTTP.
@@ -340,6 +344,7 @@ impl RawConfig {
             routes: self.routes.or(lower.routes),
             log: self.log.or(lower.log),
             metrics: self.metrics.or(lower.metrics),
+            telemetry: self.telemetry.or(lower.telemetry),
         }
     }
 }

@@ -14,6 +14,7 @@ mod providers;
 mod routes;
 mod selftest;
 mod serve;
+mod telemetry;
 #[path = "../equivalence/trained.rs"]
 mod trained;
 

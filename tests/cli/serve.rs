@@ -50,7 +50,7 @@ impl Drop for DemoModel {
 pub(crate) struct Server {
     child: Child,
     pub(super) log: BufReader<ChildStderr>,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Server {
@@ -124,7 +124,7 @@ impl Server {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    fn ended(&mut self) -> ExitStatus {
+    pub(super) fn ended(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }

@@ -37,6 +37,7 @@ const BEARER: &str = "bearer";
     tags(
         (name = "OpenAI", description = "Completions of texts, gaps and conversations, as editors' plugins ask for them."),
         (name = "GitLab", description = "The code suggestions of GitLab's AI Gateway."),
+        (name = "Telemetry", description = "What became of completions: shown, taken, sent away."),
         (name = "Routes", description = "Looking after the targets of routes; for keys with the scope `admin`."),
         (name = "Probes", description = "Is the server alive, and would it take a request.")
     )

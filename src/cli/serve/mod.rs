@@ -75,6 +75,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
     let drain = DrainFlag::default();
     let state = ApiState::loading(&config.server, Arc::clone(&guard), drain.clone(), gateway);
     let router = router(state.clone(), &config.server);
+    let store = store::open(config, &state).await?;
     let metrics = hand_out(metrics_listener, &state, config.server.read_timeout);
     let options = ServeOptions {
         read_timeout: config.server.read_timeout,
@@ -100,6 +101,7 @@ async fn serve_until_signal(loaded: &Loaded, guard: Arc<Guard>) -> Result<(), Cl
         for engine in engines {
             engine.drain(Duration::ZERO).await;
         }
+        store::close(store).await;
         info!(num_cut, "stopped");
     } else {
         warn!("a second signal: running requests are cut");
@@ -271,5 +273,6 @@ async fn death_of_one(running: &[Running]) -> &str {
     }
 }
 
+pub(super) mod store;
 #[cfg(test)]
 mod tests;

@@ -22,15 +22,17 @@ mod http;
 mod labels;
 mod requests;
 mod routing;
+mod store;
 #[cfg(test)]
 mod tests;
 
 pub use engine::EngineSample;
 pub use gateway::InFlight;
 pub use http::HttpFamilies;
-pub use labels::{client_type, version};
+pub use labels::{client_type, realm, version};
 pub use requests::{Inference, RequestFamilies, Telemetry};
 pub use routing::RoutingFamilies;
+pub use store::{CompletionLabels, Dropped, StoreFamilies};
 
 /// Returns what the engines are doing now.
 pub type EngineSource = Arc<dyn Fn() -> Vec<EngineSample> + Send + Sync>;
@@ -45,6 +47,7 @@ struct Families {
     engine: EngineFamilies,
     http: HttpFamilies,
     routing: RoutingFamilies,
+    store: StoreFamilies,
     source: OnceLock<EngineSource>,
 }
 
@@ -108,6 +111,7 @@ impl Metrics {
             engine: EngineFamilies::new(&mut declared)?,
             http: HttpFamilies::new(&mut declared)?,
             routing: RoutingFamilies::new(&mut declared)?,
+            store: StoreFamilies::new(&mut declared)?,
             source: OnceLock::new(),
             declared,
         })))
@@ -131,6 +135,11 @@ impl Metrics {
     /// Returns the families of routing.
     pub fn routing(&self) -> &RoutingFamilies {
         &self.0.routing
+    }
+
+    /// Returns the families of the telemetry store.
+    pub fn store(&self) -> &StoreFamilies {
+        &self.0.store
     }
 
     /// Returns all values in Prometheus's text format.

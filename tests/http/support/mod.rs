@@ -13,6 +13,7 @@ use lacuna::{
     routing::Router,
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
+    telemetry::store::Store,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -137,6 +138,11 @@ impl TestServer {
         let generation = vec![Step::CodeFences, Step::LeadingNewline];
         let steps = PostprocessConfig { generation, ..PostprocessConfig::none() };
         self.serve(service.with_postprocess(steps).into());
+    }
+
+    /// Keeps completions and events there from now on.
+    pub(crate) fn keep_in(&self, store: Store) {
+        self.state.keep_in(store);
     }
 
     /// Returns the page of metrics.
