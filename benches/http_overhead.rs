@@ -318,6 +318,7 @@ async fn start(guard: Arc<Guard>, has_context: bool) -> SocketAddr {
         gateway,
         metrics: Metrics::default(),
         observed: Observed::default(),
+        store: None,
     });
     let app = router(state, &config);
     let listener = bind((config.host, config.port).into()).await.unwrap();

@@ -43,8 +43,11 @@ struct Access {
     refusal: &'static str,
 }
 
+/// What somebody hears who may not complete, and so not tell.
+const TELL_REFUSAL: &str = "your key or token does not allow events of completions";
+
 /// Endpoints that ask for more than a known caller. `/v1/code/user_access_token` says by itself who may.
-const ACCESS: [Access; 7] = [
+const ACCESS: [Access; 9] = [
     Access {
         path: "/v2/completions",
         endpoint: "gitlab.completions",
@@ -95,6 +98,21 @@ const ACCESS: [Access; 7] = [
         any_of: &[COMPLETE_CODE, GENERATE_CODE],
         takes_user_tokens: true,
         refusal: "your key or token does not allow chats",
+    },
+    // Who may complete may say what became of it.
+    Access {
+        path: "/v1/telemetry/events",
+        endpoint: "telemetry.events",
+        any_of: &[COMPLETE_CODE, GENERATE_CODE],
+        takes_user_tokens: true,
+        refusal: TELL_REFUSAL,
+    },
+    Access {
+        path: "/v1/events",
+        endpoint: "telemetry.events",
+        any_of: &[COMPLETE_CODE, GENERATE_CODE],
+        takes_user_tokens: true,
+        refusal: TELL_REFUSAL,
     },
 ];
 

@@ -32,7 +32,7 @@ use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::routing;
 use crate::service::{Account, CompletionService, NameKind, ServedModels, ServedName};
-use crate::telemetry::{Exchange, metrics::Metrics};
+use crate::telemetry::{Exchange, metrics::Metrics, store::Store};
 
 mod access;
 mod admin;
@@ -51,6 +51,7 @@ mod openapi;
 mod origin;
 mod status;
 mod steps;
+mod telemetry;
 
 pub use exchange::{Observed, PeerAddress};
 pub use gitlab::Gateway;
@@ -92,8 +93,10 @@ struct Shared {
     started_unix_seconds: u64,
     gateway: Gateway,
     metrics: Metrics,
-    /// What is told of requests; empty until somebody says.
+    /// What is told of requests.
     observed: Observed,
+    /// Where completions are kept; `None` where nothing is.
+    store: Option<Store>,
 }
 
 /// A place among the requests in work; dropping it frees the place.
@@ -123,12 +126,15 @@ pub struct ApiParts<'a> {
     pub metrics: Metrics,
     /// Which requests are told of, and to whom.
     pub observed: Observed,
+    /// Where completions and what became of them are kept, where anywhere.
+    pub store: Option<Store>,
 }
 
 impl ApiState {
     /// Serves what these are.
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { models, router, config, guard, drain, gateway, metrics, observed } = parts;
+        let ApiParts { models, router, config, guard, drain, gateway, metrics, observed, store } =
+            parts;
         let num_places = config.concurrent_requests_max.min(Semaphore::MAX_PERMITS);
         let body_bytes_all = config.body_bytes_max.saturating_mul(BODIES_MAX);
         Self(Arc::new(Shared {
@@ -145,11 +151,16 @@ impl ApiState {
             gateway,
             metrics,
             observed,
+            store,
         }))
     }
 
     fn observed(&self) -> &Observed {
         &self.0.observed
+    }
+
+    fn store(&self) -> Option<&Store> {
+        self.0.store.as_ref()
     }
 
     fn router(&self) -> Option<&Arc<routing::Router>> {
@@ -272,6 +283,7 @@ fn account_of(
     let caller = request.extensions().get::<Arc<Caller>>();
     account.part_of(request.extensions().get::<Exchange>());
     account.key_name(caller.and_then(|caller| caller.key_name.clone()));
+    telemetry::keep(state, &account, request);
     account
 }
 
@@ -294,14 +306,9 @@ pub fn openapi() -> String {
 fn described() -> (Router<ApiState>, OpenApi) {
     let mut router = Router::new();
     let mut document = openapi::head();
-    let all = [
-        openai::routes(),
-        gitlab::routes(),
-        monitoring::routes(),
-        admin::routes(),
-        status::routes(),
-    ];
-    for (endpoints, description) in all {
+    let dialects = [openai::routes(), gitlab::routes()];
+    let others = [monitoring::routes(), telemetry::routes(), admin::routes(), status::routes()];
+    for (endpoints, description) in dialects.into_iter().chain(others) {
         router = router.merge(endpoints);
         document.merge(description);
     }

@@ -1,5 +1,5 @@
 //! The command line: a contract that stays. `lacuna` alone serves; `complete`, `bench`, `models`, `keys`, `prompts`,
-//! `openapi`, `routes`, `selftest`, `check-config` and `print-config` are the tools beside it.
+//! `openapi`, `report`, `routes`, `selftest`, `check-config` and `print-config` are the tools beside it.
 
 use std::{
     io::{self, Write as _},
@@ -31,6 +31,7 @@ mod placement;
 pub mod progress;
 mod prompts;
 mod providers;
+mod report;
 mod routes;
 mod selftest;
 pub mod serve;
@@ -127,6 +128,8 @@ enum Command {
     Prompts(prompts::PromptsArgs),
     /// List the routes; say where a request would go and why.
     Routes(routes::RoutesArgs),
+    /// Print what the telemetry store tells of some days: requests, users, acceptance, times.
+    Report(Box<report::ReportArgs>),
     /// Print the description of all HTTP endpoints (`OpenAPI`) as JSON.
     #[command(name = "openapi")]
     OpenApi,
@@ -183,6 +186,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
         Some(Command::Prompts(arguments)) => prompts::run(arguments, environment),
         Some(Command::OpenApi) => print(&format!("{}\n", crate::api::openapi())),
         Some(Command::Routes(arguments)) => routes::run(arguments, environment),
+        Some(Command::Report(arguments)) => report::run(&arguments, environment),
         Some(Command::Selftest(arguments)) => selftest::run(*arguments, environment),
         Some(Command::PrintConfig(settings)) => {
             let text = load(*settings, environment)?
@@ -199,6 +203,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<(), CliError> {
             providers::check(&config)
                 .map_err(|violation| layers::broken_in(file.as_deref(), violation))?;
             Gateway::load(&config).map_err(|error| CliError::Usage(error.into()))?;
+            serve::store::check(&config).map_err(|fault| CliError::Usage(fault.into()))?;
             Guard::new(config.auth.clone(), &config.hub.proxies, Clock::system())
                 .map_err(|error| CliError::Usage(error.into()))?;
             let what =

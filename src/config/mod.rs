@@ -26,6 +26,7 @@ mod resolve;
 mod routing;
 pub mod scalar;
 mod served;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -51,6 +52,7 @@ pub use routing::{
     BreakerConfig, RouteConfig, RouteMatch, RouteTarget, RoutingConfig, ShadowConfig, Who,
     load_routes,
 };
+pub use telemetry::{TelemetryConfig, TelemetryStore};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +95,8 @@ pub struct Config {
     pub traces: TracesConfig,
     /// Reports of errors.
     pub reports: ReportsConfig,
+    /// What is kept of completions and of what became of them.
+    pub telemetry: TelemetryConfig,
 }
 
 impl Config {

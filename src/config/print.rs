@@ -73,6 +73,7 @@ impl From<&Config> for RawConfig {
             metrics: config.metrics.into(),
             traces: (&config.traces).into(),
             reports: (&config.reports).into(),
+            telemetry: (&config.telemetry).into(),
         }
     }
 }

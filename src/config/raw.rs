@@ -16,6 +16,7 @@ use crate::config::{
     providers::RawProvider,
     routing::{RawRoute, RawRouting},
     scalar::{Scalar, integer, number, scalar},
+    telemetry::RawTelemetry,
 };
 
 /// Everything that can be typed; `None` is "not said here".
@@ -80,6 +81,9 @@ pub struct RawConfig {
     /// `[reports]`
     #[command(flatten)]
     pub reports: RawReports,
+    /// `[telemetry]`
+    #[command(flatten)]
+    pub telemetry: RawTelemetry,
 }
 
 /// `[server]`: listening and HTTP.
@@ -352,6 +356,7 @@ impl RawConfig {
             metrics: self.metrics.or(lower.metrics),
             traces: self.traces.or(lower.traces),
             reports: self.reports.or(lower.reports),
+            telemetry: self.telemetry.or(lower.telemetry),
         }
     }
 }

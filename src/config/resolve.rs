@@ -16,7 +16,7 @@ use crate::config::{
     raw::{RawCompletion, RawConfig, RawEngine, RawModel, RawServer},
     routing,
     scalar::Scalar,
-    served,
+    served, telemetry,
     units::{format_size, format_time, parse_size, parse_time},
 };
 
@@ -78,6 +78,7 @@ pub(super) fn resolve(raw: RawConfig, environment: &Environment) -> Result<Confi
         metrics: metrics::resolve(raw.metrics)?,
         traces: export::traces(raw.traces, environment)?,
         reports: export::reports(raw.reports, environment)?,
+        telemetry: telemetry::resolve(raw.telemetry, environment)?,
     })
 }
 
@@ -413,7 +414,11 @@ fn auto_integer<T: TryFrom<i64>>(
     inside.map(Some).ok_or_else(|| broken(key, &rule(), value))
 }
 
-fn size(key: &'static str, value: &Scalar, range: RangeInclusive<u64>) -> Result<u64, Violation> {
+pub(super) fn size(
+    key: &'static str,
+    value: &Scalar,
+    range: RangeInclusive<u64>,
+) -> Result<u64, Violation> {
     let bytes = match value {
         Scalar::Integer(bytes) => u64::try_from(*bytes).ok(),
         Scalar::Text(text) => parse_size(text),

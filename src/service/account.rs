@@ -11,11 +11,20 @@ use crate::{
     provider::{CompletionEvent, ModelInfo, ProviderError, ProviderErrorKind},
     telemetry::{
         Caller, Exchange, RequestRecord,
-        metrics::{InFlight, Inference, Metrics},
+        metrics::{InFlight, Inference, Metrics, client_type, realm},
         record_internal_error, record_postprocessing,
+        store::{CompletionRow, Store},
     },
     trace::Parent,
 };
+
+/// Where a completion is kept, and who asked for it.
+#[derive(Debug)]
+struct Keeping {
+    store: Store,
+    user: Option<String>,
+    client: &'static str,
+}
 
 /// What is known of a request, over all its prompts. Told to its exchange when the last clone is dropped, whichever way
 /// the request ended: who holds one until the end of the answer need do nothing else.
@@ -51,6 +60,7 @@ struct Entries {
     exchange: Option<Exchange>,
     /// When the first and the last step of post-processing were done with a choice.
     refined: Option<(Instant, Instant)>,
+    keeping: Option<Keeping>,
 }
 
 impl Account {
@@ -82,6 +92,7 @@ impl Account {
             metrics: None,
             exchange: None,
             refined: None,
+            keeping: None,
         })))
     }
 
@@ -100,6 +111,11 @@ impl Account {
         let mut entries = self.entries();
         let in_flight = metrics.requests().begin(entries.endpoint);
         entries.metrics = Some((metrics.clone(), in_flight));
+    }
+
+    /// Has the completion kept when it has ended: the pseudonym of who asked, and their editor as a word of a closed set.
+    pub fn keep_in(&self, store: Store, user: Option<String>, client: &'static str) {
+        self.entries().keeping = Some(Keeping { store, user, client });
     }
 
     /// Notes which model is asked.
@@ -290,6 +306,35 @@ impl Entries {
     }
 }
 
+impl Entries {
+    /// Returns what is kept of a completion that a model was asked for.
+    fn row(&mut self) -> Option<(Store, CompletionRow)> {
+        let model = Arc::clone(self.model.as_ref().filter(|_| self.num_prompts > 0)?);
+        let Keeping { store, user, client } = self.keeping.take()?;
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        let row = CompletionRow {
+            id: self.request_id.clone(),
+            at_ms: store.now_ms(),
+            endpoint: self.endpoint,
+            task: self.task.as_label(),
+            model: model.name.clone(),
+            provider: model.engine.clone(),
+            language: self.language,
+            client_type: client_type(self.caller.client_type.as_deref()),
+            client,
+            prompt: self.prompt.clone(),
+            user,
+            realm: realm(self.caller.realm.as_deref()),
+            latency_ms: milliseconds(self.began.elapsed()),
+            ttft_ms: self.time_to_first_token.map(milliseconds),
+            prompt_tokens: self.usage.num_prompt_tokens,
+            completion_tokens: self.usage.num_completion_tokens,
+            outcome: self.outcome(),
+        };
+        Some((store, row))
+    }
+}
+
 impl Drop for Entries {
     fn drop(&mut self) {
         if !self.effects.is_empty() {
@@ -298,6 +343,9 @@ impl Drop for Entries {
         }
         if let Some((metrics, _)) = &self.metrics {
             self.count(metrics);
+        }
+        if let Some((store, row)) = self.row() {
+            store.record(row);
         }
         if self.failure == Some(ProviderErrorKind::Internal.as_label()) {
             let model = self.model.as_ref().map(|model| model.name.as_str());

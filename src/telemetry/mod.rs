@@ -1,4 +1,4 @@
-//! What the program tells its operator: logs, metrics, and what is reported of errors.
+//! What the program tells its operator: logs, metrics, what is reported of errors, and what became of suggestions.
 //!
 //! Lengths, times, ids and closed sets of labels pass through here. Source text does in [`content`] alone, for who has
 //! asked for it.
@@ -10,6 +10,7 @@ pub mod logs;
 pub mod metrics;
 pub mod reports;
 pub mod request;
+pub mod store;
 #[cfg(test)]
 mod tests;
 

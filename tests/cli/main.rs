@@ -24,6 +24,7 @@ mod reports;
 mod routes;
 mod selftest;
 mod serve;
+mod telemetry;
 mod traces;
 #[path = "../equivalence/trained.rs"]
 mod trained;

@@ -15,7 +15,7 @@ const MARKER: &str = "m4rk3r";
 pub(crate) struct Server {
     child: Child,
     pub(super) log: BufReader<ChildStderr>,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Server {

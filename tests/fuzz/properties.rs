@@ -87,6 +87,7 @@ fn server() -> &'static (Runtime, Router) {
             gateway,
             metrics: Metrics::default(),
             observed: Observed::default(),
+            store: None,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         (runtime.expect("a runtime"), router(state, &config.server))

@@ -66,6 +66,7 @@ impl DemoServer {
             gateway: Gateway::load(config).unwrap(),
             metrics,
             observed: Observed::default(),
+            store: None,
         });
         let app = router(state, &config.server);
         let listener = bind((config.server.host, 0).into()).await.unwrap();

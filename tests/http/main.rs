@@ -28,3 +28,4 @@ mod openapi;
 mod routing;
 mod several;
 mod support;
+mod telemetry;

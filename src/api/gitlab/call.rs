@@ -29,7 +29,10 @@ use crate::completion::{Asker, Completion, Language, Step};
 use crate::prompt::registry::Place;
 use crate::provider::{ModelInfo, ProviderError};
 use crate::service::{Account, CompletionService};
-use crate::telemetry::metrics::Telemetry;
+use crate::telemetry::{
+    metrics::Telemetry,
+    store::{Day, ToldRow},
+};
 
 /// Items of a request that tell of earlier suggestions; more are refused later.
 const TELEMETRY_ITEMS_MAX: usize = 10;
@@ -98,6 +101,17 @@ impl<'a> Call<'a> {
                 accepts: count(told.accepts),
                 errors: count(told.errors),
             };
+            if let Some(store) = self.state.store() {
+                store.record_told(ToldRow {
+                    day: Day::of(store.now_ms()).0,
+                    model: model.name.clone(),
+                    provider: model.engine.clone(),
+                    language,
+                    requests: counts.requests,
+                    accepts: counts.accepts,
+                    errors: counts.errors,
+                });
+            }
             let names = (model.engine.as_str(), model.name.as_str());
             self.state.metrics().requests().record_telemetry(counts, names, language);
         }

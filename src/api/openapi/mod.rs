@@ -39,6 +39,7 @@ const BEARER: &str = "bearer";
     tags(
         (name = "OpenAI", description = "Completions of texts, gaps and conversations, as editors' plugins ask for them."),
         (name = "GitLab", description = "The code suggestions of GitLab's AI Gateway."),
+        (name = "Telemetry", description = "What became of completions: shown, taken, sent away."),
         (name = "Routes", description = "Looking after the targets of routes; for keys with the scope `admin`."),
         (name = "Status", description = "How the server does; for keys with the scope `admin`, and to all at the address of metrics, as `/status` and `/status.json`."),
         (name = "Probes", description = "Is the server alive, and would it take a request.")

@@ -22,7 +22,7 @@ use crate::{
     export::reports::{PendingReports, queue},
     routing::{RouteFile, Router},
     server::{ServeOptions, Signals, bind, serve},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, store::Store},
 };
 
 /// How often the engine is looked after: a supervisor's restart takes longer, and the look is one atomic read.
@@ -84,6 +84,7 @@ async fn serve_until_signal(
     metrics.watch(engine_source(config, Arc::clone(&standing.locals)));
     let (exports, observed) = exports::start(config, reports, &metrics)
         .map_err(|violation| broken_in(loaded.file.as_deref(), violation))?;
+    let store = store::open(config, &metrics).await?;
     let state = ApiState::new(ApiParts {
         models: standing.models.clone(),
         router: standing.router.clone(),
@@ -93,6 +94,7 @@ async fn serve_until_signal(
         gateway,
         metrics,
         observed,
+        store: store.clone(),
     });
     let router = router(state.clone(), &config.server);
     let metrics = hand_out(metrics_listener, state, config.server.read_timeout);
@@ -116,13 +118,13 @@ async fn serve_until_signal(
         drained = serve(listener, router, options, shutdown) => Some(drained.num_cut),
         () = second(&mut later_signals) => None,
     };
-    end(engines, num_cut).await;
+    end(engines, store, num_cut).await;
     exports.finish().await;
     failure.map_or(Ok(()), Err)
 }
 
 /// Ends the engines; `num_cut` is how many requests the drain has cut, `None` where nobody waited for it.
-async fn end(engines: Vec<Engine>, num_cut: Option<usize>) {
+async fn end(engines: Vec<Engine>, store: Option<Store>, num_cut: Option<usize>) {
     let Some(num_cut) = num_cut else {
         warn!("a second signal: running requests are cut");
         // Dropping one would wait for the step in work; their threads end with the process.
@@ -133,6 +135,7 @@ async fn end(engines: Vec<Engine>, num_cut: Option<usize>) {
     for engine in engines {
         engine.drain(Duration::ZERO).await;
     }
+    store::close(store).await;
     info!(num_cut, "stopped");
 }
 
@@ -276,5 +279,6 @@ fn tell(
     print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))
 }
 
+pub(super) mod store;
 #[cfg(test)]
 mod tests;

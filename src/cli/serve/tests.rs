@@ -238,6 +238,7 @@ async fn where_one_engine_dies_the_others_end_their_answers_and_the_process_fail
         gateway,
         metrics: Metrics::default(),
         observed: Observed::default(),
+        store: None,
     });
     let listener = bind(SocketAddr::new(config.server.host, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

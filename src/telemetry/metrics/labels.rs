@@ -8,7 +8,7 @@ use std::{
 /// What stands for a value that is not there, or is none of the known: the AI Gateway's word.
 pub(super) const UNKNOWN: &str = "unknown";
 /// What stands for values beyond the bound.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// Clients that GitLab and its editors' language server name.
 const CLIENT_TYPES: [&str; 6] = ["ide", "node", "web", "cli", "gitlab", "duo_workflow"];
@@ -59,7 +59,7 @@ pub(super) fn client(text: Option<&str>) -> &'static str {
 }
 
 /// Returns the label of a realm.
-pub(super) fn realm(text: Option<&str>) -> &'static str {
+pub fn realm(text: Option<&str>) -> &'static str {
     known(text, &REALMS)
 }
 

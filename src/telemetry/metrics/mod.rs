@@ -27,6 +27,7 @@ pub mod recent;
 mod requests;
 mod routing;
 mod sampled;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +35,11 @@ pub use engine::EngineSample;
 pub use export::ExportFamilies;
 pub use gateway::InFlight;
 pub use http::HttpFamilies;
-pub use labels::{client_type, version};
+pub use labels::{client_type, realm, version};
 pub use requests::{Inference, RequestFamilies, Telemetry};
 pub use routing::RoutingFamilies;
 pub use sampled::HistogramSample;
+pub use store::{CompletionLabels, Dropped, StoreFamilies};
 
 /// Returns what the engines are doing now.
 pub type EngineSource = Arc<dyn Fn() -> Vec<EngineSample> + Send + Sync>;
@@ -53,6 +55,7 @@ struct Families {
     http: HttpFamilies,
     routing: RoutingFamilies,
     exports: ExportFamilies,
+    store: StoreFamilies,
     source: OnceLock<EngineSource>,
 }
 
@@ -126,6 +129,7 @@ impl Metrics {
             http: HttpFamilies::new(&mut declared)?,
             routing: RoutingFamilies::new(&mut declared)?,
             exports: ExportFamilies::new(&mut declared)?,
+            store: StoreFamilies::new(&mut declared)?,
             source: OnceLock::new(),
             declared,
         })))
@@ -159,6 +163,11 @@ impl Metrics {
     /// Returns the families of exports.
     pub fn exports(&self) -> &ExportFamilies {
         &self.0.exports
+    }
+
+    /// Returns the families of the telemetry store.
+    pub fn store(&self) -> &StoreFamilies {
+        &self.0.store
     }
 
     /// Returns all values in Prometheus's text format.

@@ -14,7 +14,7 @@ use lacuna::{
     routing::Router,
     server::{Drained, ServeOptions, bind, serve},
     service::{CompletionService, ServedModels},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, store::Store},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -87,7 +87,7 @@ impl TestServer {
 
     /// Starts with parts of the test's own.
     pub(crate) async fn start_parts(provider: Arc<ScriptedProvider>, parts: TestParts) -> Self {
-        let TestParts { config, models, guard, gateway } = parts;
+        let TestParts { config, models, guard, gateway, store } = parts;
         let drain = DrainFlag::default();
         let (models, routes) = models(&provider);
         let state = ApiState::new(ApiParts {
@@ -99,6 +99,7 @@ impl TestServer {
             gateway,
             metrics: Metrics::default(),
             observed: Observed::default(),
+            store,
         });
         let app = router(state.clone(), &config);
         let listener = bind((config.host, config.port).into()).await.unwrap();
@@ -154,6 +155,7 @@ pub(crate) struct TestParts {
     pub(crate) models: MakeModels,
     pub(crate) guard: Arc<Guard>,
     pub(crate) gateway: Gateway,
+    pub(crate) store: Option<Store>,
 }
 
 impl Default for TestParts {
@@ -173,6 +175,7 @@ impl Default for TestParts {
             models: Box::new(|provider| (service(provider.clone()).into(), None)),
             guard: open_guard(),
             gateway: Gateway::load(&default_config()).unwrap(),
+            store: None,
         }
     }
 }
