@@ -135,17 +135,16 @@ async fn the_limits_are_those_that_are_checked() {
 async fn what_the_page_fills_in_is_answered() {
     let server = TestServer::start(sum()).await;
     let document = document(&server).await;
-    let mut num_examples = 0;
+    let mut num_completing = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         let content = &item["post"]["requestBody"]["content"]["application/json"];
         let Some(example) = content.get("example") else { continue };
         let answer = client::post(server.address, path, &example.to_string()).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        let headers = item["post"]["parameters"].as_array().unwrap();
-        assert!(headers.iter().any(|header| header["name"] == "X-Lacuna-Timeout-Ms"), "{path}");
-        num_examples += 1;
+        let mut headers = item["post"]["parameters"].as_array().into_iter().flatten();
+        num_completing += usize::from(headers.any(|it| it["name"] == "X-Lacuna-Timeout-Ms"));
     }
-    assert_eq!(num_examples, 7, "each endpoint that completes has one");
+    assert_eq!(num_completing, 7, "each endpoint that completes has an example and the header");
 }
 
 #[tokio::test]
