@@ -152,7 +152,7 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
             head.extensions.insert(Arc::new(caller));
             held(next.run(Request::from_parts(head, body)).await, permit)
         }
-        Err(Refused { error, auth_error, key_name }) => {
+        Err(Refused { error, auth_error, .. }) => {
             tracing::debug!(correlation_id = %id, auth_error, auth_ms, "refused");
             let account = Account::open(&id, endpoint(head.uri.path()));
             account.count_in(state.metrics());
@@ -160,7 +160,6 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
             if is_gitlab(head.uri.path()) {
                 account.caller(gitlab::caller(&head.headers));
             }
-            account.key_name(key_name);
             account.fail(error.kind.as_label());
             drop(account);
             drain(&state, &head.headers, body).await;

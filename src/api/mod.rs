@@ -27,7 +27,7 @@ use crate::api::{
     correlation::{Correlation, RequestId, X_PROCESS_TIME, X_REQUEST_ID, correlate},
     error::{ApiError, ApiErrorKind},
 };
-use crate::auth::{Caller, Guard};
+use crate::auth::Guard;
 use crate::completion::FinishReason;
 use crate::config::ServerConfig;
 use crate::routing;
@@ -280,9 +280,7 @@ fn account_of(
 ) -> Account {
     let account = Account::open(&id.0, endpoint);
     account.count_in(state.metrics());
-    let caller = request.extensions().get::<Arc<Caller>>();
     account.part_of(request.extensions().get::<Exchange>());
-    account.key_name(caller.and_then(|caller| caller.key_name.clone()));
     telemetry::keep(state, &account, request);
     account
 }

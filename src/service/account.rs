@@ -157,14 +157,7 @@ impl Account {
 
     /// Notes who calls, where the request tells.
     pub fn caller(&self, caller: Caller) {
-        let mut entries = self.entries();
-        let key_name = entries.caller.key_name.take();
-        entries.caller = Caller { key_name, ..caller };
-    }
-
-    /// Notes with which API key they call.
-    pub fn key_name(&self, key_name: Option<String>) {
-        self.entries().caller.key_name = key_name;
+        self.entries().caller = caller;
     }
 
     /// Notes that whoever may say so wants the request's source text in the log.

@@ -44,23 +44,16 @@ pub struct RequestRecord {
     pub prompt: Option<String>,
 }
 
-/// Who called, as the request says: words of headers, bounded by whoever read them; the user is a hash.
+/// Who called, as the request says: words of headers, bounded by whoever read them. What counts alone; the
+/// line has more of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Name of the API key.
-    pub key_name: Option<String>,
     /// `saas` or `self-managed`.
     pub realm: Option<String>,
-    /// The GitLab instance.
-    pub instance: Option<String>,
-    /// A hash of the user's id.
-    pub user: Option<String>,
     /// Kind of the client, such as `ide`.
     pub client_type: Option<String>,
     /// Name of the client.
     pub client_name: Option<String>,
-    /// Version of the client.
-    pub client_version: Option<String>,
     /// Version of the language server between the client and here.
     pub language_server: Option<String>,
     /// Version of the GitLab instance.

@@ -2,7 +2,7 @@
 
 use lacuna::{
     completion::{ChatMessage, ChatRole, FinishReason, Input},
-    config::{FlagRule, FlagScope},
+    config::{Config, FlagRule, FlagScope},
     provider::{ProviderError, ProviderErrorKind},
 };
 use serde_json::{Value, json};
@@ -271,6 +271,20 @@ async fn components_are_answered_in_their_own_shape() {
         assert_eq!(body, expected, "{path}");
         assert_eq!(server.provider.take_requests().remove(0).num_choices, 3);
     }
+}
+
+#[tokio::test]
+async fn answers_say_the_region_that_the_server_stands_in() {
+    let change = |config: &mut Config| config.gateway.region = Some("eu-1".to_owned());
+    let server = TestServer::start_gateway(ScriptedProvider::new(sum()), change).await;
+    let v2 = r#"{"current_file":{"file_name":"a.py","content_above_cursor":"a","content_below_cursor":""}}"#;
+    let answer = post(server.address, "/v2/code/completions", v2).await.json();
+    assert_eq!(answer["model"]["region"], "eu-1");
+    let answer = post(server.address, "/v3/code/completions", components(|_| {})).await.json();
+    assert_eq!(answer["metadata"]["region"], "eu-1");
+    let body = components(|b| b["prompt_components"][0]["payload"]["stream"] = json!(true));
+    let answer = post(server.address, "/v4/code/suggestions", body).await;
+    assert!(answer.text().contains(r#""region":"eu-1""#), "{}", answer.text());
 }
 
 #[tokio::test]

@@ -51,20 +51,16 @@ impl GitlabContext {
                 == Some("true"),
             flags: list(headers, "x-gitlab-enabled-feature-flags"),
             actor: Actor {
-                user: user.clone(),
+                user,
                 groups: GROUP_HEADERS.iter().flat_map(|name| list(headers, name)).collect(),
-                instance: instance.clone(),
+                instance,
                 // A realm that nobody knows must not pass for one of which nothing is forbidden.
                 realm: realm.clone().filter(|realm| Realm::parse(realm).is_some()),
             },
             caller: Caller {
-                key_name: None,
                 realm,
-                instance,
-                user,
                 client_type: word("x-gitlab-client-type"),
                 client_name: word("x-gitlab-client-name"),
-                client_version: word("x-gitlab-client-version"),
                 language_server,
                 gitlab_version: word("x-gitlab-version"),
             },
@@ -117,7 +113,7 @@ mod tests {
         assert_eq!(context.flags, ["b", "a"]);
         assert_eq!(context.actor.groups, ["7", "9", "1"]);
         assert_eq!(context.actor.instance.as_deref(), Some("one"));
-        assert_eq!(context.caller.user.as_deref(), Some("ba7816bf8f01cfea"));
+        assert_eq!(context.actor.user.as_deref(), Some("ba7816bf8f01cfea"));
         assert_eq!(context.caller.client_name.as_deref(), Some("an editor"));
         assert_eq!(GitlabContext::of(&HeaderMap::new()), GitlabContext::default());
     }

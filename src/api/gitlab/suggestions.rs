@@ -115,6 +115,7 @@ async fn answer(
                     model: WireStreamModel { engine: "agent", name },
                     timestamp: unix_seconds(),
                     enabled_feature_flags: call.flags(),
+                    region: state.gateway().config.region.as_deref(),
                 },
             };
             sse::respond(&start, texts)

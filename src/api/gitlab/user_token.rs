@@ -65,7 +65,6 @@ pub(super) async fn create(
     account.count_in(state.metrics());
     account.part_of(exchange.as_ref().map(|Extension(exchange)| exchange));
     account.caller(gitlab::caller(&headers));
-    account.key_name(caller.key_name.clone());
     account.fail(match error {
         UserTokenError::NotAllowed => ApiErrorKind::Unauthorised.as_label(),
         UserTokenError::NoUser | UserTokenError::TooLong => ApiErrorKind::Invalid.as_label(),

@@ -60,7 +60,7 @@ pub(in crate::api::gitlab) fn v2(completion: Completion, said: Said<'_>) -> Wire
             name: &said.model.name,
             lang: said.lang(),
             tokens_consumption_metadata: tokens,
-            region: None,
+            region: said.config.region.as_deref(),
         },
         experiments: [],
         object: "text_completion",
@@ -92,7 +92,7 @@ pub(in crate::api::gitlab) fn suggestions(
             model,
             timestamp: said.created,
             enabled_feature_flags: said.flags,
-            region: None,
+            region: said.config.region.as_deref(),
         },
         model,
     }

@@ -31,8 +31,8 @@ pub(in crate::api::gitlab) struct WireV2Model<'a> {
     pub(in crate::api::gitlab) lang: &'static str,
     /// Null where there is no choice.
     pub(in crate::api::gitlab) tokens_consumption_metadata: Option<WireTokens>,
-    /// Null: one server is in no region.
-    pub(in crate::api::gitlab) region: Option<&'static str>,
+    /// `gateway.region`; null where it is not said.
+    pub(in crate::api::gitlab) region: Option<&'a str>,
 }
 
 /// What it took.
@@ -81,8 +81,8 @@ pub(in crate::api::gitlab) struct WireMetadata<'a> {
     /// Seconds since 1970.
     pub(in crate::api::gitlab) timestamp: u64,
     pub(in crate::api::gitlab) enabled_feature_flags: &'a [String],
-    /// Null: one server is in no region.
-    pub(in crate::api::gitlab) region: Option<&'static str>,
+    /// `gateway.region`; null where it is not said.
+    pub(in crate::api::gitlab) region: Option<&'a str>,
 }
 
 /// What answered.
@@ -108,6 +108,9 @@ pub(in crate::api::gitlab) struct WireStreamMetadata<'a> {
     /// Seconds since 1970.
     pub(in crate::api::gitlab) timestamp: u64,
     pub(in crate::api::gitlab) enabled_feature_flags: &'a [String],
+    /// `gateway.region`, where it is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api::gitlab) region: Option<&'a str>,
 }
 
 /// What answers.
