@@ -122,7 +122,7 @@ const PURE: &[&str] = &[
     "src/routing/window.rs",
     "src/syntax/",
     "src/telemetry/metrics/recent.rs",
-    "src/telemetry/store/client.rs",
+    "src/telemetry/client.rs",
     "src/telemetry/store/day.rs",
     "src/telemetry/store/rows.rs",
     "src/tokenizer/detokenizer",

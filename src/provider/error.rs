@@ -1,6 +1,8 @@
 //! What a failed completion says: what went wrong, whose fault it was, and whether another provider may be asked.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use crate::provider::ModelInfo;
 
 /// What went wrong, as a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,12 +119,14 @@ pub struct ProviderError {
     pub message: String,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
+    /// Who failed, where that need not be who was asked.
+    pub failed: Option<Arc<ModelInfo>>,
 }
 
 impl ProviderError {
     /// Makes an error without a field.
     pub fn new(kind: ProviderErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, field: None, message: message.into(), retry_after: None }
+        Self { kind, field: None, message: message.into(), retry_after: None, failed: None }
     }
 
     /// Makes the error of a request that came before there were weights.
@@ -145,6 +149,7 @@ impl ProviderError {
             field: Some(field),
             message: message.into(),
             retry_after: None,
+            failed: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, mpsc::Sender},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{Stream, StreamExt as _, future::BoxFuture};
@@ -90,6 +90,8 @@ pub struct CompletionStream {
     ends: Option<Sender<u32>>,
     /// Who answers, where that need not be who was asked.
     answered_by: Option<Arc<ModelInfo>>,
+    /// When it is cut, where that was decided on the way.
+    deadline: Option<Instant>,
 }
 
 impl std::fmt::Debug for CompletionStream {
@@ -103,7 +105,7 @@ impl CompletionStream {
     pub fn new(
         events: impl Stream<Item = Result<CompletionEvent, ProviderError>> + Send + 'static,
     ) -> Self {
-        Self { events: Box::pin(events), ends: None, answered_by: None }
+        Self { events: Box::pin(events), ends: None, answered_by: None, deadline: None }
     }
 
     /// Lets choices be stopped alone: their indices are sent, and heard before the next event.
@@ -126,6 +128,17 @@ impl CompletionStream {
     /// Returns who answers, where that need not be who was asked.
     pub fn answered_by(&self) -> Option<&Arc<ModelInfo>> {
         self.answered_by.as_ref()
+    }
+
+    /// Says when it is cut, where that was decided on the way.
+    #[must_use]
+    pub fn until(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// Returns when it is cut, where that was decided on the way.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Has the provider stop a choice, of which no more is wanted; returns whether it does. Pieces of the choice may

@@ -69,6 +69,7 @@ impl Answer {
             self.unwanted = Some((unwanted, of_target));
             ends
         });
+        let deadline = self.deadline;
         let by = self.attempt.as_ref().map(|attempt| attempt.ticket.target.provider.model());
         let mut events = CompletionStream::new(stream::unfold(self, |mut answer| async {
             answer.next().await.map(|event| (event, answer))
@@ -76,6 +77,7 @@ impl Answer {
         if let Some(model) = by {
             events = events.by(model);
         }
+        events = events.until(deadline);
         match ends {
             Some(ends) => events.with_ends(ends),
             None => events,

@@ -146,7 +146,8 @@ impl Race {
         if !may_go_on {
             return Err(error);
         }
-        self.error = Some(error);
+        let failed = Some(attempt.ticket.target.provider.model());
+        self.error = Some(ProviderError { failed, ..error });
         Ok(())
     }
 

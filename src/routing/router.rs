@@ -237,7 +237,7 @@ impl Router {
         for probe in plan.probes.iter().filter(|_| is_first) {
             self.shadows.probe(&self.core, &route, targets[*probe], &request, deadline);
         }
-        let shadow = self.shadow(&chosen, &targets).filter(|_| is_first);
+        let shadow = self.shadow(&chosen, &targets, &plan).filter(|_| is_first);
         let compared = shadow
             .and_then(|target| self.shadows.start(&self.core, &route, target, &request, deadline));
         let num_choices = request.num_choices;
@@ -246,6 +246,9 @@ impl Router {
         let num_before = failed_at.len() as u32;
         let attempt = race.hurried(is_hurried).after(num_before).run().await;
         let attempt = attempt.inspect_err(|error| span::failed(&mut span, error))?;
+        // Another may have failed, and its copy's own answer is no news.
+        let is_shadow = shadow.is_some_and(|it| it.name == attempt.ticket.target.name);
+        let compared = compared.filter(|_| !is_shadow);
         Ok(Answer::new(attempt, num_choices, deadline, compared).into_stream())
     }
 
@@ -254,9 +257,10 @@ impl Router {
         &'a self,
         chosen: &Chosen<'_>,
         targets: &[&Arc<Target>],
+        plan: &Plan,
     ) -> Option<&'a Arc<Target>> {
         let shadow = self.targets.get(chosen.shadow?)?;
-        let first = targets.first().map(|target| target.name.as_str());
+        let first = plan.picks.first().map(|pick| targets[pick.target].name.as_str());
         Some(shadow).filter(|shadow| first != Some(shadow.name.as_str()))
     }
 

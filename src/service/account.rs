@@ -11,9 +11,10 @@ use crate::{
     provider::{CompletionEvent, ModelInfo, ProviderError, ProviderErrorKind},
     telemetry::{
         Caller, Exchange, RequestRecord,
+        client::UNKNOWN,
         metrics::{InFlight, Inference, Metrics, client_type, realm},
         record_internal_error, record_postprocessing,
-        store::{CompletionRow, Store},
+        store::{CompletionRow, Store, bare_id},
     },
     trace::Parent,
 };
@@ -23,7 +24,6 @@ use crate::{
 struct Keeping {
     store: Store,
     user: Option<String>,
-    client: &'static str,
 }
 
 /// What is known of a request, over all its prompts. Told to its exchange when the last clone is dropped, whichever way
@@ -52,6 +52,8 @@ struct Entries {
     failure: Option<&'static str>,
     prompt: Option<String>,
     caller: Caller,
+    /// Their editor or program, a word of a closed set.
+    client: &'static str,
     wants_content: bool,
     task: Task,
     /// Where it is counted, and its place among those under way.
@@ -61,6 +63,8 @@ struct Entries {
     /// When the first and the last step of post-processing were done with a choice.
     refined: Option<(Instant, Instant)>,
     keeping: Option<Keeping>,
+    /// Whether it is a try's, of which nothing is told by itself.
+    is_try: bool,
 }
 
 impl Account {
@@ -87,12 +91,14 @@ impl Account {
             failure: None,
             prompt: None,
             caller: Caller::default(),
+            client: UNKNOWN,
             wants_content: false,
             task: Task::default(),
             metrics: None,
             exchange: None,
             refined: None,
             keeping: None,
+            is_try: false,
         })))
     }
 
@@ -113,9 +119,9 @@ impl Account {
         entries.metrics = Some((metrics.clone(), in_flight));
     }
 
-    /// Has the completion kept when it has ended: the pseudonym of who asked, and their editor as a word of a closed set.
-    pub fn keep_in(&self, store: Store, user: Option<String>, client: &'static str) {
-        self.entries().keeping = Some(Keeping { store, user, client });
+    /// Has the completion kept when it has ended, with the pseudonym of who asked.
+    pub fn keep_in(&self, store: Store, user: Option<String>) {
+        self.entries().keeping = Some(Keeping { store, user });
     }
 
     /// Notes which model is asked.
@@ -160,6 +166,13 @@ impl Account {
         self.entries().caller = caller;
     }
 
+    /// Notes which editor or program they use, a word of a closed set, and whose GitLab it is where a token says that.
+    pub fn client(&self, client: &'static str, realm: Option<String>) {
+        let mut entries = self.entries();
+        entries.client = client;
+        entries.caller.realm = realm;
+    }
+
     /// Notes that whoever may say so wants the request's source text in the log.
     pub fn want_content(&self) {
         self.entries().wants_content = true;
@@ -178,6 +191,14 @@ impl Account {
     /// Notes which prompt of the registry asks the model.
     pub fn prompt_made_by(&self, place: String) {
         self.entries().prompt = Some(place);
+    }
+
+    /// Notes that nobody answered, and who failed where that is not who was asked.
+    pub(super) fn failed(&self, error: &ProviderError) {
+        if let Some(model) = &error.failed {
+            self.model(model);
+        }
+        self.fail(error.kind.as_label());
     }
 
     /// Notes a failure by its label; the first one stays.
@@ -210,11 +231,28 @@ impl Account {
         entries.time_to_first_token.get_or_insert_with(|| began.elapsed());
     }
 
-    /// Forgets what was done to an answer that is begun again.
-    pub(super) fn begin_again(&self) {
+    /// Opens the account of a try whose answer nobody has seen. It is told to nobody but by [`Account::absorb`].
+    pub(super) fn of_try(&self) -> Self {
+        let tried = Self::open("", "");
+        let mut entries = tried.entries();
+        entries.is_try = true;
+        entries.began = self.entries().began;
+        drop(entries);
+        tried
+    }
+
+    /// Takes what a try has noted, which was the one that answered.
+    pub(super) fn absorb(&self, tried: &Self) {
+        let mut tried = tried.entries();
         let mut entries = self.entries();
-        entries.effects.clear();
-        entries.num_tokens_saved = 0;
+        entries.model = tried.model.take().or_else(|| entries.model.take());
+        entries.effects.append(&mut tried.effects);
+        entries.num_tokens_saved += tried.num_tokens_saved;
+        entries.time_to_first_token = entries.time_to_first_token.or(tried.time_to_first_token);
+        entries.refined = match (entries.refined, tried.refined) {
+            (Some((first, _)), Some((_, last))) => Some((first, last)),
+            (own, of_try) => own.or(of_try),
+        };
     }
 
     pub(super) fn take(&self, event: &Result<CompletionEvent, ProviderError>) {
@@ -264,9 +302,7 @@ impl Entries {
         let is_done = self.num_prompts > 0 && self.num_prompts_done == self.num_prompts;
         self.failure.unwrap_or(if is_done { "ok" } else { "cancelled" })
     }
-}
 
-impl Entries {
     fn count(&self, metrics: &Metrics) {
         let model = self.model.as_ref().map(|model| (model.engine.as_str(), model.name.as_str()));
         let requests = metrics.requests();
@@ -280,7 +316,7 @@ impl Entries {
             language: self.language,
             prompt: self.prompt.as_deref(),
             client_type: self.caller.client_type.as_deref(),
-            client_name: self.caller.client_name.as_deref(),
+            client: self.client,
             language_server: self.caller.language_server.as_deref(),
             gitlab_version: self.caller.gitlab_version.as_deref(),
             realm: self.caller.realm.as_deref(),
@@ -297,16 +333,14 @@ impl Entries {
             requests.record_change(effect.step.name(), name);
         }
     }
-}
 
-impl Entries {
     /// Returns what is kept of a completion that a model was asked for.
     fn row(&mut self) -> Option<(Store, CompletionRow)> {
         let model = Arc::clone(self.model.as_ref().filter(|_| self.num_prompts > 0)?);
-        let Keeping { store, user, client } = self.keeping.take()?;
+        let Keeping { store, user } = self.keeping.take()?;
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let row = CompletionRow {
-            id: self.request_id.clone(),
+            id: bare_id(&self.request_id).to_owned(),
             at_ms: store.now_ms(),
             endpoint: self.endpoint,
             task: self.task.as_label(),
@@ -314,7 +348,7 @@ impl Entries {
             provider: model.engine.clone(),
             language: self.language,
             client_type: client_type(self.caller.client_type.as_deref()),
-            client,
+            client: self.client,
             prompt: self.prompt.clone(),
             user,
             realm: realm(self.caller.realm.as_deref()),
@@ -326,29 +360,7 @@ impl Entries {
         };
         Some((store, row))
     }
-}
 
-impl Drop for Entries {
-    fn drop(&mut self) {
-        if !self.effects.is_empty() {
-            let (changes, took) = (self.changes(), self.postprocessing());
-            record_postprocessing(&self.request_id, &changes, took, self.num_tokens_saved);
-        }
-        if let Some((metrics, _)) = &self.metrics {
-            self.count(metrics);
-        }
-        if let Some((store, row)) = self.row() {
-            store.record(row);
-        }
-        if self.failure == Some(ProviderErrorKind::Internal.as_label()) {
-            let model = self.model.as_ref().map(|model| model.name.as_str());
-            record_internal_error(&self.request_id, self.endpoint, model);
-        }
-        self.tell_exchange();
-    }
-}
-
-impl Entries {
     fn tell_exchange(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
         self.tell_span(exchange.parent());
@@ -388,5 +400,28 @@ impl Entries {
 
     fn postprocessing(&self) -> Duration {
         self.effects.iter().map(|effect| effect.took).sum()
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        if self.is_try {
+            return;
+        }
+        if !self.effects.is_empty() {
+            let (changes, took) = (self.changes(), self.postprocessing());
+            record_postprocessing(&self.request_id, &changes, took, self.num_tokens_saved);
+        }
+        if let Some((metrics, _)) = &self.metrics {
+            self.count(metrics);
+        }
+        if let Some((store, row)) = self.row() {
+            store.record(row);
+        }
+        if self.failure == Some(ProviderErrorKind::Internal.as_label()) {
+            let model = self.model.as_ref().map(|model| model.name.as_str());
+            record_internal_error(&self.request_id, self.endpoint, model);
+        }
+        self.tell_exchange();
     }
 }

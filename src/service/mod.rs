@@ -153,7 +153,7 @@ impl CompletionService {
                 Ok(CompletionStream::new(stream::unfold(accounted, Accounted::next)))
             }
             Err(error) => {
-                account.fail(error.kind.as_label());
+                account.failed(&error);
                 Err(error)
             }
         }
@@ -173,17 +173,15 @@ impl CompletionService {
         let events = tokio::time::timeout_at(give_up, complete)
             .await
             .unwrap_or_else(|_| Err(ProviderError::out_of_time()))?;
-        let answered_by = events.answered_by().cloned();
+        let (answered_by, deadline) = (events.answered_by().cloned(), events.deadline());
         if let Some(model) = &answered_by {
             account.model(model);
         }
         let Some(plan) = plan else { return Ok(events) };
         let (max_tokens, parsers) = (self.limits.max_tokens_default, Arc::clone(&self.parsers));
         let refined = plan.apply(events, max_tokens, account.clone(), parsers);
-        Ok(match answered_by {
-            Some(model) => refined.by(model),
-            None => refined,
-        })
+        let refined = answered_by.into_iter().fold(refined, CompletionStream::by);
+        Ok(deadline.into_iter().fold(refined, CompletionStream::until))
     }
 
     fn logs_content(&self, account: &Account) -> bool {

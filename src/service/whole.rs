@@ -8,15 +8,8 @@ use crate::{
     service::{Account, CompletionService},
 };
 
-/// How a try ended.
-enum Tried {
-    /// All that came; an end without [`CompletionEvent::Done`] is for the reader to say.
-    Ended(Vec<CompletionEvent>),
-    Failed(ProviderError),
-}
-
 impl CompletionService {
-    /// Completes, as often as there is a target that has not failed midway.
+    /// Completes, as often as there is a target that has not failed midway, within the time of the first try.
     ///
     /// # Errors
     /// That nobody began to answer; where somebody did, what became of the first who did.
@@ -28,25 +21,27 @@ impl CompletionService {
     ) -> Result<CompletionStream, ProviderError> {
         let mut first_error = None;
         loop {
-            let events = match self.start(request.clone(), account, give_up).await {
+            let tried = account.of_try();
+            let events = match self.start(request.clone(), &tried, give_up).await {
                 Ok(events) => events,
                 Err(error) => return Err(first_error.unwrap_or(error)),
             };
             let model = events.answered_by().cloned();
-            match gather(events, account, give_up).await {
-                Tried::Ended(events) => {
+            // The router's own idea of the time counts from the first call on.
+            request.deadline = events.deadline().or(request.deadline);
+            let error = match gather(events, &tried, give_up).await {
+                Ok(events) => {
+                    account.absorb(&tried);
                     return Ok(CompletionStream::new(stream::iter(events.into_iter().map(Ok))));
                 }
-                Tried::Failed(error) => {
-                    let Some(model) = model.filter(|_| error.kind.may_go_elsewhere()) else {
-                        return Err(first_error.unwrap_or(error));
-                    };
-                    note(&model, &error);
-                    request.asker.failed_at.push(model.name.clone());
-                    first_error.get_or_insert(error);
-                    account.begin_again();
-                }
-            }
+                Err(error) => ProviderError { failed: model.clone(), ..error },
+            };
+            let Some(model) = model.filter(|_| error.kind.may_go_elsewhere()) else {
+                return Err(first_error.unwrap_or(error));
+            };
+            note(&model, &error);
+            request.asker.failed_at.push(model.name.clone());
+            first_error.get_or_insert(error);
         }
     }
 }
@@ -56,21 +51,21 @@ fn note(model: &ModelInfo, error: &ProviderError) {
     tracing::debug!(name = model.name, outcome, "an answer failed midway and is begun again");
 }
 
+/// Returns all that comes; an end without [`CompletionEvent::Done`] is for the reader to say.
 async fn gather(
     mut events: CompletionStream,
-    account: &Account,
+    tried: &Account,
     give_up: tokio::time::Instant,
-) -> Tried {
+) -> Result<Vec<CompletionEvent>, ProviderError> {
     let mut gathered = Vec::new();
     loop {
         let event = tokio::time::timeout_at(give_up, events.next()).await;
         match event.unwrap_or_else(|_| Some(Err(ProviderError::out_of_time()))) {
-            Some(Ok(event)) => {
-                account.first_text();
-                gathered.push(event);
+            Some(event) => {
+                gathered.push(event?);
+                tried.first_text();
             }
-            Some(Err(error)) => return Tried::Failed(error),
-            None => return Tried::Ended(gathered),
+            None => return Ok(gathered),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! asked for it.
 
 pub mod access;
+pub mod client;
 pub mod content;
 pub mod exchange;
 pub mod logs;

@@ -52,8 +52,6 @@ pub struct Caller {
     pub realm: Option<String>,
     /// Kind of the client, such as `ide`.
     pub client_type: Option<String>,
-    /// Name of the client.
-    pub client_name: Option<String>,
     /// Version of the language server between the client and here.
     pub language_server: Option<String>,
     /// Version of the GitLab instance.

@@ -76,7 +76,7 @@ fn another_answers_where_the_model_does_not_load_unless_the_process_is_to_end() 
     let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
     let told = server.line_of("others answer as the routes say");
     assert_eq!(told["level"], "ERROR");
-    assert!(told["message"].as_str().unwrap().contains("tokenizer"), "{told}");
+    assert!(told["error"].as_str().unwrap().contains("tokenizer"), "{told}");
     server.line("serving");
     for _ in 0..2 {
         let answer = server.answer("/v1/completions", GAP);

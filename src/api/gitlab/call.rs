@@ -72,6 +72,7 @@ impl<'a> Call<'a> {
         // What a token says goes before what headers say.
         if let Some(realm) = caller.as_ref().and_then(|caller| caller.realm) {
             context.actor.realm = Some(realm.as_label().to_owned());
+            context.caller.realm.clone_from(&context.actor.realm);
         }
         account.caller(context.caller.clone());
         let flags = state.gateway().flags.in_force(&context.flags, &context.actor);

@@ -60,7 +60,6 @@ impl GitlabContext {
             caller: Caller {
                 realm,
                 client_type: word("x-gitlab-client-type"),
-                client_name: word("x-gitlab-client-name"),
                 language_server,
                 gitlab_version: word("x-gitlab-version"),
             },
@@ -105,7 +104,6 @@ mod tests {
             ("x-gitlab-realm", "saas"),
             ("x-gitlab-instance-id", " one "),
             ("x-gitlab-global-user-id", "abc"),
-            ("x-gitlab-client-name", "an editor"),
             ("x-gitlab-enabled-feature-flags", "b, a,,"),
             ("x-gitlab-saas-duo-pro-namespace-ids", "7,9"),
             ("x-gitlab-root-namespace-id", "1"),
@@ -114,7 +112,6 @@ mod tests {
         assert_eq!(context.actor.groups, ["7", "9", "1"]);
         assert_eq!(context.actor.instance.as_deref(), Some("one"));
         assert_eq!(context.actor.user.as_deref(), Some("ba7816bf8f01cfea"));
-        assert_eq!(context.caller.client_name.as_deref(), Some("an editor"));
         assert_eq!(GitlabContext::of(&HeaderMap::new()), GitlabContext::default());
     }
 

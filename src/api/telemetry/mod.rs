@@ -23,7 +23,8 @@ use crate::api::{
 use crate::auth::Caller;
 use crate::flags::pseudonym;
 use crate::service::Account;
-use crate::telemetry::store::{Event, EventKind, Store, StoreRefusal, Stored, client};
+use crate::telemetry::client::client;
+use crate::telemetry::store::{Event, EventKind, Store, StoreRefusal, Stored, bare_id};
 
 mod wire;
 
@@ -31,8 +32,6 @@ mod wire;
 const EVENTS_MAX: usize = 100;
 /// Longest id: a request's with what the dialects put before it.
 const ID_BYTES_MAX: usize = 160;
-/// What the OpenAI dialect puts before the id of a request.
-const ID_PREFIXES: [&str; 2] = ["chatcmpl-", "cmpl-"];
 /// Choices of a completion, beyond any that there are.
 const CHOICES_MAX: i128 = 1024;
 /// Numbers above are milliseconds: as seconds they would be beyond the year 5000.
@@ -71,12 +70,15 @@ async fn wrong_method(method: Method) -> Response {
     openai::wrong_method(method).await
 }
 
-/// Has the completion of a request kept when it ends, with who asked for it.
+/// Notes who asks, and has the completion of the request kept when it ends.
 pub(super) fn keep(state: &ApiState, account: &Account, request: &Request) {
-    let Some(store) = state.store() else { return };
     let caller = request.extensions().get::<Arc<Caller>>().map(AsRef::as_ref);
     let (name, agent) = client_words(request.headers());
-    account.keep_in(store.clone(), user(caller, request.headers()), client(name, agent));
+    let realm = caller.and_then(|caller| caller.realm).map(|realm| realm.as_label().to_owned());
+    account.client(client(name, agent), realm);
+    if let Some(store) = state.store() {
+        account.keep_in(store.clone(), user(caller, request.headers()));
+    }
 }
 
 /// Returns by what pseudonym the store knows a user: what a token or a header says of them, else the key's.
@@ -214,7 +216,7 @@ fn convert(
         number.filter(|number| (0.0..=COUNT_MAX).contains(number)).map(|n| n.round() as u32)
     };
     Ok(Event {
-        completion_id: request_id(id).to_owned(),
+        completion_id: bare_id(id).to_owned(),
         choice_index: choice_index as u32,
         kind,
         user: user.map(str::to_owned),
@@ -224,12 +226,6 @@ fn convert(
         accepted_chars: count(wire.accepted_chars),
         accepted_lines: count(wire.accepted_lines),
     })
-}
-
-/// Returns the id of the request that a completion's id is made of.
-fn request_id(completion_id: &str) -> &str {
-    let bare = ID_PREFIXES.iter().find_map(|prefix| completion_id.strip_prefix(prefix));
-    bare.filter(|id| !id.is_empty()).unwrap_or(completion_id)
 }
 
 /// Returns when something happened, by the client's clock as far as it can be believed.
@@ -253,7 +249,7 @@ mod tests {
             ("cmplx-d", "cmplx-d"),
         ];
         for (told, id) in rows {
-            assert_eq!(request_id(told), id);
+            assert_eq!(bare_id(told), id);
         }
     }
 

@@ -201,7 +201,11 @@ async fn keep_models(
         if !stays(config, standing, &standing.locals) {
             return error;
         }
-        error!("{error}; others answer as the routes say, until this process is started again");
+        let error = error.to_string();
+        error!(
+            error,
+            "a model could not be loaded; others answer as the routes say, until this process is started again"
+        );
     }
     if let Err(error) = tell(config, address, standing, is_open) {
         return error;

@@ -15,32 +15,6 @@ const CLIENT_TYPES: [&str; 6] = ["ide", "node", "web", "cli", "gitlab", "duo_wor
 /// Realms of GitLab.
 const REALMS: [&str; 2] = ["saas", "self-managed"];
 
-/// Editors, by a word of what they call themselves, longest words first: `visual studio code` holds `visual studio`.
-const CLIENTS: [(&str, &str); 22] = [
-    ("visual studio code", "vscode"),
-    ("visual studio", "visual_studio"),
-    ("visual-studio", "visual_studio"),
-    ("gitlab-workflow", "vscode"),
-    ("vscode", "vscode"),
-    ("vs code", "vscode"),
-    ("jetbrains", "jetbrains"),
-    ("intellij", "jetbrains"),
-    ("pycharm", "jetbrains"),
-    ("goland", "jetbrains"),
-    ("webstorm", "jetbrains"),
-    ("neovim", "neovim"),
-    ("nvim", "neovim"),
-    ("web ide", "web_ide"),
-    ("web-ide", "web_ide"),
-    ("eclipse", "eclipse"),
-    ("sublime", "sublime"),
-    ("emacs", "emacs"),
-    ("zed", "zed"),
-    ("continue", "continue"),
-    ("tabby", "tabby"),
-    ("vim", "vim"),
-];
-
 /// Pairs of versions that are told apart: more than are in use at once in most places.
 const VALUES_MAX: usize = 64;
 /// Longest version.
@@ -49,13 +23,6 @@ const VERSION_BYTES_MAX: usize = 24;
 /// Returns the label of a kind of client.
 pub fn client_type(text: Option<&str>) -> &'static str {
     known(text, &CLIENT_TYPES)
-}
-
-/// Returns the label of what a client calls itself.
-pub(super) fn client(text: Option<&str>) -> &'static str {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return UNKNOWN };
-    let text = text.to_ascii_lowercase();
-    CLIENTS.iter().find(|(word, _)| text.contains(word)).map_or(OTHER, |(_, label)| label)
 }
 
 /// Returns the label of a realm.
@@ -127,18 +94,6 @@ mod tests {
     fn clients_and_realms_are_of_closed_sets() {
         for (text, label) in [(Some("IDE"), "ide"), (Some("x\ny"), UNKNOWN), (None, UNKNOWN)] {
             assert_eq!(client_type(text), label);
-        }
-        for (text, label) in [
-            (Some("Visual Studio Code"), "vscode"),
-            (Some("Visual Studio"), "visual_studio"),
-            (Some("JetBrains IntelliJ IDEA"), "jetbrains"),
-            (Some("Neovim"), "neovim"),
-            (Some("Vim"), "vim"),
-            (Some("my secret editor"), OTHER),
-            (Some(""), UNKNOWN),
-            (None, UNKNOWN),
-        ] {
-            assert_eq!(client(text), label, "{text:?}");
         }
         assert_eq!(realm(Some("saas")), "saas");
         assert_eq!(realm(Some("SaaS ")), UNKNOWN);

@@ -10,7 +10,7 @@ use prometheus::{HistogramVec, IntCounterVec};
 use crate::telemetry::metrics::{
     Declared,
     gateway::{GatewayFamilies, InFlight},
-    labels::{UNKNOWN, client, client_type},
+    labels::{UNKNOWN, client_type},
     recent::{Ended, Recent, RecentRequests},
 };
 
@@ -45,7 +45,7 @@ pub struct Inference<'a> {
     /// What the client says of itself.
     pub client_type: Option<&'a str>,
     /// What it calls itself.
-    pub client_name: Option<&'a str>,
+    pub client: &'static str,
     /// Version of its language server.
     pub language_server: Option<&'a str>,
     /// Version of its GitLab.
@@ -151,7 +151,7 @@ impl RequestFamilies {
     pub fn record(&self, inference: &Inference<'_>) {
         let (engine, model) = inference.model.unwrap_or((UNKNOWN, UNKNOWN));
         self.outcomes.with_label_values(&[inference.endpoint, inference.outcome, model]).inc();
-        let client = client(inference.client_name);
+        let client = inference.client;
         self.clients.with_label_values(&[client, inference.task, inference.outcome]).inc();
         self.note_recent(inference, model);
         if let Some(prompt) = inference.prompt {

@@ -35,7 +35,6 @@ use crate::telemetry::{
     },
 };
 
-mod client;
 mod database;
 mod day;
 mod report;
@@ -46,11 +45,10 @@ mod schema;
 mod tests;
 mod writer;
 
-pub use client::client;
 pub use database::{Address, Fault};
 pub use day::{DAY_MS, Day};
 pub use report::{By, Figures, Group, Period, Report};
-pub use rows::{CompletionRow, Event, EventKind, ToldRow};
+pub use rows::{CompletionRow, Event, EventKind, ToldRow, bare_id};
 
 /// Commands that wait for the writer: what comes in the seconds that a slow disk takes, and a few megabytes at most.
 const QUEUE_MAX: usize = 1024;

@@ -184,3 +184,12 @@ impl From<&ToldRow> for Row {
         ]
     }
 }
+
+/// What stands before the id of a request in that of its completion.
+const ID_PREFIXES: [&str; 2] = ["chatcmpl-", "cmpl-"];
+
+/// Returns what a completion is known by, whether somebody names it by its own id or by that of its request.
+pub fn bare_id(id: &str) -> &str {
+    let bare = ID_PREFIXES.iter().find_map(|prefix| id.strip_prefix(prefix));
+    bare.filter(|id| !id.is_empty()).unwrap_or(id)
+}

@@ -64,7 +64,8 @@ struct Batch {
 
 impl Batch {
     fn push(&mut self, command: Command) {
-        self.num_commands += 1;
+        // Who closes it goes past the count of those that wait.
+        self.num_commands += i64::from(!matches!(command, Command::Close(_)));
         match command {
             Command::Completion(row) => self.completions.push(*row),
             Command::Told(told) => self.told.push(told),

@@ -45,7 +45,7 @@ fn inference() -> Inference<'static> {
         language: Some("python"),
         prompt: None,
         client_type: Some("ide"),
-        client_name: Some("vscode"),
+        client: "vscode",
         language_server: Some("7.17.1"),
         gitlab_version: Some("17.5.0"),
         realm: Some("saas"),

@@ -1,7 +1,7 @@
-//! Which editor or program asks, by what it calls itself: a closed set, so that a header's words go into no row.
+//! Which editor or program asks, by what it calls itself: a closed set, so that a header's words go into no label and no row.
 
 /// What stands for a client that says nothing of itself.
-const UNKNOWN: &str = "unknown";
+pub const UNKNOWN: &str = "unknown";
 /// What stands for one that no row knows.
 const OTHER: &str = "other";
 
@@ -9,7 +9,10 @@ const OTHER: &str = "other";
 const CLIENTS: [(&str, &[&str]); 24] = [
     ("cursor", &["cursor"]),
     ("windsurf", &["windsurf"]),
-    ("vscode", &["visual studio code", "vscode", "vs code", "vscodium", "code-server"]),
+    (
+        "vscode",
+        &["visual studio code", "vscode", "vs code", "vscodium", "code-server", "gitlab-workflow"],
+    ),
     ("visual_studio", &["visual studio", "visualstudio"]),
     (
         "jetbrains",
