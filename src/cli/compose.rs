@@ -65,39 +65,58 @@ pub fn compose(config: &Config) -> anyhow::Result<Composed> {
 pub fn compose_within(config: &Config, free_bytes: u64) -> anyhow::Result<Composed> {
     let first = Config { more_models: Vec::new(), ..config.clone() };
     let mut only = None;
-    compose_each(&first, free_bytes, &mut |_, composed| only = Some(composed))?;
-    only.context("there is no model")
+    compose_each(&first, free_bytes, &mut |_, composed| {
+        only = Some(composed);
+        false
+    });
+    only.context("there is no model")?
 }
 
 /// Loads all models, one after the other: each reads the disk and computes with all threads while it loads. Hands each
-/// to `done` as soon as it is there, with its place among the settings' models.
-///
-/// # Errors
-/// As [`compose`], with the model's name.
+/// to `done` as soon as it is there, or why it will not be, with the model's name, and its place among the settings'
+/// models; goes on with the others while that returns whether to.
 pub fn compose_each(
     config: &Config,
     free_bytes: u64,
-    done: &mut dyn FnMut(usize, Composed),
-) -> anyhow::Result<()> {
+    done: &mut dyn FnMut(usize, anyhow::Result<Composed>) -> bool,
+) {
     let configs = config.each_model();
     let is_alone = configs.len() == 1;
     let mut placement = Placement::new(free_bytes);
     let mut opened = Vec::with_capacity(configs.len());
-    for config in &configs {
-        let model = of_model(config, is_alone, open(config))?;
-        let added = placement.add(config, &model.spec, &model.weights, &model.adapters);
-        of_model(config, is_alone, added)?;
-        opened.push(model);
+    for (index, config) in configs.iter().enumerate() {
+        let model = open(config).and_then(|model| {
+            placement.add(config, &model.spec, &model.weights, &model.adapters)?;
+            Ok(model)
+        });
+        match of_model(config, is_alone, model) {
+            Ok(model) => opened.push((index, model)),
+            Err(error) => {
+                if !done(index, Err(error)) {
+                    return;
+                }
+            }
+        }
     }
-    let mut options = vec![None; configs.len()];
-    for index in placement.order() {
-        options[index] = Some(of_model(&configs[index], is_alone, placement.load_options(index))?);
+    let mut options = vec![None; opened.len()];
+    for place in placement.order() {
+        let (index, _) = opened[place];
+        match of_model(&configs[index], is_alone, placement.load_options(place)) {
+            Ok(planned) => options[place] = Some(planned),
+            Err(error) => {
+                if !done(index, Err(error)) {
+                    return;
+                }
+            }
+        }
     }
-    let planned = configs.iter().zip(opened).zip(options.into_iter().flatten());
-    for (index, ((config, model), options)) in planned.enumerate() {
-        done(index, of_model(config, is_alone, model.start(config, &options))?);
+    for ((index, model), options) in opened.into_iter().zip(options) {
+        let Some(options) = options else { continue };
+        let config = &configs[index];
+        if !done(index, of_model(config, is_alone, model.start(config, &options))) {
+            return;
+        }
     }
-    Ok(())
 }
 
 /// Says of which of several models an error is, in the words of its table.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What is served, the models of this machine among it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Standing {
     /// What answers to which name.
     pub models: ServedModels,
@@ -68,11 +68,12 @@ impl Standing {
         Ok(Self { models, router, locals: locals.into() })
     }
 
-    /// Returns whether every name of `local` can still be answered, if by others.
-    pub fn answers_without(&self, local: &LocalModel) -> bool {
+    /// Returns whether every name of the models that failed can still be answered by others, those that load among them.
+    pub fn goes_on(&self) -> bool {
+        let failed = |name: &str| self.locals.iter().any(|it| it.name == name && it.has_failed());
         let names = self.models.names().iter();
-        let mut own = names.filter(|served| served.model == local.name);
-        own.all(|served| served.service.is_ready())
+        let mut own = names.filter(|served| failed(&served.model));
+        own.all(|served| served.service.may_answer())
     }
 }
 
@@ -103,6 +104,11 @@ impl LocalModel {
         self.engine.get()
     }
 
+    /// Returns whether it will not answer again: it did not load, or its engine died.
+    pub fn has_failed(&self) -> bool {
+        self.model.is_given_up() || self.is_dead()
+    }
+
     /// Returns whether its engine died.
     pub fn is_dead(&self) -> bool {
         self.engine().is_some_and(|engine| engine.stats().state == EngineState::Dead)
@@ -125,16 +131,20 @@ impl LocalModel {
     }
 }
 
-/// Loads the models of the settings, lets each complete as soon as it is there, and hands their engines to `keep`.
-///
-/// # Errors
-/// The first part that cannot be made, with what would mend it.
+/// Loads the models of the settings, lets each complete as soon as it is there, and hands its engine to `keep`, or why
+/// there is none; goes on with the others while that returns whether to.
 pub fn load(
     config: &Config,
     locals: &[LocalModel],
-    mut keep: impl FnMut(Engine),
-) -> anyhow::Result<()> {
-    compose_each(config, free_bytes(), &mut |index, composed| keep(locals[index].fill(composed)))
+    mut keep: impl FnMut(&LocalModel, anyhow::Result<Engine>) -> bool,
+) {
+    compose_each(config, free_bytes(), &mut |index, composed| {
+        let local = &locals[index];
+        if composed.is_err() {
+            local.give_up();
+        }
+        keep(local, composed.map(|composed| local.fill(composed)))
+    });
 }
 
 /// Returns what shows the engines' figures when somebody asks for them.

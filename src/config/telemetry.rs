@@ -17,6 +17,8 @@ const OFF: &str = "off";
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 /// What stands for a password where settings are shown.
 const HIDDEN: &str = "***";
+/// Options of a database's URL that hold no secret.
+const OPEN_OPTIONS: [&str; 5] = ["sslmode", "application_name", "connect_timeout", "host", "port"];
 /// Days that rows may be kept.
 const DAYS_MAX: u64 = 3650;
 /// A file smaller than this holds nothing for long; a larger one than that belongs to a server.
@@ -102,9 +104,12 @@ fn store(text: &str, environment: &Environment) -> Result<TelemetryStore, Violat
         return Ok(TelemetryStore::Postgres(Secret::from(text)));
     }
     // A scheme that is none of ours is not the name of a file.
-    if text.is_empty() || text.contains("://") {
+    let small = text.to_ascii_lowercase();
+    let is_meant_for_postgres = ["postgres:", "postgresql:"].iter().any(|it| small.starts_with(it))
+        || ["password=", "user=", "host="].iter().any(|it| small.contains(it));
+    if text.is_empty() || text.contains("://") || is_meant_for_postgres {
         let rule = "off, a file, or a URL such as postgres://user@host/database";
-        return Err(broken(KEY, rule, if text.is_empty() { "nothing" } else { "another URL" }));
+        return Err(broken(KEY, rule, if text.is_empty() { "nothing" } else { "another" }));
     }
     Ok(TelemetryStore::File(expand_home(text, environment)))
 }
@@ -113,25 +118,27 @@ fn is_url(text: &str) -> bool {
     SCHEMES.iter().any(|scheme| text.starts_with(scheme))
 }
 
-/// Returns a URL without its password.
+/// Returns a URL without what may be a password: that before the last `@`, and options that are not known to hold none.
 fn hidden(url: &str) -> String {
-    let url = match url.split_once('?') {
-        // A password may stand among the options too.
-        Some((url, options)) if options.to_ascii_lowercase().contains("password") => {
-            format!("{url}?{HIDDEN}")
-        }
-        _ => url.to_owned(),
-    };
     let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
-    // The last `@` before the path: a password may hold one that nobody escaped.
-    let end = rest.find('/').unwrap_or(rest.len());
-    let end = rest[end..].rfind('@').map_or(end, |at| end + at + 1);
-    let Some((credentials, host)) = rest[..end].rsplit_once('@') else { return url };
-    let path = &rest[end..];
-    match credentials.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:{HIDDEN}@{host}{path}"),
-        None => url,
-    }
+    // The last `@`: a password may hold one, and a `?`, that nobody escaped.
+    let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let (place, options) = place.split_once('?').unwrap_or((place, ""));
+    let is_open = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default();
+        OPEN_OPTIONS.contains(&name)
+    };
+    let options = match options {
+        "" => String::new(),
+        options if options.split('&').all(is_open) => format!("?{options}"),
+        _ => format!("?{HIDDEN}"),
+    };
+    let credentials = match credentials.split_once(':') {
+        Some((user, _)) => format!("{user}:{HIDDEN}@"),
+        None if credentials.is_empty() => String::new(),
+        None => format!("{credentials}@"),
+    };
+    format!("{scheme}://{credentials}{place}{options}")
 }
 
 fn days(text: &str) -> Result<Duration, Violation> {
@@ -186,6 +193,12 @@ mod tests {
         for text in ["", "mysql://h/db", "https://h", "postgres://ada:***@h/db"] {
             assert!(resolved(text, "90d").is_err(), "{text}");
         }
+        for text in
+            ["host=h user=u password=s3cret", "postgres:/u:s3cret@h/db", "PostgreSQL:s3cret"]
+        {
+            let violation = resolved(text, "90d").unwrap_err();
+            assert!(!violation.to_string().contains("s3cret"), "{violation}");
+        }
         for days in ["", "90", "0d", "3651d", "-1d", "1h", "9999999999999999999999d"] {
             let violation = resolved("off", days).unwrap_err();
             assert_eq!(
@@ -203,6 +216,9 @@ mod tests {
             ("postgres://ada:s3/cret@h/db", "postgres://ada:***@h/db"),
             ("postgresql://ada:s3cret@h", "postgresql://ada:***@h"),
             ("postgres://h/db?user=ada&password=s3cret", "postgres://h/db?***"),
+            ("postgres://ada:s3?cret@h/db?password=x", "postgres://ada:***@h/db?***"),
+            ("postgres://ada@h/db?p%61ssword=s3cret", "postgres://ada@h/db?***"),
+            ("postgres://ada@h/db?sslmode=require", "postgres://ada@h/db?sslmode=require"),
             ("postgres://ada@h/db?sslmode=require", "postgres://ada@h/db?sslmode=require"),
         ];
         for (url, shown) in rows {

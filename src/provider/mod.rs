@@ -30,9 +30,19 @@ pub trait Provider: Send + Sync + 'static {
     /// Returns whether a request would be taken now.
     fn is_ready(&self) -> bool;
 
-    /// Returns whether it is not there yet, so that what [`Provider::model`] says is assumed.
+    /// Returns whether it is not there yet.
     fn is_loading(&self) -> bool {
         false
+    }
+
+    /// Returns whether what [`Provider::model`] says is known; else, but for the name, it is assumed.
+    fn is_known(&self) -> bool {
+        true
+    }
+
+    /// Returns whether a request may be answered, now or once what loads is there.
+    fn may_answer(&self) -> bool {
+        self.is_ready() || self.is_loading()
     }
 
     /// Returns whether a request that failed midway may be begun again, by others: see [`Asker::failed_at`].

@@ -53,6 +53,11 @@ impl Pending {
         let _ = self.outcome.set(None);
     }
 
+    /// Returns whether there will be no model.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.outcome.get(), Some(None))
+    }
+
     fn provider(&self) -> Option<&Arc<dyn Provider>> {
         self.outcome.get()?.as_ref()
     }
@@ -69,6 +74,10 @@ impl Provider for Pending {
 
     fn is_loading(&self) -> bool {
         self.outcome.get().is_none()
+    }
+
+    fn is_known(&self) -> bool {
+        self.provider().is_some()
     }
 
     fn expected_first_token(&self, request: &CompletionRequest) -> Option<Duration> {

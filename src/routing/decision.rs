@@ -115,7 +115,7 @@ pub fn decide(candidates: &[Candidate], remaining: Duration) -> Plan {
                 plan.skipped.push((target, SkipReason::WaitTooLong));
                 late.push((candidate.expected, Pick { target, is_late: true }));
             }
-            None if candidate.standing == Standing::Probe => {
+            None if matches!(candidate.standing, Standing::Probe { .. }) => {
                 if plan.picks.is_empty() {
                     plan.probes.push(target);
                 }
@@ -140,7 +140,7 @@ fn skip(candidate: &Candidate) -> Option<SkipReason> {
     match (candidate.ability, candidate.standing) {
         (Ability::Able, _) if !candidate.is_ready => Some(SkipReason::NotReady),
         (Ability::Able, Standing::Open { cause, .. }) => Some(SkipReason::Open(cause)),
-        (Ability::Able, Standing::Closed | Standing::Probe) => None,
+        (Ability::Able, Standing::Closed | Standing::Probe { .. }) => None,
         (ability, _) => Some(SkipReason::Unable(ability)),
     }
 }
@@ -177,7 +177,7 @@ mod tests {
             candidate(3),
             Candidate { standing: open(Cause::Failures, Some(soon)), ..candidate(4) },
             Candidate { standing: open(Cause::Drained, None), ..candidate(5) },
-            Candidate { standing: Standing::Probe, ..candidate(6) },
+            Candidate { standing: Standing::Probe { cause: Cause::Failures }, ..candidate(6) },
         ];
         let plan = decide(&candidates, Duration::from_secs(1));
         let picks: Vec<usize> = plan.picks.iter().map(|pick| pick.target).collect();
@@ -217,7 +217,10 @@ mod tests {
 
     #[test]
     fn who_may_be_back_gets_a_copy_while_somebody_does_well() {
-        let probe = |target| Candidate { standing: Standing::Probe, ..candidate(target) };
+        let probe = |target| Candidate {
+            standing: Standing::Probe { cause: Cause::Failures },
+            ..candidate(target)
+        };
         let late =
             |target| Candidate { expected: Some(Duration::from_mins(1)), ..candidate(target) };
         let rows: [(&[Candidate], &[usize], &[usize]); 5] = [

@@ -336,6 +336,21 @@ struct RoutedProvider {
     own: Arc<dyn Provider>,
 }
 
+impl RoutedProvider {
+    /// Returns whether something holds of the model itself, or of a target of a route that its name may take.
+    fn any(&self, holds: impl Fn(&dyn Provider) -> bool) -> bool {
+        let table = self.router.table();
+        let takes = |models: &[String]| models.is_empty() || models.contains(&self.name);
+        let routes = table.routes().filter(|route| takes(&route.when.models));
+        let mut targets = routes.flat_map(|route| &route.targets);
+        holds(self.own.as_ref())
+            || targets.any(|target| {
+                let target = self.router.targets.get(&target.name);
+                target.is_some_and(|target| holds(target.provider.as_ref()))
+            })
+    }
+}
+
 impl Provider for RoutedProvider {
     fn model(&self) -> Arc<ModelInfo> {
         self.own.model()
@@ -343,19 +358,19 @@ impl Provider for RoutedProvider {
 
     /// Ready where somebody may answer: the model itself, or a target of a route that its name may take.
     fn is_ready(&self) -> bool {
-        let table = self.router.table();
-        let takes = |models: &[String]| models.is_empty() || models.contains(&self.name);
-        let routes = table.routes().filter(|route| takes(&route.when.models));
-        let mut targets = routes.flat_map(|route| &route.targets);
-        self.own.is_ready()
-            || targets.any(|target| {
-                let target = self.router.targets.get(&target.name);
-                target.is_some_and(|target| target.provider.is_ready())
-            })
+        self.any(Provider::is_ready)
     }
 
     fn is_loading(&self) -> bool {
         self.own.is_loading()
+    }
+
+    fn is_known(&self) -> bool {
+        self.own.is_known()
+    }
+
+    fn may_answer(&self) -> bool {
+        self.any(Provider::may_answer)
     }
 
     fn begins_again(&self) -> bool {

@@ -92,7 +92,8 @@ impl Shadows {
         deadline: Instant,
     ) {
         let now = now();
-        if target.standing(now) != Standing::Probe || !core.budget().take(now) {
+        let is_probe = matches!(target.standing(now), Standing::Probe { .. });
+        if !is_probe || !core.budget().take(now) {
             return;
         }
         let (pass, transition) = target.admit(now);

@@ -108,9 +108,14 @@ impl CompletionService {
         &self.limits
     }
 
-    /// Returns whether the model is not there yet, so that what [`CompletionService::model`] says is assumed.
-    pub fn is_loading(&self) -> bool {
-        self.provider.is_loading()
+    /// Returns whether what [`CompletionService::model`] says is known; else, but for the name, it is assumed.
+    pub fn is_known(&self) -> bool {
+        self.provider.is_known()
+    }
+
+    /// Returns whether a request may be answered, now or once what loads is there.
+    pub fn may_answer(&self) -> bool {
+        self.provider.may_answer()
     }
 
     /// Returns whether a request would be taken now.

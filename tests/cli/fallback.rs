@@ -68,13 +68,50 @@ fn another_answers_while_the_model_loads_and_the_model_once_it_has() {
     assert_eq!(server.ended().code(), Some(0));
 }
 
+/// One model that does not load takes none with it, and another of this machine may be the one that answers.
+#[test]
+fn a_model_that_does_not_load_leaves_the_others_alone() {
+    let model = DemoModel::new("sibling");
+    std::fs::remove_file(model.0.join("tokenizer.json")).unwrap();
+    let folder = model.path();
+    for (first, second) in [(folder, "demo"), ("demo", folder)] {
+        let [first_name, second_name] =
+            [first, second].map(|source| if source == "demo" { "small" } else { "large" });
+        let text = format!(
+            r#"
+            [[models]]
+            source = "{first}"
+            served_name = "{first_name}"
+            [[models]]
+            source = "{second}"
+            served_name = "{second_name}"
+            [[routes]]
+            name = "all"
+            models = ["large"]
+              [[routes.targets]]
+              target = "large"
+              [[routes.targets]]
+              target = "small"
+            "#
+        );
+        let file = TempFile::new("sibling.toml", text.as_bytes());
+        let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
+        assert_eq!(server.line_of("a model could not be loaded")["model"], "large");
+        assert_eq!(server.line("serving")["model"], "small", "what is not there is not named");
+        assert!(!server.get("/v1/models/large").contains("capabilities"));
+        let answer = server.answer("/v1/completions", GAP);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(answered_by(&mut server), "small");
+    }
+}
+
 #[test]
 fn another_answers_where_the_model_does_not_load_unless_the_process_is_to_end() {
     let (model, away) = (DemoModel::new("broken"), away());
-    std::fs::remove_file(std::path::Path::new(model.path()).join("tokenizer.json")).unwrap();
+    std::fs::remove_file(model.0.join("tokenizer.json")).unwrap();
     let file = settings("broken.toml", &model, &away, "");
     let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
-    let told = server.line_of("others answer as the routes say");
+    let told = server.line_of("a model could not be loaded");
     assert_eq!(told["level"], "ERROR");
     assert!(told["error"].as_str().unwrap().contains("tokenizer"), "{told}");
     server.line("serving");

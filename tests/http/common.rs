@@ -58,7 +58,7 @@ async fn answers_while_the_model_loads() {
     // Its name is known, and nothing is said of what is not.
     let listed = get(server.address, "/v1/models/org/scripted").await;
     assert_eq!((listed.status, listed.json().get("capabilities")), (200, None));
-    assert!(get(server.address, "/v1/models/definitions").await.text().contains("still loading"));
+    assert!(get(server.address, "/v1/models/definitions").await.text().contains("not loaded"));
     let rows = [
         (
             OPENAI,

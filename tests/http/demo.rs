@@ -55,7 +55,10 @@ impl DemoServer {
         let metrics = Metrics::default();
         let standing = Standing::new(config, Vec::new(), &metrics).unwrap();
         let mut engines = Vec::new();
-        load(config, &standing.locals, |engine| engines.push(engine)).unwrap();
+        load(config, &standing.locals, |_, engine| {
+            engines.push(engine.unwrap());
+            true
+        });
         let drain = DrainFlag::default();
         let state = ApiState::new(ApiParts {
             models: standing.models,

@@ -157,8 +157,11 @@ async fn what_fails_midway_is_begun_again_where_nothing_was_handed_on() {
         let response = post(routed.server.address, path, &body).await;
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         assert_eq!(response.json().pointer(place).unwrap(), "S", "{path}");
-        let failed_at = &routed.small.take_requests()[0].asker.failed_at;
+        let again = &routed.small.take_requests()[0];
+        let failed_at = &again.asker.failed_at;
         assert!(failed_at.is_empty(), "the router alone looks at {failed_at:?}");
+        let first = &routed.server.provider.take_requests()[0];
+        assert!(first.deadline.is_some() && again.deadline == first.deadline, "{path}");
         let metrics = routed.server.metrics();
         assert!(metrics.contains("outcome=\"ok\"") && !metrics.contains("upstream_malformed"));
     }
@@ -173,6 +176,22 @@ async fn what_fails_midway_is_begun_again_where_nothing_was_handed_on() {
     let response = post(routed.server.address, "/v1/completions", streaming).await;
     assert!(response.text().contains("half") && response.text().contains("\"error\""));
     assert_eq!(routed.small.take_requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_failure_counts_as_that_of_who_failed() {
+    let failing = Script::Refuse(ProviderError::new(ProviderErrorKind::UpstreamFailed, "no"));
+    let routes = vec![route("r", RouteMatch::default(), &["org/scripted"])];
+    let routed = start(failing, routes, support::open_guard()).await;
+    let body = r#"{"prompt": "a", "model": "small"}"#;
+    assert_eq!(post(routed.server.address, "/v1/completions", body).await.status, 502);
+    let metrics = routed.server.metrics();
+    let counted = |model: &str| {
+        metrics.lines().any(|line| {
+            line.starts_with("lacuna_requests_total") && line.contains(&format!("=\"{model}\""))
+        })
+    };
+    assert_eq!((counted("org/scripted"), counted("small")), (true, false), "{metrics}");
 }
 
 #[tokio::test]

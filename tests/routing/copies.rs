@@ -1,6 +1,6 @@
 //! Shadows: copies that users never wait for.
 
-use lacuna::{provider::ProviderErrorKind, routing::Comparison};
+use lacuna::{config::ShadowConfig, provider::ProviderErrorKind, routing::Comparison};
 
 use crate::{
     scripted::{Play, failure},
@@ -25,6 +25,20 @@ async fn a_shadow_delays_nobody_and_is_compared() {
         assert_eq!((world.calls(), world.seen.count(word)), (vec![4, 0, 4], 4), "{play:?}");
         assert_eq!(world.open(), [0, 0, 0], "{play:?}");
         assert_eq!(world.seen.count("end s shadow"), 4, "{play:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_compared_with_itself() {
+    for (first, word) in [(Play::CutBefore, "no_answer"), (Play::Answer(ms(5)), "other_first_line")]
+    {
+        let mut plan = Plan::two(first.clone(), Play::Answer(ms(5)));
+        plan.routes[0].shadow = Some(ShadowConfig { target: "b".to_owned(), percent: 100.0 });
+        let world = plan.build();
+        assert!(world.ask(gap()).await.result.is_ok());
+        tokio::time::sleep(ms(2000)).await;
+        assert_eq!(world.seen.count(word), 1, "{first:?}");
+        assert_eq!(world.seen.count("same_first_line"), 0, "{first:?}");
     }
 }
 

@@ -103,10 +103,10 @@ fn wire_model(ServedName { name, kind, service, model }: &ServedName) -> WireMod
         NameKind::Adapter => format!(", an adapter of {model}"),
         NameKind::Model | NameKind::Alias => String::new(),
     };
-    let description = if service.is_loading() {
-        format!("Served by this machine{of}, still loading")
-    } else {
+    let description = if service.is_known() {
         format!("Served by this machine{of}, {} tokens of context", info.max_context_tokens)
+    } else {
+        format!("Served by this machine{of}, not loaded")
     };
     WireModel {
         name,

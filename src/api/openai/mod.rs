@@ -435,7 +435,7 @@ fn wire_model<'a>(served: &'a ServedName, state: &ApiState) -> WireModel<'a> {
         owned_by: model.engine.clone(),
         root: (served.kind == NameKind::Alias).then(|| served.model.clone()),
         parent: (served.kind == NameKind::Adapter).then(|| served.model.clone()),
-        capabilities: (!served.service.is_loading()).then(|| WireCapabilities {
+        capabilities: served.service.is_known().then(|| WireCapabilities {
             fim: model.has_fim,
             repo_fim: model.has_repo_fim,
             chat: model.has_chat,

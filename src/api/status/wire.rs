@@ -188,7 +188,9 @@ impl WireTarget {
     pub(in crate::api) fn of(view: &TargetView, now: Instant) -> Self {
         let [calls, failures, slow_calls] = view.counts;
         let (cause, open_seconds) = match view.standing {
-            Standing::Closed | Standing::Probe => (None, None),
+            Standing::Closed => (None, None),
+            // Open until somebody asks: whoever looks wants to know why.
+            Standing::Probe { cause } => (Some(cause.as_label()), None),
             Standing::Open { until, cause } => {
                 let left = until.map(|until| until.saturating_duration_since(now).as_secs_f64());
                 (Some(cause.as_label()), left)

@@ -197,15 +197,7 @@ async fn keep_models(
     engines: &mut Vec<Engine>,
 ) -> CliError {
     if let Err(error) = start_models(config, standing, engines).await {
-        standing.locals.iter().for_each(LocalModel::give_up);
-        if !stays(config, standing, &standing.locals) {
-            return error;
-        }
-        let error = error.to_string();
-        error!(
-            error,
-            "a model could not be loaded; others answer as the routes say, until this process is started again"
-        );
+        return error;
     }
     if let Err(error) = tell(config, address, standing, is_open) {
         return error;
@@ -225,7 +217,7 @@ async fn death_of_one(config: &Config, standing: &Standing) -> CliError {
             }
             *is_told = true;
             let model = local.name();
-            if !stays(config, standing, std::slice::from_ref(local)) {
+            if !stays(config, standing) {
                 error!(model, "the engine is dead, so this process ends");
                 let what = "failed; its reason is in the log";
                 return CliError::Failed(anyhow!("the engine of `{model}` {what}"));
@@ -238,31 +230,59 @@ async fn death_of_one(config: &Config, standing: &Standing) -> CliError {
     }
 }
 
-/// Returns whether the process goes on without these models. A device that failed once does not recover within its
-/// process: a supervisor is to start another, unless that would take away who answers in its place.
-fn stays(config: &Config, standing: &Standing, locals: &[LocalModel]) -> bool {
+/// Returns whether the process goes on without the models that failed. A device that failed once does not recover within
+/// its process: a supervisor is to start another, unless that would take away who answers in its place.
+fn stays(config: &Config, standing: &Standing) -> bool {
     match config.server.engine_failure {
-        EngineFailure::Auto => locals.iter().all(|local| standing.answers_without(local)),
+        EngineFailure::Auto => standing.goes_on(),
         EngineFailure::Exit => false,
     }
 }
 
+/// Loads the models of this machine; ends with why one cannot be, where nobody else answers for it.
 async fn start_models(
     config: &Config,
     standing: &Standing,
     engines: &mut Vec<Engine>,
 ) -> Result<(), CliError> {
-    fetch_all(config).await?;
-    let (own_config, locals) = (config.clone(), Arc::clone(&standing.locals));
+    if let Err(error) = fetch_all(config).await {
+        standing.locals.iter().for_each(LocalModel::give_up);
+        if !stays(config, standing) {
+            return Err(error);
+        }
+        without("the models of this machine", &anyhow!(error.to_string()));
+        return Ok(());
+    }
+    let (own_config, own_standing) = (config.clone(), standing.clone());
     let (loaded, mut owned) = mpsc::unbounded_channel();
     let loading = tokio::task::spawn_blocking(move || {
-        // Whoever took them has been dropped where the process ends: so does the engine.
-        load(&own_config, &locals, |engine| drop(loaded.send(engine)))
+        let mut failure = None;
+        load(&own_config, &own_standing.locals, |local, engine| {
+            match engine {
+                // Whoever took them has been dropped where the process ends: so does the engine.
+                Ok(engine) => drop(loaded.send(engine)),
+                Err(error) if stays(&own_config, &own_standing) => without(local.name(), &error),
+                Err(error) => failure = Some(error),
+            }
+            failure.is_none()
+        });
+        failure
     });
     while let Some(engine) = owned.recv().await {
         engines.push(engine);
     }
-    Ok(loading.await.context("loading the model panicked")??)
+    let failure = loading.await.context("loading the model panicked")?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Says that others answer in the place of a model.
+fn without(model: &str, error: &anyhow::Error) {
+    let error = format!("{error:#}");
+    error!(
+        model,
+        error,
+        "a model could not be loaded; others answer as the routes say, until this process is started again"
+    );
 }
 
 /// Says that all is there, to the log and to a person.
@@ -273,10 +293,16 @@ fn tell(
     is_open: bool,
 ) -> Result<(), CliError> {
     let elsewhere = config.providers.iter().map(|provider| provider.served_as.as_str());
-    let names: Vec<&str> = standing.locals.iter().map(LocalModel::name).chain(elsewhere).collect();
+    let are_there = || standing.locals.iter().map(|local| !local.has_failed());
+    let locals = standing.locals.iter().zip(are_there());
+    let locals = locals.filter(|(_, is_there)| *is_there).map(|(local, _)| local.name());
+    let names: Vec<&str> = locals.chain(elsewhere).collect();
     let each_model = config.each_model();
     let adapters: Vec<&str> = each_model
         .iter()
+        .zip(are_there())
+        .filter(|(_, is_there)| *is_there)
+        .map(|(config, _)| config)
         .flat_map(|config| config.model.adapters.iter().map(|adapter| adapter.name.as_str()))
         .collect();
     info!(%address, model = names.join(", "), adapters = adapters.join(", "), "serving");

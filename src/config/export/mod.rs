@@ -237,7 +237,8 @@ fn url(endpoint: &str, environment: &Environment) -> Result<Option<String>, Viol
     };
     let Some(rest) = rest.filter(is_place) else {
         let rule = "off, or an http or https address such as http://127.0.0.1:4318";
-        return Err(broken(key, rule, endpoint));
+        // What may hold a password or a token is not repeated.
+        return Err(broken(key, rule, "another"));
     };
     // The other protocol has another port, so that its collector would refuse every batch.
     if let Some(other) = environment.get(OTLP_PROTOCOL).filter(|other| *other != PROTOCOL) {
@@ -258,7 +259,11 @@ fn headers<'a>(pairs: impl Iterator<Item = &'a str>) -> Option<Vec<(String, Secr
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let value = unescaped(value.trim())?;
         let is_value = value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-        if name.is_empty() || !name.chars().all(is_name) || !is_value {
+        // What the transport says itself.
+        let is_own = name.starts_with("content-")
+            || ["host", "connection", "transfer-encoding", "te", "upgrade"]
+                .contains(&name.as_str());
+        if name.is_empty() || !name.chars().all(is_name) || !is_value || is_own {
             return None;
         }
         headers.push((name, Secret::from(value.as_str())));

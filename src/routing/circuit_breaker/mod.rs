@@ -116,7 +116,10 @@ pub enum Standing {
     /// As any other.
     Closed,
     /// As a probe.
-    Probe,
+    Probe {
+        /// Why it was left alone.
+        cause: Cause,
+    },
     /// Not.
     Open {
         /// Until when; `None` where it depends on a probe or a person.
@@ -254,10 +257,10 @@ impl CircuitBreaker {
         }
         match self.state {
             State::Closed => Standing::Closed,
-            State::Open { until, .. } if now >= until => Standing::Probe,
+            State::Open { until, cause } if now >= until => Standing::Probe { cause },
             State::Open { until, cause } => Standing::Open { until: Some(until), cause },
-            State::HalfOpen { num_running, .. } if num_running < self.rules.probes => {
-                Standing::Probe
+            State::HalfOpen { num_running, cause } if num_running < self.rules.probes => {
+                Standing::Probe { cause }
             }
             State::HalfOpen { cause, .. } => Standing::Open { until: None, cause },
         }
@@ -268,7 +271,7 @@ impl CircuitBreaker {
         match self.standing(now) {
             Standing::Open { .. } => (None, None),
             Standing::Closed => (Some(Pass { epoch: self.epoch, is_probe: false }), None),
-            Standing::Probe => {
+            Standing::Probe { .. } => {
                 let transition = match self.state {
                     State::Open { cause, .. } => {
                         self.enter(State::HalfOpen { num_running: 0, cause });

@@ -40,7 +40,7 @@ type Opened = Option<(u64, Cause)>;
 fn open_for(breaker: &CircuitBreaker, now: Instant) -> Opened {
     match breaker.standing(now) {
         Standing::Open { until: Some(until), cause } => Some(((until - now).as_secs(), cause)),
-        Standing::Open { until: None, .. } | Standing::Closed | Standing::Probe => None,
+        Standing::Open { until: None, .. } | Standing::Closed | Standing::Probe { .. } => None,
     }
 }
 

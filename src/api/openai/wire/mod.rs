@@ -416,7 +416,7 @@ pub(super) struct WireModel<'a> {
     /// The model's own name, where `id` is an adapter of it: as vLLM has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parent: Option<String>,
-    /// Absent while the model loads.
+    /// Absent while the model is not loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) capabilities: Option<WireCapabilities>,
 }
