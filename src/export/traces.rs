@@ -72,14 +72,37 @@ pub(super) fn start_at(
     let way = Way::new("traces.otlp_endpoint", url, &config.headers, proxies)?;
     let (spans, queue) = mpsc::channel(QUEUE_MAX);
     let sink = Queue { spans, count: count.clone() };
-    let sender =
-        Sender { way, service_name: config.service_name.clone(), count, is_failing: false, pace };
+    let sender = Sender {
+        way,
+        address: address(url),
+        service_name: config.service_name.clone(),
+        count,
+        is_failing: false,
+        pace,
+    };
     let exporter = Exporter::spawn(|is_stopped| sender.run(queue, is_stopped));
     Ok(Some((Tracer::new(Box::new(sink), config.ratio), exporter)))
 }
 
+/// Returns host and port of an address, and nothing else of it: before and behind them may be secrets.
+fn address(url: &str) -> String {
+    let Ok(url) = reqwest::Url::parse(url) else { return String::new() };
+    let host = url.host_str().unwrap_or_default();
+    url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Returns why a collector took nothing, in words.
+fn cause(refused: Refused) -> String {
+    refused.status.map_or_else(
+        || "nobody answers there".to_owned(),
+        |status| format!("it answers with status {status}"),
+    )
+}
+
 struct Sender {
     way: Way,
+    /// Its host and port, for people.
+    address: String,
     service_name: String,
     count: Count,
     is_failing: bool,
@@ -147,10 +170,13 @@ impl Sender {
     fn tell(&mut self, refused: Option<Refused>) {
         let was_failing = std::mem::replace(&mut self.is_failing, refused.is_some());
         match refused {
-            Some(Refused { status, .. }) if !was_failing => {
-                tracing::warn!(status, "the collector takes no traces");
+            Some(refused) if !was_failing => {
+                let (collector, cause) = (&self.address, cause(refused));
+                tracing::warn!(collector, cause, "the collector takes no traces");
             }
-            None if was_failing => tracing::info!("the collector takes traces again"),
+            None if was_failing => {
+                tracing::info!(collector = self.address, "the collector takes traces again");
+            }
             _ => {}
         }
     }
@@ -169,5 +195,22 @@ async fn fill(
         && let Ok(Some(span)) = timeout_at(until, queue.recv()).await
     {
         batch.push(span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_named_by_host_and_port_alone() {
+        let rows = [
+            ("http://ada:s3cret@otel.example:4318/v1/traces?token=s3cret", "otel.example:4318"),
+            ("https://otel.example/s3cret", "otel.example:443"),
+            ("http://[::1]/v1/traces", "[::1]:80"),
+        ];
+        for (url, expected) in rows {
+            assert_eq!(address(url), expected, "{url}");
+        }
     }
 }

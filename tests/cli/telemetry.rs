@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     sync::Mutex,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{lacuna, serve::Server};
+use crate::{collector::Collector, lacuna, serve::Server};
 
 const GAP: &str = r#"{"prompt":"def f(","suffix":"\n","max_tokens":2,"ignore_eos":true}"#;
 
@@ -123,7 +123,8 @@ fn a_report_is_read_while_the_server_writes_and_all_is_written_when_it_ends() {
     };
     let run = report(&[]);
     assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.stderr.contains("no server has written to it yet"), "{}", run.stderr);
+    let missing = format!("error: there is no telemetry store at {path}: check the path");
+    assert!(run.stderr.starts_with(&missing), "{}", run.stderr);
 
     let mut server = start(path);
     let run = report(&[]);
@@ -150,6 +151,7 @@ fn a_report_is_read_while_the_server_writes_and_all_is_written_when_it_ends() {
     );
     let csv = report(&["--format", "csv", "--by", "day"]).stdout;
     assert!(csv.starts_with("day,requests,unique_users,"), "{csv}");
+    assert!(csv.lines().last().unwrap().starts_with("\"\",2,"), "{csv}");
     let none = report(&["--from", "2001-01-01", "--to", "2001-12-31"]).stdout;
     assert!(none.starts_with("Nothing from 2001-01-01 to 2001-12-31"), "{none}");
 }
@@ -202,4 +204,99 @@ fn a_store_that_cannot_be_used_ends_the_start_and_its_password_is_shown_nowhere(
     let refused = server.answer("/v1/telemetry/events", r#"{"type":"shown","completion_id":"a"}"#);
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 5"), "{refused}");
     assert!(server.answer("/v1/completions", GAP).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_path_that_cannot_be_a_store_is_said_with_what_is_wrong_with_it() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(at("notes.txt"), "these are notes of somebody, and not a database").unwrap();
+    std::fs::write(at("new.db"), "").unwrap();
+    let (none, own) = (at("none"), folder.path().to_str().unwrap());
+    let serve = ["serve", "--port", "0"];
+    let rows: [(&[&str], String, String); 5] = [
+        (
+            &serve,
+            format!("{none}/t.db"),
+            format!(
+                "`telemetry.store`: the telemetry store cannot be used: {none}/t.db cannot be made, for there is no folder {none}: make it"
+            ),
+        ),
+        (&serve, own.to_owned(), format!("{own} is a folder: name a file in it")),
+        (&["report"], own.to_owned(), format!("{own} is a folder: name a file in it")),
+        (&["report"], at("notes.txt"), format!("{} is no database of SQLite", at("notes.txt"))),
+        (&["report"], at("new.db"), "no server has written to it yet".to_owned()),
+    ];
+    for (command, store, why) in rows {
+        let run = lacuna(&[command, &["--telemetry-store", &store][..]].concat(), &[]);
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stderr.contains(&why), "{why} is not in: {}", run.stderr);
+        assert!(!run.stderr.contains("Error code"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn the_report_s_help_has_its_own_default_and_no_setting_s() {
+    let help = lacuna(&["report", "--help"], &[]).stdout;
+    let format = help.split_once("--format").unwrap().1;
+    assert!(format.contains("[default: table]"), "{help}");
+    assert!(!format.contains("[default: text]"), "{help}");
+}
+
+#[test]
+fn what_the_documents_say_first_works() {
+    let read = |name: &str| {
+        let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    // Every command has a row.
+    let help = lacuna(&["--help"], &[]).stdout;
+    let commands = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let indented =
+        commands.lines().filter(|line| line.starts_with("  ") && !line[2..].starts_with(' '));
+    let names: Vec<&str> = indented.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"report"), "{names:?}");
+    let readme = read("README.md");
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `lacuna")).collect();
+    for name in names.into_iter().filter(|name| *name != "help") {
+        let word = format!("`lacuna {name}");
+        assert!(rows.iter().any(|row| row.contains(&word)), "{name} has no row: {rows:#?}");
+    }
+    // The report of the first block finds the store that its first line names.
+    let guide = read("docs/telemetry.md");
+    let block = guide.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
+    let exported = block.lines().filter_map(|line| line.strip_prefix("export "));
+    let variables: Vec<(&str, &str)> =
+        exported.filter_map(|line| line.split_whitespace().next()?.split_once('=')).collect();
+    let report = block.lines().find_map(|line| line.strip_prefix("lacuna report ")).unwrap();
+    let options = report.split('#').next().unwrap().split_whitespace();
+    let arguments: Vec<&str> = std::iter::once("report").chain(options).collect();
+    let run = lacuna(&arguments, &variables);
+    let store = variables.iter().find(|(name, _)| *name == "LACUNA_TELEMETRY_STORE").unwrap().1;
+    assert!(run.stderr.contains(&format!("there is no telemetry store at {store}")), "{run:?}");
+}
+
+#[test]
+fn a_collector_that_takes_no_traces_is_named_with_the_cause_and_no_secret() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let busy = Collector::start("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+    let rows =
+        [(gone, "nobody answers there"), (busy.address.to_string(), "it answers with status 403")];
+    for (address, cause) in rows {
+        let endpoint = format!("http://{address}/s3cret");
+        let headers = [("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret")];
+        let mut server = Server::start_with(&["--otlp-endpoint", &endpoint], &headers);
+        server.line("serving");
+        for _ in 0..3 {
+            assert!(server.answer("/v1/completions", GAP).starts_with("HTTP/1.1 200"));
+        }
+        server.signal("TERM");
+        let mut log = String::new();
+        server.log.read_to_string(&mut log).unwrap();
+        let said: Vec<&str> =
+            log.lines().filter(|line| line.contains("the collector takes no traces")).collect();
+        assert_eq!(said.len(), 1, "{log}");
+        assert!(said[0].contains(&address) && said[0].contains(cause), "{}", said[0]);
+        assert!(!log.contains("s3cret"), "{log}");
+    }
 }

@@ -156,6 +156,15 @@ async fn what_is_no_event_is_refused_by_its_field_and_nothing_of_it_is_kept() {
             json!({"events": [good, {"type": "m4rk3r", "completion_id": "a"}]}),
             Some("events[1].type"),
         ),
+        (json!({"type": "shown", "completion_id": "a", "elapsed_ms": -1}), Some("elapsed_ms")),
+        (
+            json!({"type": "shown", "completion_id": "a", "accepted_chars": -0.5}),
+            Some("accepted_chars"),
+        ),
+        (
+            json!({"events": [good, {"type": "shown", "completion_id": "a", "accepted_lines": -7}]}),
+            Some("events[1].accepted_lines"),
+        ),
         (json!({"events": many}), Some("events")),
         (json!({"events": [], "type": "shown"}), Some("events")),
         (json!({"events": [], "choice_index": 5000}), Some("events")),
@@ -168,7 +177,7 @@ async fn what_is_no_event_is_refused_by_its_field_and_nothing_of_it_is_kept() {
         assert_eq!((answer.status, error["param"].as_str()), (400, field), "{body}");
         assert!(!answer.text().contains("m4rk3r"), "{}", answer.text());
     }
-    let odd = json!({"events": [{"type": "shown", "completion_id": "a", "elapsed_ms": -1, "accepted_chars": -7, "timestamp": -1e300}]});
+    let odd = json!({"events": [{"type": "shown", "completion_id": "a", "elapsed_ms": 1e12, "accepted_chars": 0, "timestamp": -1e300}]});
     assert_eq!(tell(&server, &[], &odd).await.status, 200);
     assert_eq!(tell(&server, &[], &json!({"events": []})).await.status, 200);
     kept.store.close().await;
@@ -176,6 +185,18 @@ async fn what_is_no_event_is_refused_by_its_field_and_nothing_of_it_is_kept() {
     let answer = tell(&server, &[], &good).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
     assert_eq!(post(server.address, "/v1/completions", GAP).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_description_says_what_is_refused() {
+    let server = TestServer::start(sum()).await;
+    let answer = client::get(server.address, "/openapi.json").await.json();
+    for name in ["telemetry.Event", "telemetry.Events"] {
+        let properties = &answer["components"]["schemas"][name]["properties"];
+        for member in ["elapsed_ms", "accepted_chars", "accepted_lines"] {
+            assert_eq!(properties[member]["minimum"], 0, "{name}.{member}: {properties}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -166,7 +166,8 @@ async fn tabby_event(
         kind: Some(kind.unwrap_or(EventKind::Shown).as_label().to_owned()),
         completion_id: wire.completion_id,
         choice_index: wire.choice_index,
-        elapsed_ms: wire.elapsed,
+        // Its description names no bound.
+        elapsed_ms: wire.elapsed.filter(|Number(elapsed)| *elapsed >= 0.0),
         ..WireEvent::default()
     };
     let now_ms = state.store().map_or(0, Store::now_ms);
@@ -210,10 +211,13 @@ fn convert(
     if !(0..CHOICES_MAX).contains(&choice_index) {
         return Err(invalid("choice_index", "must be between 0 and 1023"));
     }
-    // What else is said is of use where it makes sense, and no reason to lose the event where it does not.
-    let count = |number: Option<Number>| {
+    let count = |field: &str, number: Option<Number>| {
         let number = number.map(|Number(number)| number);
-        number.filter(|number| (0.0..=COUNT_MAX).contains(number)).map(|n| n.round() as u32)
+        if number.is_some_and(|number| number < 0.0) {
+            return Err(invalid(field, "must not be negative"));
+        }
+        // What is beyond all measure is of no use, and no reason to lose the event.
+        Ok(number.filter(|number| *number <= COUNT_MAX).map(|number| number.round() as u32))
     };
     Ok(Event {
         completion_id: bare_id(id).to_owned(),
@@ -222,9 +226,9 @@ fn convert(
         user: user.map(str::to_owned),
         at_ms: dated(wire.timestamp.map(|Number(time)| time), now_ms),
         received_ms: now_ms,
-        elapsed_ms: count(wire.elapsed_ms),
-        accepted_chars: count(wire.accepted_chars),
-        accepted_lines: count(wire.accepted_lines),
+        elapsed_ms: count("elapsed_ms", wire.elapsed_ms)?,
+        accepted_chars: count("accepted_chars", wire.accepted_chars)?,
+        accepted_lines: count("accepted_lines", wire.accepted_lines)?,
     })
 }
 

@@ -18,13 +18,13 @@ pub(super) struct WireEvents {
     pub(super) completion_id: Option<String>,
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 1023)]
     pub(super) choice_index: Option<Integer>,
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0)]
     pub(super) elapsed_ms: Option<Number>,
     #[schema(value_type = Option<f64>)]
     pub(super) timestamp: Option<Number>,
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0)]
     pub(super) accepted_chars: Option<Number>,
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0)]
     pub(super) accepted_lines: Option<Number>,
 }
 
@@ -43,16 +43,16 @@ pub(super) struct WireEvent {
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 1023)]
     pub(super) choice_index: Option<Integer>,
     /// Milliseconds since it was shown.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0)]
     pub(super) elapsed_ms: Option<Number>,
     /// When, in seconds or milliseconds since 1970; now where it is not said.
     #[schema(value_type = Option<f64>)]
     pub(super) timestamp: Option<Number>,
     /// Characters that were taken.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0)]
     pub(super) accepted_chars: Option<Number>,
     /// Lines that were taken.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0)]
     pub(super) accepted_lines: Option<Number>,
 }
 

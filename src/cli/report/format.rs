@@ -37,6 +37,9 @@ const COLUMNS: [&str; 13] = [
     "told_errors",
 ];
 
+/// Columns of what clients count by themselves.
+const TOLD: [&str; 3] = ["told_requests", "told_accepts", "told_errors"];
+
 /// A report to be shown.
 pub(super) struct Shown<'a> {
     pub(super) report: &'a Report,
@@ -87,7 +90,7 @@ impl Shown<'_> {
             .groups
             .iter()
             .map(|group| {
-                let mut figures = figures(&group.figures);
+                let mut figures = self.of_group(group);
                 figures["name"] = json!(name(group));
                 figures
             })
@@ -102,15 +105,25 @@ impl Shown<'_> {
         format!("{report:#}\n")
     }
 
-    /// Returns it for tables of others: a line a group, or one for all.
+    /// Returns the figures of a group; those that are not known by groups are null.
+    fn of_group(&self, group: &Group) -> Value {
+        let mut figures = figures(&group.figures);
+        if !self.by.is_some_and(By::is_told) {
+            for column in TOLD {
+                figures[column] = Value::Null;
+            }
+        }
+        figures
+    }
+
+    /// Returns it for tables of others: a line a group, and one for all, whose name is empty beside those of groups.
     pub(super) fn csv(&self) -> String {
         let mut text = self.by.map_or("all", By::as_label).to_owned();
         for column in COLUMNS {
             let _ = write!(text, ",{column}");
         }
         text.push('\n');
-        let mut line = |name: &str, of: &Figures| {
-            let figures = figures(of);
+        let mut line = |name: &str, figures: &Value| {
             // Names are of settings, which may hold a comma.
             let _ = write!(text, "\"{}\"", name.replace('"', "\"\""));
             for column in COLUMNS {
@@ -123,12 +136,12 @@ impl Shown<'_> {
             }
             text.push('\n');
         };
-        if self.by.is_none() {
-            line("all", &self.report.total);
-        }
         for group in &self.report.groups {
-            line(name(group), &group.figures);
+            line(name(group), &self.of_group(group));
         }
+        // No group has an empty name, and one may be called by any word.
+        let all = if self.by.is_none() { "all" } else { "" };
+        line(all, &figures(&self.report.total));
         text
     }
 }
@@ -242,6 +255,23 @@ all            30      2      9         3         4      33.3 %       120/310 ms
     }
 
     #[test]
+    fn what_is_not_known_by_groups_is_no_zero() {
+        let report = report([5, 2, 1]);
+        for (by, is_known) in
+            [(By::Client, false), (By::Prompt, false), (By::Language, true), (By::Day, true)]
+        {
+            let csv = shown(&report, Some(by)).csv();
+            let lines: Vec<&str> = csv.lines().collect();
+            assert_eq!(lines[2].ends_with(",0,0,0"), is_known, "{csv}");
+            assert_eq!(lines[2].ends_with(",,,"), !is_known, "{csv}");
+            assert!(lines[3].ends_with(",5,2,1"), "{csv}");
+            let json: Value = serde_json::from_str(&shown(&report, Some(by)).json()).unwrap();
+            assert_eq!(json["groups"][1]["told_requests"].is_null(), !is_known, "{json}");
+            assert_eq!(json["total"]["told_requests"], 5);
+        }
+    }
+
+    #[test]
     fn programs_read_all_figures() {
         let report = report([5, 2, 1]);
         let csv = shown(&report, Some(By::Model)).csv();
@@ -249,6 +279,8 @@ all            30      2      9         3         4      33.3 %       120/310 ms
         assert_eq!(lines[0], format!("model,{}", COLUMNS.join(",")));
         assert_eq!(lines[1], "\"a\"\"b,c\",30,2,9,3,4,0.3333,120.4,310.0,,,5,2,1");
         assert_eq!(lines[2], "\"unknown\",0,0,0,0,0,,,,,,0,0,0");
+        assert_eq!(lines[3], "\"\",30,2,9,3,4,0.3333,120.4,310.0,,,5,2,1");
+        assert_eq!(lines.len(), 4);
         let whole = Report { groups: Vec::new(), ..report.clone() };
         assert!(
             shown(&whole, None)

@@ -41,7 +41,9 @@ pub(super) struct ReportArgs {
     by: Option<By>,
     /// A table for people, or JSON or CSV for programs.
     #[arg(
-        long,
+        // An id of its own: that of a setting would show the setting's default.
+        id = "report_format",
+        long = "format",
         default_value = "table",
         hide_possible_values = true,
         value_name = "table|json|csv"

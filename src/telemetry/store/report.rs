@@ -40,6 +40,11 @@ impl By {
         }
     }
 
+    /// Returns whether clients' own counts can be divided so.
+    pub fn is_told(self) -> bool {
+        self.of_told().is_some()
+    }
+
     /// Returns what completions are grouped by; columns are those of this file's statements.
     fn of_completion(self) -> &'static str {
         match self {

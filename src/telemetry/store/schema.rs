@@ -90,9 +90,9 @@ fn migrate_alone(database: &mut dyn Database) -> Result<(), Fault> {
 /// # Errors
 /// It is newer, older, or was never written to.
 pub(super) fn check(database: &mut dyn Database) -> Result<(), Fault> {
-    // A table that is not there: asking for it would be an error that looks like others.
+    // All else that fails is no sign that nothing was written.
     let found = version(database).map_err(|fault| match fault {
-        Fault::Other(_) | Fault::Unusable(_) => Fault::Empty,
+        Fault::NoTable(_) => Fault::Empty,
         fault => fault,
     })?;
     if found < VERSION {

@@ -157,10 +157,8 @@ impl Writer {
         {
             self.count_users_at = now + COUNT_USERS;
             match num_users(database.as_mut(), now_ms) {
-                Ok(users) => {
-                    self.metrics.store().show_users(self.label, users);
-                    self.is_well();
-                }
+                // To read goes well while writes fail: that is no sign that events are taken.
+                Ok(users) => self.metrics.store().show_users(self.label, users),
                 Err(fault) => self.failed(&fault),
             }
         }
@@ -360,4 +358,65 @@ fn num_users(database: &mut dyn Database, now_ms: i64) -> Result<i64, Fault> {
     let question = "SELECT COUNT(DISTINCT user_hash) FROM lacuna_completions WHERE at_ms >= $1 AND user_hash <> ''";
     let rows = database.query(question, &[Value::Integer(Day::of(now_ms).begin_ms())])?;
     Ok(rows.first().and_then(|row| row.first()).map_or(0, Value::integer))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::telemetry::store::{Address, EventKind};
+
+    fn batch() -> Batch {
+        let event = Event {
+            completion_id: "a".to_owned(),
+            choice_index: 0,
+            kind: EventKind::Shown,
+            user: None,
+            at_ms: 0,
+            received_ms: 0,
+            elapsed_ms: None,
+            accepted_chars: None,
+            accepted_lines: None,
+        };
+        let mut batch = Batch::default();
+        batch.push(Command::Events(vec![event], oneshot::channel().0));
+        batch
+    }
+
+    #[test]
+    fn a_store_is_up_again_when_it_has_written_and_not_when_it_was_read() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("telemetry.db");
+        let options = StoreOptions {
+            address: Address::Sqlite(path.clone()),
+            retention: Duration::from_hours(1),
+            bytes_max: 1 << 20,
+            clock: Arc::new(|| 0),
+        };
+        let metrics = Metrics::default();
+        let mut writer = Writer::new(options, None, metrics.clone());
+        writer.connect();
+        // No patience, so that the test needs none.
+        writer.database.as_mut().unwrap().run("PRAGMA busy_timeout = 0").unwrap();
+        writer.look_around();
+        let says = |line: &str| metrics.render().contains(line);
+        let (up, down) = (
+            "lacuna_telemetry_store_up{store=\"sqlite\"} 1",
+            "lacuna_telemetry_store_up{store=\"sqlite\"} 0",
+        );
+        assert!(says(up), "{}", metrics.render());
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        writer.write(batch());
+        assert!(says(down), "{}", metrics.render());
+        // Users are counted while the file is locked.
+        writer.count_users_at = Instant::now();
+        writer.look_around();
+        assert!(writer.count_users_at > Instant::now(), "nobody was counted");
+        assert!(says(down), "{}", metrics.render());
+        other.execute_batch("ROLLBACK").unwrap();
+        writer.write(batch());
+        assert!(says(up), "{}", metrics.render());
+    }
 }

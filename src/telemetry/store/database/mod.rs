@@ -132,9 +132,17 @@ pub enum Fault {
         /// The last that is known.
         known: i64,
     },
+    /// There is no such file to read.
+    #[error(
+        "there is no telemetry store at {0}: check the path, and that a server with the same `telemetry.store` has run"
+    )]
+    Missing(String),
     /// It was never written to.
     #[error("the telemetry store is empty: no server has written to it yet")]
     Empty,
+    /// A table is not there.
+    #[error("the telemetry store lacks a table: {0}")]
+    NoTable(String),
     /// Anything else.
     #[error("the telemetry store failed: {0}")]
     Other(String),
@@ -143,7 +151,7 @@ pub enum Fault {
 impl Fault {
     /// Returns whether a new connection may help.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Unusable(_))
+        matches!(self, Self::Unreachable(_) | Self::Unusable(_) | Self::NoTable(_))
     }
 }
 

@@ -217,6 +217,7 @@ fn fault(error: &tokio_postgres::Error) -> Fault {
             Fault::Conflict
         }
         _ if *code == SqlState::LOCK_NOT_AVAILABLE => Fault::Locked,
+        _ if *code == SqlState::UNDEFINED_TABLE => Fault::NoTable(said()),
         // Insufficient resources: disk, memory, connections.
         "53" if *code == SqlState::TOO_MANY_CONNECTIONS => Fault::Unreachable(said()),
         "53" => Fault::Full(said()),

@@ -90,11 +90,42 @@ fn what_is_no_store_is_refused_at_the_start() {
     let text = folder.path().join("notes.txt");
     fs::write(&text, "these are notes of somebody, not a database, and they stay as they are")
         .unwrap();
-    let rows = [text.clone(), folder.path().to_owned(), folder.path().join("none/telemetry.db")];
-    for path in rows {
+    let none = folder.path().join("none");
+    let rows = [
+        (text.clone(), format!("{} is no database of SQLite", text.display())),
+        (folder.path().to_owned(), format!("{} is a folder", folder.path().display())),
+        (none.join("telemetry.db"), format!("there is no folder {}", none.display())),
+    ];
+    for (path, why) in rows {
         let opened = Place::new(Address::Sqlite(path.clone())).try_open(&Metrics::default());
         let fault = opened.unwrap_err();
         assert!(matches!(fault, Fault::Unusable(_)), "{}: {fault}", path.display());
+        assert!(fault.to_string().contains(&why), "{why} is not in: {fault}");
     }
     assert!(fs::read_to_string(text).unwrap().starts_with("these are notes"));
+}
+
+#[test]
+fn what_cannot_be_read_is_not_called_empty() {
+    let (place, folder) = in_file();
+    wait(place.open().close());
+    let at = |name: &str| folder.path().join(name);
+    let mut bytes = fs::read(at("telemetry.db")).unwrap();
+    // Behind the head of the file is its list of tables.
+    bytes[100..512].fill(0xa5);
+    fs::write(at("damaged.db"), bytes).unwrap();
+    fs::write(at("notes.txt"), "these are notes of somebody, and not a database").unwrap();
+    fs::write(at("nothing.db"), "").unwrap();
+    let shown = |name: &str, what: &str| Fault::Unusable(format!("{}{what}", at(name).display()));
+    let rows = [
+        ("damaged.db", shown("damaged.db", " is damaged")),
+        ("notes.txt", shown("notes.txt", " is no database of SQLite")),
+        ("", shown("", " is a folder: name a file in it")),
+        ("telemetri.db", Fault::Missing(at("telemetri.db").display().to_string())),
+        ("nothing.db", Fault::Empty),
+    ];
+    for (name, fault) in rows {
+        let period = Period { first: Day(0), last: Day(1) };
+        assert_eq!(Report::read(&Address::Sqlite(at(name)), period, None), Err(fault), "{name}");
+    }
 }
