@@ -94,7 +94,7 @@ fn address(url: &str) -> String {
 /// Returns why a collector took nothing, in words.
 fn cause(refused: Refused) -> String {
     refused.status.map_or_else(
-        || "nobody answers there".to_owned(),
+        || refused.cause.to_owned(),
         |status| format!("it answers with status {status}"),
     )
 }

@@ -1,7 +1,7 @@
 //! The way to a service that is told something: one client, a limit on time, no redirects, and no word of what went out or
 //! came back in a log.
 
-use std::time::Duration;
+use std::{error::Error as _, io, time::Duration};
 
 use reqwest::{
     Client, Url,
@@ -31,6 +31,8 @@ pub(super) struct Way {
 pub(super) struct Refused {
     /// The answer's status; `None` where nobody answered.
     pub(super) status: Option<u16>,
+    /// Why nobody answered, in words; empty where somebody did.
+    pub(super) cause: &'static str,
     /// Whether another try may do better.
     pub(super) may_retry: bool,
     /// When, by the service's own word.
@@ -90,8 +92,13 @@ impl Way {
     ) -> Result<(), Refused> {
         let request = self.client.post(self.url.clone()).headers(self.headers.clone());
         let request = request.header(header::CONTENT_TYPE, content_type).body(body);
-        let unreachable = Refused { status: None, may_retry: true, retry_after: None };
-        let response = request.send().await.map_err(|_| unreachable)?;
+        let unreachable = |error| Refused {
+            status: None,
+            cause: cause(&error),
+            may_retry: true,
+            retry_after: None,
+        };
+        let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
             return Ok(());
@@ -100,9 +107,26 @@ impl Way {
         let after = after.and_then(|text| text.to_str().ok()?.parse().ok());
         Err(Refused {
             status: Some(status.as_u16()),
+            cause: "",
             // As OTLP has it; all else would be refused again.
             may_retry: matches!(status.as_u16(), 429 | 502 | 503 | 504),
             retry_after: after.map(|seconds| Duration::from_secs(seconds).min(PAUSE_MAX)),
         })
     }
+}
+
+/// Returns why nobody answered. Words of our own, for those of an error may hold its address.
+fn cause(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        return "timed out";
+    }
+    let mut next = error.source();
+    while let Some(source) = next {
+        match source.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return "connection refused",
+            Some(io::ErrorKind::ConnectionReset) => return "connection reset",
+            _ => next = source.source(),
+        }
+    }
+    if error.is_connect() { "no connection could be made" } else { "no answer came" }
 }

@@ -281,7 +281,7 @@ fn a_collector_that_takes_no_traces_is_named_with_the_cause_and_no_secret() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let busy = Collector::start("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
     let rows =
-        [(gone, "nobody answers there"), (busy.address.to_string(), "it answers with status 403")];
+        [(gone, "connection refused"), (busy.address.to_string(), "it answers with status 403")];
     for (address, cause) in rows {
         let endpoint = format!("http://{address}/s3cret");
         let headers = [("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret")];

@@ -155,15 +155,15 @@ async fn tabby_event(
     let user = user(Some(&caller), request.headers());
     let wire: WireTabbyEvent = body::read_json(&state, request).await?;
     let kind = match wire.kind.as_deref() {
-        Some("view") => Some(EventKind::Shown),
-        Some("select") => Some(EventKind::Accepted),
-        Some("dismiss") => Some(EventKind::Rejected),
+        Some("view") => EventKind::Shown,
+        Some("select") => EventKind::Accepted,
+        Some("dismiss") => EventKind::Rejected,
         // Its clients tell of chats and other things too.
-        Some(_) => None,
+        Some(_) => return Ok(StatusCode::OK),
         None => return Err(ApiError::invalid("type", "is required").into()),
     };
     let event = WireEvent {
-        kind: Some(kind.unwrap_or(EventKind::Shown).as_label().to_owned()),
+        kind: Some(kind.as_label().to_owned()),
         completion_id: wire.completion_id,
         choice_index: wire.choice_index,
         // Its description names no bound.
@@ -172,9 +172,7 @@ async fn tabby_event(
     };
     let now_ms = state.store().map_or(0, Store::now_ms);
     let event = convert("", &event, user.as_deref(), now_ms)?;
-    if kind.is_some() {
-        record(&state, vec![event]).await?;
-    }
+    record(&state, vec![event]).await?;
     Ok(StatusCode::OK)
 }
 

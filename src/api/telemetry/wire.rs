@@ -91,9 +91,10 @@ pub(super) struct WireTabbyEvent {
     #[serde(rename = "type")]
     #[schema(value_type = String, required = true)]
     pub(super) kind: Option<String>,
-    #[schema(value_type = String, required = true, max_length = 160)]
+    /// Required of the three, at most 160 bytes; what is passed over may have anything.
     pub(super) completion_id: Option<String>,
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 1023)]
+    /// Of the three at most 1023.
+    #[schema(value_type = Option<i64>)]
     pub(super) choice_index: Option<Integer>,
     /// Milliseconds since it was shown.
     #[schema(value_type = Option<f64>)]

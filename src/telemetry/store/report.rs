@@ -109,9 +109,11 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Returns the share of what was shown that was taken; `None` where nothing was shown.
+    /// Returns the share of what was shown that was taken; `None` where nothing was. What was taken was shown, whether an
+    /// editor told of it or not.
     pub fn acceptance_rate(&self) -> Option<f64> {
-        (self.shown > 0).then(|| self.accepted as f64 / self.shown as f64)
+        let shown = self.shown.max(self.accepted);
+        (shown > 0).then(|| self.accepted as f64 / shown as f64)
     }
 }
 
