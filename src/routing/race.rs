@@ -76,9 +76,9 @@ impl Race {
         Self { is_hurried, ..self }
     }
 
-    /// Says how many calls the request has had, so that each of these is a further one.
-    pub(super) fn after(self, num_calls: u32) -> Self {
-        Self { num_started: num_calls, num_calls, ..self }
+    /// Says how many targets have failed midway with the request, so that each call from now on is a further one.
+    pub(super) fn after(self, num_failed: u32) -> Self {
+        Self { num_started: num_failed, num_calls: num_failed, ..self }
     }
 
     /// Waits for the first try that answers.

@@ -11,17 +11,8 @@ use tracing::{
 use tracing_subscriber::{Layer, layer::Context};
 
 /// Fields that go along: names of the settings, closed sets, ids, and literal messages.
-const FIELDS: [&str; 9] = [
-    "correlation_id",
-    "endpoint",
-    "error",
-    "model",
-    "model_engine",
-    "place",
-    "provider",
-    "thread",
-    "what",
-];
+const FIELDS: [&str; 8] =
+    ["correlation_id", "endpoint", "error", "model", "place", "provider", "thread", "what"];
 /// Bytes of a value.
 const VALUE_BYTES_MAX: usize = 512;
 

@@ -113,7 +113,7 @@ fn another_answers_where_the_model_does_not_load_unless_the_process_is_to_end() 
     let mut server = Server::start(&["--config", file.path(), "--metrics-address", "off"]);
     let told = server.line_of("a model could not be loaded");
     assert_eq!(told["level"], "ERROR");
-    assert!(told["error"].as_str().unwrap().contains("tokenizer"), "{told}");
+    assert!(told["reason"].as_str().unwrap().contains("tokenizer"), "{told}");
     server.line("serving");
     for _ in 0..2 {
         let answer = server.answer("/v1/completions", GAP);

@@ -277,10 +277,11 @@ async fn start_models(
 
 /// Says that others answer in the place of a model.
 fn without(model: &str, error: &anyhow::Error) {
-    let error = format!("{error:#}");
+    // No field of reports: it may name a folder.
+    let reason = format!("{error:#}");
     error!(
         model,
-        error,
+        reason,
         "a model could not be loaded; others answer as the routes say, until this process is started again"
     );
 }
