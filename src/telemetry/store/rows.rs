@@ -22,7 +22,7 @@ pub struct CompletionRow {
     pub language: Option<&'static str>,
     /// Kind of the client; a closed set.
     pub client_type: &'static str,
-    /// The editor or program that asked; a closed set, see [`client`](super::client).
+    /// The editor or program that asked; a closed set, see [`client`](crate::telemetry::client).
     pub client: &'static str,
     /// Task, family and version of the prompt that asked the model, where one did.
     pub prompt: Option<String>,
