@@ -44,7 +44,7 @@ enum Form {
     params(("id" = String, Path, description = "Name of the prompt; it may hold slashes."), Headers),
     request_body = WirePromptRequest,
     responses(
-        (status = 200, content((String = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((String = "application/json"), (serde_json::Value = "text/event-stream"))),
         PromptFailures
     )
 )]
@@ -65,7 +65,7 @@ async fn text(
     params(("id" = String, Path, description = "Name of the prompt; it may hold slashes."), Headers),
     request_body = WirePromptRequest,
     responses(
-        (status = 200, content((WirePromptAnswer = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WirePromptAnswer = "application/json"), (serde_json::Value = "text/event-stream"))),
         PromptFailures
     )
 )]

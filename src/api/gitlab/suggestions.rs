@@ -49,7 +49,7 @@ enum Streams {
     params(Headers),
     request_body = WireComponents,
     responses(
-        (status = 200, content((WireSuggestions<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireSuggestions<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]
@@ -73,7 +73,7 @@ async fn with_bare_streams(
     params(Headers),
     request_body = WireComponents,
     responses(
-        (status = 200, content((WireSuggestions<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireSuggestions<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]

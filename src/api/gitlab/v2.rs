@@ -39,7 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     params(Headers),
     request_body = WireRequest,
     responses(
-        (status = 200, content((WireV2Answer<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireV2Answer<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]
@@ -61,7 +61,7 @@ async fn completions(
     params(Headers),
     request_body = WireRequest,
     responses(
-        (status = 200, content((WireV2Answer<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireV2Answer<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]
@@ -91,7 +91,7 @@ async fn complete(
     params(Headers),
     request_body = WireRequest,
     responses(
-        (status = 200, content((WireV2Answer<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireV2Answer<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]

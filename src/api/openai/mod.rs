@@ -244,7 +244,7 @@ impl Head {
     tag = "OpenAI",
     request_body = WireRequest,
     responses(
-        (status = 200, content((WireResponse<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireResponse<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]
@@ -263,7 +263,7 @@ async fn completions(
     tag = "OpenAI",
     request_body = WireRequest,
     responses(
-        (status = 200, content((WireResponse<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((WireResponse<'static> = "application/json"), (serde_json::Value = "text/event-stream"))),
         Failures
     )
 )]

@@ -11,7 +11,7 @@ use utoipa::{
     openapi::{
         Components, Content, OpenApi as Document, Paths, RefOr, Required, Response,
         path::{Parameter, ParameterBuilder, ParameterIn},
-        schema::{ObjectBuilder, Type},
+        schema::{ObjectBuilder, Schema, SchemaType, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -106,7 +106,7 @@ pub(super) fn is_of(path: &str) -> bool {
 /// Returns the answers of a failure a row: its status, when it comes, all with one body.
 pub(super) fn failures(
     rows: &[(u16, &str)],
-    body: &RefOr<utoipa::openapi::Schema>,
+    body: &RefOr<Schema>,
 ) -> BTreeMap<String, RefOr<Response>> {
     let response = |description: &str| {
         let mut response = Response::new(description);
@@ -115,6 +115,11 @@ pub(super) fn failures(
         RefOr::T(response)
     };
     rows.iter().map(|(status, text)| (status.to_string(), response(text))).collect()
+}
+
+/// Describes a whole number of any size, or null.
+pub(super) fn optional_integer() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null])).into()
 }
 
 /// Returns a header of a request for each row: its name, and what it says.

@@ -94,7 +94,7 @@ pub(super) struct WireTabbyEvent {
     /// Required of the three, at most 160 bytes; what is passed over may have anything.
     pub(super) completion_id: Option<String>,
     /// Of the three at most 1023.
-    #[schema(value_type = Option<i64>)]
+    #[schema(schema_with = crate::api::openapi::optional_integer)]
     pub(super) choice_index: Option<Integer>,
     /// Milliseconds since it was shown.
     #[schema(value_type = Option<f64>)]

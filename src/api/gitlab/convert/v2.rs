@@ -42,6 +42,7 @@ pub(in crate::api::gitlab) fn completion(
     check_unused(&wire)?;
     let file = file(&mut wire)?;
     let is_streaming = wire.stream.unwrap_or(false);
+    let context = context(wire.context.take().unwrap_or_default())?;
     let prompt = (version == PromptVersion::Messages).then(|| wire.prompt.take()).flatten();
     let asked = match prompt.map(prompt_of).transpose()? {
         // GitLab wrote a conversation about the gap, for models that know nothing else.
@@ -60,7 +61,7 @@ pub(in crate::api::gitlab) fn completion(
             let rule = "needs a model with a chat template, which this one lacks";
             return Err(ApiError::invalid("prompt", rule).into());
         }
-        None => file.gap(context(wire.context.take().unwrap_or_default())?, is_streaming),
+        None => file.gap(context, is_streaming),
     };
     Ok(asked.with_choices(wire.choices_count, asking.limits.num_choices_limit)?)
 }
@@ -74,6 +75,8 @@ pub(in crate::api::gitlab) fn generation(
     check_unused(&wire)?;
     check_count(wire.choices_count)?;
     let file = file(&mut wire)?;
+    // Its rules hold, though a generation takes no other files.
+    context(wire.context.take().unwrap_or_default())?;
     let prompt = match (version, wire.prompt.take()) {
         (PromptVersion::Without, _) => None,
         (PromptVersion::Text | PromptVersion::Messages, None) => {

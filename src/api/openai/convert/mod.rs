@@ -201,22 +201,18 @@ fn max_tokens(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
 
 /// Returns the number of rivals to tell at each token; `None` where nothing is to be told.
 fn logprobs_asked(wire: &WireRequest, form: Form) -> Result<Option<u32>, ApiError> {
+    // Its rule holds where nobody looks at it, too.
+    let rivals = integer("top_logprobs", wire.top_logprobs, 0, LOGPROBS_MAX)?;
     match (form, wire.logprobs) {
-        (Form::Chat, None | Some(WireLogprobsAsked::Flag(false))) => {
-            let rivals = integer("top_logprobs", wire.top_logprobs, 0, LOGPROBS_MAX)?;
-            match rivals {
-                None | Some(0) => Ok(None),
-                Some(_) => Err(ApiError::invalid("top_logprobs", "needs `logprobs` to be true")),
-            }
-        }
+        (Form::Chat, None | Some(WireLogprobsAsked::Flag(false))) => match rivals {
+            None | Some(0) => Ok(None),
+            Some(_) => Err(ApiError::invalid("top_logprobs", "needs `logprobs` to be true")),
+        },
         (Form::Text, None) => Ok(None),
         (Form::Text, Some(WireLogprobsAsked::Count(count))) => {
             integer("logprobs", Some(count), 0, LOGPROBS_MAX)
         }
-        (Form::Chat, Some(WireLogprobsAsked::Flag(true))) => {
-            let rivals = integer("top_logprobs", wire.top_logprobs, 0, LOGPROBS_MAX)?;
-            Ok(Some(rivals.unwrap_or(0)))
-        }
+        (Form::Chat, Some(WireLogprobsAsked::Flag(true))) => Ok(Some(rivals.unwrap_or(0))),
         (Form::Text, Some(WireLogprobsAsked::Flag(_))) => {
             Err(ApiError::invalid("logprobs", "must be a whole number"))
         }

@@ -66,7 +66,7 @@ pub(super) struct WireRequest {
     /// From token ids to what is added to their logits.
     #[schema(value_type = Option<std::collections::HashMap<String, f64>>)]
     pub(super) logit_bias: Option<WireLogitBias>,
-    #[schema(value_type = Option<i64>)]
+    #[schema(schema_with = crate::api::openapi::optional_integer)]
     pub(super) seed: Option<Integer>,
     #[serde(rename = "user")]
     pub(super) _user: Option<String>,
