@@ -11,10 +11,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::{FutureExt as _, future::BoxFuture, stream};
 use lacuna::{
-    completion::{
-        Asker, CompletionChunk, CompletionRequest, FinishReason, Input, Language, PostProcessing,
-        SamplingParams, Usage,
-    },
+    completion::{Asker, CompletionChunk, CompletionRequest, FinishReason, Input, Language, Usage},
     config::{Config, Environment, RawConfig, RouteConfig, RouteMatch, RouteTarget},
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
     routing::{
@@ -74,24 +71,14 @@ impl Provider for Instantly {
 
 fn request() -> CompletionRequest {
     CompletionRequest {
-        input: Input::Fim { prefix: "a".repeat(SIDE_BYTES), suffix: "b".repeat(SIDE_BYTES) },
         file_name: Some("src/main.rs".to_owned()),
-        repository: None,
         language: Language::detect("src/main.rs", None),
-        context: Vec::new(),
-        sampling: SamplingParams::greedy(),
         max_tokens: Some(64),
-        stop: None,
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
-        num_choices: 1,
-        logprobs: None,
-        deadline: None,
-        postprocessing: PostProcessing::None,
-        model: None,
         asker: Asker { user: Some("0123456789abcdef".to_owned()), ..Asker::default() },
-        correlation_id: None,
-        trace: lacuna::trace::Parent::default(),
+        ..CompletionRequest::of(Input::Fim {
+            prefix: "a".repeat(SIDE_BYTES),
+            suffix: "b".repeat(SIDE_BYTES),
+        })
     }
 }
 

@@ -123,7 +123,7 @@ const PURE: &[&str] = &[
     "src/syntax/",
     "src/telemetry/metrics/recent.rs",
     "src/telemetry/client.rs",
-    "src/telemetry/store/day.rs",
+    "src/telemetry/day.rs",
     "src/telemetry/store/rows.rs",
     "src/tokenizer/detokenizer",
     "src/tokenizer/stop",

@@ -1,8 +1,10 @@
 //! What every result says about itself, and how it is written as JSON. `docs/benchmarks.md` has each member.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::bench::machine::Machine;
+use crate::{bench::machine::Machine, telemetry::day::second_of};
 
 /// Raised when a member changes its meaning or goes; new ones come without.
 pub const SCHEMA: u32 = 1;
@@ -50,23 +52,8 @@ impl<T: Serialize> Report<T> {
 }
 
 /// Returns a moment as RFC 3339 has it, in whole seconds of UTC.
-///
-/// # Source
-/// The calendar's arithmetic is Howard Hinnant's "chrono-compatible low-level date algorithms".
 pub fn rfc3339(unix_seconds: u64) -> String {
-    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Years that begin in March have their leap day at the end; eras of 400 years are all alike.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    second_of(Duration::from_secs(unix_seconds)) + "Z"
 }
 
 #[cfg(test)]

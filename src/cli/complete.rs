@@ -18,7 +18,7 @@ use crate::{
         place, print, runtime, start_logs,
     },
     client::Server,
-    completion::{Asker, CompletionRequest, Input, Language, PostProcessing, SamplingParams},
+    completion::{CompletionRequest, Input, Language},
     config::{
         Config, Environment, RawConfig, RawLog,
         raw::{RawCompletion, RawEngine, RawHub, RawModel},
@@ -190,24 +190,13 @@ async fn ask(
 async fn complete(service: &CompletionService, gap: &Gap<'_>) -> Result<(), CliError> {
     let file_name = gap.file.to_string_lossy();
     let request = CompletionRequest {
-        input: Input::Fim { prefix: gap.prefix.to_owned(), suffix: gap.suffix.to_owned() },
-        repository: None,
         language: Language::detect(&file_name, None),
         file_name: Some(file_name.into_owned()),
-        context: Vec::new(),
-        sampling: SamplingParams::greedy(),
         max_tokens: gap.max_tokens.map(NonZeroU32::get),
-        stop: None,
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
-        num_choices: 1,
-        logprobs: None,
-        deadline: None,
-        postprocessing: PostProcessing::None,
-        model: None,
-        asker: Asker::default(),
-        correlation_id: None,
-        trace: crate::trace::Parent::default(),
+        ..CompletionRequest::of(Input::Fim {
+            prefix: gap.prefix.to_owned(),
+            suffix: gap.suffix.to_owned(),
+        })
     };
     let account = Account::open("complete", "cli.complete");
     account.streaming(true);

@@ -50,6 +50,30 @@ pub struct CompletionRequest {
 }
 
 impl CompletionRequest {
+    /// Asks for one choice, the likeliest, and leaves all else to the server.
+    pub fn of(input: Input) -> Self {
+        Self {
+            input,
+            file_name: None,
+            repository: None,
+            language: None,
+            context: Vec::new(),
+            sampling: SamplingParams::greedy(),
+            max_tokens: None,
+            stop: None,
+            stop_token_ids: Vec::new(),
+            ignores_eos: false,
+            num_choices: 1,
+            logprobs: None,
+            deadline: None,
+            postprocessing: PostProcessing::None,
+            model: None,
+            asker: Asker::default(),
+            correlation_id: None,
+            trace: Parent::default(),
+        }
+    }
+
     /// Returns the size of the texts that a prompt is made of.
     pub fn num_prompt_bytes(&self) -> usize {
         let input = match &self.input {

@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::*;
 use crate::{
-    completion::{Asker, CompletionChunk, Input, PostProcessing, SamplingParams},
+    completion::{CompletionChunk, Input},
     provider::ProviderErrorKind,
 };
 
@@ -64,26 +64,7 @@ fn service() -> CompletionService {
 }
 
 fn request(deadline: Option<Instant>) -> CompletionRequest {
-    CompletionRequest {
-        input: Input::Text("a".to_owned()),
-        file_name: None,
-        repository: None,
-        language: None,
-        context: Vec::new(),
-        sampling: SamplingParams::greedy(),
-        max_tokens: None,
-        stop: None,
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
-        num_choices: 1,
-        logprobs: None,
-        deadline,
-        postprocessing: PostProcessing::None,
-        model: None,
-        asker: Asker::default(),
-        correlation_id: None,
-        trace: crate::trace::Parent::default(),
-    }
+    CompletionRequest { deadline, ..CompletionRequest::of(Input::Text("a".to_owned())) }
 }
 
 async fn stall(asked: Option<u64>, told: &str, given_up: u64) {

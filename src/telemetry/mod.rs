@@ -6,6 +6,7 @@
 pub mod access;
 pub mod client;
 pub mod content;
+pub mod day;
 pub mod exchange;
 pub mod logs;
 pub mod metrics;

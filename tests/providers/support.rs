@@ -11,8 +11,7 @@ use std::{
 
 use lacuna::{
     completion::{
-        Asker, ChatMessage, ChatRole, Completion, CompletionRequest, FinishReason, Input,
-        PostProcessing, SamplingParams,
+        ChatMessage, ChatRole, Completion, CompletionRequest, FinishReason, Input, SamplingParams,
     },
     config::{Config, ConfigError, Environment, RawConfig},
     prompt::registry::{PromptRegistry, builtin},
@@ -89,24 +88,11 @@ pub(crate) fn chat() -> CompletionRequest {
 
 pub(crate) fn request(input: Input) -> CompletionRequest {
     CompletionRequest {
-        input,
         file_name: Some("sum.py".to_owned()),
-        repository: None,
-        language: None,
-        context: Vec::new(),
         sampling: SamplingParams { temperature: 0.2, seed: Some(7), ..SamplingParams::greedy() },
         max_tokens: Some(16),
         stop: Some(vec!["\n\n".to_owned()]),
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
-        num_choices: 1,
-        logprobs: None,
-        deadline: None,
-        postprocessing: PostProcessing::None,
-        model: None,
-        asker: Asker::default(),
-        correlation_id: None,
-        trace: lacuna::trace::Parent::default(),
+        ..CompletionRequest::of(input)
     }
 }
 

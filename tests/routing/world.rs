@@ -7,9 +7,7 @@ use std::{
 };
 
 use lacuna::{
-    completion::{
-        Asker, CompletionRequest, FinishReason, Input, PostProcessing, SamplingParams, Task,
-    },
+    completion::{Asker, CompletionRequest, FinishReason, Input, Task},
     config::{
         Config, Environment, RawConfig, RouteConfig, RouteMatch, RouteTarget, RoutingConfig,
         ShadowConfig,
@@ -150,26 +148,7 @@ impl Plan {
 
 /// Returns a gap that nobody in particular asks to fill.
 pub(crate) fn gap() -> CompletionRequest {
-    CompletionRequest {
-        input: Input::Fim { prefix: "a = ".to_owned(), suffix: "\n".to_owned() },
-        file_name: None,
-        repository: None,
-        language: None,
-        context: Vec::new(),
-        sampling: SamplingParams::greedy(),
-        max_tokens: None,
-        stop: None,
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
-        num_choices: 1,
-        logprobs: None,
-        deadline: None,
-        postprocessing: PostProcessing::None,
-        model: None,
-        asker: Asker::default(),
-        correlation_id: None,
-        trace: lacuna::trace::Parent::default(),
-    }
+    CompletionRequest::of(Input::Fim { prefix: "a = ".to_owned(), suffix: "\n".to_owned() })
 }
 
 pub(crate) fn generation() -> CompletionRequest {

@@ -294,17 +294,13 @@ fn tell(
     is_open: bool,
 ) -> Result<(), CliError> {
     let elsewhere = config.providers.iter().map(|provider| provider.served_as.as_str());
-    let are_there = || standing.locals.iter().map(|local| !local.has_failed());
-    let locals = standing.locals.iter().zip(are_there());
-    let locals = locals.filter(|(_, is_there)| *is_there).map(|(local, _)| local.name());
-    let names: Vec<&str> = locals.chain(elsewhere).collect();
     let each_model = config.each_model();
-    let adapters: Vec<&str> = each_model
+    let locals = standing.locals.iter().zip(&each_model);
+    let there: Vec<_> = locals.filter(|(local, _)| !local.has_failed()).collect();
+    let names: Vec<&str> = there.iter().map(|(local, _)| local.name()).chain(elsewhere).collect();
+    let adapters: Vec<&str> = there
         .iter()
-        .zip(are_there())
-        .filter(|(_, is_there)| *is_there)
-        .map(|(config, _)| config)
-        .flat_map(|config| config.model.adapters.iter().map(|adapter| adapter.name.as_str()))
+        .flat_map(|(_, config)| config.model.adapters.iter().map(|adapter| adapter.name.as_str()))
         .collect();
     info!(%address, model = names.join(", "), adapters = adapters.join(", "), "serving");
     print(&greeting(Greeting { address, models: &names, adapters: &adapters, is_open }))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
-    completion::{Asker, FinishReason, PostProcessing, SamplingParams},
+    completion::FinishReason,
     engine::{
         self, Batch, Engine, EngineLimits, Executor, ExecutorError, SampledToken, SamplingRow,
     },
@@ -85,24 +85,8 @@ fn provider(step_time: Duration) -> (Engine, LocalProvider) {
 
 fn request(num_choices: u32) -> CompletionRequest {
     CompletionRequest {
-        input: Input::Fim { prefix: "a = ".repeat(40), suffix: "\n".to_owned() },
-        file_name: None,
-        repository: None,
-        language: None,
-        context: Vec::new(),
-        sampling: SamplingParams::greedy(),
-        max_tokens: None,
-        stop: None,
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
         num_choices,
-        logprobs: None,
-        deadline: None,
-        postprocessing: PostProcessing::None,
-        model: None,
-        asker: Asker::default(),
-        correlation_id: None,
-        trace: crate::trace::Parent::default(),
+        ..CompletionRequest::of(Input::Fim { prefix: "a = ".repeat(40), suffix: "\n".to_owned() })
     }
 }
 

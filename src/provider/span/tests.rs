@@ -2,31 +2,16 @@
 
 use super::*;
 use crate::{
-    completion::{Asker, CompletionChunk, FinishReason, PostProcessing, SamplingParams},
+    completion::{CompletionChunk, FinishReason},
     provider::ProviderErrorKind,
     trace::{FinishedSpan, tests::Kept},
 };
 
 fn request() -> CompletionRequest {
     CompletionRequest {
-        input: Input::Text("source".to_owned()),
-        file_name: None,
-        repository: None,
-        language: None,
-        context: Vec::new(),
-        sampling: SamplingParams::greedy(),
         max_tokens: Some(7),
-        stop: None,
-        stop_token_ids: Vec::new(),
-        ignores_eos: false,
         num_choices: 2,
-        logprobs: None,
-        deadline: None,
-        postprocessing: PostProcessing::None,
-        model: None,
-        asker: Asker::default(),
-        correlation_id: None,
-        trace: crate::trace::Parent::default(),
+        ..CompletionRequest::of(Input::Text("source".to_owned()))
     }
 }
 

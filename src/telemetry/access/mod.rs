@@ -12,7 +12,7 @@ use std::{
 
 use tracing::info;
 
-use crate::telemetry::RequestRecord;
+use crate::telemetry::{RequestRecord, day::second_of};
 
 /// What is known of a request when it has ended. Lengths, times, ids and bounded words of headers; no query, no token,
 /// no text of a user.
@@ -185,24 +185,9 @@ fn since(sent: Duration, arrived_at: SystemTime) -> Option<f64> {
 }
 
 /// Returns a moment as ISO 8601 has it, in UTC to the millisecond.
-///
-/// # Source
-/// The days of the civil calendar after H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 pub fn iso(moment: SystemTime) -> String {
     let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Eras of 400 years from 1 March of the year 0, so that a leap day is the last of its year.
-    let day = days + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let millis = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    format!("{}.{:03}Z", second_of(since), since.subsec_millis())
 }
 
 #[cfg(test)]

@@ -36,7 +36,6 @@ use crate::telemetry::{
 };
 
 mod database;
-mod day;
 mod report;
 mod retention;
 mod rows;
@@ -45,8 +44,8 @@ mod schema;
 mod tests;
 mod writer;
 
+pub use crate::telemetry::day::{DAY_MS, Day};
 pub use database::{Address, Fault};
-pub use day::{DAY_MS, Day};
 pub use report::{By, Figures, Group, Period, Report};
 pub use rows::{CompletionRow, Event, EventKind, ToldRow, bare_id};
 

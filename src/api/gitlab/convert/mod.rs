@@ -20,8 +20,7 @@ use crate::api::{
 };
 use crate::auth::Caller;
 use crate::completion::{
-    Asker, ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, Language, PostProcessing,
-    SamplingParams, Step,
+    ChatMessage, ChatRole, CompletionRequest, ContextItem, Input, Language, PostProcessing, Step,
 };
 use crate::config::CompletionConfig;
 use crate::prompt::registry::{Place, PromptRegistry};
@@ -72,27 +71,8 @@ pub(super) struct Asked {
 impl Asked {
     /// Makes of an input what no prompt and no parameter changes.
     fn plain(input: Input, is_streaming: bool) -> Self {
-        let request = CompletionRequest {
-            input,
-            file_name: None,
-            repository: None,
-            language: None,
-            context: Vec::new(),
-            sampling: SamplingParams::greedy(),
-            max_tokens: None,
-            stop: None,
-            stop_token_ids: Vec::new(),
-            ignores_eos: false,
-            num_choices: 1,
-            logprobs: None,
-            deadline: None,
-            postprocessing: PostProcessing::None,
-            // It was chosen by its names already, see `ModelWish`.
-            model: None,
-            asker: Asker::default(),
-            correlation_id: None,
-            trace: crate::trace::Parent::default(),
-        };
+        // No model is named: it was chosen by its names already, see `ModelWish`.
+        let request = CompletionRequest::of(input);
         Self { request, is_streaming, prompt: None }
     }
 

@@ -1,7 +1,9 @@
-//! Days of the calendar, in UTC, as numbers: a report begins and ends with one.
+//! Days of the calendar, in UTC, as numbers: a report begins and ends with one, and moments are written by theirs.
 //!
 //! # Source
 //! Howard Hinnant, "chrono-compatible low-level date algorithms".
+
+use std::time::Duration;
 
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 86_400_000;
@@ -42,6 +44,13 @@ impl Day {
         // A day that the month has not would be one of the next.
         (found.to_string() == text).then_some(found)
     }
+}
+
+/// Returns the second of a time as RFC 3339 has it, in UTC, without fraction and zone: `2026-11-22T06:46:39`.
+pub fn second_of(since_1970: Duration) -> String {
+    let (day, second) = (since_1970.as_secs() / 86_400, since_1970.as_secs() % 86_400);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{}T{hour:02}:{minute:02}:{second:02}", Day(day.cast_signed()))
 }
 
 impl std::fmt::Display for Day {
