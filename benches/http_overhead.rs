@@ -29,7 +29,7 @@ use lacuna::{
     prompt::{
         FimTemplate, Gap, PromptBuilder,
         budget::{self, Shares},
-        context::{self, ContextOptions, Texts},
+        context::{self, ContextOptions, OutlineCache, Texts},
         family,
     },
     provider::{CompletionEvent, CompletionStream, ModelInfo, Provider, ProviderError},
@@ -50,6 +50,8 @@ const NUM_REQUESTS: usize = 1000;
 const NUM_WARM_UPS: usize = 200;
 /// The model's context.
 const CONTEXT_TOKENS: usize = 2048;
+/// As the server's own default.
+const CACHE_BYTES: usize = 32 << 20;
 /// Lines around the cursor: some 10 kB, a long file for an editor.
 const NUM_LINES_ABOVE: usize = 200;
 const NUM_LINES_BELOW: usize = 50;
@@ -65,15 +67,17 @@ struct Instantly {
 struct Prompts {
     tokenizer: Tokenizer,
     template: FimTemplate,
+    outlines: OutlineCache,
 }
 
 impl Prompts {
     fn new() -> Self {
         let tokenizer = Tokenizer::from_json(models::demo::TOKENIZER_JSON).unwrap();
+        let tokenizer = tokenizer.with_cache(CACHE_BYTES);
         let fim = family::fim_by_name("lacuna-demo").unwrap();
         let id = |token: &str| tokenizer.added_token_id(token);
         let template = FimTemplate::resolve("lacuna-demo", fim, id).unwrap();
-        Self { tokenizer, template }
+        Self { tokenizer, template, outlines: OutlineCache::new(CACHE_BYTES) }
     }
 
     /// Does what the engine's provider does before it asks the engine.
@@ -92,6 +96,7 @@ impl Prompts {
             tokenizer: &self.tokenizer,
             context_tokens_max: CONTEXT_TOKENS,
             shares,
+            outlines: Some(&self.outlines),
         };
         let gap = Gap {
             prefix: &arranged.prefix,
@@ -290,6 +295,7 @@ async fn start(guard: Arc<Guard>, has_context: bool) -> SocketAddr {
         ranks_context: true,
         masks_secrets: true,
         line_start_layout: None,
+        tokenizer_cache_bytes: 0,
         timeout: Duration::from_secs(30),
     };
     let model = ModelInfo {

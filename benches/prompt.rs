@@ -10,7 +10,7 @@ use lacuna::{
     prompt::{
         FimTemplate, Gap, PromptBuilder,
         budget::{self, Shares},
-        context::{self, ContextOptions, Cut, Texts},
+        context::{self, ContextOptions, Cut, OutlineCache, Texts},
         family,
     },
     tokenizer::{Detokenizer, StopMatcher, Tokenizer},
@@ -28,7 +28,7 @@ fn template(tokenizer: &Tokenizer) -> FimTemplate {
 
 fn builder(tokenizer: &Tokenizer) -> PromptBuilder<'_> {
     let shares = Shares { suffix: 0.2, context: 0.3 };
-    PromptBuilder { tokenizer, context_tokens_max: 2048, shares }
+    PromptBuilder { tokenizer, context_tokens_max: 2048, shares, outlines: None }
 }
 
 /// Source text of `num_lines` lines, some 30 bytes each.
@@ -53,6 +53,41 @@ fn prompt_building(criterion: &mut Criterion) {
         group.bench_function(name, |bench| {
             bench.iter(|| builder.gap(&template, black_box(gap), 64));
         });
+    }
+    group.finish();
+}
+
+/// Real code, in which each prompt has one character more before the cursor than the one before it.
+fn keystrokes(criterion: &mut Criterion) {
+    let file = include_str!("../kernels/src/backend.rs");
+    let text = file.repeat(64_000 / file.len() + 1);
+    let keys = "let value = compute(previous) + other.total();";
+    let mut group = criterion.benchmark_group("keystroke");
+    for (cache, num_bytes) in [("cold", 0), ("cached", 32 << 20)] {
+        let tokenizer = tokenizer().with_cache(num_bytes);
+        let outlines = (num_bytes > 0).then(|| OutlineCache::new(num_bytes));
+        let template = template(&tokenizer);
+        let builder = PromptBuilder { outlines: outlines.as_ref(), ..builder(&tokenizer) };
+        for (size, num_bytes) in [("1 KB", 1 << 10), ("16 KB", 16 << 10), ("64 KB", 64 << 10)] {
+            let middle = text[..num_bytes / 2].rfind('\n').map_or(0, |index| index + 1);
+            let end = text.floor_char_boundary(num_bytes);
+            let prefixes: Vec<String> =
+                (0..keys.len()).map(|typed| text[..middle].to_owned() + &keys[..typed]).collect();
+            let mut prefixes = prefixes.iter().cycle();
+            group.bench_function(format!("{size}, {cache}"), |bench| {
+                bench.iter(|| {
+                    let gap = Gap {
+                        prefix: prefixes.next().expect("there are keys"),
+                        suffix: &text[middle..end],
+                        file_name: None,
+                        repository: None,
+                        language: Language::detect("a.rs", None),
+                        context: &[],
+                    };
+                    builder.gap(&template, black_box(gap), 64)
+                });
+            });
+        }
     }
     group.finish();
 }
@@ -84,7 +119,7 @@ fn context(criterion: &mut Criterion) {
     group.bench_function("mask", |bench| bench.iter(|| context::mask(black_box(&prefix))));
     group.bench_function("outline", |bench| {
         let cut = Cut { head: &prefix, kept: "    fn a() {\n", tail: &suffix };
-        bench.iter(|| context::outline(black_box(cut), language, 1024));
+        bench.iter(|| context::outline(black_box(cut), language, 1024, None));
     });
     group.bench_function("prompt", |bench| {
         let arranged = context::arrange(texts(), Some("a.rs"), language, options);
@@ -126,5 +161,5 @@ fn text_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, prompt_building, context, text_out);
+criterion_group!(benches, prompt_building, keystrokes, context, text_out);
 criterion_main!(benches);

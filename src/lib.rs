@@ -14,6 +14,7 @@ pub mod engine;
 pub mod export;
 pub mod flags;
 pub mod hub;
+pub mod memo;
 pub mod postprocess;
 pub mod prompt;
 pub mod provider;

@@ -20,12 +20,12 @@ use crate::{
         progress::LoadProgress,
     },
     config::{
-        AdapterConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice, ModelSource,
-        QuantizeChoice, SimdChoice,
+        AdapterConfig, CompletionConfig, Config, DeviceChoice, DtypeChoice, KvDtypeChoice,
+        ModelSource, QuantizeChoice, SimdChoice,
     },
     engine::{self, Engine, EngineHandle, EngineLimits, ModelRunner, memory::free_bytes},
     hub,
-    prompt::{ChatTemplate, FimTemplate, budget::Shares},
+    prompt::{ChatTemplate, FimTemplate, budget::Shares, context::OutlineCache},
     provider::{
         ModelInfo, Provider,
         local::{LocalParts, LocalProvider},
@@ -144,7 +144,12 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     // Headers first: what is broken in a file that holds everything is said of the part that is broken.
     let spec = read_spec(source).context("cannot read the model's configuration")?;
     let weights = open_weights(source).context("cannot load the model")?;
-    let tokenizer = tokenizer(source, &spec)?;
+    let cache_bytes = config.completion.tokenizer_cache_bytes;
+    let tokenizer = tokenizer(source, &spec)?.with_cache(cache_bytes);
+    if cache_bytes > 0 && !tokenizer.has_cache() {
+        let model = &config.model.served_name;
+        info!(model, "no tokenizer cache: lines cannot be encoded by themselves");
+    }
     let template = fim::template(config, spec.architecture, &tokenizer)?;
     let bos = template.as_ref().and_then(FimTemplate::bos_token_id);
     let tokenizer = tokenizer.or_bos(bos);
@@ -227,6 +232,7 @@ impl Opened {
                 suffix: config.completion.suffix_share,
                 context: config.completion.context_share,
             },
+            outlines: outline_cache(&config.completion),
             ranks_context: config.completion.ranks_context,
             masks_secrets: config.completion.masks_secrets,
             max_tokens_default: config.completion.max_tokens_default,
@@ -239,6 +245,12 @@ impl Opened {
         let adapters = adapters.collect();
         Ok(Composed { engine, handle, service: service(provider), adapters })
     }
+}
+
+/// Outlines take an eighth of the room of lines: a file has three parts that they are made of, and hundreds of lines.
+fn outline_cache(config: &CompletionConfig) -> Option<OutlineCache> {
+    let num_bytes = config.tokenizer_cache_bytes / 8;
+    (num_bytes > 0).then(|| OutlineCache::new(num_bytes))
 }
 
 /// Returns what answers where `provider` completes, by the rules of the first model of `config`.

@@ -390,6 +390,8 @@ pub struct CompletionConfig {
     pub masks_secrets: bool,
     /// Whether the typed part of the cursor's line follows the middle sentinel; `None` as the family prefers.
     pub line_start_layout: Option<bool>,
+    /// Memory for the tokens of lines that were encoded before, in bytes, for each model; 0 keeps none.
+    pub tokenizer_cache_bytes: usize,
     /// Longest time of a request.
     pub timeout: Duration,
 }

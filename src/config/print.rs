@@ -61,6 +61,9 @@ impl From<&Config> for RawConfig {
                         .map_or(AUTO, |on| if on { "on" } else { "off" })
                         .to_owned(),
                 ),
+                tokenizer_cache: Some(Scalar::Text(format_size(
+                    completion.tokenizer_cache_bytes as u64,
+                ))),
                 timeout: Some(format_time(completion.timeout)),
             },
             postprocess: postprocess::raw(&config.postprocess),

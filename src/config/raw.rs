@@ -293,6 +293,9 @@ pub struct RawCompletion {
     /// Whether the typed part of the cursor's line follows the middle sentinel; auto does as the family prefers.
     #[arg(long, value_name = "auto|on|off", hide_short_help = true)]
     pub line_start_layout: Option<String>,
+    /// Memory, for each model, for the tokens of lines that were encoded before; 0 keeps none.
+    #[arg(long, value_name = "SIZE", value_parser = scalar(), hide_short_help = true)]
+    pub tokenizer_cache: Option<Scalar>,
     /// Longest time of a request.
     #[arg(long = "request-timeout", value_name = "TIME", hide_short_help = true)]
     pub timeout: Option<String>,
@@ -459,6 +462,7 @@ impl RawCompletion {
             rank_context: self.rank_context.or(lower.rank_context),
             mask_secrets: self.mask_secrets.or(lower.mask_secrets),
             line_start_layout: self.line_start_layout.or(lower.line_start_layout),
+            tokenizer_cache: self.tokenizer_cache.or(lower.tokenizer_cache),
             timeout: self.timeout.or(lower.timeout),
         }
     }

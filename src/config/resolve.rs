@@ -268,6 +268,11 @@ fn completion(raw: RawCompletion) -> Result<CompletionConfig, Violation> {
             raw.line_start_layout,
             &[(AUTO, None), ("on", Some(true)), ("off", Some(false))],
         )?,
+        tokenizer_cache_bytes: size(
+            "completion.tokenizer_cache",
+            &said("completion.tokenizer_cache", raw.tokenizer_cache)?,
+            0..=1 << 40,
+        )? as usize,
         timeout: time("completion.timeout", raw.timeout, TENTH..=24 * HOUR)?,
     })
 }

@@ -58,6 +58,7 @@ fn service() -> CompletionService {
         ranks_context: true,
         masks_secrets: true,
         line_start_layout: None,
+        tokenizer_cache_bytes: 0,
         timeout: Duration::from_mins(1),
     };
     CompletionService::new(Arc::new(Stalling), limits, 4)

@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet};
 pub mod byte_level;
 mod definition;
 pub mod detokenizer;
+mod expression;
 mod pieces;
+mod seam;
 mod sentencepiece;
 pub mod stop;
 
@@ -17,9 +19,13 @@ pub use stop::StopMatcher;
 
 use models::{config::VOCAB_MAX, tokenizer::byte_level::characters_of_texts};
 
-use crate::tokenizer::{
-    definition::{AddedToken, DocumentSpace, Spelling},
-    sentencepiece::{BytePieces, Part},
+use crate::{
+    memo::Memo,
+    tokenizer::{
+        definition::{AddedToken, DocumentSpace, Spelling},
+        seam::Seams,
+        sentencepiece::{BytePieces, Part},
+    },
 };
 
 /// Why a `tokenizer.json` cannot be used.
@@ -36,6 +42,24 @@ pub enum TokenizerError {
     Library(String),
 }
 
+/// The tokens of lines that were encoded before: from one keystroke to the next, nearly all lines stay.
+type Lines = Memo<Box<str>, Box<[u32]>>;
+
+/// Longer lines, such as minified code, are encoded anew: few of them would take all of the room.
+const LINE_BYTES_MAX: usize = 4096;
+
+/// Appends the tokens of a line; false where they are not known.
+fn push_known(lines: &Lines, line: &str, ids: &mut Vec<u32>) -> bool {
+    let is_short = line.len() <= LINE_BYTES_MAX;
+    is_short && lines.get(line, |known| ids.extend_from_slice(known)).is_some()
+}
+
+fn keep(lines: &Lines, line: &str, ids: &[u32]) {
+    if line.len() <= LINE_BYTES_MAX {
+        lines.insert(line.into(), ids.into(), line.len() + size_of_val(ids));
+    }
+}
+
 /// How texts are taken apart before the library sees them.
 #[derive(Debug)]
 enum Parts {
@@ -49,6 +73,8 @@ enum Parts {
 pub struct Tokenizer {
     library: tokenizers::Tokenizer,
     parts: Parts,
+    seams: Option<Seams>,
+    lines: Option<Lines>,
     added: HashMap<u32, AddedToken>,
     ids_of_added: HashMap<String, u32>,
     bos_token_id: Option<u32>,
@@ -86,11 +112,16 @@ impl Tokenizer {
             added.iter().map(|(&id, token)| (token.content.clone(), id)).collect();
         let bos_token_id = definition.bos_token.and_then(|token| ids_of_added.get(&token).copied());
         let starts = std::iter::once(&0).chain(&ends);
-        let longest = starts.zip(&ends).map(|(start, end)| (end - start) as usize).max();
+        let tokens: Vec<&[u8]> =
+            starts.zip(&ends).map(|(start, end)| &bytes[*start as usize..*end as usize]).collect();
+        let longest = tokens.iter().map(|token| token.len()).max();
+        let seams = Seams::find(&definition.json, &tokens);
         let control_bytes_max = ids_of_added.keys().map(String::len).max().unwrap_or(0);
         Ok(Self {
             library,
             parts,
+            seams,
+            lines: None,
             control_bytes_max,
             added,
             ids_of_added,
@@ -100,6 +131,22 @@ impl Tokenizer {
             ends,
             token_bytes_max: longest.unwrap_or(0).max(1),
         })
+    }
+
+    /// Keeps the tokens of lines for the texts to come, where its definition says that lines can be encoded by
+    /// themselves; 0 keeps nothing.
+    ///
+    /// # Units
+    /// `num_bytes`: bytes of memory, about
+    #[must_use]
+    pub fn with_cache(self, num_bytes: usize) -> Self {
+        let lines = (num_bytes > 0 && self.seams.is_some()).then(|| Memo::new(num_bytes));
+        Self { lines, ..self }
+    }
+
+    /// Returns whether the tokens of lines are kept.
+    pub fn has_cache(&self) -> bool {
+        self.lines.is_some()
     }
 
     /// Returns the number of ids, holes included.
@@ -170,21 +217,36 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         for piece in pieces::pieces(text) {
-            let Parts::SentencePiece { bytes, cuts_byte_names } = &self.parts else {
-                self.encode_part(piece, &mut ids)?;
-                continue;
-            };
-            for part in sentencepiece::parts(piece, *cuts_byte_names) {
-                match part {
-                    Part::Text(text) => self.encode_part(text, &mut ids)?,
-                    Part::Bytes(text) => bytes.push_ids(text, &mut ids),
+            match (&self.lines, self.seams) {
+                (Some(lines), Some(seams)) => {
+                    for line in seams.parts(piece) {
+                        if !push_known(lines, line, &mut ids) {
+                            let start = ids.len();
+                            self.push_piece(line, &mut ids)?;
+                            keep(lines, line, &ids[start..]);
+                        }
+                    }
                 }
+                _ => self.push_piece(piece, &mut ids)?,
             }
         }
         Ok(ids)
     }
 
-    fn encode_part(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    fn push_piece(&self, piece: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let Parts::SentencePiece { bytes, cuts_byte_names } = &self.parts else {
+            return self.push_text(piece, ids);
+        };
+        for part in sentencepiece::parts(piece, *cuts_byte_names) {
+            match part {
+                Part::Text(text) => self.push_text(text, ids)?,
+                Part::Bytes(text) => bytes.push_ids(text, ids),
+            }
+        }
+        Ok(())
+    }
+
+    fn push_text(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let encoding = self.library.encode_fast(text, false);
         let encoding = encoding.map_err(|error| TokenizerError::Library(error.to_string()))?;
         ids.extend_from_slice(encoding.get_ids());
@@ -303,173 +365,4 @@ fn bytes_of_tokens(
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn demo() -> Tokenizer {
-        Tokenizer::from_json(include_bytes!("../../models/demo/tokenizer.json")).unwrap()
-    }
-
-    #[test]
-    fn round_trips_any_text() {
-        let tokenizer = demo();
-        for text in [
-            "",
-            "def f(x):\n    return x\r\n",
-            "héllo ∑ 日本 🦀\u{200d}",
-            "\0\t \n\n  ",
-            "a\u{feff}b",
-        ] {
-            let ids = tokenizer.encode(text).unwrap();
-            assert_eq!(tokenizer.decode(&ids), text);
-        }
-    }
-
-    #[test]
-    fn user_text_never_becomes_a_control_token() {
-        let tokenizer = demo();
-        for sentinel in ["<|fim_middle|>", "<|endoftext|>", "<|file_sep|>"] {
-            let id = tokenizer.added_token_id(sentinel).unwrap();
-            let ids = tokenizer.encode(&format!("a {sentinel} b")).unwrap();
-            assert!(!ids.contains(&id), "{sentinel}");
-            assert_eq!(tokenizer.decode(&ids), format!("a {sentinel} b"));
-            assert_eq!(tokenizer.token_bytes(id), b"");
-            assert_eq!(tokenizer.token_text(id), sentinel);
-        }
-    }
-
-    #[test]
-    fn an_id_out_of_range_stands_for_nothing() {
-        let tokenizer = demo();
-        assert_eq!(tokenizer.token_bytes(tokenizer.num_ids()), b"");
-        assert_eq!(tokenizer.token_bytes(u32::MAX), b"");
-    }
-
-    #[test]
-    fn refuses_what_would_lose_or_change_texts() {
-        let byte_level = r#""decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}"#;
-        let model = r#""model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}"#;
-        let with = |more: &str| format!(r#"{{"added_tokens": [], {more}, {model}}}"#);
-        let rows = [
-            ("{".to_owned(), "not valid JSON"),
-            ("[]".to_owned(), "not an object"),
-            (format!(r#"{{"added_tokens": 1, {byte_level}, {model}}}"#), "not a list"),
-            (with(r#""decoder": {"type": "Metaspace"}"#), "a piece for each byte: without one"),
-            (with(byte_level), "no token for the byte that is written"),
-            (
-                format!(
-                    r#"{{"added_tokens": [{{"id": 4294967295, "content": "x", "special": true}}], {byte_level}, {model}}}"#
-                ),
-                "below 4194304",
-            ),
-            (with(r#""normalizer": {"type": "Lowercase"}"#), "\"Lowercase\" would change texts"),
-            (
-                with(r#""pre_tokenizer": {"type": "Whitespace"}"#),
-                "\"Whitespace\" would change texts",
-            ),
-            (
-                with(
-                    r#""pre_tokenizer": {"type": "Split", "pattern": {"String": "-"}, "behavior": "Removed"}"#,
-                ),
-                "would remove text",
-            ),
-            (
-                r#"{"added_tokens": [], "model": {"type": "WordPiece"}}"#.to_owned(),
-                "must be BPE or Unigram, got \"WordPiece\"",
-            ),
-        ];
-        for (json, expected) in rows {
-            let error = Tokenizer::from_json(json.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(expected), "{json}\n{error}");
-        }
-    }
-
-    #[test]
-    fn characters_that_could_be_composed_stay_apart() {
-        let tokenizer = demo();
-        for text in ["e\u{301}", "\u{1100}\u{1161}", "\u{212b}", "a\u{328}\u{301}"] {
-            assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
-        }
-    }
-
-    fn added(id: u64, content: &str, is_special: bool) -> Value {
-        json!({
-            "id": id, "content": content, "special": is_special,
-            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
-        })
-    }
-
-    fn with_added(id: u64, content: &str, is_special: bool) -> Result<Tokenizer, TokenizerError> {
-        let mut json: Value = serde_json::from_slice(models::demo::TOKENIZER_JSON).unwrap();
-        json["added_tokens"].as_array_mut().unwrap().push(added(id, content, is_special));
-        Tokenizer::from_json(json.to_string().as_bytes())
-    }
-
-    #[test]
-    fn an_id_has_one_text_and_a_text_one_id() {
-        let tokenizer = demo();
-        let sentinel = tokenizer.added_token_id("<|fim_prefix|>").unwrap();
-        let [word] = tokenizer.encode(" return").unwrap()[..] else { panic!("not one token") };
-        let next = u64::from(tokenizer.num_ids());
-        let (sentinel, word) = (u64::from(sentinel), u64::from(word));
-        let rows = [
-            (sentinel, "<|own|>", true, "two added tokens have the id"),
-            (next, "<|fim_prefix|>", true, "have one text"),
-            (word, "qzqz", false, "two tokens have the id"),
-            (next, "Ġreturn", false, "has another id"),
-        ];
-        for (id, content, is_special, expected) in rows {
-            let error = with_added(id, content, is_special).unwrap_err().to_string();
-            assert!(error.contains(expected), "{content}: {error}");
-        }
-        assert!(with_added(next, "<|own|>", true).is_ok());
-    }
-
-    #[test]
-    fn a_text_whose_id_a_control_token_has_is_spelt_otherwise() {
-        let [word] = demo().encode(" return").unwrap()[..] else { panic!("not one token") };
-        let tokenizer = with_added(u64::from(word), "<|own|>", true).unwrap();
-        assert_eq!(tokenizer.added_token_id("<|own|>"), Some(word));
-        let ids = tokenizer.encode(" return <|own|>").unwrap();
-        assert!(!ids.contains(&word));
-        assert_eq!(tokenizer.decode(&ids), " return <|own|>");
-    }
-
-    /// A unigram model with a piece for each byte, a space and two letters.
-    fn unigram() -> Value {
-        let mut vocab = vec![json!(["<unk>", 0.0])];
-        vocab.extend((0..=255).map(|byte| json!([format!("<0x{byte:02X}>"), -9.0])));
-        vocab.extend(["▁", "a", "b", "ab"].map(|piece| json!([piece, -2.0])));
-        json!({
-            "added_tokens": [added(0, "<unk>", true)],
-            "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
-            "model": { "type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": vocab }
-        })
-    }
-
-    #[test]
-    fn a_unigram_model_loses_nothing_or_is_refused() {
-        let read = |json: &Value| Tokenizer::from_json(json.to_string().as_bytes());
-        let tokenizer = read(&unigram()).unwrap();
-        for text in ["ab é", "control 0", "control▁0", "<unk>", "<0x41>"] {
-            let ids = tokenizer.encode(text).unwrap();
-            assert!(!ids.contains(&0), "{text}");
-            assert_eq!(tokenizer.decode(&ids), text);
-        }
-        let rows = [
-            ("/normalizer", Value::Null, "needs a step that writes spaces"),
-            ("/model/unk_id", Value::Null, "needs the `unk_id`"),
-            ("/model/unk_id", json!(261), "needs the `unk_id`"),
-            // The library would give it the next id.
-            ("/added_tokens/0", added(300, "abab", false), "has another id"),
-        ];
-        for (place, value, expected) in rows {
-            let mut json = unigram();
-            *json.pointer_mut(place).unwrap() = value;
-            let error = read(&json).unwrap_err().to_string();
-            assert!(error.contains(expected), "{place}: {error}");
-        }
-    }
-}
+mod tests;

@@ -79,6 +79,7 @@ fn prompts(typing: Typing, layout: Layout) -> Vec<(Prompt, bool)> {
         tokenizer: &tokenizer,
         context_tokens_max: CONTEXT_TOKENS,
         shares: Shares { suffix: 0.2, context: 0.3 },
+        outlines: None,
     };
     let other = ContextItem { name: "sequence.rs".to_owned(), content: OTHER_FILE.to_owned() };
     let context = if typing.has_other_file { vec![other] } else { Vec::new() };

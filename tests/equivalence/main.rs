@@ -177,6 +177,7 @@ fn prompts_are_built_as_the_golden_set_has_them() {
         tokenizer: &tokenizer,
         context_tokens_max: CONTEXT_TOKENS,
         shares: Shares { suffix: 0.5, context: 0.0 },
+        outlines: None,
     };
     let mut num_checked = 0;
     // The cases of several files have their sentinels in the prefix, which a client's text cannot.

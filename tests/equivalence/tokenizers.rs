@@ -57,6 +57,13 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     serde_json::from_str::<Golden>(text).unwrap().cases
 });
 
+/// The same with a cache, which is so small that it forgets all the time, or keeps all.
+static CACHED: LazyLock<Vec<[Tokenizer; 2]>> = LazyLock::new(|| {
+    let cached =
+        |case: &Case| [2_000, 1 << 20].map(|bytes| tokenizer(&case.name).with_cache(bytes));
+    CASES.iter().map(cached).collect()
+});
+
 static TOKENIZERS: LazyLock<Vec<Tokenizer>> =
     LazyLock::new(|| CASES.iter().map(|case| tokenizer(&case.name)).collect());
 
@@ -83,7 +90,7 @@ fn check(case: &Case, tokenizer: &Tokenizer, what: &str) {
     let template =
         FimTemplate::resolve(family, fim, |token| tokenizer.added_token_id(token)).unwrap();
     let shares = Shares { suffix: 0.25, context: 0.25 };
-    let builder = PromptBuilder { tokenizer, context_tokens_max: 4096, shares };
+    let builder = PromptBuilder { tokenizer, context_tokens_max: 4096, shares, outlines: None };
     for Fim { prefix, suffix, ids } in &case.fim {
         let gap =
             Gap { prefix, suffix, file_name: None, repository: None, language: None, context: &[] };
@@ -100,6 +107,20 @@ fn check(case: &Case, tokenizer: &Tokenizer, what: &str) {
 fn texts_and_prompts_are_those_of_the_makers_libraries() {
     for (case, tokenizer) in CASES.iter().zip(TOKENIZERS.iter()) {
         check(case, tokenizer, "as published");
+        let cached = self::tokenizer(&case.name).with_cache(1 << 20);
+        check(case, &cached, "as published, first");
+        check(case, &cached, "as published, known");
+    }
+}
+
+/// The likeliest pieces of a whole text need not be those of its lines.
+#[test]
+fn lines_are_cached_for_all_but_unigrams() {
+    for (case, cached) in CASES.iter().zip(CACHED.iter()) {
+        for cached in cached {
+            assert_eq!(cached.has_cache(), case.name != "unigram", "{}", case.name);
+        }
+        assert!(!tokenizer(&case.name).with_cache(0).has_cache());
     }
 }
 
@@ -111,7 +132,8 @@ fn files_in_the_prefix_stand_as_they_are() {
     let template =
         FimTemplate::resolve("codestral", fim, |token| tokenizer.added_token_id(token)).unwrap();
     let shares = Shares { suffix: 0.25, context: 0.25 };
-    let builder = PromptBuilder { tokenizer: &tokenizer, context_tokens_max: 1024, shares };
+    let builder =
+        PromptBuilder { tokenizer: &tokenizer, context_tokens_max: 1024, shares, outlines: None };
     let file = |name: &str, content: &str| ContextItem {
         name: name.to_owned(),
         content: content.to_owned(),
@@ -137,7 +159,8 @@ fn starcoder2_is_shown_files_as_it_was_trained() {
     let template =
         FimTemplate::resolve("starcoder2", fim, |token| tokenizer.added_token_id(token)).unwrap();
     let shares = Shares { suffix: 0.25, context: 0.25 };
-    let builder = PromptBuilder { tokenizer: &tokenizer, context_tokens_max: 1024, shares };
+    let builder =
+        PromptBuilder { tokenizer: &tokenizer, context_tokens_max: 1024, shares, outlines: None };
     let context = [ContextItem { name: "a.py".to_owned(), content: "a = 1\n".to_owned() }];
     let (prefix, suffix) = ("def f():\n", "\nf()\n");
     let (file_name, repository) = (Some("c.py"), Some("shop"));
@@ -311,6 +334,17 @@ fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..8).prop_map(|parts| parts.concat())
 }
 
+/// Lines of code that share words and borders.
+fn any_line() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "def ", "return", " x", "self", "(", "):", "),", "\"),", ",", ";", "{", "}", "//", "/",
+        "# é", "\"", " ", "    ", "\t", "12", "▁", "'s",
+    ]);
+    let end =
+        prop::sample::select(vec!["\n", "\n", "\n", "\r\n", "\n\n", " \n\n", "\r", "", "\u{2028}"]);
+    (prop::collection::vec(word, 0..6), end).prop_map(|(words, end)| words.concat() + end)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -329,6 +363,24 @@ proptest! {
             }
             detokenizer.finish(&mut streamed);
             prop_assert_eq!(streamed, format!("{text}{other}"), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn lines_from_the_cache_are_the_texts_tokens(lines in prop::collection::vec(any_line(), 0..8), order in any::<u64>()) {
+        let text = lines.concat();
+        let mut others = lines;
+        if !others.is_empty() {
+            let middle = order as usize % others.len();
+            others.rotate_left(middle);
+        }
+        for ((case, tokenizer), cached) in CASES.iter().zip(TOKENIZERS.iter()).zip(CACHED.iter()) {
+            for text in [&text, &others.concat()] {
+                let ids = tokenizer.encode(text).unwrap();
+                for cached in cached {
+                    prop_assert_eq!(&cached.encode(text).unwrap(), &ids, "{}", case.name);
+                }
+            }
         }
     }
 }

@@ -186,6 +186,7 @@ fn loaded(name: &str, executor: impl Executor + 'static, config: &Config) -> (En
         model: model(name),
         eos_token_ids: Vec::new(),
         shares: Shares { suffix: 0.2, context: 0.3 },
+        outlines: None,
         ranks_context: true,
         masks_secrets: true,
         max_tokens_default: 8,

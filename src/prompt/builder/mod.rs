@@ -8,7 +8,7 @@ use crate::{
         budget::{self, Demand, Shares},
         builder::window::{Before, Room},
         chat::ChatPiece,
-        context,
+        context::{self, OutlineCache},
         family::Layout,
         template::{ContextFile, FilesIds, FilesTemplate, FimTemplate, GapIds, Origin, Segment},
     },
@@ -125,6 +125,8 @@ pub struct PromptBuilder<'a> {
     pub context_tokens_max: usize,
     /// How a prompt is divided.
     pub shares: Shares,
+    /// Where outlines of cut files are kept.
+    pub outlines: Option<&'a OutlineCache>,
 }
 
 impl PromptBuilder<'_> {
@@ -168,7 +170,7 @@ impl PromptBuilder<'_> {
         let num_suffix_bytes = suffix.iter().map(|id| bytes_of(*id).len()).sum();
         let before = Before { text: before, start, ids: &prefix, num_suffix_bytes };
         let room = Room { num_tokens: budget.prefix, block };
-        let prefix = window::window(self.tokenizer, &gap, before, room)?;
+        let prefix = window::window(self, &gap, before, room)?;
         let ids = GapIds { prefix: &prefix, suffix, typed: &typed };
         let num_context_tokens_sent = shown.num_text_tokens();
         let mut prompt = Prompt { num_context_tokens_sent, ..Prompt::default() };

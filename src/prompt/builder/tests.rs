@@ -19,7 +19,12 @@ fn template(tokenizer: &Tokenizer, fim: &Fim<'_>) -> FimTemplate {
 }
 
 fn builder(tokenizer: &Tokenizer, context_tokens_max: usize) -> PromptBuilder<'_> {
-    PromptBuilder { tokenizer, context_tokens_max, shares: Shares { suffix: 0.25, context: 0.5 } }
+    PromptBuilder {
+        tokenizer,
+        context_tokens_max,
+        shares: Shares { suffix: 0.25, context: 0.5 },
+        outlines: None,
+    }
 }
 
 fn gap<'a>(prefix: &'a str, suffix: &'a str, context: &'a [ContextItem]) -> Gap<'a> {

@@ -4,10 +4,10 @@ use crate::{
     completion::Language,
     prompt::{
         budget,
-        builder::Gap,
+        builder::{Gap, PromptBuilder},
         context::{Cut, outline},
     },
-    tokenizer::{Tokenizer, TokenizerError},
+    tokenizer::TokenizerError,
 };
 
 /// Share of a cut text's tokens that its outline may take.
@@ -42,12 +42,12 @@ pub(super) struct Room {
 ///
 /// The outline depends on what is cut off and on the first line that is kept, which stay while a person types.
 pub(super) fn window(
-    tokenizer: &Tokenizer,
+    builder: &PromptBuilder<'_>,
     gap: &Gap<'_>,
     before: Before<'_>,
     room: Room,
 ) -> Result<Vec<u32>, TokenizerError> {
-    let bytes_of = |id| tokenizer.token_bytes(id);
+    let bytes_of = |id| builder.tokenizer.token_bytes(id);
     let keep = |num_tokens| budget::keep_tail(before.ids, num_tokens, room.block, bytes_of);
     let whole = keep(room.num_tokens);
     if whole.start == 0 && before.start == 0 {
@@ -62,7 +62,7 @@ pub(super) fn window(
         kept: &before.text[split..],
         tail: gap.suffix.get(before.num_suffix_bytes..).unwrap_or_default(),
     };
-    let ids = outline_ids(tokenizer, cut, gap.language, outline_tokens)?;
+    let ids = outline_ids(builder, cut, gap.language, outline_tokens)?;
     if ids.is_empty() {
         return Ok(before.ids[whole].to_vec());
     }
@@ -70,12 +70,13 @@ pub(super) fn window(
 }
 
 fn outline_ids(
-    tokenizer: &Tokenizer,
+    builder: &PromptBuilder<'_>,
     cut: Cut<'_>,
     language: Option<Language>,
     num_tokens: usize,
 ) -> Result<Vec<u32>, TokenizerError> {
-    let text = outline(cut, language, num_tokens * BYTES_PER_TOKEN);
+    let text = outline(cut, language, num_tokens * BYTES_PER_TOKEN, builder.outlines);
+    let tokenizer = builder.tokenizer;
     let mut ids = tokenizer.encode(&text)?;
     let kept = budget::keep_tail(&ids, num_tokens, 1, |id| tokenizer.token_bytes(id));
     ids.drain(..kept.start);

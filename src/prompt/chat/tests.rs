@@ -75,7 +75,7 @@ fn conversations_are_those_of_transformers() {
         assert_eq!(written(&pieces, tokenizer), case["rendered"].as_str().unwrap(), "{case}");
         let Some(ids) = case["ids"].as_array() else { continue };
         let shares = Shares { suffix: 0.2, context: 0.3 };
-        let builder = PromptBuilder { tokenizer, context_tokens_max: 4096, shares };
+        let builder = PromptBuilder { tokenizer, context_tokens_max: 4096, shares, outlines: None };
         let ids: Vec<u32> = ids.iter().map(|id| id.as_u64().unwrap() as u32).collect();
         assert_eq!(builder.chat(&pieces, 1).unwrap().token_ids, ids, "{case}");
     }

@@ -10,7 +10,7 @@ mod secrets;
 mod words;
 
 pub use comment::{commented, comments_of};
-pub use outline::{Cut, outline};
+pub use outline::{Cut, OutlineCache, outline};
 pub use secrets::{MASK, mask};
 
 /// What is done to the texts of a request before a prompt is made of them.

@@ -3,8 +3,11 @@
 //! Imports and the open declarations stand as they were, so that the window still reads as the end of a file. Other
 //! declarations, of which only the head is known, are comments.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use crate::{
-    completion::Language,
+    completion::{Grammar, Language},
+    memo::Memo,
     prompt::context::comment::commented,
     syntax::{Budget, Syntax, Tree, window},
 };
@@ -43,8 +46,49 @@ pub struct Cut<'a> {
     pub tail: &'a str,
 }
 
+/// What parts of files declare, as far as it was asked for before: while a person types, it stays.
+///
+/// Parts are told apart by 128 bits that nobody outside can foresee.
+#[derive(Debug)]
+pub struct OutlineCache {
+    lines: Memo<(Grammar, Wanted, [u64; 2]), Vec<String>>,
+    hashers: [RandomState; 2],
+}
+
+/// What is asked of a part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Wanted {
+    Imports,
+    Signatures,
+}
+
+impl OutlineCache {
+    /// # Units
+    /// `num_bytes`: bytes of memory, about
+    pub fn new(num_bytes: usize) -> Self {
+        Self { lines: Memo::new(num_bytes), hashers: [RandomState::new(), RandomState::new()] }
+    }
+
+    /// Returns the lines that a part of a file declares, parsed where it is not known.
+    fn lines(&self, text: &str, grammar: Grammar, wanted: Wanted) -> Vec<String> {
+        let key = (grammar, wanted, self.hashers.each_ref().map(|hasher| hasher.hash_one(text)));
+        if let Some(known) = self.lines.get(&key, Vec::clone) {
+            return known;
+        }
+        let found = declared(text, grammar, wanted);
+        let num_bytes = found.iter().map(|line| line.len() + size_of::<String>()).sum();
+        self.lines.insert(key, found.clone(), num_bytes);
+        found
+    }
+}
+
 /// Returns the outline of what is cut off, whole lines of at most so many bytes; empty where there is nothing to tell.
-pub fn outline(cut: Cut<'_>, language: Option<Language>, num_bytes_max: usize) -> String {
+pub fn outline(
+    cut: Cut<'_>,
+    language: Option<Language>,
+    num_bytes_max: usize,
+    cache: Option<&OutlineCache>,
+) -> String {
     let mut left = num_bytes_max;
     let mut take = |line: &String| {
         let fits = line.len() < left;
@@ -55,18 +99,17 @@ pub fn outline(cut: Cut<'_>, language: Option<Language>, num_bytes_max: usize) -
     let mut enclosing = enclosing_lines(cut.head, cut.kept);
     enclosing.retain(&mut take);
     let (mut imported, mut signatures) = (Vec::new(), Vec::new());
-    if let Some((syntax, language)) = language.and_then(|found| Some((Syntax::of(found)?, found))) {
-        let [beginning, end, behind] = [
-            window::after(cut.head, BEGINNING_BYTES),
-            window::before(cut.head, NEAR_BYTES),
-            window::after(cut.tail, BEHIND_BYTES),
-        ]
-        .map(|text| syntax.parse(text, Budget::of_bytes(text.len())));
-        imported = beginning.iter().flat_map(imports).collect();
+    if let Some((grammar, language)) = language.and_then(|found| Some((found.grammar()?, found))) {
+        let lines = |text, wanted| match cache {
+            Some(cache) => cache.lines(text, grammar, wanted),
+            None => declared(text, grammar, wanted),
+        };
+        imported = lines(window::after(cut.head, BEGINNING_BYTES), Wanted::Imports);
         imported.retain(&mut take);
         // The nearest first: what lies before a window and at its end, then what is behind it.
-        let near = end.iter().flat_map(|tree| signature_lines(tree).into_iter().rev());
-        let near: Vec<String> = near.chain(behind.iter().flat_map(signature_lines)).collect();
+        let before = lines(window::before(cut.head, NEAR_BYTES), Wanted::Signatures);
+        let behind = lines(window::after(cut.tail, BEHIND_BYTES), Wanted::Signatures);
+        let near: Vec<String> = before.into_iter().rev().chain(behind).collect();
         let comment = |line: &String| commented(line.trim(), language.comments());
         let is_open = |line: &&String| enclosing.iter().any(|open| open.trim() == line.trim());
         signatures = near.iter().filter(|line| !is_open(line)).map(comment).collect();
@@ -103,6 +146,15 @@ fn indent_of(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
+/// Returns the lines that a part of a file declares; none where it cannot be parsed.
+fn declared(text: &str, grammar: Grammar, wanted: Wanted) -> Vec<String> {
+    let tree = Syntax::of_grammar(grammar).parse(text, Budget::of_bytes(text.len()));
+    tree.map_or_else(Vec::new, |tree| match wanted {
+        Wanted::Imports => imports(&tree),
+        Wanted::Signatures => signature_lines(&tree),
+    })
+}
+
 /// Returns each import whole, in one line or several.
 fn imports(tree: &Tree<'_>) -> Vec<String> {
     let texts = tree.imports().into_iter().map(|range| tree.text()[range].trim_end());
@@ -126,7 +178,30 @@ mod tests {
 
     fn python(num_bytes_max: usize) -> String {
         let cut = Cut { head: HEAD, kept: KEPT, tail: TAIL };
-        outline(cut, Language::detect("a.py", None), num_bytes_max)
+        outline(cut, Language::detect("a.py", None), num_bytes_max, None)
+    }
+
+    #[test]
+    fn what_is_kept_is_what_would_be_parsed() {
+        let cache = OutlineCache::new(1 << 20);
+        let language = Language::detect("a.py", None);
+        for (head, tail) in [(HEAD, TAIL), (HEAD, ""), (TAIL, HEAD), (HEAD, TAIL), ("def (", ")")] {
+            let cut = Cut { head, kept: KEPT, tail };
+            for num_bytes_max in [1000, 40] {
+                let cold = outline(cut, language, num_bytes_max, None);
+                assert_eq!(outline(cut, language, num_bytes_max, Some(&cache)), cold);
+            }
+        }
+        // The same text in another language, and for another purpose.
+        let text = "import os\ndef a():\n    pass\n";
+        for file in ["a.py", "a.rs", "a.js"] {
+            let grammar = Language::detect(file, None).and_then(Language::grammar).unwrap();
+            for wanted in [Wanted::Imports, Wanted::Signatures] {
+                let parsed = declared(text, grammar, wanted);
+                assert_eq!(cache.lines(text, grammar, wanted), parsed, "{file}");
+                assert_eq!(cache.lines(text, grammar, wanted), parsed, "{file}");
+            }
+        }
     }
 
     #[test]
@@ -149,7 +224,7 @@ mod tests {
             kept: "    y\n",
             tail: "",
         };
-        assert_eq!(outline(cut, None, 1000), "unit Shop {\n  work total {\n");
+        assert_eq!(outline(cut, None, 1000, None), "unit Shop {\n  work total {\n");
     }
 
     #[test]
@@ -157,6 +232,6 @@ mod tests {
         let head = "use std::fmt;\n\nimpl fmt::Display for Cart {\n    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {\n        let a = 1;\n";
         let cut = Cut { head, kept: "        write!(f, \"", tail: "" };
         let expected = "use std::fmt;\nimpl fmt::Display for Cart {\n    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {\n";
-        assert_eq!(outline(cut, Language::detect("a.rs", None), 1000), expected);
+        assert_eq!(outline(cut, Language::detect("a.rs", None), 1000, None), expected);
     }
 }

@@ -50,26 +50,22 @@ pub(super) struct Place<'a> {
 
 /// Returns the places of the items in `items`, the most useful first. They come with the one that was looked at last first.
 pub(super) fn rank(items: &[ContextItem], place: Place<'_>) -> Vec<usize> {
-    let looked_at = items.iter().map(|item| head(&item.content, LOOKED_AT_BYTES));
-    let words_of: Vec<HashSet<&str>> = looked_at.map(words).collect();
-    let wanted = words_at(place);
+    // In one order, for sums of rounded numbers depend on it, and the order of files on the sums.
+    let mut wanted: Vec<&str> = words_at(place).into_iter().collect();
+    wanted.sort_unstable();
+    let place_of: HashMap<&str, usize> = wanted.iter().copied().zip(0..).collect();
+    let shares: Vec<Vec<bool>> =
+        items.iter().map(|item| shared(&item.content, &place_of)).collect();
     let imported = imported_words(place.prefix);
     // A name that all files have tells none of them apart.
-    let mut num_with: HashMap<&str, usize> = wanted.iter().map(|word| (*word, 0)).collect();
-    for words in &words_of {
-        for (word, count) in &mut num_with {
-            *count += usize::from(words.contains(word));
-        }
-    }
-    let weight = |word: &str| 1.0 / num_with.get(word).map_or(1.0, |count| *count.max(&1) as f64);
-    // In one order, for sums of rounded numbers depend on it, and the order of files on the sums.
-    let mut wanted: Vec<&str> = wanted.into_iter().collect();
-    wanted.sort_unstable();
-    let all: f64 = wanted.iter().map(|word| weight(word)).sum();
+    let num_with = |word: usize| shares.iter().filter(|shared| shared[word]).count();
+    let weights: Vec<f64> =
+        (0..wanted.len()).map(|word| 1.0 / num_with(word).max(1) as f64).collect();
+    let all: f64 = weights.iter().sum();
     let score = |index: usize| {
         let item = &items[index];
-        let shared = wanted.iter().filter(|word| words_of[index].contains(*word));
-        let common: f64 = shared.map(|word| weight(word)).sum();
+        let shared = weights.iter().zip(&shares[index]).filter(|(_, is_shared)| **is_shared);
+        let common: f64 = shared.map(|(weight, _)| weight).sum();
         let likeness = if all > 0.0 { (common / all * STEPS).round() / STEPS } else { 0.0 };
         let language = Language::detect(&item.name, None);
         let is_same = language.is_some() && language == place.language;
@@ -86,6 +82,17 @@ pub(super) fn rank(items: &[ContextItem], place: Place<'_>) -> Vec<usize> {
     scored.into_iter().map(|(index, _)| index).collect()
 }
 
+/// Returns which of the wanted names a file has, by their places.
+fn shared(content: &str, place_of: &HashMap<&str, usize>) -> Vec<bool> {
+    let mut found = vec![false; place_of.len()];
+    for word in words(head(content, LOOKED_AT_BYTES)) {
+        if let Some(place) = place_of.get(word) {
+            found[*place] = true;
+        }
+    }
+    found
+}
+
 /// Returns the names near the cursor, but for those of its line.
 fn words_at(place: Place<'_>) -> HashSet<&str> {
     let before = place.prefix.rfind('\n').map_or("", |end| &place.prefix[..=end]);
@@ -94,17 +101,15 @@ fn words_at(place: Place<'_>) -> HashSet<&str> {
     let start = before.match_indices('\n').nth(first.wrapping_sub(1)).map_or(0, |(at, _)| at + 1);
     let after = place.suffix.find('\n').map_or("", |end| &place.suffix[end + 1..]);
     let end = after.match_indices('\n').nth(LINES_AFTER - 1).map_or(after.len(), |(at, _)| at);
-    let mut found = words(tail(&before[start..], LOOKED_AT_BYTES));
-    found.extend(words(head(&after[..end], LOOKED_AT_BYTES)));
-    found
+    let before = words(tail(&before[start..], LOOKED_AT_BYTES));
+    before.chain(words(head(&after[..end], LOOKED_AT_BYTES))).collect()
 }
 
 /// Returns the names in lines that import something.
 fn imported_words(prefix: &str) -> HashSet<&str> {
     let lines = head(prefix, LOOKED_AT_BYTES).lines().take(LINES_OF_IMPORTS);
-    let words =
-        lines.map(words).filter(|found| IMPORT_WORDS.iter().any(|word| found.contains(word)));
-    words.flatten().collect()
+    let imports = lines.filter(|line| words(line).any(|word| IMPORT_WORDS.contains(&word)));
+    imports.flat_map(words).collect()
 }
 
 /// Returns the name of a file without its folders and extension: what an import calls it.

@@ -14,7 +14,7 @@ use crate::{
     prompt::{
         ChatError, ChatPiece, ChatTemplate, FimTemplate, Gap, Prompt, PromptBuilder, PromptError,
         budget::{self, Shares},
-        context::{self, ContextOptions, Texts},
+        context::{self, ContextOptions, OutlineCache, Texts},
     },
     provider::{
         CompletionStream, ModelInfo, Provider, ProviderError, ProviderErrorKind,
@@ -54,6 +54,8 @@ pub struct LocalParts {
     pub eos_token_ids: Vec<u32>,
     /// How a prompt is divided.
     pub shares: Shares,
+    /// Where outlines of cut files are kept.
+    pub outlines: Option<OutlineCache>,
     /// Whether other files are put in the order of their use.
     pub ranks_context: bool,
     /// Whether secrets are masked.
@@ -84,6 +86,7 @@ struct Asking {
     chat: Option<ChatTemplate>,
     stop_token_ids: Arc<[u32]>,
     shares: Shares,
+    outlines: Option<OutlineCache>,
     context: ContextOptions,
     context_tokens_max: usize,
     max_tokens_default: u32,
@@ -104,6 +107,7 @@ impl LocalProvider {
             chat: parts.chat,
             stop_token_ids,
             shares: parts.shares,
+            outlines: parts.outlines,
             context: ContextOptions {
                 is_ranked: parts.ranks_context,
                 masks_secrets: parts.masks_secrets,
@@ -227,6 +231,7 @@ impl Asking {
             tokenizer: &self.tokenizer,
             context_tokens_max: self.context_tokens_max,
             shares: self.shares,
+            outlines: self.outlines.as_ref(),
         };
         let field = prompt_field(&request.input);
         let is_chat = matches!(request.input, Input::Chat(_));

@@ -75,6 +75,7 @@ fn provider(step_time: Duration) -> (Engine, LocalProvider) {
         model,
         eos_token_ids: Vec::new(),
         shares: Shares { suffix: 0.2, context: 0.3 },
+        outlines: None,
         ranks_context: true,
         masks_secrets: true,
         max_tokens_default: 1000,

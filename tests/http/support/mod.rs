@@ -204,6 +204,7 @@ pub(crate) fn limits() -> CompletionConfig {
         ranks_context: true,
         masks_secrets: true,
         line_start_layout: None,
+        tokenizer_cache_bytes: 0,
         timeout: PATIENCE,
     }
 }
