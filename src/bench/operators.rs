@@ -192,6 +192,7 @@ mod tests {
         let plan = Plan {
             widths: bench::widths(&spec),
             ceiling_side: 64,
+            only: None,
             format: WeightFormat::Stored,
             batch: vec![1],
             prefill: vec![8],

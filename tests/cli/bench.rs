@@ -24,7 +24,8 @@ fn the_engine_is_measured() {
     let arguments = ["engine", "--model", "demo", "--prompt-tokens", "64", "--gen-tokens", "8"];
     let few =
         ["--batch", "1,3", "--repeat", "2", "--threads", "1", "--max-num-batched-tokens", "32"];
-    let run = bench(&[&arguments[..], &few, &["--format", "json"]].concat());
+    let besides = ["--prefill", "40", "--format", "json"];
+    let run = bench(&[&arguments[..], &few, &besides].concat());
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&report["schema"], &report["bench"]), (&1.into(), &"engine".into()));
@@ -51,14 +52,23 @@ fn the_engine_is_measured() {
         assert!(decode["bandwidth_fraction"].as_f64().unwrap() > 0.0);
     }
     assert_eq!(batches.len(), 2);
+    let [prefill] = &result["prefills"].as_array().unwrap()[..] else { panic!("{report}") };
+    let numbers = (&prefill["prompt_tokens"], &prefill["prefill"]["num_steps"]);
+    assert_eq!(numbers, (&40.into(), &2.into()));
+    assert!(prefill["cached"]["step_seconds"]["median"].as_f64().unwrap() > 0.0);
+    assert!(result["ready_seconds"].as_f64() > result["load_seconds"].as_f64());
+    assert!(result["device_memory"].is_null(), "a CPU computes in the host's memory");
+    let command = circumstances["command"].as_str().unwrap();
+    assert!(command.contains(" --batch 1,3 --prefill 40 --repeat 2 "), "{command}");
 }
 
 #[test]
 fn random_weights_compute_like_others_and_tables_fit_a_terminal() {
     let arguments = ["engine", "--random-weights", "demo", "--prompt-tokens", "16"];
     let few = ["--gen-tokens", "2", "--batch", "1", "--repeat", "1"];
-    let run = bench(&[&arguments[..], &few].concat());
+    let run = bench(&[&arguments[..], &few, &["--prefill", "20"]].concat());
     assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("\n20 "), "{}", run.stdout);
     assert!(run.stdout.contains("demo (random weights), bf16, 8."), "{}", run.stdout);
     assert!(run.stdout.lines().all(|line| line.chars().count() <= 100), "{}", run.stdout);
 
@@ -112,6 +122,16 @@ fn every_operator_of_a_shape_is_measured() {
         assert_eq!(operator["seconds"]["samples"].as_array().unwrap().len(), 2);
         assert!(operator["fraction"].as_f64().unwrap() > 0.0, "{operator}");
     }
+    let one = ["--only", "attention 1 decodes"];
+    let run = bench(&[&["kernels", "--format", "json"], &small[..], &quick, &one].concat());
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let operators = report["result"]["operators"].as_array().unwrap();
+    assert!(operators.len() == 1 && operators[0]["operator"] == "attention", "{operators:?}");
+    let command = report["run"]["command"].as_str().unwrap();
+    assert!(command.contains(r#" --only "attention 1 decodes" "#), "{command}");
+    let run = bench(&[&["kernels", "--only", "attend"], &small[..], &quick].concat());
+    assert_eq!(run.code, Some(USAGE), "{run:?}");
+    assert!(run.stderr.contains("name, got attend"), "{run:?}");
     let run = bench(&[&["kernels"], &small[..], &quick].concat());
     assert!(run.stdout.contains("feed_forward: gate, up"), "{}", run.stdout);
     assert!(run.stdout.lines().all(|line| line.chars().count() <= 100), "{}", run.stdout);
@@ -130,6 +150,7 @@ fn what_cannot_be_measured_is_refused() {
             "--random-weights must be one of demo, qwen2.5-coder-0.5b",
         ),
         (&long, "--prompt-tokens and --gen-tokens must be at most 2048 together"),
+        (&["engine", "--model", "demo", "--prefill", "9,3000"], "--prefill must be at most 2048"),
         (&["serve", "--url", "https://a.example"], "speaks no TLS"),
         (&["keystrokes", empty.path(), url[0], url[1]], "the file has no text from line 2 on"),
         (

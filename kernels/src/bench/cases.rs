@@ -110,7 +110,12 @@ impl<B: Backend> Bench<'_, B> {
         (num_bytes, num_flops): (usize, usize),
         call: &mut Case<'_, B>,
     ) -> Result<(), BackendError> {
-        if self.is_stopped {
+        let is_wanted = self
+            .plan
+            .only
+            .as_ref()
+            .is_none_or(|only| Measurement::title(operator, &case).contains(only.as_str()));
+        if self.is_stopped || !is_wanted {
             return Ok(());
         }
         let seconds = time(self.backend, self.plan.time, call)?;

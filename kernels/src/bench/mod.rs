@@ -63,6 +63,8 @@ pub struct Plan {
     pub ceiling_side: usize,
     /// How long, and how often.
     pub time: Time,
+    /// Leaves out each case whose [title](Measurement::title) does not have this text; `None` measures all.
+    pub only: Option<String>,
 }
 
 /// How long a case is measured.
@@ -111,10 +113,17 @@ pub struct Measurement {
     pub seconds: Vec<f64>,
 }
 
+impl Measurement {
+    /// Returns what names an operator's case among all others, such as `attention 8 decodes behind 4096`.
+    pub fn title(operator: &str, case: &str) -> String {
+        format!("{operator} {case}")
+    }
+}
+
 /// What is told while it is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The ceilings, first, and how many cases will follow.
+    /// The ceilings, first, and how many cases will follow at most.
     Ceilings(Ceilings, usize),
     /// A case.
     Measured(Measurement),
@@ -177,8 +186,8 @@ mod tests {
     use super::*;
     use crate::cpu::{CpuBackend, CpuOptions};
 
-    #[test]
-    fn every_operator_of_a_small_model_is_measured() {
+    /// A small model's plan, and what measures it.
+    fn small() -> (Plan, CpuBackend) {
         let widths = Widths {
             hidden_size: 64,
             ffn_size: 96,
@@ -200,8 +209,14 @@ mod tests {
             rotated_bytes: 1 << 16,
             ceiling_side: 64,
             time: Time { min: Duration::from_micros(100), repeat: 2 },
+            only: None,
         };
-        let mut backend = CpuBackend::new(CpuOptions { num_threads: Some(1), simd: None }).unwrap();
+        (plan, CpuBackend::new(CpuOptions { num_threads: Some(1), simd: None }).unwrap())
+    }
+
+    #[test]
+    fn every_operator_of_a_small_model_is_measured() {
+        let (plan, mut backend) = small();
         for format in [WeightFormat::Stored, WeightFormat::Int8] {
             let (mut ceilings, mut num_cases, mut measured) = (None, 0, Vec::new());
             run(&mut backend, &Plan { format, ..plan.clone() }, &mut |event| {
@@ -215,7 +230,7 @@ mod tests {
             let ceilings = ceilings.unwrap();
             assert!(ceilings.read_bytes_per_second > 0.0 && ceilings.flops_per_second > 0.0);
             let mut names: Vec<String> =
-                measured.iter().map(|it| format!("{} {}", it.operator, it.case)).collect();
+                measured.iter().map(|it| Measurement::title(it.operator, &it.case)).collect();
             for operator in ["embed", "norm", "qkv", "gate, up", "head", "attention"] {
                 assert!(names.iter().any(|name| name.contains(operator)), "{operator}: {names:?}");
             }
@@ -238,5 +253,20 @@ mod tests {
         })
         .unwrap();
         assert_eq!(num_events, 3, "it ends when it is told to");
+    }
+
+    #[test]
+    fn only_what_has_the_text_in_its_title_is_measured() {
+        let (plan, mut backend) = small();
+        let mut names = Vec::new();
+        let one = Plan { only: Some("qkv 3".to_owned()), ..plan };
+        run(&mut backend, &one, &mut |event| {
+            if let Event::Measured(it) = event {
+                names.push(Measurement::title(it.operator, &it.case));
+            }
+            true
+        })
+        .unwrap();
+        assert_eq!(names, ["linear: qkv 3 rows"]);
     }
 }

@@ -46,6 +46,7 @@ fn every_operator_can_be_measured() {
             context_tokens: 40,
             rotated_bytes: 1 << 15,
             ceiling_side: 64,
+            only: None,
             time: Time { min: Duration::from_micros(1), repeat: 1 },
         };
         let mut backend = CudaBackend::new(EmulatedDevice::new(3), GraphMode::Captured).unwrap();

@@ -30,6 +30,8 @@ pub struct EnginePlan {
     pub gen_tokens: usize,
     /// Sequences computed together, one measurement each.
     pub batch: Vec<usize>,
+    /// Tokens of prompts that are prefilled besides, each by itself and without a decode after it.
+    pub prefill: Vec<usize>,
     /// Measurements of each.
     pub repeat: usize,
     /// Most tokens of a step.
@@ -41,15 +43,30 @@ pub struct EnginePlan {
 }
 
 impl EnginePlan {
-    /// Returns the tokens of a sequence at its end.
-    pub fn num_tokens_max(&self) -> usize {
+    /// Returns the tokens of a batch's sequence at its end.
+    pub fn num_tokens_at_end(&self) -> usize {
         self.prompt_tokens + self.gen_tokens
     }
 
-    /// Returns the cache blocks that the largest batch takes.
+    /// Returns the tokens of the longest sequence at its end.
+    pub fn num_tokens_max(&self) -> usize {
+        self.prefill.iter().copied().fold(self.num_tokens_at_end(), usize::max)
+    }
+
+    /// Returns the sequences of the largest batch.
+    pub fn num_seqs_max(&self) -> usize {
+        self.batch.iter().copied().max().unwrap_or(1)
+    }
+
+    /// Returns the cache blocks that the largest batch takes, or the longest prompt beside it.
     pub fn num_blocks(&self) -> usize {
-        let sequences = self.batch.iter().copied().max().unwrap_or(1);
-        sequences * self.num_tokens_max().div_ceil(self.block_size)
+        let of_batch = self.num_seqs_max() * self.num_tokens_at_end().div_ceil(self.block_size);
+        of_batch.max(self.num_tokens_max().div_ceil(self.block_size))
+    }
+
+    /// Returns the plan of a prompt that is prefilled by itself.
+    fn of_prefill(&self, prompt_tokens: usize) -> Self {
+        Self { prompt_tokens, gen_tokens: 0, prefill: Vec::new(), ..self.clone() }
     }
 }
 
@@ -98,12 +115,27 @@ pub struct EngineResult {
     pub draw_seconds: Option<f64>,
     /// Time to read its weights and bring them to the device.
     pub load_seconds: f64,
+    /// The same and what a server does before it is ready: a first step, and on a GPU the largest steps and all graphs.
+    pub ready_seconds: f64,
+    /// The device's own memory with the model in it; `None` where it computes in the host's.
+    pub device_memory: Option<DeviceMemory>,
     /// Memory of the process after the measurements.
     pub memory: ProcessMemory,
     /// How fast the memory was read, the device's own or with as many threads; `None` where it was not measured.
     pub bandwidth: Option<BandwidthResult>,
     /// One a batch size.
     pub batches: Vec<BatchResult>,
+    /// One a prompt that was prefilled by itself.
+    pub prefills: Vec<PrefillResult>,
+}
+
+/// A device's own memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceMemory {
+    /// What is taken, by this process and by others.
+    pub used_bytes: u64,
+    /// What there is.
+    pub total_bytes: u64,
 }
 
 /// What a model is.
@@ -141,6 +173,17 @@ pub struct BatchResult {
     pub cached: Option<CachedResult>,
     /// The tokens after the first, a step each; `None` where the plan has none.
     pub decode: Option<DecodeResult>,
+}
+
+/// One prompt by itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PrefillResult {
+    /// Its tokens.
+    pub prompt_tokens: usize,
+    /// From nothing to its first token.
+    pub prefill: PhaseResult,
+    /// Its first token once more behind a cache of all but its end; `None` where it is not longer than that end.
+    pub cached: Option<CachedResult>,
 }
 
 /// How fast tokens went through, all sequences together.
@@ -190,7 +233,7 @@ struct Repeat {
 }
 
 /// Measures the plan on an executor, whose cache has [`EnginePlan::num_blocks`] blocks and whose token ids go to
-/// `vocab_size`. Batch sizes of which nothing was measured before `watch` stopped it are left out.
+/// `vocab_size`. Batch sizes and prompts of which nothing was measured before `watch` stopped it are left out.
 ///
 /// # Errors
 /// The executor's.
@@ -200,32 +243,42 @@ pub fn measure(
     vocab_size: u32,
     traffic: Traffic,
     watch: &mut dyn Watch,
-) -> Result<Vec<BatchResult>, ExecutorError> {
-    let num_all = plan.batch.len() * plan.repeat;
+) -> Result<(Vec<BatchResult>, Vec<PrefillResult>), ExecutorError> {
     let warm_up = EnginePlan {
         prompt_tokens: plan.prompt_tokens.min(WARM_UP_TOKENS),
         gen_tokens: plan.gen_tokens.min(2),
         ..plan.clone()
     };
+    let of_batches = plan.batch.iter().map(|&batch| (plan.clone(), batch));
+    let of_prefills = plan.prefill.iter().map(|&tokens| (plan.of_prefill(tokens), 1));
+    let cells: Vec<_> = of_batches.chain(of_prefills).collect();
+    let num_all = cells.len() * plan.repeat;
     watch.update(0, num_all, "warming up");
     run_once(executor, &warm_up, 1, vocab_size, watch)?;
-    let mut results = Vec::new();
-    for (index, &batch) in plan.batch.iter().enumerate() {
+    let (mut batches, mut prefills) = (Vec::new(), Vec::new());
+    for (index, (cell, batch)) in cells.iter().enumerate() {
+        let is_of_batch = index < plan.batch.len();
+        let (kind, size) =
+            if is_of_batch { ("batch", *batch) } else { ("prompt of", cell.prompt_tokens) };
         let mut repeats = Vec::with_capacity(plan.repeat);
         for repeat in 0..plan.repeat {
-            watch.update(index * plan.repeat + repeat, num_all, &format!("batch {batch}"));
-            let Some(timed) = run_once(executor, plan, batch, vocab_size, watch)? else { break };
+            watch.update(index * plan.repeat + repeat, num_all, &format!("{kind} {size}"));
+            let Some(timed) = run_once(executor, cell, *batch, vocab_size, watch)? else { break };
             repeats.push(timed);
         }
-        if let Some(result) = summarise(plan, batch, traffic, &repeats) {
-            results.push(result);
+        match summarise(cell, *batch, traffic, &repeats) {
+            Some(result) if is_of_batch => batches.push(result),
+            Some(BatchResult { prefill, cached, .. }) => {
+                prefills.push(PrefillResult { prompt_tokens: size, prefill, cached });
+            }
+            None => {}
         }
         if watch.is_stopped() {
             break;
         }
     }
     watch.update(num_all, num_all, "done");
-    Ok(results)
+    Ok((batches, prefills))
 }
 
 /// Runs one prefill and its decode; `None` where it was stopped.
@@ -237,7 +290,7 @@ fn run_once(
     watch: &dyn Watch,
 ) -> Result<Option<Repeat>, ExecutorError> {
     let prompts = (0..num_seqs).map(|index| prompt(plan, index, vocab_size)).collect();
-    let mut steps = Steps::new(prompts, plan.num_tokens_max(), plan.block_size);
+    let mut steps = Steps::new(prompts, plan.num_tokens_at_end(), plan.block_size);
     let mut batch = Batch::default();
     let stretches = steps.prefill(plan.max_num_batched_tokens);
     let mut first_tokens = Vec::with_capacity(num_seqs);

@@ -1,8 +1,8 @@
 //! What of a model decides its speed, and models of a named shape with random weights.
 
 use models::{
-    DecoderSpec, LoadOptions, ModelError, Source, kv_bytes_per_block, rank_spec, weight_footprint,
-    weights::Weights,
+    DecoderSpec, Device, LoadOptions, ModelError, Source, kv_bytes_per_block, rank_spec,
+    weight_footprint, weights::Weights,
 };
 
 use crate::bench::engine::{ExpertTraffic, ModelFacts, Traffic};
@@ -34,17 +34,19 @@ pub fn draw(spec: &DecoderSpec) -> Result<Weights, ModelError> {
     models::random_weights(spec, WEIGHT_SEED)
 }
 
-/// Returns the memory that drawing weights of this shape takes and loading them takes beside it, before either.
+/// Returns the host's memory that drawing weights of this shape takes and loading them takes beside it, before either.
 ///
 /// # Errors
 /// The spec breaks a rule.
 ///
 /// # Units
 /// bytes
-pub fn drawn_bytes(spec: &DecoderSpec) -> Result<u64, ModelError> {
+pub fn drawn_bytes(spec: &DecoderSpec, device: Device) -> Result<u64, ModelError> {
     let element_bytes = spec.dtype.block_bytes() as u64;
-    // The file, and its copy in the layout of the kernels.
-    Ok(2 * element_bytes * models::arch::plan(spec)?.num_parameters())
+    let has_own_memory = device.is_gpu() && device != Device::Emulated;
+    // The file, and its copy in the layout of the kernels, which a GPU has in its own memory.
+    let num_copies = if has_own_memory { 1 } else { 2 };
+    Ok(num_copies * element_bytes * models::arch::plan(spec)?.num_parameters())
 }
 
 /// Returns what a model is and what a step of it reads.

@@ -45,6 +45,7 @@ const PLAN: EnginePlan = EnginePlan {
     prompt_tokens: 10,
     gen_tokens: 3,
     batch: Vec::new(),
+    prefill: Vec::new(),
     repeat: 2,
     max_num_batched_tokens: 8,
     block_size: 4,
@@ -58,10 +59,18 @@ const TRAFFIC: Traffic = Traffic {
 };
 
 fn run(plan: &EnginePlan, num_looks: usize) -> (Counting, Vec<BatchResult>) {
+    let (executor, batches, _) = run_all(plan, num_looks);
+    (executor, batches)
+}
+
+fn run_all(
+    plan: &EnginePlan,
+    num_looks: usize,
+) -> (Counting, Vec<BatchResult>, Vec<PrefillResult>) {
     let mut executor = Counting::default();
     let mut watch = StopAfter(std::cell::Cell::new(num_looks));
-    let results = measure(&mut executor, plan, 100, TRAFFIC, &mut watch).unwrap();
-    (executor, results)
+    let (batches, prefills) = measure(&mut executor, plan, 100, TRAFFIC, &mut watch).unwrap();
+    (executor, batches, prefills)
 }
 
 #[test]
@@ -118,4 +127,39 @@ fn what_was_measured_before_the_end_is_kept() {
 fn the_plan_says_how_many_blocks_it_takes() {
     let plan = EnginePlan { batch: vec![1, 4, 2], ..PLAN };
     assert_eq!((plan.num_tokens_max(), plan.num_blocks()), (13, 16));
+    // A prompt by itself counts where it is longer than a sequence of a batch, or takes more than all of them.
+    let plan = EnginePlan { prefill: vec![9, 50], ..plan };
+    assert_eq!((plan.num_tokens_at_end(), plan.num_tokens_max(), plan.num_blocks()), (13, 50, 16));
+    let plan = EnginePlan { prefill: vec![70], ..plan };
+    assert_eq!((plan.num_tokens_max(), plan.num_blocks()), (70, 18));
+}
+
+#[test]
+fn prompts_by_themselves_are_prefilled_and_asked_again_behind_their_cache() {
+    let plan =
+        EnginePlan { batch: vec![1], prefill: vec![18, 16], max_num_batched_tokens: 16, ..PLAN };
+    let (executor, batches, prefills) = run_all(&plan, usize::MAX);
+    let (warm_up, batch) = ([10, 1, 1], [10, 1, 1, 1]);
+    // Two chunks and the end again; the second prompt is no longer than such an end.
+    let (long, short) = ([16, 2, 16], [16]);
+    let steps = [&warm_up[..], &batch, &batch, &long, &long, &short, &short].concat();
+    assert_eq!(executor.num_tokens, steps);
+    assert_eq!((batches.len(), prefills.len()), (1, 2));
+    let lengths: Vec<_> = prefills
+        .iter()
+        .map(|it| (it.prompt_tokens, it.prefill.num_tokens, it.prefill.num_steps))
+        .collect();
+    assert_eq!(lengths, [(18, 18, 2), (16, 16, 1)]);
+    let cached = prefills[0].cached.as_ref().unwrap();
+    assert_eq!((cached.num_new_tokens, cached.step_seconds.samples.len()), (16, 2));
+    assert_eq!(prefills[1].cached, None);
+}
+
+#[test]
+fn a_stop_keeps_the_prompts_that_were_measured() {
+    let plan = EnginePlan { batch: Vec::new(), prefill: vec![8, 8], gen_tokens: 0, ..PLAN };
+    // The warm-up's two chunks, two repeats of one step each, and the end of the first prompt: then the second is begun.
+    let (_, batches, prefills) = run_all(&plan, 2 + 2 + 1);
+    assert_eq!((batches.len(), prefills.len()), (0, 1));
+    assert_eq!(prefills[0].prefill.tokens_per_second.samples.len(), 2);
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::bench::{
     bandwidth::{BandwidthResult, BandwidthResults},
-    engine::{BatchResult, DecodeResult, EngineResult},
+    engine::{BatchResult, DecodeResult, EngineResult, PrefillResult},
     foreign,
     keystrokes::KeystrokesResult,
     operators::KernelsResult,
@@ -78,7 +78,15 @@ pub fn engine(run: &Run, result: &EngineResult) -> String {
     let drawn = result
         .draw_seconds
         .map_or_else(String::new, |seconds| format!(" once drawn in {seconds:.2} s"));
-    let _ = writeln!(text, "loaded   in {:.2} s{drawn}, {peak}", result.load_seconds);
+    let _ = writeln!(
+        text,
+        "loaded   in {:.2} s{drawn}, ready after {:.2} s, {peak}",
+        result.load_seconds, result.ready_seconds
+    );
+    if let Some(memory) = &result.device_memory {
+        let (used, total) = (bytes(memory.used_bytes as f64), bytes(memory.total_bytes as f64));
+        let _ = writeln!(text, "on it    {used} of {total} taken");
+    }
     if let Some(bandwidth) = &result.bandwidth {
         let _ = writeln!(text, "memory   {}", bandwidth_line(bandwidth));
     }
@@ -102,7 +110,31 @@ pub fn engine(run: &Run, result: &EngineResult) -> String {
     for batch in &result.batches {
         table.row(batch_row(batch));
     }
-    text + &table.render()
+    text.push_str(&table.render());
+    if !result.prefills.is_empty() {
+        text.push('\n');
+        text.push_str(&prefills(&result.prefills));
+    }
+    text
+}
+
+/// Prompts by themselves, and their last tokens behind the cached others.
+fn prefills(results: &[PrefillResult]) -> String {
+    let mut table =
+        Table::new(&["prompt", "prefill tok/s", "min – max", "cached, ms", "min – max"]);
+    for PrefillResult { prompt_tokens, prefill, cached } in results {
+        let speed = &prefill.tokens_per_second;
+        let mut cells = vec![prompt_tokens.to_string(), rate(speed.median), ends(speed)];
+        let millis = |seconds: f64| format!("{:.3}", seconds * 1e3);
+        match cached.as_ref().map(|cached| &cached.step_seconds) {
+            Some(Spread { median, min, max, .. }) => {
+                cells.extend([millis(*median), format!("{} – {}", millis(*min), millis(*max))]);
+            }
+            None => cells.extend(["-".to_owned(), "-".to_owned()]),
+        }
+        table.row(cells);
+    }
+    table.render()
 }
 
 fn batch_row(batch: &BatchResult) -> Vec<String> {

@@ -2,17 +2,18 @@
 
 use std::{num::NonZeroU32, time::Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use models::{
-    DecoderSpec, KvCacheSize, LanguageModel, LoadOptions, Progress, Source, kv_bytes_per_block,
-    load_weights, open_weights, rank_spec, read_spec, weights::Weights,
+    DecoderSpec, Device, KvCacheSize, LanguageModel, LoadOptions, Progress, Source,
+    kv_bytes_per_block, load_weights, open_weights, own_memory, rank_spec, read_spec,
+    weights::Weights,
 };
 
 use crate::{
     bench::{
         Watch as _, bandwidth,
-        engine::{self, EnginePlan, EngineResult, ModelFacts, Traffic, model},
+        engine::{self, DeviceMemory, EnginePlan, EngineResult, ModelFacts, Traffic, model},
         machine::{self, ProcessMemory},
         operators, table,
     },
@@ -27,8 +28,7 @@ use crate::{
         Config, DtypeChoice, Environment, KvDtypeChoice, QuantizeChoice, RawConfig,
         raw::{RawEngine, RawHub, RawModel},
     },
-    engine::ModelRunner,
-    engine::memory::free_bytes,
+    engine::{EngineLimits, ModelRunner, memory::free_bytes},
 };
 
 /// Memory that is read to know the bandwidth: many times the largest cache.
@@ -53,7 +53,12 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4,8",
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Vec<u16>,
-    /// Measurements of each batch.
+    /// Tokens of prompts that are prefilled besides, separated by commas: each by itself, then its last tokens once more
+    /// behind the others, as a keystroke leaves them.
+    #[arg(long, value_name = "N,…", value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    prefill: Vec<u32>,
+    /// Measurements of each batch and of each of these prompts.
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
     /// Draws the prompts.
@@ -95,7 +100,7 @@ pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(
     let plan = plan(arguments, &config);
     // The measurement has sequences of its own length and number; what a server would reserve is not taken.
     config.model.context_tokens_max = NonZeroU32::new(plan.num_tokens_max() as u32);
-    config.engine.num_seqs_max = plan.batch.iter().copied().max().unwrap_or(1);
+    config.engine.num_seqs_max = plan.num_seqs_max();
     // The model alone is measured.
     config.model.adapters.clear();
     start_logs(&config.log)?;
@@ -119,6 +124,7 @@ fn plan(arguments: &EngineArgs, config: &Config) -> EnginePlan {
     let batch: Vec<usize> = arguments.batch.iter().map(|&batch| batch.into()).collect();
     let largest = batch.iter().copied().max().unwrap_or(1);
     EnginePlan {
+        prefill: arguments.prefill.iter().map(|&tokens| tokens as usize).collect(),
         prompt_tokens: arguments.prompt_tokens as usize,
         gen_tokens: arguments.gen_tokens as usize,
         // A decode step has a token of each sequence.
@@ -142,17 +148,14 @@ fn load_model(
         Some(name) => named_shape(name)?,
         None => read_spec(source).context("cannot read the model's configuration")?,
     };
-    if plan.num_tokens_max() > spec.max_position_embeddings {
-        return Err(CliError::Usage(anyhow!(
-            "--prompt-tokens and --gen-tokens must be at most {} together, the model's context, got {}",
-            spec.max_position_embeddings,
-            plan.num_tokens_max()
-        )));
-    }
+    fits_context(plan, spec.max_position_embeddings).map_err(CliError::Usage)?;
     let began = Instant::now();
     let (weights, draw_seconds) = if random_weights.is_some() {
-        let (needed, free) =
-            (model::drawn_bytes(&spec).context("cannot draw the weights")?, free_bytes());
+        let (needed, free) = (
+            model::drawn_bytes(&spec, compose::device(config))
+                .context("cannot draw the weights")?,
+            free_bytes(),
+        );
         if needed > free {
             return Err(CliError::Failed(anyhow!(
                 "random weights of this shape take {needed} bytes while they are loaded, and {free} are free; take a \
@@ -179,6 +182,20 @@ fn load_model(
     drop(weights);
     machine::forget_peak();
     Ok(Loaded { model, facts, traffic, draw_seconds, load_seconds })
+}
+
+fn fits_context(plan: &EnginePlan, context_tokens: usize) -> anyhow::Result<()> {
+    let at_end = plan.num_tokens_at_end();
+    ensure!(
+        at_end <= context_tokens,
+        "--prompt-tokens and --gen-tokens must be at most {context_tokens} together, the model's context, got {at_end}"
+    );
+    let longest = plan.num_tokens_max();
+    ensure!(
+        longest <= context_tokens,
+        "--prefill must be at most {context_tokens}, the model's context, got {longest}"
+    );
+    Ok(())
 }
 
 /// Returns how the model is loaded, with a cache for just the sequences of the plan.
@@ -218,9 +235,10 @@ fn measure(
     let (vocab_size, device) = (model.spec().vocab_size, model.backend_name());
     let num_threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
     let mut runner = ModelRunner::new(model, vocab_size);
-    runner.probe().context("the model does not compute")?;
+    let ready_seconds = load_seconds + make_ready(&mut runner, &plan, compose::device(config))?;
     let (mut progress, _runtime) = watch::Progress::stopped_by_signal()?;
-    let batches = engine::measure(&mut runner, &plan, vocab_size as u32, traffic, &mut progress);
+    let measured = engine::measure(&mut runner, &plan, vocab_size as u32, traffic, &mut progress);
+    let (batches, prefills) = measured.context("the engine failed")?;
     let mut result = EngineResult {
         model: facts,
         device,
@@ -228,7 +246,10 @@ fn measure(
         settings: plan,
         draw_seconds,
         load_seconds,
-        batches: batches.context("the engine failed")?,
+        ready_seconds,
+        device_memory: device_memory(config)?,
+        batches,
+        prefills,
         memory: ProcessMemory::here(),
         bandwidth: None,
     };
@@ -248,6 +269,42 @@ fn measure(
     Ok((result, !progress.is_stopped()))
 }
 
+/// Does what a server does before it is ready, and returns the seconds that it took. The device must be open already.
+fn make_ready(
+    runner: &mut ModelRunner,
+    plan: &EnginePlan,
+    device: Device,
+) -> Result<f64, CliError> {
+    let began = Instant::now();
+    runner.probe().context("the model does not compute")?;
+    // As a server does: it would take an emulated device a minute, and warms nothing there.
+    if device.is_gpu() && device != Device::Emulated {
+        let limits = EngineLimits {
+            num_seqs_max: plan.num_seqs_max(),
+            num_batched_tokens_max: plan.max_num_batched_tokens,
+            block_size: plan.block_size,
+            num_blocks: plan.num_blocks(),
+            context_tokens_max: plan.num_tokens_max(),
+            num_queued_max: 1,
+            has_prefix_cache: false,
+            vocab_size: u32::MAX,
+        };
+        runner.warm_up(&limits).context("the device cannot run the largest steps")?;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Returns what is taken of the device's own memory while the model is in it.
+fn device_memory(config: &Config) -> Result<Option<DeviceMemory>, CliError> {
+    let options = compose::device_options(config).map_err(CliError::Usage)?;
+    let memory = own_memory(compose::device(config), &options)
+        .context("cannot ask the device for its memory")?;
+    Ok(memory.map(|memory| DeviceMemory {
+        used_bytes: memory.total_bytes.saturating_sub(memory.free_bytes),
+        total_bytes: memory.total_bytes,
+    }))
+}
+
 fn command(
     arguments: &EngineArgs,
     facts: &ModelFacts,
@@ -255,7 +312,12 @@ fn command(
     config: &Config,
 ) -> String {
     let what = if facts.is_random { "--random-weights" } else { "--model" };
-    let batch: Vec<String> = plan.batch.iter().map(usize::to_string).collect();
+    let list =
+        |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let prefill = match &plan.prefill[..] {
+        [] => String::new(),
+        prefill => format!(" --prefill {}", list(prefill)),
+    };
     let threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
     let format = match (config.model.quantize, config.model.dtype) {
         (QuantizeChoice::Int8, _) => " --quantize int8",
@@ -272,12 +334,12 @@ fn command(
         num_ranks => format!(" --tensor-parallel-size {num_ranks}"),
     };
     format!(
-        "lacuna bench engine {what} {} --prompt-tokens {} --gen-tokens {} --batch {} --repeat {} --seed {} \
+        "lacuna bench engine {what} {} --prompt-tokens {} --gen-tokens {} --batch {}{prefill} --repeat {} --seed {} \
          --max-num-batched-tokens {} --block-size {} --threads {threads}{format}{kv_dtype}{ranks}",
         facts.name,
         plan.prompt_tokens,
         plan.gen_tokens,
-        batch.join(","),
+        list(&plan.batch),
         plan.repeat,
         arguments.seed,
         plan.max_num_batched_tokens,

@@ -48,6 +48,9 @@ pub(super) struct KernelsArgs {
     /// Tokens that decodes look back on.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = clap::value_parser!(u32).range(1..=131_072))]
     context: u32,
+    /// Measure only the operators and cases whose names have this text, such as "attention" or "head 1 row": see the names in a result.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    only: Option<String>,
     /// Memory that the calls read in turns, in MiB: several times the largest cache.
     #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     rotate_mib: u32,
@@ -99,6 +102,7 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
         context_tokens: arguments.context as usize,
         rotated_bytes: (arguments.rotate_mib as usize) << 20,
         ceiling_side: ceiling_side(device),
+        only: arguments.only.clone(),
         time: Time {
             min: Duration::from_millis(arguments.min_ms.into()),
             repeat: arguments.repeat.into(),
@@ -116,6 +120,13 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
     let result = result.context("the measurement failed")?;
     let is_complete = !crate::bench::Watch::is_stopped(&progress);
     drop(progress);
+    if let Some(only) =
+        arguments.only.as_ref().filter(|_| result.operators.is_empty() && is_complete)
+    {
+        return Err(CliError::Usage(anyhow!(
+            "--only must be text of an operator's or case's name, got {only}"
+        )));
+    }
     sink.write("kernels", arguments.command(), (result, is_complete), table::kernels)
 }
 
@@ -156,7 +167,9 @@ impl KernelsArgs {
             self.repeat,
         );
         let threads = self.threads.map(|threads| threads.to_string());
+        let only = self.only.as_ref().map(|only| format!("{only:?}"));
         for (option, value) in [
+            ("--only", &only),
             ("--device", &self.device),
             ("--quantize", &self.quantize),
             ("--threads", &threads),
