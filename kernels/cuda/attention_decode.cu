@@ -10,7 +10,8 @@
 // at 4.3 TB/s; latency makes it 4 to 7 us.
 // Where the splits lie depends on the positions only: a token's result is the same, to the bit, whoever shares the batch.
 // A row that sees nothing of a split leaves a sum of 0 there: tokens of one chunk end in different splits.
-// Versions: 1, for one token; 2 (this), for a few; never ran on a GPU.
+// Versions: 1, for one token; 2, for a few; 3 (this), loads of values that stand behind no branch: 16 under way at a head_dim of 128 instead of
+// one, expected where a context is read once and nothing else hides the wait. Never timed.
 #include "attention.cuh"
 
 namespace {
