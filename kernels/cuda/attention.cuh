@@ -60,13 +60,26 @@ struct RowSource {
     }
 };
 
-// Brings rows [first_row, first_row + 16) to shared memory, by the threads of one warp.
-template <int HEAD_DIM> DEVICE void load_queries(f16* shared, const RowSource& source, int first_row, int num_rows) {
+// Brings rows [first_row, first_row + 16) to shared memory: of WARPS warps, warp `warp` takes every WARPS-th. A row is read by the lanes of a
+// warp, 16 bytes each; rows behind the last are zeros.
+template <int HEAD_DIM, int WARPS> DEVICE void load_queries(f16* shared, const RowSource& source, int first_row, int num_rows, int warp) {
     using Q = Queries<HEAD_DIM>;
-    for (int i = lane_id(); i < ROWS * Q::WIDTH; i += int(kWarpLanes)) {
-        int r = i / Q::WIDTH, d = i % Q::WIDTH;
-        bool inside = first_row + r < num_rows && d < HEAD_DIM;
-        shared[r * Q::STRIDE + d] = to_f16(inside ? source.row(first_row + r, HEAD_DIM)[d] : 0.0f);
+    constexpr int OWN_ROWS = ROWS / WARPS;
+    UNROLL
+    for (int begin = 0; begin < Q::WIDTH; begin += 4 * int(kWarpLanes)) {
+        int d = begin + lane_id() * 4;
+        float4 held[OWN_ROWS];
+        UNROLL
+        for (int i = 0; i < OWN_ROWS; ++i) {
+            int r = first_row + warp + i * WARPS;
+            held[i] = float4{0, 0, 0, 0};
+            if (r < num_rows && d < HEAD_DIM) held[i] = *reinterpret_cast<const float4*>(source.row(r, HEAD_DIM) + d);
+        }
+        UNROLL
+        for (int i = 0; i < OWN_ROWS; ++i) {
+            f16* to = shared + (warp + i * WARPS) * Q::STRIDE + d;
+            if (d < Q::WIDTH) *reinterpret_cast<uint2*>(to) = uint2{pack_f16(held[i].x, held[i].y), pack_f16(held[i].z, held[i].w)};
+        }
     }
 }
 
