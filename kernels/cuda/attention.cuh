@@ -60,13 +60,26 @@ struct RowSource {
     }
 };
 
-// Brings rows [first_row, first_row + 16) to shared memory, by the threads of one warp.
-template <int HEAD_DIM> DEVICE void load_queries(f16* shared, const RowSource& source, int first_row, int num_rows) {
+// Brings rows [first_row, first_row + 16) to shared memory: of WARPS warps, warp `warp` takes every WARPS-th. A row is read by the lanes of a
+// warp, 16 bytes each; rows behind the last are zeros.
+template <int HEAD_DIM, int WARPS> DEVICE void load_queries(f16* shared, const RowSource& source, int first_row, int num_rows, int warp) {
     using Q = Queries<HEAD_DIM>;
-    for (int i = lane_id(); i < ROWS * Q::WIDTH; i += int(kWarpLanes)) {
-        int r = i / Q::WIDTH, d = i % Q::WIDTH;
-        bool inside = first_row + r < num_rows && d < HEAD_DIM;
-        shared[r * Q::STRIDE + d] = to_f16(inside ? source.row(first_row + r, HEAD_DIM)[d] : 0.0f);
+    constexpr int OWN_ROWS = ROWS / WARPS;
+    UNROLL
+    for (int begin = 0; begin < Q::WIDTH; begin += 4 * int(kWarpLanes)) {
+        int d = begin + lane_id() * 4;
+        float4 held[OWN_ROWS];
+        UNROLL
+        for (int i = 0; i < OWN_ROWS; ++i) {
+            int r = first_row + warp + i * WARPS;
+            held[i] = float4{0, 0, 0, 0};
+            if (r < num_rows && d < HEAD_DIM) held[i] = *reinterpret_cast<const float4*>(source.row(r, HEAD_DIM) + d);
+        }
+        UNROLL
+        for (int i = 0; i < OWN_ROWS; ++i) {
+            f16* to = shared + (warp + i * WARPS) * Q::STRIDE + d;
+            if (d < Q::WIDTH) *reinterpret_cast<uint2*>(to) = uint2{pack_f16(held[i].x, held[i].y), pack_f16(held[i].z, held[i].w)};
+        }
     }
 }
 
@@ -83,6 +96,8 @@ DEVICE uint4 written_only(uint4 values, int num_written) {
 
 template <int HEAD_DIM> struct WarpAttention {
     static constexpr int DIM_TILES = HEAD_DIM / 8;
+    // Loads of values that a lane asks for before it uses the first: as many as registers allow.
+    static constexpr int VALUES_IN_FLIGHT = DIM_TILES % 8 == 0 ? 8 : DIM_TILES % 5 == 0 ? 5 : DIM_TILES;
     float max[2], sum[2];        // of rows group and group + 8; max in units of log2
     float out[DIM_TILES][4];     // not yet divided by the sum
 
@@ -160,9 +175,7 @@ template <int HEAD_DIM> struct WarpAttention {
     }
 
     METHOD void add_values(const float (&weights)[4][4], const HeadCache& cache, int start) {
-        int group = lane_id() / 4, pair = lane_id() % 4;
-        int first = start + 8 * pair, num_written = cache.context_len - first;
-        const f16* values = num_written > 0 ? cache.block(first) + size_t(HEAD_DIM) * cache.block_size + first % cache.block_size : nullptr;
+        int first = start + 8 * (lane_id() % 4), num_written = cache.context_len - first;
         uint32_t a[2][4];
         UNROLL
         for (int s = 0; s < 2; ++s) {
@@ -171,14 +184,39 @@ template <int HEAD_DIM> struct WarpAttention {
             a[s][2] = pack_f16(weights[2 * s + 1][0], weights[2 * s + 1][1]);
             a[s][3] = pack_f16(weights[2 * s + 1][2], weights[2 * s + 1][3]);
         }
-        UNROLL
-        for (int d = 0; d < DIM_TILES; ++d) {
-            uint4 value = uint4{0, 0, 0, 0};
-            if (num_written > 0) value = written_only(load16(values + size_t(d * 8 + group) * cache.block_size), num_written);
-            const uint32_t b[2] = {value.x, value.y}, b2[2] = {value.z, value.w};
-            mma_16816_f16(out[d], a[0], b);
-            mma_16816_f16(out[d], a[1], b2);
+        if constexpr (HEAD_DIM > 128) {
+            // No registers for several loads.
+            const f16* values = num_written > 0 ? values_of(cache, first) : nullptr;
+            UNROLL
+            for (int d = 0; d < DIM_TILES; ++d) {
+                uint4 value = uint4{0, 0, 0, 0};
+                if (num_written > 0) value = written_only(load16(values + size_t(d * 8) * cache.block_size), num_written);
+                add_value(d, a, value);
+            }
+        } else {
+            // A lane whose tokens are not written reads those of token 0, which always is: no load stands behind a branch, so that several
+            // are under way at once.
+            const f16* values = values_of(cache, num_written > 0 ? first : 0);
+            UNROLL
+            for (int begin = 0; begin < DIM_TILES; begin += VALUES_IN_FLIGHT) {
+                uint4 raw[VALUES_IN_FLIGHT];
+                UNROLL
+                for (int i = 0; i < VALUES_IN_FLIGHT; ++i) raw[i] = load16(values + size_t((begin + i) * 8) * cache.block_size);
+                UNROLL
+                for (int i = 0; i < VALUES_IN_FLIGHT; ++i) add_value(begin + i, a, written_only(raw[i], num_written));
+            }
         }
+    }
+
+    // The lane's row of the first eight dimensions' values, from this token on.
+    METHOD static const f16* values_of(const HeadCache& cache, int token) {
+        return cache.block(token) + size_t(HEAD_DIM + lane_id() / 4) * cache.block_size + token % cache.block_size;
+    }
+
+    METHOD void add_value(int d, const uint32_t (&a)[2][4], const uint4& value) {
+        const uint32_t b[2] = {value.x, value.y}, b2[2] = {value.z, value.w};
+        mma_16816_f16(out[d], a[0], b);
+        mma_16816_f16(out[d], a[1], b2);
     }
 
     // Each lane has summed its own eight tokens of a step: brings the four lanes of a row together.

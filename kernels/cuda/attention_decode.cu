@@ -10,12 +10,16 @@
 // at 4.3 TB/s; latency makes it 4 to 7 us.
 // Where the splits lie depends on the positions only: a token's result is the same, to the bit, whoever shares the batch.
 // A row that sees nothing of a split leaves a sum of 0 there: tokens of one chunk end in different splits.
-// Versions: 1, for one token; 2 (this), for a few; never ran on a GPU.
+// Versions: 1, for one token; 2, for a few; 3, loads of values that stand behind no branch: 16 under way at a head_dim of 128 instead of
+// one, expected where a context is read once and nothing else hides the wait; 4 (this), queries by all warps and 16 bytes a lane, the warps'
+// results in other banks, a split's factors computed once: expected to shorten the start and the end, which a short context mostly is. None
+// was ever timed.
 #include "attention.cuh"
 
 namespace {
 
-constexpr int WARPS = 4;
+constexpr int WARPS = 4, THREADS = WARPS * int(kWarpLanes);
+constexpr int FACTORS = THREADS / ROWS; // splits whose factors lie in shared memory at once: a thread a row's
 
 // What the blocks of an item leave for the one that comes last.
 struct Splits {
@@ -28,7 +32,10 @@ struct Splits {
     }
 };
 
-// Adds the four warps' results into `merged` [16, HEAD_DIM], and gives each row's maximum and sum in `totals` [16, 2].
+// Rows of results in shared memory lie 32 bytes further apart than they are long: pairs of four rows then take all banks.
+template <int HEAD_DIM> constexpr int MERGED_STRIDE = HEAD_DIM + 8;
+
+// Adds the four warps' results into `merged` [16, MERGED_STRIDE], and gives each row's maximum and sum in `totals` [16, 2].
 template <int HEAD_DIM> DEVICE void merge_warps(float* merged, float* totals, float* numbers, const WarpAttention<HEAD_DIM>& attention) {
     int group = lane_id() / 4, pair = lane_id() % 4;
     UNROLL
@@ -57,9 +64,12 @@ template <int HEAD_DIM> DEVICE void merge_warps(float* merged, float* totals, fl
             UNROLL
             for (int d = 0; d < HEAD_DIM / 8; ++d) {
                 UNROLL
-                for (int i = 0; i < 4; ++i) {
-                    float* to = merged + (group + (i < 2 ? 0 : 8)) * HEAD_DIM + d * 8 + pair * 2 + i % 2;
-                    *to = (w ? *to : 0.0f) + attention.out[d][i] * factor[i / 2];
+                for (int half = 0; half < 2; ++half) {
+                    float2* to = reinterpret_cast<float2*>(merged + (group + 8 * half) * MERGED_STRIDE<HEAD_DIM> + d * 8 + pair * 2);
+                    float2 sum = w ? *to : float2{0, 0};
+                    sum.x += attention.out[d][half * 2] * factor[half];
+                    sum.y += attention.out[d][half * 2 + 1] * factor[half];
+                    *to = sum;
                 }
             }
         }
@@ -78,18 +88,46 @@ DEVICE bool came_last(unsigned* ticket, int num_live) {
     return last[0];
 }
 
-// Adds the splits [first, first + num_live) of a row's dimension in their order.
-template <int HEAD_DIM> DEVICE float merged_splits(const Splits& splits, int head_index, int first, int num_live, int row, int d) {
-    float best = -INFINITY, sum = 0, value = 0;
-    for (int s = first; s < first + num_live; ++s) best = fmaxf(best, splits.partial(head_index, s, row, HEAD_DIM)[HEAD_DIM]);
+// What an item's splits left, behind one pointer: [num, partial_rows, HEAD_DIM + 2], of which the first `own_rows` rows count.
+struct LiveSplits {
+    const float* first;
+    int num, partial_rows, own_rows;
+};
+
+// Adds the splits in their order, a thread's elements as in `decode`; sums of weights go to `totals` [16, 2]. A thread brings the factor of a row
+// and one of eight splits to `factors` [8, 16], and its sum of weights, so that each is read and computed once.
+template <int HEAD_DIM> DEVICE void add_splits(float (&values)[HEAD_DIM / 8], float* totals, float2* factors, const LiveSplits& splits) {
+    int row = threadIdx.x / FACTORS, lane = threadIdx.x % FACTORS, row_len = HEAD_DIM + 2, split_len = splits.partial_rows * row_len;
+    // Rows that there are not are computed from the last, and thrown away.
+    const float* numbers = splits.first + min(row, splits.own_rows - 1) * row_len + HEAD_DIM;
+    float best = -INFINITY, total = 0;
+    for (int s = lane; s < splits.num; s += FACTORS) best = fmaxf(best, numbers[size_t(s) * split_len]);
+    UNROLL
+    for (int d = 1; d < FACTORS; d *= 2) best = fmaxf(best, __shfl_xor_sync(kAllLanes, best, d));
     float base = best == -INFINITY ? 0.0f : best;
-    for (int s = first; s < first + num_live; ++s) {
-        const float* partial = splits.partial(head_index, s, row, HEAD_DIM);
-        float factor = exp2f(partial[HEAD_DIM] - base);
-        sum += partial[HEAD_DIM + 1] * factor;
-        value += partial[d] * factor;
+    UNROLL
+    for (int j = 0; j < HEAD_DIM / 8; ++j) values[j] = 0;
+    for (int begin = 0; begin < splits.num; begin += FACTORS) {
+        int num = min(FACTORS, splits.num - begin);
+        const float* batch = splits.first + size_t(begin) * split_len;
+        if (lane < num) {
+            const float* own = numbers + size_t(begin + lane) * split_len;
+            factors[lane * ROWS + row] = float2{exp2f(own[0] - base), own[1]};
+        }
+        __syncthreads();
+        for (int s = 0; s < num; ++s) {
+            float2 factor = factors[s * ROWS + row];
+            total += factor.y * factor.x;
+            UNROLL
+            for (int j = 0; j < HEAD_DIM / 8; ++j) {
+                int i = threadIdx.x + j * THREADS, r = i / HEAD_DIM;
+                if (r < splits.own_rows) values[j] += batch[s * split_len + r * row_len + i % HEAD_DIM] * factors[s * ROWS + r].x;
+            }
+        }
+        __syncthreads();
     }
-    return value / sum;
+    if (lane == 0) totals[row * 2 + 1] = total;
+    __syncthreads();
 }
 
 template <int HEAD_DIM>
@@ -99,7 +137,9 @@ DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t
     SHARED(uint4, room, Q::LEN16);
     SHARED(float, numbers, WARPS * ROWS * 2);
     SHARED(float, totals, ROWS * 2);
-    SHARED(float, merged, ROWS * HEAD_DIM);
+    SHARED(float2, room_of_rows, ROWS * MERGED_STRIDE<HEAD_DIM> / 2);
+    SHARED(float2, factors, FACTORS * ROWS);
+    float* merged = reinterpret_cast<float*>(room_of_rows);
     f16* queries = reinterpret_cast<f16*>(room);
     int seq = int(seqs[blockIdx.x / num_tiles]), kv_head = blockIdx.y, split = blockIdx.z;
     int first_row = int(blockIdx.x) % num_tiles * ROWS;
@@ -111,7 +151,7 @@ DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t
     if (split < first_split || split >= first_split + num_live) return;
 
     RowSource source = step.rows(qkv, seq, kv_head, HEAD_DIM);
-    if (warp_id() == 0) load_queries<HEAD_DIM>(queries, source, first_row, num_rows);
+    load_queries<HEAD_DIM, WARPS>(queries, source, first_row, num_rows, warp_id());
     __syncthreads();
     HeadCache head = step.cache(cache, seq, kv_head, HEAD_DIM);
     RowPair rows = step.row_pair(seq, first_row);
@@ -125,21 +165,30 @@ DEVICE void decode(bf16* out, const float* qkv, const f16* cache, const uint32_t
     merge_warps<HEAD_DIM>(merged, totals, numbers, attention);
 
     int head_index = int(blockIdx.x * gridDim.y) + kv_head;
-    bool alone = num_live == 1;
-    if (!alone) {
-        for (int i = threadIdx.x; i < own_rows * HEAD_DIM; i += blockDim.x) {
+    // Element j of a thread's is number threadIdx.x + j * THREADS of [16, HEAD_DIM].
+    float values[HEAD_DIM / 8];
+    UNROLL
+    for (int j = 0; j < HEAD_DIM / 8; ++j) {
+        int i = threadIdx.x + j * THREADS;
+        values[j] = merged[i / HEAD_DIM * MERGED_STRIDE<HEAD_DIM> + i % HEAD_DIM];
+    }
+    if (num_live > 1) {
+        for (int i = threadIdx.x; i < own_rows * HEAD_DIM; i += THREADS) {
             float* partial = splits.partial(head_index, split, i / HEAD_DIM, HEAD_DIM);
-            partial[i % HEAD_DIM] = merged[i];
+            partial[i % HEAD_DIM] = merged[i / HEAD_DIM * MERGED_STRIDE<HEAD_DIM> + i % HEAD_DIM];
             if (i % HEAD_DIM < 2) partial[HEAD_DIM + i % HEAD_DIM] = totals[i / HEAD_DIM * 2 + i % HEAD_DIM];
         }
         if (!came_last(splits.tickets + head_index, num_live)) return;
         if (threadIdx.x == 0) splits.tickets[head_index] = 0;
+        const float* first = splits.partial(head_index, first_split, 0, HEAD_DIM);
+        add_splits<HEAD_DIM>(values, totals, factors, LiveSplits{first, num_live, splits.partial_rows, own_rows});
     }
-    for (int i = threadIdx.x; i < own_rows * HEAD_DIM; i += blockDim.x) {
-        int row = i / HEAD_DIM, d = i % HEAD_DIM, r = first_row + row;
-        float value = alone ? merged[i] / totals[row * 2 + 1] : merged_splits<HEAD_DIM>(splits, head_index, first_split, num_live, row, d);
+    UNROLL
+    for (int j = 0; j < HEAD_DIM / 8; ++j) {
+        int i = threadIdx.x + j * THREADS, row = i / HEAD_DIM, d = i % HEAD_DIM, r = first_row + row;
+        if (row >= own_rows) continue;
         out[size_t(source.first_token + r / source.group) * step.num_heads * HEAD_DIM + size_t(source.first_head + r % source.group) * HEAD_DIM + d] =
-            to_bf16(value);
+            to_bf16(values[j] / totals[row * 2 + 1]);
     }
 }
 

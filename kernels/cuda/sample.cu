@@ -8,12 +8,18 @@
 //
 // Bytes: a greedy row is read once, by num_chunks blocks; a drawn row once more for the draw, and eight times more for each of top-k and
 // top-p, by one block, from L2. Floor, 152064 tokens: greedy 0.6 MB, a launch; drawn about 6 us a pass of one block.
-// Versions: 1 (this); never ran on a GPU.
+// Versions: 1, sums by shared atomics of 64 bits, which are loops of compare-and-swap: all candidates of the first pass in a handful of bins,
+// one after the other; a load an iteration; 2 (this), atomics of 32 bits with a carry over several copies of a bin, eight loads under way, bins
+// added up by all threads: a drawn row was expected to be bound by its passes' loads. Never timed.
 #include "common.cuh"
 
 namespace {
 
 constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / int(kWarpLanes);
+constexpr int BINS = 256;      // values of a byte, a thread each
+constexpr int COPIES = 8;      // of a bin, for lanes that would wait for each other's atomics
+constexpr int IN_FLIGHT = 8;   // logits that a thread asks for before it looks at the first
 constexpr float FIXED_ONE = 17592186044416.0f; // 2^44
 
 // How a row's token is chosen; Rust writes these words.
@@ -38,6 +44,18 @@ DEVICE uint32_t ordered(float x) {
 }
 DEVICE uint64_t key_of(float logit, uint32_t id) { return uint64_t(ordered(logit)) << 32 | (0xffffffffu - id); }
 
+// Calls `visit` with each of the tokens `first`, `first` + `step`, ... below `end` that is possible, and its logit.
+template <class Visit> DEVICE void for_each_possible(const float* logits, uint32_t first, uint32_t end, uint32_t step, Visit visit) {
+    for (uint32_t begin = first; begin < end; begin += IN_FLIGHT * step) {
+        float held[IN_FLIGHT];
+        UNROLL
+        for (uint32_t i = 0; i < IN_FLIGHT; ++i) held[i] = begin + i * step < end ? logits[begin + i * step] : -INFINITY;
+        UNROLL
+        for (uint32_t i = 0; i < IN_FLIGHT; ++i)
+            if (is_possible(held[i])) visit(begin + i * step, held[i]);
+    }
+}
+
 // The tokens of a row that can still be drawn.
 struct Candidates {
     const float* logits;
@@ -45,76 +63,122 @@ struct Candidates {
     float max, temperature;
     uint64_t border; // least key
 
-    METHOD bool has(uint32_t id) const { return is_possible(logits[id]) && key_of(logits[id], id) >= border; }
-    METHOD uint64_t weight(uint32_t id) const {
+    template <class Visit> METHOD void for_each(uint32_t first, uint32_t end, uint32_t step, Visit visit) const {
+        for_each_possible(logits, first, end, step, [&](uint32_t id, float logit) {
+            if (key_of(logit, id) >= border) visit(id, logit);
+        });
+    }
+    METHOD uint64_t weight(float logit) const {
         // The largest is at distance 0 even where it is infinite.
-        float distance = logits[id] == max ? 0.0f : logits[id] - max;
+        float distance = logit == max ? 0.0f : logit - max;
         return uint64_t(expf(distance / temperature) * FIXED_ONE);
+    }
+    // The sum of a thread's share of the weights.
+    METHOD uint64_t total(uint32_t first, uint32_t end, uint32_t step) const {
+        uint64_t sum = 0;
+        for_each(first, end, step, [&](uint32_t, float logit) { sum += weight(logit); });
+        return sum;
     }
 };
 
-// The sum of a number a thread, on every thread.
-DEVICE uint64_t block_total(uint64_t x, unsigned long long* total) {
-    if (threadIdx.x == 0) *total = 0;
+// The sum of the numbers of the threads up to this one, and of all: by warps, and then over their sums in `sums` [WARPS].
+struct Running { uint64_t here, all; };
+DEVICE Running running_sum(uint64_t x, uint64_t* sums) {
+    uint64_t here = x;
+    UNROLL
+    for (unsigned distance = 1; distance < kWarpLanes; distance *= 2) {
+        uint64_t before = __shfl_up_sync(kAllLanes, here, distance);
+        if (lane_id() >= distance) here += before;
+    }
+    if (lane_id() == kWarpLanes - 1) sums[warp_id()] = here;
     __syncthreads();
-    atomicAdd(total, static_cast<unsigned long long>(x));
+    Running running{here, 0};
+    UNROLL
+    for (unsigned w = 0; w < WARPS; ++w) {
+        if (w < warp_id()) running.here += sums[w];
+        running.all += sums[w];
+    }
     __syncthreads();
-    uint64_t sum = *total;
-    __syncthreads();
-    return sum;
+    return running;
 }
+
+// Sums of 64 bits in shared memory, whose own atomics have 32: two words, and the carry from the one to the other.
+struct Bins {
+    uint32_t *low, *high; // [BINS, COPIES]
+
+    METHOD void clear() const {
+        for (int i = threadIdx.x; i < BINS * COPIES; i += THREADS) low[i] = high[i] = 0;
+    }
+    METHOD void add(uint32_t bin, uint64_t amount) const {
+        if (amount == 0) return;
+        uint32_t i = bin * COPIES + lane_id() % COPIES, part = uint32_t(amount);
+        uint32_t carry = atomicAdd(&low[i], part) + part < part ? 1 : 0;
+        uint32_t rest = uint32_t(amount >> 32) + carry;
+        if (rest) atomicAdd(&high[i], rest);
+    }
+    METHOD uint64_t get(uint32_t bin) const {
+        uint64_t sum = 0;
+        UNROLL
+        for (int c = 0; c < COPIES; ++c) sum += (uint64_t(high[bin * COPIES + c]) << 32) + low[bin * COPIES + c];
+        return sum;
+    }
+};
+
+// What the threads of a drawing block share.
+struct Room {
+    Bins bins;
+    uint64_t* sums;  // [WARPS]
+    uint64_t* found; // [3]
+};
 
 // The key at which the amounts of the candidates, added up from the greatest key down, reach `target`: with amounts of 1 the target-th
 // best, with weights the border of a nucleus. 0 where they do not. A byte of the key a pass.
-template <class Amount>
-DEVICE uint64_t select(const Candidates& candidates, uint64_t target, unsigned long long* histogram, uint64_t* found, Amount amount) {
+template <class Amount> DEVICE uint64_t select(const Candidates& candidates, uint64_t target, const Room& room, Amount amount) {
     uint64_t prefix = 0, before = 0; // the bytes known, and what lies above all keys that begin so
     for (int shift = 56; shift >= 0; shift -= 8) {
-        for (int i = threadIdx.x; i < 256; i += THREADS) histogram[i] = 0;
+        room.bins.clear();
+        if (threadIdx.x == 0) room.found[0] = 0;
         __syncthreads();
-        for (uint32_t id = threadIdx.x; id < candidates.num_ids; id += THREADS) {
-            if (!candidates.has(id)) continue;
-            uint64_t key = key_of(candidates.logits[id], id);
-            if (shift == 56 || key >> (shift + 8) == prefix) atomicAdd(&histogram[key >> shift & 255], static_cast<unsigned long long>(amount(id)));
+        candidates.for_each(threadIdx.x, candidates.num_ids, THREADS, [&](uint32_t id, float logit) {
+            uint64_t key = key_of(logit, id);
+            if (shift == 56 || key >> (shift + 8) == prefix) room.bins.add(uint32_t(key >> shift) & 255, amount(logit));
+        });
+        __syncthreads();
+        // The first thread has the greatest byte.
+        uint32_t byte = BINS - 1 - threadIdx.x;
+        uint64_t own = room.bins.get(byte), up_to = before + running_sum(own, room.sums).here;
+        if (up_to - own < target && target <= up_to) {
+            room.found[0] = 1;
+            room.found[1] = prefix << 8 | byte;
+            room.found[2] = up_to - own;
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            int byte = 255;
-            uint64_t sum = before;
-            while (byte >= 0 && sum + histogram[byte] < target) sum += histogram[byte--];
-            found[0] = byte < 0 ? 0 : 1;
-            found[1] = prefix << 8 | uint64_t(byte & 255);
-            found[2] = sum;
-        }
-        __syncthreads();
-        if (!found[0]) return 0;
-        prefix = found[1];
-        before = found[2];
+        if (!room.found[0]) return 0;
+        prefix = room.found[1];
+        before = room.found[2];
         __syncthreads();
     }
     return prefix;
 }
 
 // Draws by ids: each thread sums a run of them, and the one whose run the point falls into finds it.
-DEVICE uint32_t draw(const Candidates& candidates, uint64_t random, uint32_t likeliest, unsigned long long* total, uint64_t* sums, uint32_t* drawn) {
+DEVICE uint32_t draw(const Candidates& candidates, uint64_t random, uint32_t likeliest, uint64_t* sums, uint32_t* drawn) {
     uint32_t run = (candidates.num_ids + THREADS - 1) / THREADS;
     uint32_t first = min(threadIdx.x * run, candidates.num_ids), end = min(first + run, candidates.num_ids);
-    uint64_t own = 0;
-    for (uint32_t id = first; id < end; ++id) own += candidates.has(id) ? candidates.weight(id) : 0;
-    sums[threadIdx.x] = own;
+    uint64_t own = candidates.total(first, end, 1);
     if (threadIdx.x == 0) drawn[0] = likeliest;
-    uint64_t all = block_total(own, total);
+    Running running = running_sum(own, sums);
     // The upper half of a product of 128 bits.
-    uint64_t point = __umul64hi(random, all), sum = 0;
-    for (unsigned t = 0; t < threadIdx.x; ++t) sum += sums[t];
-    if (sum <= point && point < sum + own) {
-        for (uint32_t id = first; id < end; ++id) {
-            sum += candidates.has(id) ? candidates.weight(id) : 0;
-            if (sum > point) {
+    uint64_t point = __umul64hi(random, running.all), sum = running.here - own;
+    if (sum <= point && point < running.here) {
+        bool is_drawn = false;
+        candidates.for_each(first, end, 1, [&](uint32_t id, float logit) {
+            sum += candidates.weight(logit);
+            if (!is_drawn && sum > point) {
                 drawn[0] = id;
-                break;
+                is_drawn = true;
             }
-        }
+        });
     }
     __syncthreads();
     return drawn[0];
@@ -160,7 +224,9 @@ REGISTER_KERNEL(adjust_logits)
 // best of its chunk; the last of a row has them all, and draws where the row asks for it.
 KERNEL_BOUNDS(256) sample(uint32_t* tokens, const float* logits, const uint32_t* words, uint64_t* bests, unsigned* tickets, int vocab, int num_ids) {
     SHARED(uint64_t, keys, THREADS);
-    SHARED(unsigned long long, histogram, 256);
+    SHARED(uint32_t, low, BINS * COPIES);
+    SHARED(uint32_t, high, BINS * COPIES);
+    SHARED(uint64_t, sums, WARPS);
     SHARED(uint64_t, found, 3);
     SHARED(uint32_t, flags, 1);
     const SampleRow row = reinterpret_cast<const SampleRow*>(words)[blockIdx.y];
@@ -168,8 +234,7 @@ KERNEL_BOUNDS(256) sample(uint32_t* tokens, const float* logits, const uint32_t*
     uint32_t chunk = (uint32_t(num_ids) + gridDim.x - 1) / gridDim.x;
     uint32_t first = blockIdx.x * chunk, end = min(first + chunk, uint32_t(num_ids));
     uint64_t best = 0;
-    for (uint32_t id = first + threadIdx.x; id < end; id += THREADS)
-        if (is_possible(own[id])) best = max(best, key_of(own[id], id));
+    for_each_possible(own, first + threadIdx.x, end, THREADS, [&](uint32_t id, float logit) { best = max(best, key_of(logit, id)); });
     best = block_best(best, keys);
     if (threadIdx.x == 0) {
         bests[blockIdx.y * gridDim.x + blockIdx.x] = best;
@@ -186,16 +251,15 @@ KERNEL_BOUNDS(256) sample(uint32_t* tokens, const float* logits, const uint32_t*
     if (row.temperature > 0.0f && best) {
         float most = own[token];
         Candidates candidates{own, uint32_t(num_ids), most, row.temperature, key_of(most + row.log_min_p, 0xffffffffu)};
-        if (row.top_k) candidates.border = max(candidates.border, select(candidates, row.top_k, histogram, found, [](uint32_t) { return uint64_t(1); }));
+        const Room room{{low, high}, sums, found};
+        if (row.top_k) candidates.border = max(candidates.border, select(candidates, row.top_k, room, [](float) { return uint64_t(1); }));
         if (row.top_p < 1.0f) {
-            uint64_t total = 0;
-            for (uint32_t id = threadIdx.x; id < uint32_t(num_ids); id += THREADS) total += candidates.has(id) ? candidates.weight(id) : 0;
-            total = block_total(total, histogram);
-            uint64_t target = uint64_t(double(row.top_p) * double(total));
-            uint64_t border = select(candidates, max(target, uint64_t(1)), histogram, found, [&](uint32_t id) { return candidates.weight(id); });
+            uint64_t total = running_sum(candidates.total(threadIdx.x, candidates.num_ids, THREADS), sums).all;
+            uint64_t target = max(uint64_t(double(row.top_p) * double(total)), uint64_t(1));
+            uint64_t border = select(candidates, target, room, [&](float logit) { return candidates.weight(logit); });
             candidates.border = max(candidates.border, border);
         }
-        token = draw(candidates, uint64_t(row.point_high) << 32 | row.point_low, token, histogram, keys, flags);
+        token = draw(candidates, uint64_t(row.point_high) << 32 | row.point_low, token, sums, flags);
     }
     if (threadIdx.x == 0) {
         tokens[blockIdx.y] = token;

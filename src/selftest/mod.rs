@@ -34,6 +34,11 @@ const BLOCK_SIZE: usize = 16;
 const NUM_BLOCKS: usize = 512;
 const NUM_SEQS_MAX: usize = 8;
 
+/// Tokens of a step for which a GPU takes sums in one order, however steps are put together: products stream their weights
+/// past for up to 64, and attention is split over the context for up to 32 of a sequence. What ends a sequence is seen a
+/// step later where the device samples, so such runs put their steps together otherwise than those that the host samples.
+const ONE_ORDER_TOKENS_MAX: usize = 32;
+
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -169,16 +174,17 @@ fn sampling(
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), SelftestError> {
     let sampled = golden::sampled(requests);
-    let on_device = decode(runner, together, &sampled)?;
+    let way = Way { num_batched_tokens_max: ONE_ORDER_TOKENS_MAX, ..together };
+    let on_device = decode(runner, way, &sampled)?;
     // Who asks for log-probabilities is answered from the logits, by the host's sampler.
     let asks = |request: &SequenceRequest| SequenceRequest { logprobs: Some(0), ..request.clone() };
-    let on_host = decode(runner, together, &sampled.iter().map(asks).collect::<Vec<_>>())?;
+    let on_host = decode(runner, way, &sampled.iter().map(asks).collect::<Vec<_>>())?;
     // Steps that the host samples stand before and behind steps that the device does.
     let every_third = |(index, request): (usize, &SequenceRequest)| {
         if index % 3 == 0 { asks(request) } else { request.clone() }
     };
     let mixed: Vec<SequenceRequest> = sampled.iter().enumerate().map(every_third).collect();
-    let mixed = decode(runner, together, &mixed)?;
+    let mixed = decode(runner, way, &mixed)?;
     for (chosen, how) in [(on_device, "six ways"), (mixed, "six ways, a third by the host")] {
         let num_different = chosen.iter().zip(&on_host).filter(|(a, b)| a != b).count();
         sink(Outcome {

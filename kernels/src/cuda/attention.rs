@@ -4,7 +4,6 @@ use crate::backend::BackendError;
 use crate::checks::Check;
 use crate::cuda::device::{Argument, Device, DeviceMemory, Launch};
 use crate::cuda::memory::{CudaBuffer, CudaLayerCache, CudaRopeTable, Elements};
-use crate::cuda::rows::launch_rows;
 use crate::cuda::step::{CHUNK_LEN_MAX, CudaStep, Demand, StepArray};
 use crate::metadata::{AttentionShape, KvDType};
 
@@ -18,6 +17,9 @@ const ROWS: usize = 16;
 const PREFILL_ROWS: usize = 64;
 
 const THREADS: u32 = 128;
+
+/// Threads of a block of `rope_cache.cu`: few, so that one token's pairs are spread over multiprocessors.
+const ROPE_THREADS: usize = 128;
 
 /// Positions of a split of `attention_decode.cu`: a multiple of 128, so that each of four warps has the same number of
 /// steps of 32. Shorter splits fill more multiprocessors with one sequence and cost more adding up.
@@ -71,8 +73,18 @@ pub(super) fn rope_and_cache_write<D: Device>(
         Argument::U32(shape.head_dim as u32),
         Argument::U32(shape.block_size as u32),
     ];
+    if num_tokens == 0 {
+        return Ok(());
+    }
     // A thread turns a pair.
-    launch_rows(device, "rope_cache", (num_tokens, shape.qkv_width() / 2), &arguments)
+    let num_blocks = (shape.qkv_width() / 2).div_ceil(ROPE_THREADS);
+    device.launch(&Launch {
+        kernel: "rope_cache",
+        grid: [num_tokens as u32, num_blocks as u32, 1],
+        num_threads: ROPE_THREADS as u32,
+        shared_bytes: 0,
+        arguments: &arguments,
+    })
 }
 
 /// Room that blocks of `attention_decode.cu` leave their part of a result in.

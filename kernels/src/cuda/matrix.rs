@@ -16,6 +16,9 @@ const WIDENED_MAX: usize = 1 << 28;
 /// Host memory in which rows are brought into another form, at a time.
 const CONVERTED_BYTES: usize = 64 << 20;
 
+/// Fewest elements that a thread looks at for broken numbers: four loads of 16 bytes, of the widest elements.
+const BROKEN_PER_THREAD: u32 = 16;
+
 /// What the rows of a [`CudaMatrix`] are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weights {
@@ -191,7 +194,7 @@ impl<M: DeviceMemory> CudaMatrix<M> {
         for Numbers { kernel, address, exponent, len } in self.numbers() {
             device.launch(&Launch {
                 kernel,
-                grid: [len.div_ceil(256).clamp(1, 1024), 1, 1],
+                grid: [len.div_ceil(256 * BROKEN_PER_THREAD).clamp(1, 1024), 1, 1],
                 num_threads: 256,
                 shared_bytes: 0,
                 arguments: &[

@@ -25,16 +25,18 @@ pub(super) fn norm<D: Device>(
     let out = out.argument(check, "out", Elements::Bf16)?;
     let x = x.argument(check, "x", Elements::F32)?;
     let cols = Argument::U32(width as u32);
+    // A thread loads four elements at a time where a row is made of such.
+    let num_loads = if width.is_multiple_of(4) { width / 4 } else { width };
     match norm {
         Norm::Rms { weight, eps } => {
             let arguments = [out, x, weight.address(), cols, Argument::F32(*eps)];
-            launch_rows(device, "rms_norm", (num_rows, width), &arguments)
+            launch_rows(device, "rms_norm", (num_rows, num_loads), &arguments)
         }
         Norm::Layer { weight, bias, eps } => {
             check.equal("length of `bias`", bias.len(), width)?;
             let eps = Argument::F32(*eps);
             let arguments = [out, x, weight.address(), bias.address(), cols, eps];
-            launch_rows(device, "layer_norm", (num_rows, width), &arguments)
+            launch_rows(device, "layer_norm", (num_rows, num_loads), &arguments)
         }
     }
 }

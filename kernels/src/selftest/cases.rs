@@ -110,7 +110,27 @@ fn attentions<B: Backend>(
         };
         attention(backend, &World::new(shape, &[530, 280], 9), sink)?;
     }
+    if grid == Grid::Full {
+        many_splits(backend, sink)?;
+    }
     Ok(())
+}
+
+/// More splits than are added up at once.
+fn many_splits<B: Backend>(
+    backend: &mut B,
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), BackendError> {
+    let shape = AttentionShape {
+        num_heads: 2,
+        num_kv_heads: 1,
+        head_dim: 16,
+        block_size: 32,
+        kv_dtype: KvDType::F16,
+        scale: 0.25,
+        window: None,
+    };
+    attention(backend, &World::new(shape, &[2100], 9), sink)
 }
 
 /// Prefills, chunks and decodes mixed against the reference; decodes and chunks together against those alone.

@@ -33,7 +33,11 @@ pub(super) fn rows<B: Backend>(
     scales(backend, sink)?;
     norms(backend, sink)?;
     head_norms(backend, sink)?;
-    gathers(backend, sink)
+    // Whole loads and single elements, and more of each than a launch has threads.
+    for cols in [72, 601, 2056] {
+        gathers(backend, cols, sink)?;
+    }
+    Ok(())
 }
 
 fn embedding<B: Backend>(
@@ -104,7 +108,8 @@ fn scaled<B: Backend>(
 }
 
 fn norms<B: Backend>(backend: &mut B, sink: &mut dyn FnMut(Outcome)) -> Result<(), BackendError> {
-    for (rows, cols) in [(1, 8), (3, 200), (2, 896), (65, 264)] {
+    // The last are longer than what a launch holds at once, by four elements a load and by one.
+    for (rows, cols) in [(1, 8), (3, 200), (2, 896), (65, 264), (2, 4104), (2, 1030)] {
         let mut random = Random((rows * 7 + cols) as u64);
         let (x, weight) = (random.values(rows * cols), random.values(cols));
         let bias = random.values(cols);
@@ -196,8 +201,12 @@ fn head_normed<B: Backend>(
     download(backend, &buffer, qkv.len())
 }
 
-fn gathers<B: Backend>(backend: &mut B, sink: &mut dyn FnMut(Outcome)) -> Result<(), BackendError> {
-    let (rows, cols, wanted) = (6, 72, [1, 4, 5]);
+fn gathers<B: Backend>(
+    backend: &mut B,
+    cols: usize,
+    sink: &mut dyn FnMut(Outcome),
+) -> Result<(), BackendError> {
+    let (rows, wanted) = (6, [1, 4, 5]);
     let x = Random(3).values(rows * cols);
     let counted: Vec<u32> = (0..rows as u32).collect();
     let input = StepInput {
@@ -235,9 +244,11 @@ fn broken_weights<B: Backend>(
     dtype: DType,
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), BackendError> {
-    let (rows, cols) = (5, 264);
+    // More than a load of each thread of a launch.
+    let (rows, cols) = (37, 264);
     let values = Random(4).values(rows * cols);
-    for broken in [None, Some((0, f32::NAN)), Some((rows * cols - 1, f32::INFINITY))] {
+    let spots = [(0, f32::NAN), (4000, f32::NEG_INFINITY), (rows * cols - 1, f32::INFINITY)];
+    for broken in [None].into_iter().chain(spots.map(Some)) {
         let mut values = values.clone();
         if let Some((index, value)) = broken {
             values[index] = value;
@@ -255,15 +266,16 @@ fn broken_codes<B: Backend>(
     backend: &mut B,
     sink: &mut dyn FnMut(Outcome),
 ) -> Result<(), BackendError> {
-    let (rows, cols) = (3, 512);
-    // Of a block: the code 0x7f, an infinite scale, and infinite scales in half precision.
-    let spots: [(DType, usize, &[u8]); 4] = [
-        (DType::F8, 131, &[0x7f]),
-        (DType::F8, 0, &[0, 0, 0x80, 0x7f]),
-        (DType::Q4_0, 0, &[0, 0x7c]),
-        (DType::Q6K, 208, &[0, 0x7c]),
+    let rows = 3;
+    // Of a block: the code 0x7f, an infinite scale, and infinite scales in half precision. Nine scales are not whole loads.
+    let spots: [(DType, usize, usize, &[u8]); 5] = [
+        (DType::F8, 512, 131, &[0x7f]),
+        (DType::F8, 512, 0, &[0, 0, 0x80, 0x7f]),
+        (DType::F8, 384, 0, &[0, 0, 0x80, 0x7f]),
+        (DType::Q4_0, 512, 0, &[0, 0x7c]),
+        (DType::Q6K, 512, 208, &[0, 0x7c]),
     ];
-    for (dtype, offset, broken) in spots {
+    for (dtype, cols, offset, broken) in spots {
         let stored = Stored::random(&mut Random(4), dtype, rows * cols);
         for is_broken in [false, true] {
             let mut bytes = stored.data(rows, cols).bytes.to_vec();

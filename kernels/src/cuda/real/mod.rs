@@ -6,6 +6,7 @@
 //! | [`error`](DeviceError) | what was found instead, and what to do |
 //! | `modules` | our kernels, by name |
 //! | `products` | large products, tuned by shape |
+//! | `pool` | what becomes of freed memory |
 //! | `staging` | uploads that do not wait |
 //! | `downloads` | downloads that do not wait |
 //! | `nccl` | sums over several GPUs; `without_nccl` refuses them |
@@ -23,6 +24,7 @@ mod nccl;
 #[cfg(not(feature = "nccl"))]
 #[path = "without_nccl.rs"]
 mod nccl;
+mod pool;
 mod products;
 mod staging;
 mod start;
@@ -103,7 +105,7 @@ impl DeviceMemory for CudaMemory {
 
 impl CudaDevice {
     /// Opens the GPU of this number, loads the kernels and allocates what every use needs: a context, libraries, 32 MiB
-    /// for products on the device, 16 MiB for uploads on the host.
+    /// for products on the device, two halves of 32 MiB for uploads on the host.
     ///
     /// # Errors
     /// [`DeviceError`]: what was found instead of a GPU that can be used, and what to do.
@@ -115,6 +117,8 @@ impl CudaDevice {
         // SAFETY: there is one stream, whose order protects all memory.
         unsafe { candle.disable_event_tracking() };
         let stream = candle.cuda_stream();
+        pool::keep_freed(stream.context())
+            .map_err(|error| DeviceError::of_call("the pool of memory", error))?;
         let kernels = Kernels::load(stream.context(), &facts)?;
         let products = Products::new(&stream)?;
         let staging = Staging::new(&stream)
@@ -177,8 +181,10 @@ impl Device for CudaDevice {
 
     fn free_bytes(&self) -> Result<u64, BackendError> {
         self.check_no_capture("a look at the free memory")?;
-        // Freed memory goes back to the driver when the stream is idle.
-        let found = self.stream.synchronize().and_then(|()| self.stream.context().mem_get_info());
+        let context = self.stream.context();
+        // Freed memory can go back to the driver when the stream is idle.
+        let found = self.stream.synchronize().and_then(|()| pool::give_back(context));
+        let found = found.and_then(|()| context.mem_get_info());
         let (free, _) = found.map_err(|error| self.failed("a look at the free memory", error))?;
         Ok(free as u64)
     }
