@@ -3,23 +3,28 @@
 use std::{
     borrow::Borrow,
     collections::HashMap,
-    hash::Hash,
+    hash::{BuildHasher as _, Hash, RandomState},
     mem,
     sync::{Mutex, PoisonError},
 };
 
-/// What an entry takes beside what its key and value point to: both, its place in the table, two allocations.
-const ENTRY_BYTES: usize = 96;
+/// What an entry takes beside what its key and value point to: two places of the table, which may be half empty, and what
+/// two small allocations are rounded up by. Measured as the growth of a process.
+const ENTRY_BYTES: usize = 160;
+
+/// Parts with a lock each. When one is full, what it forgets is dropped by who came last: a little of all.
+const NUM_SHARDS: usize = 16;
 
 /// Results by what they were computed from, of which the ones not asked for longest are forgotten.
 ///
-/// There are two tables. What is found or new goes to the young one; when that has half of the room, it becomes the old
+/// A shard has two tables. What is found or new goes to the young one; when that has half of the room, it becomes the old
 /// one and what the old one still has is forgotten, so that nothing is searched for what to drop.
 #[derive(Debug)]
 pub struct Memo<K, V> {
     /// Room of a table.
     bytes_max: usize,
-    tables: Mutex<Tables<K, V>>,
+    hasher: RandomState,
+    shards: Box<[Mutex<Tables<K, V>>]>,
 }
 
 #[derive(Debug)]
@@ -39,8 +44,20 @@ impl<K: Eq + Hash, V> Memo<K, V> {
     /// # Units
     /// `bytes_max`: bytes of memory, about
     pub fn new(bytes_max: usize) -> Self {
-        let tables = Tables { young: HashMap::new(), young_bytes: 0, old: HashMap::new() };
-        Self { bytes_max: bytes_max / 2, tables: Mutex::new(tables) }
+        Self::with_shards(bytes_max, NUM_SHARDS)
+    }
+
+    fn with_shards(bytes_max: usize, num_shards: usize) -> Self {
+        let tables = || Tables { young: HashMap::new(), young_bytes: 0, old: HashMap::new() };
+        Self {
+            bytes_max: bytes_max / num_shards / 2,
+            hasher: RandomState::new(),
+            shards: (0..num_shards).map(|_| Mutex::new(tables())).collect(),
+        }
+    }
+
+    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Mutex<Tables<K, V>> {
+        &self.shards[self.hasher.hash_one(key) as usize % self.shards.len()]
     }
 
     /// Returns what `read` makes of a result that is known. Others wait while it reads.
@@ -48,7 +65,7 @@ impl<K: Eq + Hash, V> Memo<K, V> {
     where
         K: Borrow<Q>,
     {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.shard(key).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = tables.young.get(key) {
             return Some(read(&entry.value));
         }
@@ -64,7 +81,7 @@ impl<K: Eq + Hash, V> Memo<K, V> {
     /// Keeps a result; `num_bytes` are what key and value point to.
     pub fn insert(&self, key: K, value: V, num_bytes: usize) {
         let entry = Entry { value, num_bytes: num_bytes + ENTRY_BYTES };
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
         let forgotten = self.keep(&mut tables, key, entry);
         drop(tables);
         drop(forgotten);
@@ -115,14 +132,26 @@ mod tests {
     }
 
     #[test]
+    fn all_shards_together_keep_to_the_room() {
+        let names = Names::new(1 << 16);
+        for number in 0..10_000 {
+            names.insert(number.to_string().into(), number, 4);
+        }
+        let tables = names.shards.iter().map(|shard| shard.lock().unwrap());
+        let num_kept: usize = tables.map(|tables| tables.young.len() + tables.old.len()).sum();
+        let most = (1 << 16) / (ENTRY_BYTES + 4);
+        assert!((most / 3..=most).contains(&num_kept), "{num_kept} of {most}");
+    }
+
+    #[test]
     fn what_is_not_asked_for_is_forgotten_and_the_room_is_kept() {
         let entry = 1 + ENTRY_BYTES;
-        let names = Names::new(2 * 10 * entry);
+        let names = Names::with_shards(2 * 10 * entry, 1);
         let name = |index: u8| char::from(b'A' + index).to_string();
         for index in 0..30 {
             names.insert(name(index).into(), u32::from(index), 1);
             assert_eq!(known(&names, &name(0)), Some(0), "{index}");
-            let tables = names.tables.lock().unwrap();
+            let tables = names.shards[0].lock().unwrap();
             assert!(tables.young.len() <= 10 && tables.old.len() <= 10);
             assert_eq!(tables.young_bytes, tables.young.len() * entry);
         }
@@ -132,7 +161,7 @@ mod tests {
 
     #[test]
     fn without_room_nothing_is_kept_for_long() {
-        let names = Names::new(0);
+        let names = Names::with_shards(0, 1);
         for name in ["a", "b", "c"] {
             names.insert(name.into(), 1, 1);
         }

@@ -462,6 +462,18 @@ pub(super) fn simd_tier(config: &Config) -> anyhow::Result<SimdTier> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Environment, RawConfig};
+
+    #[test]
+    fn lines_and_outlines_are_kept_unless_that_is_switched_off() {
+        let mut config =
+            Config::load(&RawConfig::default(), &Environment::default(), None).unwrap();
+        assert!(open(&config).unwrap().tokenizer.has_cache());
+        assert!(outline_cache(&config.completion).is_some());
+        config.completion.tokenizer_cache_bytes = 0;
+        assert!(!open(&config).unwrap().tokenizer.has_cache());
+        assert!(outline_cache(&config.completion).is_none());
+    }
 
     #[test]
     fn a_tokenizer_with_more_ids_than_the_embedding_is_refused_with_both_numbers() {

@@ -68,6 +68,10 @@ pub(super) fn read(text: &[u8]) -> Result<Definition, TokenizerError> {
         return Err(form("not an object"));
     }
     let spelling = spelling(&json)?;
+    // Without a name the library takes the first kind of model that fits.
+    if json["model"].is_object() && json["model"]["type"].is_null() {
+        json["model"]["type"] = json!("BPE");
+    }
     let tokens = take_added_tokens(&mut json)?;
     let bos_token = bos_token(&json["post_processor"]);
     let mut space = DocumentSpace::None;

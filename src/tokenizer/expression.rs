@@ -110,6 +110,12 @@ fn overlaps(one: &ClassUnicode, other: &ClassUnicode) -> bool {
     !both.ranges().is_empty()
 }
 
+/// Returns whether flags are set for all that follows, such as `(?x)`: alternatives do not stand for themselves then.
+pub(super) fn has_flags(expression: &str) -> bool {
+    let is_flag = |c: char| c.is_ascii_alphabetic() || c == '-';
+    expression.split("(?").skip(1).any(|rest| rest.trim_start_matches(is_flag).starts_with(')'))
+}
+
 /// Returns the alternatives of an expression's top level.
 pub(super) fn alternatives(expression: &str) -> Vec<&str> {
     let (mut depth, mut is_in_class, mut is_escaped) = (0_usize, false, false);
@@ -157,6 +163,16 @@ mod tests {
         ];
         for (expression, expected) in rows {
             assert_eq!(alternatives(expression), expected);
+        }
+    }
+
+    #[test]
+    fn flags_of_a_group_are_none_of_the_whole() {
+        for set in ["(?x)a", "a|(?i)b", "(?-u)", "(a(?sm-x)b)"] {
+            assert!(has_flags(set), "{set}");
+        }
+        for own in ["(?i:'s|'t)", r"\s+(?!\S)", "(?:a)", "(a)", "", "(?<n>a)"] {
+            assert!(!has_flags(own), "{own}");
         }
     }
 

@@ -149,6 +149,8 @@ fn a_unigram_model_loses_nothing_or_is_refused() {
     }
     let rows = [
         ("/normalizer", Value::Null, "needs a step that writes spaces"),
+        // The library would take it for what it is, its control tokens in reach.
+        ("/model/type", Value::Null, "tokenizer.json"),
         ("/model/unk_id", Value::Null, "needs the `unk_id`"),
         ("/model/unk_id", json!(261), "needs the `unk_id`"),
         // The library would give it the next id.
@@ -160,4 +162,20 @@ fn a_unigram_model_loses_nothing_or_is_refused() {
         let error = read(&json).unwrap_err().to_string();
         assert!(error.contains(expected), "{place}: {error}");
     }
+}
+
+#[test]
+fn lines_that_are_known_are_not_encoded() {
+    let tokenizer = demo().with_cache(1 << 20);
+    let lines = tokenizer.lines.as_ref().unwrap();
+    let long = "x".repeat(LINE_BYTES_MAX) + "\n";
+    let text = format!("a = 1\nb = 2\n{long}c\n");
+    let ids = tokenizer.encode(&text).unwrap();
+    assert_eq!(ids, demo().encode(&text).unwrap());
+    let is_kept = |line: &str| lines.get(line, |_| ()).is_some();
+    assert!(is_kept("a = 1\n") && is_kept("b = 2\n") && is_kept("c\n") && !is_kept(&long));
+    // What is kept is what is answered.
+    keep(lines, "b = 2\n", &[7]);
+    let first = tokenizer.encode("a = 1\n").unwrap();
+    assert_eq!(tokenizer.encode("a = 1\nb = 2\n").unwrap(), [&first[..], &[7]].concat());
 }

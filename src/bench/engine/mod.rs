@@ -232,18 +232,26 @@ struct Repeat {
     num_context_tokens: usize,
 }
 
+/// What was measured until the plan was done, `watch` stopped it or the executor failed.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// By batch size; those of which nothing was measured are left out.
+    pub batches: Vec<BatchResult>,
+    /// By length of the prompt, likewise.
+    pub prefills: Vec<PrefillResult>,
+    /// Why the executor computes no more.
+    pub failure: Option<ExecutorError>,
+}
+
 /// Measures the plan on an executor, whose cache has [`EnginePlan::num_blocks`] blocks and whose token ids go to
-/// `vocab_size`. Batch sizes and prompts of which nothing was measured before `watch` stopped it are left out.
-///
-/// # Errors
-/// The executor's.
+/// `vocab_size`.
 pub fn measure(
     executor: &mut dyn Executor,
     plan: &EnginePlan,
     vocab_size: u32,
     traffic: Traffic,
     watch: &mut dyn Watch,
-) -> Result<(Vec<BatchResult>, Vec<PrefillResult>), ExecutorError> {
+) -> Measured {
     let warm_up = EnginePlan {
         prompt_tokens: plan.prompt_tokens.min(WARM_UP_TOKENS),
         gen_tokens: plan.gen_tokens.min(2),
@@ -254,8 +262,10 @@ pub fn measure(
     let cells: Vec<_> = of_batches.chain(of_prefills).collect();
     let num_all = cells.len() * plan.repeat;
     watch.update(0, num_all, "warming up");
-    run_once(executor, &warm_up, 1, vocab_size, watch)?;
-    let (mut batches, mut prefills) = (Vec::new(), Vec::new());
+    let mut measured = Measured::default();
+    if let Err(failure) = run_once(executor, &warm_up, 1, vocab_size, watch) {
+        return Measured { failure: Some(failure), ..measured };
+    }
     for (index, (cell, batch)) in cells.iter().enumerate() {
         let is_of_batch = index < plan.batch.len();
         let (kind, size) =
@@ -263,22 +273,28 @@ pub fn measure(
         let mut repeats = Vec::with_capacity(plan.repeat);
         for repeat in 0..plan.repeat {
             watch.update(index * plan.repeat + repeat, num_all, &format!("{kind} {size}"));
-            let Some(timed) = run_once(executor, cell, *batch, vocab_size, watch)? else { break };
-            repeats.push(timed);
+            match run_once(executor, cell, *batch, vocab_size, watch) {
+                Ok(Some(timed)) => repeats.push(timed),
+                Ok(None) => break,
+                Err(failure) => {
+                    measured.failure = Some(failure);
+                    break;
+                }
+            }
         }
         match summarise(cell, *batch, traffic, &repeats) {
-            Some(result) if is_of_batch => batches.push(result),
+            Some(result) if is_of_batch => measured.batches.push(result),
             Some(BatchResult { prefill, cached, .. }) => {
-                prefills.push(PrefillResult { prompt_tokens: size, prefill, cached });
+                measured.prefills.push(PrefillResult { prompt_tokens: size, prefill, cached });
             }
             None => {}
         }
-        if watch.is_stopped() {
+        if measured.failure.is_some() || watch.is_stopped() {
             break;
         }
     }
     watch.update(num_all, num_all, "done");
-    Ok((batches, prefills))
+    measured
 }
 
 /// Runs one prefill and its decode; `None` where it was stopped.

@@ -11,10 +11,15 @@ struct Counting {
     num_tokens: Vec<usize>,
     num_rows: Vec<usize>,
     started: VecDeque<usize>,
+    /// Steps before one that fails.
+    fails_after: Option<usize>,
 }
 
 impl Executor for Counting {
     fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        if self.fails_after == Some(self.num_tokens.len()) {
+            return Err(ExecutorError::Device("no memory is left".into()));
+        }
         self.num_tokens.push(batch.num_tokens());
         self.num_rows.push(batch.logit_rows.len());
         self.started.push_back(batch.logit_rows.len());
@@ -69,8 +74,9 @@ fn run_all(
 ) -> (Counting, Vec<BatchResult>, Vec<PrefillResult>) {
     let mut executor = Counting::default();
     let mut watch = StopAfter(std::cell::Cell::new(num_looks));
-    let (batches, prefills) = measure(&mut executor, plan, 100, TRAFFIC, &mut watch).unwrap();
-    (executor, batches, prefills)
+    let measured = measure(&mut executor, plan, 100, TRAFFIC, &mut watch);
+    assert!(measured.failure.is_none(), "{measured:?}");
+    (executor, measured.batches, measured.prefills)
 }
 
 #[test]
@@ -121,6 +127,19 @@ fn what_was_measured_before_the_end_is_kept() {
     assert_eq!(results.len(), 1);
     assert_eq!(results[0].prefill.tokens_per_second.samples.len(), 1);
     assert_eq!(run(&plan, 2).1, []);
+}
+
+#[test]
+fn what_was_measured_before_a_failure_is_kept() {
+    // Four steps warm up, the two repeats of one sequence take five each.
+    for (num_steps, num_batches) in [(2, 0), (4 + 10 + 3, 1), (4 + 3, 0)] {
+        let mut executor = Counting { fails_after: Some(num_steps), ..Counting::default() };
+        let mut watch = StopAfter(std::cell::Cell::new(usize::MAX));
+        let plan = EnginePlan { batch: vec![1, 2, 4], ..PLAN };
+        let measured = measure(&mut executor, &plan, 100, TRAFFIC, &mut watch);
+        assert!(measured.failure.is_some(), "{measured:?}");
+        assert_eq!((measured.batches.len(), executor.num_tokens.len()), (num_batches, num_steps));
+    }
 }
 
 #[test]

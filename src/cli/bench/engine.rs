@@ -9,6 +9,7 @@ use models::{
     kv_bytes_per_block, load_weights, open_weights, own_memory, rank_spec, read_spec,
     weights::Weights,
 };
+use tracing::warn;
 
 use crate::{
     bench::{
@@ -116,8 +117,14 @@ pub(super) fn run(arguments: &EngineArgs, environment: &Environment) -> Result<(
     if config.engine.cpu_simd.is_some() {
         command.extend([" --cpu-simd ", &sink.simd]);
     }
-    let measured = measure(loaded, plan, &config)?;
-    sink.write("engine", command, measured, table::engine)
+    let (result, is_complete, failure) = measure(loaded, plan, &config)?;
+    let written = sink.write("engine", command, (result, is_complete), table::engine);
+    match failure {
+        None => written,
+        Some(failure) => Err(CliError::Failed(
+            failure.context("the engine failed: the result has what was measured before"),
+        )),
+    }
 }
 
 fn plan(arguments: &EngineArgs, config: &Config) -> EnginePlan {
@@ -230,7 +237,7 @@ fn measure(
     loaded: Loaded,
     plan: EnginePlan,
     config: &Config,
-) -> Result<(EngineResult, bool), CliError> {
+) -> Result<(EngineResult, bool, Option<anyhow::Error>), CliError> {
     let Loaded { model, facts, traffic, draw_seconds, load_seconds } = loaded;
     let (vocab_size, device) = (model.spec().vocab_size, model.backend_name());
     let num_threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
@@ -238,7 +245,12 @@ fn measure(
     let ready_seconds = load_seconds + make_ready(&mut runner, &plan, compose::device(config))?;
     let (mut progress, _runtime) = watch::Progress::stopped_by_signal()?;
     let measured = engine::measure(&mut runner, &plan, vocab_size as u32, traffic, &mut progress);
-    let (batches, prefills) = measured.context("the engine failed")?;
+    let mut failure = measured.failure.map(anyhow::Error::from);
+    if let Some(failure) =
+        failure.take_if(|_| measured.batches.is_empty() && measured.prefills.is_empty())
+    {
+        return Err(CliError::Failed(failure.context("the engine failed")));
+    }
     let mut result = EngineResult {
         model: facts,
         device,
@@ -247,26 +259,34 @@ fn measure(
         draw_seconds,
         load_seconds,
         ready_seconds,
-        device_memory: device_memory(config)?,
-        batches,
-        prefills,
+        device_memory: asked(device_memory(config), "cannot ask the device for its memory"),
+        batches: measured.batches,
+        prefills: measured.prefills,
         memory: ProcessMemory::here(),
         bandwidth: None,
     };
     // Its buffer would else be part of the peak.
     let device = compose::device(config);
     let bandwidth = if device.is_gpu() {
-        let options = compose::device_options(config).map_err(CliError::Usage)?;
-        operators::read_memory(device, &options, BANDWIDTH_BYTES, NUM_READINGS)
-            .context("cannot compare with the device's memory")?
+        compose::device_options(config).and_then(|options| {
+            Ok(operators::read_memory(device, &options, BANDWIDTH_BYTES, NUM_READINGS)?)
+        })
     } else {
-        bandwidth::measure(num_threads, BANDWIDTH_BYTES, &mut progress)
-            .context("cannot compare with the memory")?
+        bandwidth::measure(num_threads, BANDWIDTH_BYTES, &mut progress).map_err(Into::into)
     };
-    if let Some(bandwidth) = bandwidth {
+    if let Some(bandwidth) = asked(bandwidth, "cannot compare with the memory") {
         result.compare_with(bandwidth);
     }
-    Ok((result, !progress.is_stopped()))
+    let is_complete = failure.is_none() && !progress.is_stopped();
+    Ok((result, is_complete, failure))
+}
+
+/// Returns what was found beside the measurement, which is kept where that failed.
+fn asked<T>(found: anyhow::Result<Option<T>>, what: &'static str) -> Option<T> {
+    found.unwrap_or_else(|error| {
+        warn!(error = format!("{error:#}"), "{what}");
+        None
+    })
 }
 
 /// Does what a server does before it is ready, and returns the seconds that it took. The device must be open already.
@@ -295,10 +315,9 @@ fn make_ready(
 }
 
 /// Returns what is taken of the device's own memory while the model is in it.
-fn device_memory(config: &Config) -> Result<Option<DeviceMemory>, CliError> {
-    let options = compose::device_options(config).map_err(CliError::Usage)?;
-    let memory = own_memory(compose::device(config), &options)
-        .context("cannot ask the device for its memory")?;
+fn device_memory(config: &Config) -> anyhow::Result<Option<DeviceMemory>> {
+    let options = compose::device_options(config)?;
+    let memory = own_memory(compose::device(config), &options)?;
     Ok(memory.map(|memory| DeviceMemory {
         used_bytes: memory.total_bytes.saturating_sub(memory.free_bytes),
         total_bytes: memory.total_bytes,

@@ -193,8 +193,10 @@ mod tests {
             }
         }
         // The same text in another language, and for another purpose.
-        let text = "import os\ndef a():\n    pass\n";
-        for file in ["a.py", "a.rs", "a.js"] {
+        let names =
+            ["a.py", "a.rs", "a.js"].into_iter().flat_map(|file| [(file, "a"), (file, "b")]);
+        for (file, name) in names {
+            let text = &format!("import o{name}\ndef {name}():\n    pass\n");
             let grammar = Language::detect(file, None).and_then(Language::grammar).unwrap();
             for wanted in [Wanted::Imports, Wanted::Signatures] {
                 let parsed = declared(text, grammar, wanted);

@@ -5,13 +5,14 @@
 //! over a seam and, where none of them always cuts there, no token either. Where that does not follow there are no seams.
 //!
 //! Why it suffices. Matches are sought from left to right. If none can reach over a seam, those before it are found
-//! without what is behind it, and the search goes on at the seam or behind it. Look-around is known in one form, `(?!\S)`
+//! without what is behind it, and the search goes on at the seam or behind it. Expressions see the text as it is, but for
+//! spaces that are written `▁`, which makes runs of white space shorter and moves no line break. Look-around is known in one form, `(?!\S)`
 //! behind white space; what it sees at a seam is said at [`Kind`].
 
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 use serde_json::Value;
 
-use crate::tokenizer::expression::{Border, alternatives};
+use crate::tokenizer::expression::{Border, alternatives, has_flags};
 
 /// Which borders are seams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +35,11 @@ const GPT2_SPLIT: &str =
 /// How an alternative ends that matches white space up to the last one before a word.
 const BEFORE_WORD: &str = r"(?!\S)";
 
-/// Alternatives that take a run of white space up to its last line break.
-const UP_TO_BREAK: &[&str] = &[r"\s*[\r\n]+", r"\s*[\r\n]"];
+/// The alternative that takes a run of white space up to its last line break.
+const UP_TO_BREAK: &str = r"\s*[\r\n]+";
 
 /// Alternatives that match every line break by itself.
-const ANY_BREAK: &[&str] = &[r"\s*[\r\n]+", r"\s*[\r\n]", r"[\r\n]", r"[\r\n]+", r"\s+", r"\s"];
+const ANY_BREAK: &[&str] = &[UP_TO_BREAK, r"[\r\n]", r"\s+"];
 
 /// The seams of a tokeniser's texts.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +63,7 @@ impl Seams {
     pub(super) fn find(definition: &Value, tokens: &[&[u8]]) -> Option<Self> {
         let model = &definition["model"];
         // The likeliest pieces of a text are found with sums, whose rounding depends on the whole.
-        let is_merged = model["type"].as_str().is_none_or(|kind| kind == "BPE");
-        if !is_merged || !model["dropout"].is_null() {
+        if model["type"] != "BPE" || !model["dropout"].is_null() {
             return None;
         }
         // How a piece begins and ends does not matter, nor whether it is a token itself.
@@ -120,23 +120,35 @@ impl Seams {
             },
             Some("Sequence") => {
                 let steps = step["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
-                // What comes behind a cut never sees both sides.
-                let mut does = steps.iter().map(|step| self.does(step, border));
-                does.find(|does| *does != Does::Nothing).unwrap_or(Does::Nothing)
+                for (index, step) in steps.iter().enumerate() {
+                    match self.does(step, border) {
+                        // What comes behind sees bytes written as letters, line breaks too.
+                        Does::Nothing if has_byte_level(step) && index + 1 < steps.len() => {
+                            return Does::Unknown;
+                        }
+                        Does::Nothing => {}
+                        // What comes behind a cut never sees both sides.
+                        does => return does,
+                    }
+                }
+                Does::Nothing
             }
             _ => Does::Unknown,
         }
     }
 
     fn expression_does(self, expression: &str, border: &Border) -> Does {
+        if has_flags(expression) {
+            return Does::Unknown;
+        }
         let (mut matches_break, mut ends_at_break) = (false, false);
         for alternative in alternatives(expression) {
             let plain = alternative.strip_suffix(BEFORE_WORD);
             let is_space = plain.unwrap_or(alternative) == r"\s+";
             matches_break |= ANY_BREAK.contains(&alternative);
-            ends_at_break |= UP_TO_BREAK.contains(&alternative);
+            ends_at_break |= alternative == UP_TO_BREAK;
             let is_harmless = match (self.kind, plain) {
-                (Kind::Behind, _) if UP_TO_BREAK.contains(&alternative) => true,
+                (Kind::Behind, _) if alternative == UP_TO_BREAK => true,
                 (Kind::Behind, _) if is_space && ends_at_break => true,
                 (Kind::Before, Some(plain)) if is_space => !border.is_crossed_by(plain),
                 (_, Some(_)) => false,
@@ -186,6 +198,12 @@ impl Seams {
             }
         }
     }
+}
+
+/// Returns whether a step, or one within it, writes bytes as letters.
+fn has_byte_level(step: &Value) -> bool {
+    let inner = step["pretokenizers"].as_array();
+    step["type"] == "ByteLevel" || inner.into_iter().flatten().any(has_byte_level)
 }
 
 fn class(characters: &[char]) -> ClassUnicode {

@@ -78,8 +78,11 @@ fn without_a_cut_it_depends_on_the_tokens() {
         ] {
             assert_eq!(found(&definition, tokens), expected, "{step} {tokens:?}");
         }
-        for (key, value) in [("ignore_merges", json!(true)), ("end_of_word_suffix", json!("</w>"))]
-        {
+        for (key, value) in [
+            ("ignore_merges", json!(true)),
+            ("end_of_word_suffix", json!("</w>")),
+            ("continuing_subword_prefix", json!("##")),
+        ] {
             let mut definition = definition.clone();
             definition["model"][key] = value;
             assert_eq!(found(&definition, &["a"]), None, "{step} {key}");
@@ -109,6 +112,14 @@ fn what_is_not_understood_has_no_seams() {
         ("/pre_tokenizer/pretokenizers/0/pattern", json!({ "Regex": r"\w+(?!\S)|\s*[\r\n]+|\s+" })),
         ("/pre_tokenizer/pretokenizers/0/pattern", json!({ "Regex": r"[^a]+|\s*[\r\n]+|\s+" })),
     ];
+    let rows = rows.into_iter().chain([
+        // Behind bytes that are written as letters, and behind what is not understood.
+        ("/pre_tokenizer", sequence(&[byte_level(false), split(QWEN2)])),
+        ("/pre_tokenizer", sequence(&[sequence(&[byte_level(false)]), split(QWEN2)])),
+        ("/pre_tokenizer", sequence(&[json!({ "type": "Punctuation" }), byte_level(true)])),
+        ("/pre_tokenizer", split(r"(?x)z|[^\s\p{L}]+ [\r\n]*|\s+(?!\S)|\s+")),
+        ("/model/type", Value::Null),
+    ]);
     for (place, value) in rows {
         let mut definition = definition(&qwen2);
         let at = definition.pointer_mut(place);
