@@ -249,6 +249,7 @@ sanitize() {
     --output "$results/kernels-worst.json"
   # By name, for buffers are filled by `embed_*`, and the ceilings before them use other kernels: only launches of that name are counted.
   mapfile -t worst < <(python3 "$here/summary.py" worst "$results/kernels-worst.json" || true)
+  [ "${#worst[@]}" -gt 0 ] || say "ncu: left out, no operator was measured"
   for line in "${worst[@]}"; do
     IFS=$'\t' read -r name title kernel <<<"$line"
     say "ncu-$name: $title ($kernel)"

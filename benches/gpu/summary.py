@@ -41,7 +41,7 @@ STREAM_ROWS = 64
 LAUNCH_SECONDS = 5e-6
 
 # What a file without a member, or with another kind of value than is looked for, leads to.
-NOT_UNDERSTOOD = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+NOT_UNDERSTOOD = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError, csv.Error)
 
 METRICS = ("Duration", "DRAM Throughput", "Memory Throughput", "Compute (SM) Throughput", "Achieved Occupancy")
 
@@ -238,14 +238,21 @@ def tools(folder):
         # What it refuses, such as the device's counters, stands in its own file or among the program's messages.
         said = text(path) + "\n" + text(path.removesuffix(".csv") + ".log")
         yield from (f"{name}: {line}" for line in dict.fromkeys(re.findall(r"^==(?:ERROR|WARNING)== .*", said, re.MULTILINE)))
-        launches = {}
-        for row in csv.DictReader(table_of(text(path))):
-            if row.get("Metric Name") in METRICS:
-                launch = launches.setdefault((row.get("ID"), row.get("Kernel Name")), {})
-                # Some metrics stand in more than one section.
-                launch[row["Metric Name"]] = f"{row['Metric Name']} {row.get('Metric Value')} {row.get('Metric Unit')}"
-        for (_, kernel), metrics in launches.items():
-            yield f"{name}: {kernel}: {', '.join(metrics[metric] for metric in METRICS if metric in metrics)}"
+        try:
+            yield from (f"{name}: {launch}" for launch in launches(text(path)))
+        except NOT_UNDERSTOOD as error:
+            yield f"{name}: not understood: {error!r}"
+
+
+def launches(said):
+    """Returns what ncu says of each launch that it profiled."""
+    found = {}
+    for row in csv.DictReader(table_of(said)):
+        if row.get("Metric Name") in METRICS:
+            metrics = found.setdefault((row.get("ID"), row.get("Kernel Name")), {})
+            # Some metrics stand in more than one section.
+            metrics[row["Metric Name"]] = f"{row['Metric Name']} {row.get('Metric Value')} {row.get('Metric Unit')}"
+    return [f"{kernel}: {', '.join(metrics[metric] for metric in METRICS if metric in metrics)}" for (_, kernel), metrics in found.items()]
 
 
 def table_of(said):
