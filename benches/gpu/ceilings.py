@@ -13,6 +13,8 @@ import json
 import statistics
 import time
 
+from peer_torch import device_name
+
 WARM_UP = 3
 
 
@@ -58,7 +60,7 @@ def rate(amount, times):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", type=device_name, default="cuda")
     parser.add_argument("--mib", type=int, default=4096, help="size of a buffer")
     parser.add_argument("--side", type=int, default=8192, help="rows and columns of the factors")
     parser.add_argument("--repeat", type=int, default=9)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""The shapes of Lacuna's engine bench in PyTorch: transformers' model, random bf16 weights, static cache, compiled decode.
+"""The shapes of Lacuna's engine bench in PyTorch: transformers' model, random bf16 weights; decode compiled, prefill eager.
 
     peer_torch.py --shape qwen2.5-coder-7b --batch 1,8,64 --prompt-tokens 512 --gen-tokens 64 --output FILE [--prefill 512,2048] [--device cuda]
 
 Measures what `lacuna bench engine` does, and writes its medians as JSON: prefill of all prompts in one call, then greedy decode with the
 token kept on the device, as CUDA graphs where `torch.compile` makes them. The first run of each batch compiles and is not counted.
-`--prefill` are prompts by themselves, and behind all but their last 16 tokens those once more.
+The prefill is never compiled. It is measured twice: into the static cache that the decode needs, where some versions of transformers give
+attention a mask over the whole cache, and (`dynamic_…`) into a dynamic cache, where it needs none and takes the library's causal kernels.
+`--prefill` are prompts by themselves, and behind all but their last 16 tokens those once more, with the static cache.
 The file is written anew after each measurement, so that what was measured before a time limit is kept; `is_complete` is false until the end.
 """
 
@@ -37,6 +39,14 @@ NAMES = (
     "vocab_size",
     "tie_word_embeddings",
 )
+
+def device_name(text):
+    """Returns a device as PyTorch names it; what is asked of CUDA here is asked of the first GPU that it shows."""
+    kind, _, number = text.partition(":")
+    if kind == "cuda" and number not in ("", "0"):
+        raise argparse.ArgumentTypeError(f"must be cuda:0, got {text}: CUDA_VISIBLE_DEVICES={number} makes another GPU that one")
+    return text
+
 
 # Last tokens of a prompt that are computed again behind the others; as Lacuna's engine bench.
 CHANGED_TOKENS = 16
@@ -99,24 +109,37 @@ class Runs:
         wait(self.device)
         return token, time.perf_counter() - began
 
+    def dynamic_prefill(self, prompt_tokens):
+        """Returns seconds of the prompts in a cache that grows: nothing is behind the last token, so no mask is made."""
+        from transformers import DynamicCache
+
+        tokens = self.prompts(prompt_tokens)
+        wait(self.device)
+        began = time.perf_counter()
+        self.model(tokens, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).logits[:, -1:].argmax(-1)
+        wait(self.device)
+        return time.perf_counter() - began
+
     def generate(self, decode, prompt_tokens, gen_tokens):
-        """Returns seconds of the prefill and of the decode."""
+        """Returns seconds of the prefill, of one with a dynamic cache, and of the decode."""
+        dynamic_seconds = self.dynamic_prefill(prompt_tokens)
         self.cache.reset()
         token, prefill_seconds = self.timed_call(self.prompts(prompt_tokens))
         began = time.perf_counter()
         for _ in range(gen_tokens):
             token = decode(token.clone(), self.cache)
         wait(self.device)
-        return prefill_seconds, time.perf_counter() - began
+        return prefill_seconds, dynamic_seconds, time.perf_counter() - began
 
     def prefill(self, prompt_tokens):
-        """Returns seconds of a prompt, and of its end behind the rest of it."""
+        """Returns seconds of a prompt, of one with a dynamic cache, and of its end behind the rest of it."""
+        dynamic_seconds = self.dynamic_prefill(prompt_tokens)
         self.cache.reset()
         _, seconds = self.timed_call(self.prompts(prompt_tokens))
         self.cache.reset()
         prompt = self.prompts(prompt_tokens)
         self.call(prompt[:, :-CHANGED_TOKENS])
-        return seconds, self.timed_call(prompt[:, -CHANGED_TOKENS:])[1]
+        return seconds, dynamic_seconds, self.timed_call(prompt[:, -CHANGED_TOKENS:])[1]
 
 
 def spread(samples):
@@ -143,10 +166,11 @@ def measure_batch(model, arguments, batch):
     runs = Runs(model, arguments, batch, prompt_tokens + gen_tokens)
     runs.generate(decode, prompt_tokens, min(gen_tokens, 4))
     times = [runs.generate(decode, prompt_tokens, gen_tokens) for _ in range(arguments.repeat)]
-    prefills, decodes = (list(column) for column in zip(*times))
+    prefills, dynamic, decodes = (list(column) for column in zip(*times))
     return {
         "batch": batch,
         "prefill_tokens_per_second": spread([batch * prompt_tokens / seconds for seconds in prefills]),
+        "dynamic_prefill_tokens_per_second": spread([batch * prompt_tokens / seconds for seconds in dynamic]),
         "decode_tokens_per_second": spread([batch * gen_tokens / seconds for seconds in decodes]),
         "decode_step_seconds": spread([seconds / gen_tokens for seconds in decodes]),
     }
@@ -155,10 +179,11 @@ def measure_batch(model, arguments, batch):
 def measure_prefill(model, arguments, prompt_tokens):
     runs = Runs(model, arguments, 1, prompt_tokens)
     runs.prefill(prompt_tokens)
-    prefills, cached = (list(column) for column in zip(*(runs.prefill(prompt_tokens) for _ in range(arguments.repeat))))
+    prefills, dynamic, cached = (list(column) for column in zip(*(runs.prefill(prompt_tokens) for _ in range(arguments.repeat))))
     return {
         "prompt_tokens": prompt_tokens,
         "prefill_tokens_per_second": spread([prompt_tokens / seconds for seconds in prefills]),
+        "dynamic_prefill_tokens_per_second": spread([prompt_tokens / seconds for seconds in dynamic]),
         "num_new_tokens": CHANGED_TOKENS,
         "cached_step_seconds": spread(cached),
     }
@@ -184,7 +209,7 @@ def parse():
     parser.add_argument("--gen-tokens", type=int, default=64)
     parser.add_argument("--prefill", type=numbers, default=[])
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", type=device_name, default="cuda")
     parser.add_argument("--no-compile", action="store_true", help="decode without torch.compile")
     parser.add_argument("--output", required=True)
     return parser.parse_args()
@@ -208,6 +233,7 @@ def main():
         "prompt_tokens": arguments.prompt_tokens,
         "gen_tokens": arguments.gen_tokens,
         "is_compiled": not arguments.no_compile,
+        "is_prefill_compiled": False,
         "is_complete": False,
         "batches": [],
         "prefills": [],

@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 
-from peer_torch import NAMES, SHAPES
+from peer_torch import NAMES, SHAPES, device_name
 
 # Weights of this spread keep activations finite over all layers; it is what transformers initialises with.
 SPREAD = 0.02
@@ -89,7 +89,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", required=True, choices=sorted(shape for shape in SHAPES if not shape.startswith("codestral")))
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", type=device_name, default="cuda")
     parser.add_argument("folder")
     arguments = parser.parse_args()
     sizes = dict(zip(NAMES, SHAPES[arguments.shape]))

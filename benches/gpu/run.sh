@@ -3,11 +3,12 @@
 #
 #   benches/gpu/run.sh pack DIR                    builds with CUDA; puts the stripped, packed program and the scripts into DIR
 #   DIR/run.sh measure OUT [DEVICE] [ACT…]         DEVICE is cuda:0 unless said, ACT is prove; `cpu` tries the script
+#                                                  another GPU than the first: CUDA_VISIBLE_DEVICES=1 DIR/run.sh measure OUT
 #
 #   prove      libraries, ceilings, selftest with and without graphs, operators (bf16, int8), engine at 0.5B and 7B, the demo model
 #   engine     the other shapes, int8 of 7B, then a served 7B over HTTP: start-up, load, keystrokes
-#   peers      the same shapes in PyTorch, compiled, with a static cache
-#   sanitize   compute-sanitizer over the selftest's operators, ncu over the operator that is furthest from its ceiling
+#   peers      the same shapes in PyTorch: decode compiled, prefill eager
+#   sanitize   compute-sanitizer over the selftest's operators, ncu over the operators that lose the most time
 #
 # `pack` needs what `--features cuda` needs (docs/gpu.md); CUDA_COMPUTE_CAP is the card's capability, 90 unless said.
 # `measure` takes a path to CUDA's libraries in LD_LIBRARY_PATH, and finds those of PyTorch's wheels by itself. All acts of one call share
@@ -15,8 +16,9 @@
 # anew after each measurement: results.tar.gz with every JSON and log, and summary.txt, which is also what is printed last.
 set -euo pipefail
 
-# With the repository itself it must be carried in 64 MiB.
-LIMIT_BYTES=$((36 << 20))
+# A machine that is lent may take 64 MiB in one transfer, and the repository may be part of it: the packed folder has what that leaves.
+LIMIT_BYTES=${LIMIT_BYTES:-$((36 << 20))}
+# A call on such a machine may be ended after 600 s: what is left of them stops what still runs, and packs and sends the results.
 SECONDS_MAX=${SECONDS_MAX:-570}
 # The shape that operators, int8 and HTTP are measured on, and those of each act, in the order of their worth: what time does not allow is left out.
 MAIN=${MAIN:-qwen2.5-coder-7b}
@@ -36,9 +38,12 @@ read -ra SELFTEST <<<"${SELFTEST:-}"
 read -ra PEER <<<"${PEER:-}"
 CLIENTS=${CLIENTS:-"1 8 64"}
 HTTP_PROMPT_TOKENS=${HTTP_PROMPT_TOKENS:-1024}
+# Launches of a kernel that ncu passes over. `bench kernels` calls a case six times at least: twice to take memory, twice or more to see how many calls
+# take --min-ms, and as many again for the one measurement. So 3 is past what only warms up, and three more launches are there to be profiled.
+NCU_SKIP=${NCU_SKIP:-3}
 
 pack() {
-  local dir=$1 root target
+  local dir=$1 root target commit
   root=$(cd "$(dirname "$0")/../.." && pwd)
   target=${CARGO_TARGET_DIR:-$root/target}
   (cd "$root" && CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90} cargo build --release --locked --features cuda)
@@ -50,17 +55,20 @@ pack() {
   cp "$root"/benches/gpu/*.py "$root/models/demo/tokenizer.json" "$dir/"
   # What is typed through, a key a request.
   cp "$root/src/bench/keystrokes.rs" "$dir/typed.rs"
+  commit=${BUILD_COMMIT:-$(git -C "$root" describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)}
+  echo "$commit" >"$dir/commit.txt"
   local size
   size=$(du -sb "$dir" | cut -f1)
   echo "$dir: $size bytes"
   [ "$size" -le "$LIMIT_BYTES" ] || { echo "more than $LIMIT_BYTES bytes: it cannot be carried"; return 1; }
 }
 
-# The libraries that PyTorch brings, where the system has none of its own.
+# Adds the libraries that PyTorch brings: behind those of LD_LIBRARY_PATH, but before the system's own, as the loader reads that variable first.
 find_libraries() {
   local found
   found=$(python3 -c 'import nvidia, os; print(":".join(sorted({r for p in nvidia.__path__ for r, _, f in os.walk(p) if any(n.startswith("lib") and ".so" in n for n in f)})))' 2>/dev/null || true)
-  export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$found
+  # An empty part of it would mean the current folder.
+  [ -z "$found" ] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$found
 }
 
 say() {
@@ -69,10 +77,23 @@ say() {
 
 # Whoever ends this script before its time leaves what was measured until then.
 bundle() {
+  python3 "$here/summary.py" origin "$results" || true
   python3 "$here/summary.py" report "$results" >"$results/summary.txt" 2>&1 || true
   cp "$results/summary.txt" "$out/summary.txt"
   tar -C "$scratch" -czf "$scratch/results.tar.gz" results
   mv "$scratch/results.tar.gz" "$out/results.tar.gz"
+}
+
+# command_of NAME COMMAND…: notes what a JSON comes from, without the folders of this machine.
+command_of() {
+  local name=$1 folder said
+  shift
+  said=$*
+  [ -z "$model" ] || said=${said//"$model"/MODEL}
+  for folder in "$results" "$scratch" "$here"; do
+    said=${said//"$folder/"/}
+  done
+  printf '%s\t%s\t%s\n' "$name" "$(date -u +%FT%TZ)" "$said" >>"$results/commands.tsv"
 }
 
 # attempt NAME SECONDS COMMAND…: runs it within so many seconds, or those that are left; its messages go beside its JSON.
@@ -84,8 +105,9 @@ attempt() {
     say "$name: left out, no time"
     return
   fi
+  command_of "$name" "$@"
   timeout -k 5 "$most" "$@" >"$results/$name.log" 2>&1 &
-  running=$!
+  running=$! step=$name
   wait "$running" || code=$?
   running=
   say "$name: exit $code after $((SECONDS - began)) s of at most $most"
@@ -112,7 +134,7 @@ engine() {
 # 64 sequences of the largest shape have no room beside its weights on a card of 80 GB.
 batch_of() {
   local mib
-  mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 || true)
+  mib=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+"--id=${CUDA_VISIBLE_DEVICES%%,*}"} --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 || true)
   if [[ $1 == *-32b && $mib =~ ^[0-9]+$ && $mib -lt 100000 && $BATCH == 1,8,64 ]]; then echo 1,8,32; else echo "$BATCH"; fi
 }
 
@@ -159,9 +181,11 @@ http() {
     say "serve: left out, no model"
     return
   fi
+  local serve=("$lacuna" serve --model "$model" --served-model-name "$HTTP_SHAPE" --device "$device" --port 0 --metrics-address 127.0.0.1:0
+    --max-num-seqs 64)
+  command_of serve-start "${serve[@]}"
   began=$(date +%s%N)
-  "$lacuna" serve --model "$model" --served-model-name "$HTTP_SHAPE" --device "$device" --port 0 --metrics-address 127.0.0.1:0 \
-    --max-num-seqs 64 >"$results/serve.out" 2>"$results/serve.log" &
+  "${serve[@]}" >"$results/serve.out" 2>"$results/serve.log" &
   server=$!
   while [ -z "$url" ] && kill -0 "$server" 2>/dev/null && [ $(($(date +%s%N) - began)) -lt 120000000000 ] && [ "$SECONDS" -lt "$SECONDS_MAX" ]; do
     sleep 0.1
@@ -187,15 +211,21 @@ http() {
   bundle
 }
 
-stop_server() {
-  local code=0 waited=0
-  [ -n "$server" ] || return 0
-  kill -TERM "$server" 2>/dev/null || true
-  while kill -0 "$server" 2>/dev/null && [ "$waited" -lt 100 ]; do
+# end PROCESS TENTHS: asks it to end, waits so many tenths of a second for it, and then makes it end.
+end() {
+  local waited=0
+  kill -TERM "$1" 2>/dev/null || true
+  while kill -0 "$1" 2>/dev/null && [ "$waited" -lt "$2" ]; do
     sleep 0.1
     waited=$((waited + 1))
   done
-  kill -KILL "$server" 2>/dev/null || true
+  kill -KILL "$1" 2>/dev/null || true
+}
+
+stop_server() {
+  local code=0
+  [ -n "$server" ] || return 0
+  end "$server" 100
   wait "$server" || code=$?
   server=
   say "serve: ended with $code"
@@ -211,25 +241,33 @@ peers() {
 }
 
 sanitize() {
-  local operators=("$lacuna" selftest --device "$device" --grid quick --prompts 0) tool worst title kernel
+  local operators=("$lacuna" selftest --device "$device" --grid quick --prompts 0) tool worst line name title kernel
   for tool in memcheck racecheck; do
     attempt "$tool" 190 compute-sanitizer --tool "$tool" --print-limit 50 --error-exitcode 9 "${operators[@]}"
   done
   attempt kernels-worst 60 "$lacuna" bench kernels --device "$device" --shape "$MAIN" "${KERNELS[@]}" --repeat 3 --format json \
     --output "$results/kernels-worst.json"
-  worst=$(python3 "$here/summary.py" worst "$results/kernels-worst.json" || true)
-  if [ -n "$worst" ]; then
-    IFS=$'\t' read -r title kernel <<<"$worst"
-    say "worst: $title ($kernel)"
-    attempt ncu 100 ncu --clock-control none --set full --kernel-name "regex:$kernel" --launch-count 3 --csv --log-file "$results/ncu.csv" \
+  # By name, for buffers are filled by `embed_*`, and the ceilings before them use other kernels: only launches of that name are counted.
+  mapfile -t worst < <(python3 "$here/summary.py" worst "$results/kernels-worst.json" || true)
+  [ "${#worst[@]}" -gt 0 ] || say "ncu: left out, no operator was measured"
+  for line in "${worst[@]}"; do
+    IFS=$'\t' read -r name title kernel <<<"$line"
+    say "ncu-$name: $title ($kernel)"
+    attempt "ncu-$name" 100 ncu --clock-control none --set full --kernel-name "regex:$kernel" --launch-skip "$NCU_SKIP" --launch-count 3 \
+      --csv --log-file "$results/ncu-$name.csv" \
       "$lacuna" bench kernels --device "$device" --shape "$MAIN" "${KERNELS[@]}" --only "$title" --repeat 1 --min-ms 1
-  fi
+  done
   attempt synccheck 100 compute-sanitizer --tool synccheck --print-limit 50 --error-exitcode 9 "${operators[@]}"
 }
 
 # Ends what was started, and takes away what was unpacked.
 finish() {
-  [ -z "$running" ] || kill -TERM "$running" 2>/dev/null || true
+  if [ -n "$running" ]; then
+    # A bench that is stopped writes what it has, for which it gets 5 s: `timeout` passes the signal on and kills what is left then.
+    end "$running" 60
+    wait "$running" 2>/dev/null || true
+    say "$step: stopped from outside"
+  fi
   stop_server
   [ -z "$model" ] || rm -rf "$model"
   bundle
@@ -246,6 +284,16 @@ measure() {
     prove | engine | peers | sanitize) ;;
     *) device=$1 && shift ;;
   esac
+  case $device in
+    cpu | cuda:0) ;;
+    cuda:[1-9]*)
+      echo "only cuda:0 is measured, got $device: CUDA_VISIBLE_DEVICES=${device#cuda:} with cuda:0 measures that GPU" >&2
+      exit 64
+      ;;
+    *) echo "a device must be cuda:0 or cpu, and an act prove, engine, peers or sanitize, got $device" >&2 && exit 64 ;;
+  esac
+  # The numbers of CUDA_VISIBLE_DEVICES are then those that nvidia-smi shows.
+  export CUDA_DEVICE_ORDER=PCI_BUS_ID
   [ $# -gt 0 ] || set -- prove
   local act
   for act in "$@"; do
@@ -256,12 +304,13 @@ measure() {
   done
   here=$(cd "$(dirname "$0")" && pwd)
   scratch=$(mktemp -d)
-  results=$scratch/results lacuna=$scratch/lacuna server='' model='' running=''
+  results=$scratch/results lacuna=$scratch/lacuna server='' model='' running='' step=''
   mkdir -p "$out" "$results"
   out=$(cd "$out" && pwd)
   trap finish EXIT
   gunzip -c "$here/lacuna.gz" >"$lacuna"
   chmod +x "$lacuna"
+  cp "$here/commit.txt" "$results/" 2>/dev/null || true
   find_libraries
   say "measure $device $*"
   machine machine
@@ -277,5 +326,5 @@ measure() {
 case ${1:-} in
   pack) pack "${2:?a folder to pack into}" ;;
   measure) shift && measure "${1:?a folder for the results}" "${@:2}" ;;
-  *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 64 ;;
+  *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac
