@@ -50,7 +50,7 @@ const NUM_REQUESTS: usize = 1000;
 const NUM_WARM_UPS: usize = 200;
 /// The model's context.
 const CONTEXT_TOKENS: usize = 2048;
-/// As the server's own default.
+/// For lines, as the server's own default; outlines have an eighth of it.
 const CACHE_BYTES: usize = 32 << 20;
 /// Lines around the cursor: some 10 kB, a long file for an editor.
 const NUM_LINES_ABOVE: usize = 200;
@@ -77,7 +77,7 @@ impl Prompts {
         let fim = family::fim_by_name("lacuna-demo").unwrap();
         let id = |token: &str| tokenizer.added_token_id(token);
         let template = FimTemplate::resolve("lacuna-demo", fim, id).unwrap();
-        Self { tokenizer, template, outlines: OutlineCache::new(CACHE_BYTES) }
+        Self { tokenizer, template, outlines: OutlineCache::new(CACHE_BYTES / 8) }
     }
 
     /// Does what the engine's provider does before it asks the engine.
