@@ -54,6 +54,11 @@ impl Device {
         }
     }
 
+    /// Returns whether it is a GPU, and none that is emulated.
+    pub fn is_real_gpu(self) -> bool {
+        self.is_gpu() && self != Self::Emulated
+    }
+
     /// Returns the device of a rank where this is the first one's: GPUs follow each other, others are shared.
     #[must_use]
     pub fn of_rank(self, rank: usize) -> Self {

@@ -388,12 +388,22 @@ fn start_engine(
         "loaded"
     );
     let mut runner = ModelRunner::new(model, tokenizer.num_ids() as usize);
+    make_ready(&mut runner, &limits, options.device)?;
+    engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
+}
+
+/// Computes once what must not wait until a request comes.
+pub(super) fn make_ready(
+    runner: &mut ModelRunner,
+    limits: &EngineLimits,
+    device: Device,
+) -> anyhow::Result<()> {
     runner.probe().context("the model does not compute")?;
     // On the emulated device it would take a minute, and warms nothing.
-    if options.device.is_gpu() && options.device != Device::Emulated {
-        runner.warm_up(&limits).context("the device cannot run the largest steps")?;
+    if device.is_real_gpu() {
+        runner.warm_up(limits).context("the device cannot run the largest steps")?;
     }
-    engine::start(Box::new(runner), limits).context("cannot start the engine's thread")
+    Ok(())
 }
 
 /// Returns what the weights become by the settings in force.

@@ -43,9 +43,8 @@ pub fn draw(spec: &DecoderSpec) -> Result<Weights, ModelError> {
 /// bytes
 pub fn drawn_bytes(spec: &DecoderSpec, device: Device) -> Result<u64, ModelError> {
     let element_bytes = spec.dtype.block_bytes() as u64;
-    let has_own_memory = device.is_gpu() && device != Device::Emulated;
     // The file, and its copy in the layout of the kernels, which a GPU has in its own memory.
-    let num_copies = if has_own_memory { 1 } else { 2 };
+    let num_copies = if device.is_real_gpu() { 1 } else { 2 };
     Ok(num_copies * element_bytes * models::arch::plan(spec)?.num_parameters())
 }
 

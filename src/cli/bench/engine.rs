@@ -5,9 +5,8 @@ use std::{num::NonZeroU32, time::Instant};
 use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use models::{
-    DecoderSpec, Device, KvCacheSize, LanguageModel, LoadOptions, Progress, Source,
-    kv_bytes_per_block, load_weights, open_weights, own_memory, rank_spec, read_spec,
-    weights::Weights,
+    DecoderSpec, KvCacheSize, LanguageModel, LoadOptions, Progress, Source, kv_bytes_per_block,
+    load_weights, open_weights, own_memory, rank_spec, read_spec, weights::Weights,
 };
 use tracing::warn;
 
@@ -242,7 +241,10 @@ fn measure(
     let (vocab_size, device) = (model.spec().vocab_size, model.backend_name());
     let num_threads = config.engine.num_threads.unwrap_or_else(compose::num_cores);
     let mut runner = ModelRunner::new(model, vocab_size);
-    let ready_seconds = load_seconds + make_ready(&mut runner, &plan, compose::device(config))?;
+    // As a server does; the device is open already.
+    let began = Instant::now();
+    compose::make_ready(&mut runner, &limits(&plan, vocab_size as u32), compose::device(config))?;
+    let ready_seconds = load_seconds + began.elapsed().as_secs_f64();
     let (mut progress, _runtime) = watch::Progress::stopped_by_signal()?;
     let measured = engine::measure(&mut runner, &plan, vocab_size as u32, traffic, &mut progress);
     let mut failure = measured.failure.map(anyhow::Error::from);
@@ -289,29 +291,18 @@ fn asked<T>(found: anyhow::Result<Option<T>>, what: &'static str) -> Option<T> {
     })
 }
 
-/// Does what a server does before it is ready, and returns the seconds that it took. The device must be open already.
-fn make_ready(
-    runner: &mut ModelRunner,
-    plan: &EnginePlan,
-    device: Device,
-) -> Result<f64, CliError> {
-    let began = Instant::now();
-    runner.probe().context("the model does not compute")?;
-    // As a server does: it would take an emulated device a minute, and warms nothing there.
-    if device.is_gpu() && device != Device::Emulated {
-        let limits = EngineLimits {
-            num_seqs_max: plan.num_seqs_max(),
-            num_batched_tokens_max: plan.max_num_batched_tokens,
-            block_size: plan.block_size,
-            num_blocks: plan.num_blocks(),
-            context_tokens_max: plan.num_tokens_max(),
-            num_queued_max: 1,
-            has_prefix_cache: false,
-            vocab_size: u32::MAX,
-        };
-        runner.warm_up(&limits).context("the device cannot run the largest steps")?;
+/// Returns the limits of a server that would have the sequences of the plan.
+fn limits(plan: &EnginePlan, vocab_size: u32) -> EngineLimits {
+    EngineLimits {
+        num_seqs_max: plan.num_seqs_max(),
+        num_batched_tokens_max: plan.max_num_batched_tokens,
+        block_size: plan.block_size,
+        num_blocks: plan.num_blocks(),
+        context_tokens_max: plan.num_tokens_max(),
+        num_queued_max: 1,
+        has_prefix_cache: false,
+        vocab_size,
     }
-    Ok(began.elapsed().as_secs_f64())
 }
 
 /// Returns what is taken of the device's own memory while the model is in it.

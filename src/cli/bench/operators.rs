@@ -131,8 +131,7 @@ pub(super) fn run(arguments: &KernelsArgs, environment: &Environment) -> Result<
 }
 
 fn ceiling_side(device: Device) -> usize {
-    let is_fast = device.is_gpu() && device != Device::Emulated;
-    if is_fast { CEILING_SIDE_GPU } else { CEILING_SIDE_CPU }
+    if device.is_real_gpu() { CEILING_SIDE_GPU } else { CEILING_SIDE_CPU }
 }
 
 impl KernelsArgs {
